@@ -1,0 +1,449 @@
+"""What can be configured: YAML groups composed by Hydra into frozen dataclasses. Defaults are in configs/.
+
+A key or value that is wrong is refused here, at the edge, in one sentence that names it and what is allowed.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from fashion.home import REPOSITORY
+
+CONFIGS = Path(os.environ.get("FASHION_CONFIGS") or REPOSITORY / "configs")
+
+
+class ConfigError(ValueError):
+    """A configuration key or value that is not allowed. The message is one sentence for the person who typed it."""
+
+
+class _Strict:
+    """Keys that no field has are errors."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class SourceConfig(_Strict):
+    """One place that data files can come from."""
+
+    kind: Literal["folder", "debian", "https", "bucket"]
+    """How to read the address."""
+    address: str
+    """A folder, a Debian package's name, a URL of a folder, or `gs://bucket/prefix`."""
+
+
+@dataclass(frozen=True)
+class DataConfig(_Strict):
+    """What the images are, and where they come from. The only place that knows how many classes there are."""
+
+    name: str
+    """Name of the data set, used for its cache folder and in MLflow."""
+    class_names: tuple[str, ...]
+    """Names in the order of the labels."""
+    channels: int
+    """1 for grey, 3 for colour."""
+    size: int
+    """Height and width in pixels."""
+    manifest: str
+    """Path of the manifest (file names, sizes, sha256), relative to the repository."""
+    sources: tuple[SourceConfig, ...]
+    """Tried in order."""
+    val_fraction: float
+    """Fraction of the training files held out for validation, stratified by class."""
+    split_seed: int
+    """Seed of that split."""
+    limit: int | None
+    """Rows kept of each split (a stratified subset), for quick runs; null keeps all."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
+        _require(
+            len(set(self.class_names)) == len(self.class_names),
+            f"class_names must differ, got {self.class_names}",
+        )
+        _require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
+        _require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
+        _require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
+        _require(
+            self.limit is None or self.limit >= len(self.class_names),
+            f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
+        )
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig(_Strict):
+    """Which network, and how it is fitted to small images."""
+
+    name: str
+    """`convnet`, `vgg`, or any model name of timm."""
+    kwargs: dict[str, Any]
+    """Passed to the network's constructor."""
+    min_final_map: int
+    """Smallest height of the last feature map in pixels: strides are removed, first ones first, until it is reached."""
+    drop_rate: float
+    """Dropout before the classifier."""
+    drop_path_rate: float | None
+    """Stochastic depth; null where the network has none."""
+    pretrained: bool
+    """Start from timm's published weights: needs a connection."""
+    precision: Literal["32-true", "bf16-mixed"]
+    """What pays on this network where the processor has bfloat16; 32 bit is used where it has not."""
+    channels_last: bool
+    """Memory layout; pays on convolutional networks."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.drop_rate < 1, f"drop_rate must be in [0, 1), got {self.drop_rate}")
+        if self.drop_path_rate is not None:
+            _require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+        _require(self.min_final_map >= 1, f"min_final_map must be at least 1 pixel, got {self.min_final_map}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(_Strict):
+    """How weights are updated, and how the learning rate changes."""
+
+    name: Literal["sgd", "adamw", "muon"]
+    """`muon` updates convolutions by orthogonalised momentum and everything else by SGD."""
+    learning_rate: float
+    """At the schedule's peak."""
+    weight_decay: float
+    """Decoupled for adamw and muon; never on norms and biases."""
+    momentum: float
+    """Momentum, or AdamW's first beta."""
+    head_learning_rate: float | None
+    """Muon only: learning rate of what is not a hidden weight."""
+    warmup_fraction: float
+    """Fraction of the steps that climb linearly to the peak."""
+    schedule: Literal["linear", "cosine"]
+    """How the learning rate falls to 0 after the warm-up."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        _require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
+        if self.head_learning_rate is not None:
+            _require(
+                self.head_learning_rate > 0,
+                f"head_learning_rate must be positive, got {self.head_learning_rate}",
+            )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig(_Strict):
+    """Random changes of training images, drawn a batch at a time on the device."""
+
+    crop_padding: int
+    """Pixels of padding before a random crop of the original size; 0 for no crop."""
+    flip: Literal["none", "random", "alternating"]
+    """Horizontal flips; alternating shows each image flipped every other epoch."""
+    erase_probability: float
+    """Probability that a rectangle of an image is erased."""
+    erase_scale: tuple[float, float]
+    """Smallest and largest erased area, as a fraction of the image."""
+
+    def __post_init__(self) -> None:
+        _require(self.crop_padding >= 0, f"crop_padding must not be negative, got {self.crop_padding}")
+        _require(
+            0 <= self.erase_probability <= 1,
+            f"erase_probability must be in [0, 1], got {self.erase_probability}",
+        )
+        low, high = self.erase_scale
+        _require(0 < low <= high < 1, f"erase_scale must be 0 < low <= high < 1, got {self.erase_scale}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(_Strict):
+    """One training from start to end."""
+
+    num_epochs: int
+    """Passes over the training split: the budget."""
+    batch_size: int
+    """Images an optimizer step."""
+    label_smoothing: float
+    """Probability mass spread over the other classes."""
+    ema_decay: float | None
+    """Exponential moving average of the weights, a step; null trains without."""
+    gradient_clip_norm: float | None
+    """Largest gradient norm; null does not clip."""
+    patience_to_diverge: float
+    """Fraction of the first epoch after which a loss that is not below chance level ends the training."""
+    num_threads: int
+    """torch threads on a CPU. One is fastest on busy cores; results are bit-equal only at equal counts."""
+    seed: int
+    """Seed of weights, order, and augmentation."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        _require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.ema_decay is not None:
+            _require(0 < self.ema_decay < 1, f"ema_decay must be in (0, 1), got {self.ema_decay}")
+        if self.gradient_clip_norm is not None:
+            _require(
+                self.gradient_clip_norm > 0,
+                f"gradient_clip_norm must be positive, got {self.gradient_clip_norm}",
+            )
+        _require(
+            0 < self.patience_to_diverge <= 1,
+            f"patience_to_diverge must be in (0, 1], got {self.patience_to_diverge}",
+        )
+        _require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
+
+
+@dataclass(frozen=True)
+class Distribution(_Strict):
+    """What values of one parameter a study may try: a range, or choices."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    """Sample the logarithm uniformly."""
+    choices: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        is_range = self.low is not None and self.high is not None
+        _require(is_range != (self.choices is not None), f"give either low and high or choices, got {self}")
+        if self.low is not None and self.high is not None:
+            _require(
+                math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high,
+                f"low must be below high, got {self.low} and {self.high}",
+            )
+            _require(not self.log or self.low > 0, f"a log range must start above 0, got {self.low}")
+        else:
+            _require(bool(self.choices), "choices must not be empty")
+
+
+@dataclass(frozen=True)
+class SearchConfig(_Strict):
+    """The search space of a study: parameter name -> Distribution, by the config group it belongs to."""
+
+    architecture: dict[str, Distribution]
+    training: dict[str, Distribution]
+    augmentation: dict[str, Distribution]
+    optimizer: dict[str, dict[str, Distribution]]
+    """By optimizer name, for learning rates of different optimizers are of different size."""
+
+
+@dataclass(frozen=True)
+class TuningConfig(_Strict):
+    """One study."""
+
+    enabled: bool
+    """Whether to search before training."""
+    num_trials: int
+    """Trials that finish, over all workers."""
+    num_workers: int
+    """Tasks that share the study."""
+    num_epochs: int
+    """Epochs of one trial: a complete short schedule."""
+    optimizers: tuple[Literal["sgd", "adamw", "muon"], ...]
+    """Optimizers to choose from; empty keeps the configured one."""
+    prune_after: float
+    """Fraction of a trial's schedule before which it is never pruned: values early in a one-cycle schedule mislead."""
+    keep_percentile: float
+    """Percentage of trials that go on past a point of the schedule; the others are pruned there."""
+    min_improvement: float
+    """Validation accuracy by which a trial must beat the configured values to replace them."""
+    seed: int
+    """Seed of the sampler."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_trials >= 1, f"num_trials must be at least 1, got {self.num_trials}")
+        _require(
+            1 <= self.num_workers <= self.num_trials,
+            f"num_workers must be between 1 and num_trials ({self.num_trials}), got {self.num_workers}",
+        )
+        _require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        _require(0 <= self.prune_after <= 1, f"prune_after must be in [0, 1], got {self.prune_after}")
+        _require(0 < self.keep_percentile <= 100, f"keep_percentile must be in (0, 100], got {self.keep_percentile}")
+        _require(self.min_improvement >= 0, f"min_improvement must not be negative, got {self.min_improvement}")
+
+
+@dataclass(frozen=True)
+class GateConfig(_Strict):
+    """When a challenger may replace the champion."""
+
+    margin: float
+    """Accuracy that a challenger may lose overall and still count as not worse."""
+    confidence: float
+    """Confidence of the interval of the paired difference."""
+    max_class_drop: float
+    """Recall that any class may lose."""
+    max_ece_increase: float
+    """How much worse calibrated a challenger may be."""
+    max_latency_ratio: float
+    """How much slower a challenger may answer."""
+    min_feedback_rows: int
+    """Labelled feedback rows from which feedback takes part in the decision."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
+        _require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
+        _require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
+        _require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
+
+
+@dataclass(frozen=True)
+class TrackingConfig(_Strict):
+    """Names in MLflow."""
+
+    experiment: str
+    registered_model: str
+
+
+@dataclass(frozen=True)
+class ResourcesConfig(_Strict):
+    """What a training task asks of a cluster; on one machine they change nothing."""
+
+    cpu: int
+    gpu: int
+    memory: int
+    """Megabytes."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Strict):
+    """Everything TrainFlow can be told."""
+
+    root: ClassVar[str] = "train"
+
+    data: DataConfig
+    architecture: ArchitectureConfig
+    optimizer: OptimizerConfig
+    optimizers: dict[str, OptimizerConfig]
+    """Every optimizer's own values, for a study that chooses between them."""
+    augmentation: AugmentationConfig
+    training: TrainingConfig
+    tuning: TuningConfig
+    search: SearchConfig
+    gate: GateConfig
+    tracking: TrackingConfig
+    resources: ResourcesConfig
+
+
+def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, Any]:
+    """Compose `configs/<root>.yaml` with Hydra overrides into plain dicts and lists.
+
+    Raises:
+        ConfigError: an override names no key, group or option there is, or is not `key=value`.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _check_words(overrides)
+    overrides = _any_timm_name(overrides)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            composed = hydra_compose(root, list(overrides))
+            plain = OmegaConf.to_container(composed, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            groups = [o for o in overrides if (CONFIGS / o.split("=")[0]).is_dir()]
+            plain = OmegaConf.to_container(hydra_compose(root, groups), resolve=True)
+            raise ConfigError(_explain(overrides, plain, error)) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def load(mapping: Mapping[str, Any]) -> TrainConfig:
+    """Turn a composed mapping into a TrainConfig.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+    from pydantic import ValidationError
+
+    try:
+        config: TrainConfig = _adapter().validate_python(dict(mapping))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(entry) for entry in error.errors())) from None
+    return config
+
+
+def parse_overrides(text: str) -> list[str]:
+    """Split the words of HYDRA_ARGS as a shell would."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"HYDRA_ARGS={text!r} is not a list of key=value words: {error}") from None
+
+
+def as_mapping(config: Any) -> dict[str, Any]:
+    """The plain dict of any config dataclass, for storing beside a model."""
+    return dataclasses.asdict(config)
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(TrainConfig)
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors for the person who typed the value."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{where}: there is no such key"
+    if error["type"] == "literal_error":
+        return f"{where} must be {error['ctx']['expected']}, got {error['input']!r}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+
+
+def _check_words(overrides: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            raise ConfigError(
+                f"{word!r} is not a configuration word: write key=value, e.g. training.num_epochs=3"
+            ) from None
+        key, value = override.key_or_group, override.value()
+        folder = CONFIGS / key
+        options = sorted(path.stem for path in folder.glob("*.yaml"))
+        if folder.is_dir() and options and str(value) not in options:
+            raise ConfigError(f"{word}: no such option; {key} is one of {', '.join(options)}")
+
+
+def _any_timm_name(overrides: Sequence[str]) -> list[str]:
+    """Let `architecture.name=NAME` alone choose any network of timm: the defaults of convnet would not fit it."""
+    keys = {word.split("=")[0] for word in overrides}
+    if "architecture.name" in keys and "architecture" not in keys:
+        return ["architecture=timm", *overrides]
+    return list(overrides)
+
+
+def _explain(overrides: Sequence[str], composed: Any, error: Exception) -> str:
+    """Name the override that is wrong, and what its group holds."""
+    for word in overrides:
+        *parents, last = word.lstrip("+~").split("=")[0].split(".")
+        node = composed
+        for depth, part in enumerate([*parents, last]):
+            if not isinstance(node, dict) or part not in node:
+                where = ".".join([*parents, last][:depth]) or "the configuration"
+                allowed = f"; {where} has {', '.join(sorted(node))}" if isinstance(node, dict) else ""
+                if not word.startswith("+"):
+                    return f"{word}: there is no key {part!r}{allowed}"
+                break
+            node = node[part]
+    return " ".join(str(error).split())

@@ -1,0 +1,286 @@
+"""What the data is: images and labels in three splits, checked. Knows neither networks nor sources.
+
+`python -m fashion.dataset` is the command for data versions; see fashion/data_command.py.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion import manifest
+from fashion.config import DataConfig
+from fashion.manifest import DataError, SplitName
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+_IMBALANCED = 1.5  # largest class over smallest: from here on it is worth a sentence
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels."""
+
+    images: Images
+    """`(N, H, W) uint8`, or `(N, H, W, C)` where there is more than one channel."""
+    labels: Labels
+    """`(N,) int64`, positions in the class names."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One version of a data set, split."""
+
+    name: str
+    digest: str
+    """Version: sha256 of the manifest, 64 hexadecimal digits."""
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    mean: tuple[float, ...]
+    """Per channel over the training split, of pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Likewise."""
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+@dataclass(frozen=True, eq=False)
+class DataReport:
+    """What a look at the data found."""
+
+    num_rows: dict[str, int]
+    """By split."""
+    image_shape: tuple[int, ...]
+    """`(H, W)` or `(H, W, C)`."""
+    class_counts: dict[str, tuple[int, ...]]
+    """By split, in the order of the class names."""
+    duplicates: dict[str, int]
+    """Exact copies, by where: rows that repeat an earlier one, or stand in another split too."""
+    test_in_training: NDArray[np.bool_]
+    """`(N_test,)`: test images that are also in train or val. Leave them out for a de-duplicated score."""
+    remarks: tuple[str, ...]
+    """Sentences on what is unusual but no reason to stop."""
+
+
+def load(data: DataConfig, cache: Path) -> Dataset:
+    """Read the cached files, verified, and split them.
+
+    The split is stratified by class and depends on nothing but the labels, `val_fraction` and `split_seed`.
+
+    Args:
+        data: what to expect.
+        cache: the folder given to `sources.fetch`.
+
+    Raises:
+        DataError: a file is missing, damaged, or not what the data config says.
+    """
+    version = manifest.read(data)
+    folder = manifest.folder_of(version, cache)
+    files = {
+        name: convert(
+            name, _read(version.entry(name, "images"), folder), _read(version.entry(name, "labels"), folder), data
+        )
+        for name in get_args(SplitName)
+    }
+    return split(files["train"], files["test"], data, digest=version.digest)
+
+
+def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], data: DataConfig) -> Split:
+    """Copy what was read into writable arrays of the conventional types, if it is what the data config says.
+
+    Raises:
+        DataError: wrong shapes, or labels out of range.
+    """
+    files = Split(images.copy(), labels.astype(np.int64))
+    _require_sane(name, files, data)
+    return files
+
+
+def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dataset:
+    """Hold out validation rows from the training files, and keep `data.limit` rows of each split."""
+    is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
+    train = _limited(_select(training, ~is_val), data)
+    mean, std = _channel_statistics(train.images)
+    return Dataset(
+        name=data.name,
+        digest=digest,
+        class_names=data.class_names,
+        train=train,
+        val=_limited(_select(training, is_val), data),
+        test=_limited(test, data),
+        mean=mean,
+        std=std,
+    )
+
+
+def check(dataset: Dataset, data: DataConfig) -> DataReport:
+    """Look for what makes training senseless, and report what else is worth knowing.
+
+    Raises:
+        DataError: wrong types or shapes, labels out of range, a class without images, or images all alike.
+    """
+    counts = {name: _class_counts(name, split, data) for name, split in dataset.splits.items()}
+    if min(dataset.std) == 0:
+        raise DataError(f"{data.name}: a channel has the same value in every pixel of every training image")
+    keys = {name: _content_keys(split.images) for name, split in dataset.splits.items()}
+    training = [*keys["train"], *keys["val"]]
+    known = set(training)
+    test_in_training = np.array([key in known for key in keys["test"]], np.bool_)
+    duplicates = {
+        "train": len(keys["train"]) - len(set(keys["train"])),
+        "val": len(keys["val"]) - len(set(keys["val"])),
+        "train and val together": len(training) - len(known),
+        "test": len(keys["test"]) - len(set(keys["test"])),
+        "test also in train or val": int(test_in_training.sum()),
+    }
+    return DataReport(
+        num_rows={name: len(split) for name, split in dataset.splits.items()},
+        image_shape=dataset.train.images.shape[1:],
+        class_counts=counts,
+        duplicates=duplicates,
+        test_in_training=test_in_training,
+        remarks=tuple(_remarks(counts, duplicates)),
+    )
+
+
+def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Parse an IDX file of unsigned bytes: a magic number, the sizes as big-endian 32 bit, then the values.
+
+    Raises:
+        DataError: it is not one.
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] == 0:
+        raise DataError(f"{name} is not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ')}")
+    start = 4 + 4 * content[3]
+    shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
+    if len(content) - start != math.prod(shape):
+        raise DataError(f"{name} has {len(content) - start:,} values after its header, not the product of {shape}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def write_idx(values: NDArray[np.uint8]) -> bytes:
+    """Write an array of unsigned bytes as an IDX file."""
+    return b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+
+
+def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
+    try:
+        return read_idx(manifest.read_verified(entry, folder), entry.path)
+    except FileNotFoundError:
+        raise DataError(f"{entry.path} is not in {folder}; run `python -m fashion.dataset fetch`") from None
+    except DataError as error:
+        raise DataError(f"{error}; run `python -m fashion.dataset fetch`") from None
+
+
+def _require_sane(name: str, split: Split, data: DataConfig) -> None:
+    shape = (data.size, data.size) if data.channels == 1 else (data.size, data.size, data.channels)
+    if split.images.dtype != np.uint8 or split.images.shape[1:] != shape:
+        found = f"{split.images.dtype} of shape {split.images.shape[1:]}"
+        raise DataError(f"{data.name}: images of {name} must be uint8 of shape {shape}, got {found}")
+    if split.labels.ndim != 1 or split.labels.dtype != np.int64 or len(split.labels) != len(split.images):
+        raise DataError(f"{data.name}: {name} has {len(split.images)} images but labels of shape {split.labels.shape}")
+    if len(split.labels) and not 0 <= split.labels.min() <= split.labels.max() < len(data.class_names):
+        raise DataError(
+            f"{data.name}: labels of {name} must be in 0..{len(data.class_names) - 1}, "
+            f"got {split.labels.min()}..{split.labels.max()}"
+        )
+
+
+def _class_counts(name: str, split: Split, data: DataConfig) -> tuple[int, ...]:
+    _require_sane(name, split, data)
+    counts = np.bincount(split.labels, minlength=len(data.class_names))
+    empty = [data.class_names[i] for i in np.flatnonzero(counts == 0)]
+    if empty:
+        raise DataError(f"{data.name}: {name} has no image of {', '.join(empty)}")
+    return tuple(int(count) for count in counts)
+
+
+def _choose(labels: Labels, fraction: float, *, seed: int, data: DataConfig) -> NDArray[np.bool_]:
+    """Mark a random fraction of the rows; each class gives its share, rounded so that the sum is exact."""
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    quotas = _quotas(counts, round(len(labels) * fraction))
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), np.bool_)
+    for label, quota in enumerate(quotas):
+        rows = np.flatnonzero(labels == label)
+        chosen[generator.permutation(rows)[:quota]] = True
+    return chosen
+
+
+def _quotas(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Share `total` among classes in proportion to their counts, in integers (largest remainder)."""
+    quotas, remainders = np.divmod(counts * total, max(1, counts.sum()))
+    leftover = total - int(quotas.sum())
+    quotas[np.argsort(-remainders, kind="stable")[:leftover]] += 1
+    for label in np.flatnonzero((quotas == 0) & (counts > 1)):  # a class too rare for a share still gets a row
+        if quotas.max() > 1:
+            quotas[quotas.argmax()] -= 1
+            quotas[label] = 1
+    return np.minimum(quotas, counts)
+
+
+def _limited(split: Split, data: DataConfig) -> Split:
+    if data.limit is None or data.limit >= len(split):
+        return split
+    return _select(split, _choose(split.labels, data.limit / len(split), seed=data.split_seed, data=data))
+
+
+def _select(split: Split, rows: NDArray[np.bool_]) -> Split:
+    return Split(split.images[rows], split.labels[rows])
+
+
+def _channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1], exact: from a count of the 256 values."""
+    channels = images[..., None] if images.ndim == 3 else images
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(channels.shape[-1]):
+        histogram = np.zeros(256, np.int64)
+        for start in range(0, len(channels), 1000):  # bincount makes 8-byte integers of what it counts
+            histogram += np.bincount(channels[start : start + 1000, ..., channel].ravel(), minlength=256)
+        weights = histogram / max(1, histogram.sum())
+        mean = float(weights @ values)
+        means.append(mean)
+        stds.append(math.sqrt(float(weights @ (values - mean) ** 2)))
+    return tuple(means), tuple(stds)
+
+
+def _content_keys(images: Images) -> list[bytes]:
+    """16 bytes for each image that are equal only for equal images."""
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+
+
+def _remarks(counts: Mapping[str, Sequence[int]], duplicates: Mapping[str, int]) -> list[str]:
+    remarks = [
+        f"{name} is imbalanced: the largest class has {max(split):,} images, the smallest {min(split):,}"
+        for name, split in counts.items()
+        if max(split) > _IMBALANCED * min(split)
+    ]
+    sentences = {
+        "test also in train or val": "test images are also in train or val",
+        "train and val together": "images of train and val repeat another one",
+        "test": "test images repeat another one",
+    }
+    return remarks + [f"{duplicates[where]:,} {what}" for where, what in sentences.items() if duplicates[where]]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from fashion import data_command
+
+    sys.exit(data_command.main())

@@ -1,0 +1,70 @@
+"""Where state lives: every address a run writes to. Knows nothing of what is written there."""
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Addresses of everything that a run writes. On one machine all lie in one folder."""
+
+    root: Path
+    """The folder; `FASHION_HOME`, or `var/` in the repository."""
+    tracking_uri: str
+    """MLflow tracking store; `MLFLOW_TRACKING_URI`, or SQLite in the folder."""
+    artifacts: str
+    """MLflow artifact root of the experiment; used when the tracking store is a local database."""
+    data: Path
+    """Verified data files, one folder a data set."""
+    checkpoints: str
+    """Folder or `gs://` address of training checkpoints; `FASHION_CHECKPOINTS` where disks do not last."""
+    studies: str
+    """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
+
+
+def current() -> Home:
+    """Read the environment once and return the addresses it implies. Creates nothing."""
+    root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
+    return Home(
+        root=root,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        artifacts=os.environ.get("FASHION_ARTIFACTS") or (root / "mlflow-artifacts").as_uri(),
+        data=root / "data",
+        checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
+        studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
+    )
+
+
+def prepare_environment() -> Home:
+    """Set what Metaflow and MLflow read from the environment, where the caller has not set it.
+
+    Call before importing metaflow, which reads its settings on import. A variable that is set wins:
+    this is how the same flow runs on a cluster.
+    """
+    home = current()
+    home.root.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),
+        "METAFLOW_USER": _user(),
+        "MLFLOW_TRACKING_URI": home.tracking_uri,
+        "GIT_PYTHON_REFRESH": "quiet",  # MLflow warns about a missing git executable otherwise
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    return home
+
+
+def _user() -> str:
+    # Metaflow refuses to run as root without a name of its own to file runs under.
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user id without a name
+        return "fashion"
+    return "fashion" if name == "root" else name

@@ -1,0 +1,103 @@
+"""The one transform from pictures to what a network sees, and the statistics drift is judged by. Knows no model.
+
+Images at rest are `(N, H, W) uint8`, or `(N, H, W, C) uint8` where there is more than one channel.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+
+STATISTICS = (
+    "brightness",
+    "contrast",
+    "foreground",
+    "saturated",
+    "sharpness",
+    "asymmetry",
+    "centre_x",
+    "centre_y",
+)
+"""Names of the columns of `statistics`."""
+
+_FOREGROUND = 32  # grey level above which a pixel counts as garment; the background of the data is 0
+
+
+def with_channels(images: Images) -> Images:
+    """View images at rest as `(N, C, H, W) uint8`."""
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4:
+        return np.moveaxis(images, -1, 1)
+    raise ValueError(f"images must be (N, H, W) or (N, H, W, C), got shape {images.shape}")
+
+
+def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Turn images at rest into a network's input.
+
+    Args:
+        images: `(N, H, W)` or `(N, H, W, C)` uint8.
+        mean: per channel, of pixels scaled to [0, 1], over the training split.
+        std: likewise.
+
+    Returns:
+        `(N, C, H, W)` float32, contiguous.
+
+    Raises:
+        ValueError: another type or shape, or another number of channels than statistics.
+    """
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, got {images.dtype}")
+    planes = with_channels(images)
+    if planes.shape[1] != len(mean) or len(mean) != len(std):
+        raise ValueError(f"{planes.shape[1]} channels need as many statistics, got {len(mean)} and {len(std)}")
+    scale = (1.0 / (255.0 * np.asarray(std))).astype(np.float32)
+    shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
+    return np.ascontiguousarray(planes * scale[:, None, None] + shift[:, None, None], dtype=np.float32)
+
+
+def statistics(images: Images) -> NDArray[np.float32]:
+    """Describe each image by eight numbers that need no model.
+
+    Returns:
+        `(N, 8)` float32, columns as in `STATISTICS`: mean and standard deviation of the pixels in [0, 1];
+        fractions of pixels that are foreground and that are at least 250; mean absolute Laplacian; mean
+        absolute difference from the mirrored image; centre of mass in [0, 1], 0.5 for a blank image.
+    """
+    grey = _grey(images)
+    count, height, width = grey.shape
+    flat = grey.reshape(count, -1)
+    mass = flat.sum(axis=1)
+    columns = np.stack(
+        [
+            flat.mean(axis=1),
+            flat.std(axis=1),
+            (flat > _FOREGROUND / 255).mean(axis=1),
+            (flat >= 250 / 255).mean(axis=1),
+            np.abs(_laplacian(grey)).mean(axis=(1, 2)),
+            np.abs(grey - grey[:, :, ::-1]).mean(axis=(1, 2)),
+            _centre(grey.sum(axis=1), mass, width),
+            _centre(grey.sum(axis=2), mass, height),
+        ],
+        axis=1,
+    )
+    return columns.astype(np.float32)
+
+
+def _grey(images: Images) -> NDArray[np.float32]:
+    return with_channels(images).mean(axis=1, dtype=np.float32) / np.float32(255)
+
+
+def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    inner: NDArray[np.float32] = (
+        4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    )
+    return inner
+
+
+def _centre(profile: NDArray[np.float32], mass: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    positions = np.linspace(0, 1, length, dtype=np.float32)
+    centre: NDArray[np.float32] = np.where(mass > 0, profile @ positions / np.maximum(mass, 1e-6), 0.5)
+    return centre

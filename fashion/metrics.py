@@ -1,0 +1,188 @@
+"""Count what a classifier got right: accuracy, intervals, classes, and two classifiers on the same rows.
+
+Knows labels and predictions, never probabilities (those are in `calibration`) nor where either came from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fared. A ratio with nothing below the line is 0, as in scikit-learn's zero_division=0."""
+
+    name: str
+    precision: float
+    """Share of the images given this label that are of this class; 0 when the label was never given."""
+    recall: float
+    """Share of the images of this class that were given this label; 0 when there are no such images."""
+    f1: float
+    """Harmonic mean of precision and recall; 0 when both are 0."""
+    support: int
+    """Number of images of this class."""
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Exact McNemar test on the rows where exactly one of champion and challenger is right.
+
+    When b = c = 0 the two never differ, nothing can be told, and every p-value is 1.
+    """
+
+    b: int
+    """Rows that only the champion has right."""
+    c: int
+    """Rows that only the challenger has right."""
+    p_value: float
+    """Two-sided: small when the two differ in either direction."""
+    p_worse: float
+    """One-sided: small when the challenger is worse than the champion (b larger than chance allows)."""
+    p_better: float
+    """One-sided: small when the challenger is better than the champion (c larger than chance allows)."""
+
+
+def accuracy(labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]]) -> float:
+    """Share of predictions (N,) that equal labels (N,), in [0, 1]."""
+    labels, predictions = _checked_pair(labels, predictions)
+    return float(np.mean(labels == predictions))
+
+
+def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, as (low, high) in [0, 1]; always contains successes / total.
+
+    Unlike the normal approximation it does not collapse at 0 or 1 (Wilson, JASA 22, 1927; Brown, Cai and
+    DasGupta, Statistical Science 16, 2001). Raises ValueError unless 0 <= successes <= total and total > 0.
+    """
+    if total <= 0:
+        raise ValueError(f"total must be positive, got {total}")
+    if not 0 <= successes <= total:
+        raise ValueError(f"successes must be in [0, {total}], got {successes}")
+    _check_confidence(confidence)
+    z = float(special.ndtri((1 + confidence) / 2))
+    share = successes / total
+    shrink = 1 + z**2 / total
+    centre = (share + z**2 / (2 * total)) / shrink
+    half_width = z / shrink * float(np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)))
+    # Rounding alone can put an end 1e-17 on the wrong side of 0, of 1 or of the proportion itself.
+    return max(0.0, min(centre - half_width, share)), min(1.0, max(centre + half_width, share))
+
+
+def confusion_matrix(
+    labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], num_classes: int
+) -> NDArray[np.int64]:
+    """Counts (C, C): row i, column j holds the images of class i that were given label j.
+
+    Raises ValueError for a label or prediction outside [0, num_classes).
+    """
+    labels, predictions = _checked_pair(labels, predictions)
+    _check_range("labels", labels, num_classes)
+    _check_range("predictions", predictions, num_classes)
+    cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
+    return np.bincount(cells, minlength=num_classes**2).astype(np.int64).reshape(num_classes, num_classes)
+
+
+def classification_report(
+    labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], class_names: Sequence[str]
+) -> list[ClassScore]:
+    """Score of each class, in the order of class_names; a ratio with nothing below the line is 0."""
+    matrix = confusion_matrix(labels, predictions, len(class_names))
+    right, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    return [
+        ClassScore(
+            name=name,
+            precision=_ratio(right[i], predicted[i]),
+            recall=_ratio(right[i], support[i]),
+            f1=_ratio(2 * right[i], predicted[i] + support[i]),
+            support=int(support[i]),
+        )
+        for i, name in enumerate(class_names)
+    ]
+
+
+def mcnemar_exact(champion_correct: NDArray[np.bool_], challenger_correct: NDArray[np.bool_]) -> McNemar:
+    """Compare two classifiers by what each has right on the same rows, both (N,) bool.
+
+    Exact binomial test of b against b + c fair coins (McNemar, Psychometrika 12, 1947), valid for any counts.
+    A gate that asks for "not worse" refuses on a small p_worse. A large one only says that no harm was seen:
+    for a guarantee, bound the loss with `paired_bootstrap_difference`.
+    """
+    b, c = _discordant(champion_correct, challenger_correct)
+    if b + c == 0:
+        return McNemar(b=0, c=0, p_value=1.0, p_worse=1.0, p_better=1.0)
+    p_worse = float(stats.binom.sf(b - 1, b + c, 0.5))
+    p_better = float(stats.binom.sf(c - 1, b + c, 0.5))
+    return McNemar(b=b, c=c, p_value=min(1.0, 2 * min(p_worse, p_better)), p_worse=p_worse, p_better=p_better)
+
+
+def paired_bootstrap_difference(
+    champion_correct: NDArray[np.bool_],
+    challenger_correct: NDArray[np.bool_],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int,
+) -> tuple[float, float, float]:
+    """Accuracy of the challenger minus that of the champion, as (difference, low, high).
+
+    Both arrays are (N,) bool, on the same rows. Percentile bootstrap over rows, two-sided at `confidence`;
+    above 0 the challenger is better. It is not worse by more than a margin m when low > -m.
+    """
+    b, c = _discordant(champion_correct, challenger_correct)
+    _check_confidence(confidence)
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    rows = len(champion_correct)
+    # A row counts -1, 0 or +1, so drawing rows with replacement is drawing three counts from a multinomial:
+    # the same distribution as indexing rows, without num_resamples * N draws.
+    draws = np.random.default_rng(seed).multinomial(
+        rows, [b / rows, c / rows, (rows - b - c) / rows], size=num_resamples
+    )
+    low, high = np.quantile((draws[:, 1] - draws[:, 0]) / rows, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return (c - b) / rows, float(low), float(high)
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _discordant(champion_correct: NDArray[np.bool_], challenger_correct: NDArray[np.bool_]) -> tuple[int, int]:
+    champion, challenger = np.asarray(champion_correct), np.asarray(challenger_correct)
+    for name, values in (("champion_correct", champion), ("challenger_correct", challenger)):
+        if values.dtype != np.bool_ or values.ndim != 1:
+            raise ValueError(f"{name} must be a (N,) bool array, got {values.dtype} {values.shape}")
+    if champion.shape != challenger.shape:
+        raise ValueError(f"champion_correct has {len(champion)} rows but challenger_correct has {len(challenger)}")
+    if champion.size == 0:
+        raise ValueError("champion_correct and challenger_correct are empty")
+    return int(np.sum(champion & ~challenger)), int(np.sum(~champion & challenger))
+
+
+def _checked_pair(
+    labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    for name, values in (("labels", labels), ("predictions", predictions)):
+        if values.size == 0:
+            raise ValueError(f"{name} is empty, shape {values.shape}")
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"{name} must be a (N,) integer array, got {values.dtype} {values.shape}")
+    if labels.shape != predictions.shape:
+        raise ValueError(f"labels has {len(labels)} rows but predictions has {len(predictions)}")
+    return labels, predictions
+
+
+def _check_range(name: str, values: NDArray[np.integer[Any]], num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if values.min() < 0 or values.max() >= num_classes:
+        raise ValueError(f"{name} must be in [0, {num_classes}), got {values.min()} to {values.max()}")
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")

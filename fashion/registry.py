@@ -1,0 +1,252 @@
+"""Registered versions of the model: lineage, aliases, promotion and rollback. Knows nothing of how one is judged.
+
+python -m fashion.registry list
+python -m fashion.registry promote 7 --reason "won the shadow test"
+python -m fashion.registry rollback --reason "users report shirts as dresses"
+"""
+
+import argparse
+import datetime
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+import fashion
+from fashion import home, package, tracking
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+MODEL_NAME = "fashion-classifier"
+LINEAGE = ("architecture", "data.digest", "git_commit", "metaflow_run_id", "mlflow_run_id")
+"""Tags that say where a version came from."""
+NOTES = ("promoted.reason", "promoted.replaced", "refused.reason", "rolled_back.reason")
+"""Tags that say what was decided about it."""
+REQUIREMENTS = ("numpy", "onnxruntime", "pydantic", "scipy")
+"""What loading a version needs, installed at the versions in use."""
+
+
+class RegistryError(ValueError):
+    """A version or alias that is not there. The message says what is, or what to do."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version and where it came from."""
+
+    number: int
+    aliases: tuple[str, ...]
+    created: datetime.datetime
+    """UTC."""
+    source: str
+    """MLflow address of the model's files."""
+    mlflow_run_id: str
+    tags: Mapping[str, str]
+    """Lineage, metrics and verdict."""
+
+
+def log_package(run_id: str, folder: Path) -> str:
+    """Log a model package as the run's MLflow model and return the model's address.
+
+    Raises:
+        fashion.package.DamagedPackage: the folder is no intact package.
+    """
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    contents = package.read(folder)
+    shape = (-1, contents.size, contents.size) + ((contents.channels,) if contents.channels > 1 else ())
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(contents.class_names)))]),
+    )
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            loader_module="fashion.pyfunc",
+            data_path=str(folder),
+            code_paths=[str(Path(fashion.__file__).parent)],
+            pip_requirements=_pinned(REQUIREMENTS),
+            signature=signature,
+            metadata={"class_names": list(contents.class_names)},
+        )
+    return str(logged.model_uri)
+
+
+def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str = MODEL_NAME) -> Version:
+    """Register a logged model as a new version with the alias `challenger`.
+
+    A run has one version: called again for it, as by a retried task, this returns the one there is.
+    """
+    client = MlflowClient()
+    for version in versions(name):
+        if version.mlflow_run_id == run_id:
+            return version
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    created = client.create_model_version(name, model_uri, run_id=run_id, tags=dict(tags))
+    client.set_registered_model_alias(name, CHALLENGER, created.version)
+    return get(str(created.version), name=name)
+
+
+def versions(name: str = MODEL_NAME) -> list[Version]:
+    """All versions, newest first; none where nothing is registered."""
+    client = MlflowClient()
+    found = client.search_registered_models(f"name = '{name}'")
+    if not found:
+        return []
+    aliases = found[0].aliases
+    entries = client.search_model_versions(f"name = '{name}'")
+    return sorted((_version(entry, aliases) for entry in entries), key=lambda v: v.number, reverse=True)
+
+
+def get(which: str, name: str = MODEL_NAME) -> Version:
+    """The version of a number or an alias.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    known = versions(name)
+    for version in known:
+        if which in version.aliases or which == str(version.number):
+            return version
+    if not known:
+        raise RegistryError(f"no version of {name} is registered yet: run `make train` first")
+    raise RegistryError(
+        f"{name} has no version or alias {which!r}; it has versions "
+        f"{', '.join(str(version.number) for version in known)} and aliases "
+        f"{', '.join(sorted({alias for version in known for alias in version.aliases})) or '(none)'}"
+    )
+
+
+def champion(name: str = MODEL_NAME) -> Version | None:
+    """The version that serves, if there is one."""
+    return next((version for version in versions(name) if CHAMPION in version.aliases), None)
+
+
+def fetch(version: Version, folder: Path) -> package.Package:
+    """Copy a version's package into `folder` and verify it.
+
+    Raises:
+        fashion.package.DamagedPackage: what is stored is not what was registered.
+    """
+    local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
+    return package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
+
+
+def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
+    """Make a version the champion, remembering the one it replaces for `rollback`.
+
+    Raises:
+        RegistryError: it is the champion already, or no reason is given.
+    """
+    if not reason.strip():
+        raise RegistryError("promotion needs a reason: it stays with the version")
+    current = champion(name)
+    if current is not None and current.number == version.number:
+        raise RegistryError(f"version {version.number} is the champion already")
+    client = MlflowClient()
+    number = str(version.number)
+    client.set_model_version_tag(name, number, "promoted.reason", reason)
+    client.set_model_version_tag(name, number, "promoted.time", _now())
+    if current is not None:
+        client.set_model_version_tag(name, number, "promoted.replaced", str(current.number))
+    # The alias last: it is the one change that others see, and it is atomic.
+    client.set_registered_model_alias(name, CHAMPION, number)
+    if CHALLENGER in version.aliases:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    return get(number, name)
+
+
+def refuse(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
+    """Keep a challenger as it is, with the reason why it was not promoted."""
+    client = MlflowClient()
+    client.set_model_version_tag(name, str(version.number), "refused.reason", reason)
+    client.set_model_version_tag(name, str(version.number), "refused.time", _now())
+    return get(str(version.number), name)
+
+
+def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
+    """Make the version that the champion replaced the champion again. Called again, it goes back further.
+
+    Raises:
+        RegistryError: there is no champion, or it replaced none.
+    """
+    if not reason.strip():
+        raise RegistryError("rollback needs a reason: it stays with the version")
+    current = champion(name)
+    if current is None:
+        raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
+    previous = current.tags.get("promoted.replaced")
+    if previous is None:
+        raise RegistryError(f"version {current.number} replaced no other: there is nothing to roll back to")
+    client = MlflowClient()
+    client.set_model_version_tag(name, str(current.number), "rolled_back.reason", reason)
+    client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())
+    client.set_registered_model_alias(name, CHAMPION, get(previous, name).number)
+    return get(previous, name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fashion.registry", description=__doc__.split("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="all versions with aliases, accuracy, lineage and verdicts")
+    verb = verbs.add_parser("promote", help="make a version the champion by hand")
+    verb.add_argument("version", help="number or alias")
+    verb.add_argument("--reason", required=True, help="kept with the version")
+    verb = verbs.add_parser("rollback", help="make the champion's predecessor the champion again")
+    verb.add_argument("--reason", default="rolled back by hand", help="kept with the version")
+    options = parser.parse_args(arguments)
+    tracking.connect(home.prepare_environment())
+    try:
+        if options.verb == "list":
+            print(_table(versions()))
+        elif options.verb == "promote":
+            print(f"champion: version {promote(get(options.version), reason=options.reason).number}")
+        else:
+            print(f"champion: version {rollback(reason=options.reason).number}")
+    except (RegistryError, MlflowException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _version(entry: ModelVersion, aliases: Mapping[str, str]) -> Version:
+    number = int(entry.version)
+    created = datetime.datetime.fromtimestamp(entry.creation_timestamp / 1000, datetime.UTC)
+    mine = tuple(sorted(alias for alias, target in aliases.items() if int(target) == number))
+    return Version(number, mine, created, entry.source, entry.run_id, dict(entry.tags))
+
+
+def _table(listed: Sequence[Version]) -> str:
+    if not listed:
+        return "no version is registered yet: run `make train`"
+    lines = []
+    for version in listed:
+        tags = version.tags
+        head = f"version {version.number}  {', '.join(version.aliases) or '-'}  {version.created:%Y-%m-%d %H:%M} UTC"
+        lineage = ", ".join(f"{key} {tags[key][:12]}" for key in LINEAGE if key in tags)
+        lines += [head, f"    {tags.get('summary', '')}", f"    {lineage}"]
+        lines += [f"    {key}: {tags[key]}" for key in NOTES if key in tags]
+    return "\n".join(lines)
+
+
+def _pinned(names: Sequence[str]) -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in names]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""MLflow runs: what a training logs, and where. Knows nothing of versions and aliases: those are in `registry`."""
+
+import contextlib
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from fashion.home import Home
+
+MAX_BATCH = 100
+"""Params that MLflow takes in one call."""
+
+
+@dataclass(frozen=True)
+class TrackedTrial:
+    """A finished trial as its run shows it."""
+
+    number: int
+    params: Mapping[str, Any]
+    state: str
+    value: float | None
+    """Objective; null for a trial without."""
+    intermediate: Mapping[int, float]
+    """Percent of the schedule -> value."""
+    start_ms: int
+    end_ms: int
+
+
+def connect(address: Home) -> None:
+    """Point MLflow at the tracking store, and make or upgrade a local database, one process at a time."""
+    mlflow.set_tracking_uri(address.tracking_uri)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if urlparse(address.tracking_uri).scheme == "sqlite":
+        with _alone(address.root):
+            MlflowClient().search_experiments(max_results=1)
+
+
+def experiment(address: Home, name: str) -> str:
+    """The id of an experiment, made where it is missing.
+
+    On a local database its artifact location is absolute, so that each working directory finds the same.
+    """
+    client = MlflowClient()
+    with _alone(address.root):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        local = urlparse(address.tracking_uri).scheme == "sqlite"
+        return str(client.create_experiment(name, f"{address.artifacts}/{name}" if local else None))
+
+
+def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
+    """Create a run and return its id. It stays open over processes until `finish_run`."""
+    nesting = {} if parent is None else {"mlflow.parentRunId": parent}
+    run = MlflowClient().create_run(experiment_id, run_name=name, tags={**tags, **nesting})
+    return str(run.info.run_id)
+
+
+def finish_run(run_id: str, *, failed: bool = False) -> None:
+    """Close a run."""
+    MlflowClient().set_terminated(run_id, "FAILED" if failed else "FINISHED")
+
+
+@contextlib.contextmanager
+def failing(run_id: str) -> Iterator[None]:
+    """Mark the run as failed when the block raises; a retry that gets through marks it finished."""
+    try:
+        yield
+    except BaseException:
+        finish_run(run_id, failed=True)
+        raise
+
+
+@contextlib.contextmanager
+def system_metrics(run_id: str) -> Iterator[None]:
+    """Log load of processor, memory, disk, network and GPU, every 5 seconds while the block runs."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def log_params(run_id: str, config: Mapping[str, Any]) -> None:
+    """Log nested settings, a dotted name each."""
+    client = MlflowClient()
+    params = [Param(name, str(value)) for name, value in flatten(config).items()]
+    for start in range(0, len(params), MAX_BATCH):
+        client.log_batch(run_id, params=params[start : start + MAX_BATCH])
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+    """Log finite values; the names of those that are not go into the tag `not_finite`."""
+    now = int(time.time() * 1000)
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    tags = [RunTag("not_finite", ", ".join(sorted(set(metrics) - set(finite))))] if len(finite) < len(metrics) else []
+    MlflowClient().log_batch(run_id, [Metric(name, value, now, step) for name, value in finite.items()], tags=tags)
+
+
+def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any) -> None:
+    """Log what the run was trained on as an MLflow dataset; `digest` is its version."""
+    from mlflow.entities import DatasetInput, InputTag
+
+    # MLflow has room for 36 characters of a digest; the tag holds it whole.
+    data = mlflow.data.from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
+    context = [InputTag("mlflow.data.context", "training")]
+    MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), context)])
+    log_tags(run_id, {"data.name": name, "data.digest": digest})
+
+
+def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
+    """Log artifacts: path -> content."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        MlflowClient().log_artifacts(run_id, folder)
+
+
+def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
+    """Log one picture of a series, which the UI shows with a slider over steps."""
+    import io
+
+    from PIL import Image
+
+    MlflowClient().log_image(run_id, Image.open(io.BytesIO(png)).convert("RGB"), key=key, step=step)
+
+
+def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:
+    """Log each trial as a run nested under `parent`, and return their ids. Call once, after the study."""
+    client = MlflowClient()
+    run_ids = []
+    for trial in trials:
+        run = client.create_run(
+            experiment_id,
+            start_time=trial.start_ms,
+            run_name=f"trial {trial.number}",
+            tags={"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number)},
+        )
+        value = [] if trial.value is None else [Metric("objective", trial.value, trial.end_ms, 0)]
+        curve = [Metric("val/accuracy", y, trial.end_ms, x) for x, y in sorted(trial.intermediate.items())]
+        client.log_batch(
+            run.info.run_id,
+            metrics=value + curve,
+            params=[Param(name, str(setting)) for name, setting in trial.params.items()],
+        )
+        client.set_terminated(run.info.run_id, "FINISHED", trial.end_ms)
+        run_ids.append(str(run.info.run_id))
+    return run_ids
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`; lists as JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time: two that create the same database at once break it."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

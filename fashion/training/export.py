@@ -1,0 +1,96 @@
+"""A trained network to ONNX and safetensors, and proof that nothing changed on the way. Knows nothing of packages."""
+
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from fashion.images import Images, normalise
+from fashion.predictor import OnnxNetwork
+from fashion.training.models import embed
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit: two implementations of the same float32 sums, of some tens in size."""
+
+
+class ExportDiffers(RuntimeError):
+    """The exported network does not compute what the trained one does."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network outside of torch."""
+
+    onnx: bytes
+    weights: bytes
+    """safetensors."""
+    rows: int
+    """Images that both networks were compared on."""
+    max_difference: float
+    """Of a logit."""
+    label_agreement: float
+
+
+class _WithEmbedding(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return embed(self.model, image)
+
+
+def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float]) -> Exported:
+    """Export a trained network and compare it with itself.
+
+    Args:
+        model: on the CPU; left in eval mode.
+        images: `(N, H, W)` or `(N, H, W, C)` uint8 to compare on.
+
+    Raises:
+        ExportDiffers: a label changes, or a logit by more than `TOLERANCE`.
+    """
+    inputs = torch.from_numpy(normalise(images, mean, std))
+    model = model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    onnx = _to_onnx(_WithEmbedding(model), inputs[:2])
+    with torch.inference_mode():
+        expected = embed(model, inputs)[0].numpy()
+    logits, _ = OnnxNetwork(onnx)(inputs.numpy())
+    exported = Exported(
+        onnx=onnx,
+        weights=save_safetensors({name: value.contiguous() for name, value in model.state_dict().items()}),
+        rows=len(images),
+        max_difference=float(np.abs(logits - expected).max()),
+        label_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
+    )
+    if exported.label_agreement < 1 or exported.max_difference > TOLERANCE:
+        raise ExportDiffers(
+            f"the exported network differs from the trained one on {exported.rows} images: labels agree on "
+            f"{exported.label_agreement:.2%}, logits differ by up to {exported.max_difference:.2g}"
+        )
+    return exported
+
+
+def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its own inner workings
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=["image"],
+            output_names=["logits", "embedding"],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,153 @@
+"""Networks for small images: our own, and timm's with their stems adapted. Knows nothing of training."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from fashion.config import ArchitectureConfig, ConfigError
+from fashion.training.convnet import ConvNet
+
+
+class Network(Protocol):
+    """What the rest of training asks of a network; timm's interface."""
+
+    num_features: int
+
+    def forward_features(self, x: Tensor) -> Tensor: ...
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor: ...
+
+
+def build(config: ArchitectureConfig, *, channels: int, size: int, num_classes: int) -> nn.Module:
+    """Build a network that takes `(N, channels, size, size) float32` and gives `(N, num_classes)` logits.
+
+    Raises:
+        ConfigError: timm has no network of that name, it does not take the arguments, or its pretrained
+            weights cannot be had.
+    """
+    if config.name == "convnet":
+        _refuse_pretrained(config)
+        return ConvNet(in_chans=channels, num_classes=num_classes, drop_rate=config.drop_rate, **config.kwargs)
+    if config.name == "vgg":
+        _refuse_pretrained(config)
+        model = _vgg(config, channels, num_classes)
+    else:
+        model = _timm(config, channels, size, num_classes)
+    return keep_map(model, channels=channels, size=size, min_final_map=config.min_final_map)
+
+
+def embed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network once for its `(N, classes)` logits and its `(N, D)` embedding before the classifier."""
+    network = cast(Network, model)
+    features = network.forward_features(images)
+    return network.forward_head(features), network.forward_head(features, pre_logits=True)
+
+
+def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) -> nn.Module:
+    """Remove strides, first ones first, until the last feature map is at least `min_final_map` pixels high.
+
+    Stock stems are made for 224 pixels; they leave a single pixel of a 28 pixel image. A network whose
+    features are not a map (a transformer) is left alone.
+    """
+    for stride in _strides(model):
+        if _final_map(model, channels, size) >= min_final_map:
+            break
+        stride()
+    height = _final_map(model, channels, size)
+    if height < min_final_map:
+        raise ConfigError(
+            f"architecture.min_final_map={min_final_map}: the last map of this network is {height} pixels high at "
+            "most; choose a smaller value"
+        )
+    return model
+
+
+def _timm(config: ArchitectureConfig, channels: int, size: int, num_classes: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(config.name):
+        near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "see timm.list_models()"
+        raise ConfigError(f"architecture.name={config.name}: timm has no such network; near: {near}")
+    arguments: dict[str, Any] = {
+        "in_chans": channels,
+        "num_classes": num_classes,
+        "drop_rate": config.drop_rate,
+        **({} if config.drop_path_rate is None else {"drop_path_rate": config.drop_path_rate}),
+        **config.kwargs,
+    }
+    try:
+        if _takes_image_size(config.name):
+            arguments = {"img_size": size, **arguments}
+        return cast(nn.Module, timm.create_model(config.name, pretrained=config.pretrained, **arguments))
+    except (TypeError, AssertionError, ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if config.pretrained:
+            raise ConfigError(
+                f"architecture.pretrained=true: the weights of {config.name} could not be loaded ({reason}); "
+                "connect to the internet or set architecture.pretrained=false"
+            ) from error
+        raise ConfigError(
+            f"architecture.name={config.name} cannot be built for {size} pixels with {config.kwargs}: {reason}"
+        ) from error
+
+
+def _takes_image_size(name: str) -> bool:
+    """Whether timm's class is a transformer over patches of a fixed grid."""
+    import timm
+
+    module = timm.models.model_entrypoint(name).__module__
+    return module.rsplit(".", 1)[-1] in {"vision_transformer", "deit", "beit", "eva", "swin_transformer", "mlp_mixer"}
+
+
+def _vgg(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Module:
+    from timm.layers import ClassifierHead
+    from timm.models.vgg import VGG, ConvMlp
+
+    kwargs = dict(config.kwargs)
+    layers, width = list(kwargs.pop("cfg")), int(kwargs.pop("head_width"))
+    model = VGG(
+        layers,
+        num_classes=num_classes,
+        in_chans=channels,
+        drop_rate=config.drop_rate,
+        norm_layer=nn.BatchNorm2d,
+        **kwargs,
+    )
+    # timm's head takes 7x7 maps and holds 100 M weights; the same modules at the size of these hold 0.7 M.
+    model.pre_logits = ConvMlp(model.num_features, width, kernel_size=3, drop_rate=config.drop_rate)
+    model.head = ClassifierHead(width, num_classes, drop_rate=config.drop_rate)
+    model.head_hidden_size = width
+    return cast(nn.Module, model)
+
+
+def _refuse_pretrained(config: ArchitectureConfig) -> None:
+    if config.pretrained:
+        raise ConfigError(f"architecture.pretrained=true: there are no published weights of {config.name}")
+
+
+def _strides(model: nn.Module) -> Iterator[Any]:
+    """Ways to remove one stride each, in the order of the network's modules."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and max(child.stride) > 1:
+                yield lambda conv=child: setattr(conv, "stride", (1, 1))
+            elif isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and child.stride not in (1, (1, 1)):
+                yield lambda parent=parent, name=name: setattr(parent, name, nn.Identity())
+
+
+@torch.inference_mode()
+def _final_map(model: nn.Module, channels: int, size: int) -> int:
+    """Height of the last feature map; `size` for features that are no map, 0 where shapes do not fit.
+
+    They do not fit when pools leave nothing, or when a block has lost its stride and its shortcut not yet.
+    """
+    was_training = model.training
+    try:
+        features = cast(Network, model.eval()).forward_features(torch.zeros(1, channels, size, size))
+    except RuntimeError:
+        return 0
+    finally:
+        model.train(was_training)
+    return features.shape[2] if features.ndim == 4 else size

@@ -1,0 +1,63 @@
+"""What a trial is worth: a complete short training. Knows nothing of workers or of the study's other trials."""
+
+import dataclasses
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import Trial
+from torch import nn
+
+from fashion.config import TrainConfig
+from fashion.dataset import Dataset
+from fashion.training.fit import Diverged, Epoch
+from fashion.training.recipe import train
+from fashion.training.tuning import suggest, with_params
+
+
+class Objective:
+    """The best validation accuracy of a training with a trial's values.
+
+    Values are reported at percents of the schedule, not at epochs: under a schedule that falls to 0, equal
+    fractions are what compares.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, *, report: Callable[[str], None] | None = None) -> None:
+        """`report` is told a sentence at the start and the end of each trial."""
+        self._config = config
+        self._dataset = dataset
+        self._report = report or (lambda _: None)
+
+    def __call__(self, trial: Trial) -> float:
+        params = suggest(trial, self._config)
+        config = self._budgeted(with_params(self._config, params))
+        num_epochs = config.training.num_epochs
+        self._report(f"trial {trial.number}: {num_epochs} epochs with {_readable(params)}")
+
+        def on_epoch(epoch: Epoch, _: nn.Module) -> None:
+            trial.report(epoch.val_accuracy, step=round(100 * epoch.epoch / num_epochs))
+            if epoch.epoch < num_epochs and trial.should_prune():
+                self._report(f"trial {trial.number}: pruned at validation accuracy {epoch.val_accuracy:.2%}")
+                raise optuna.TrialPruned
+
+        try:
+            _, fitted = train(config, self._dataset, on_epoch=on_epoch)
+        except Diverged as error:
+            trial.set_user_attr("diverged", str(error))
+            self._report(f"trial {trial.number}: {error}")
+            raise optuna.TrialPruned from error
+        trial.set_user_attr("cpu_seconds", fitted.history[-1].cpu_seconds)
+        self._report(f"trial {trial.number}: validation accuracy {fitted.best.val_accuracy:.2%}")
+        return fitted.best.val_accuracy
+
+    def _budgeted(self, config: TrainConfig) -> TrainConfig:
+        # A budget that the search space chooses counts; otherwise trials have one of their own.
+        if "num_epochs" in config.search.training:
+            return config
+        training = dataclasses.replace(config.training, num_epochs=config.tuning.num_epochs)
+        return dataclasses.replace(config, training=training)
+
+
+def _readable(params: dict[str, object]) -> str:
+    return ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )

@@ -1,0 +1,234 @@
+"""Search hyperparameters with Optuna: one study, several workers, an exact number of trials. Knows no torch."""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from fashion.config import Distribution, SearchConfig, TrainConfig, TuningConfig
+from fashion.tracking import TrackedTrial
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+STARTUP_TRIALS = 3
+"""Trials that complete before any is pruned."""
+
+Params = dict[str, Any]
+"""Dotted configuration key -> value, as Optuna stores them."""
+
+
+class NothingCompleted(RuntimeError):
+    """A study without a trial to choose."""
+
+
+def create_study(storage: str, name: str, config: TrainConfig) -> None:
+    """Create a study whose first trial is the configured values. Call once, before any worker.
+
+    Args:
+        storage: path of a journal file, or any storage URL of Optuna.
+    """
+    study = optuna.create_study(storage=_storage(storage), study_name=name, direction="maximize", load_if_exists=True)
+    if not study.trials:
+        study.enqueue_trial(configured_params(config), user_attrs={"configured": True})
+
+
+def work(storage: str, name: str, worker: int, config: TrainConfig, objective: Callable[[Trial], float]) -> None:
+    """Run one worker's share of the trials, or what is left of it after this worker was killed.
+
+    Trials are tagged with their worker. One that a killed worker left behind is marked failed and its values
+    are tried again, so that over all workers exactly `num_trials` trials finish.
+
+    Args:
+        worker: from 0, below `num_workers`.
+        objective: gives the value to maximise; see `fashion.training.objective`.
+    """
+    tuning = config.tuning
+    study = _load(storage, name, tuning, seed=tuning.seed + worker)
+    for left in _of_worker(study, worker, (TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL)
+        study.enqueue_trial(left.params, user_attrs={"configured": left.user_attrs.get("configured", False)})
+    while len(_of_worker(study, worker, FINISHED)) < quota(tuning, worker):
+        trial = study.ask()
+        trial.set_user_attr("worker", worker)
+        try:
+            study.tell(trial, objective(trial))
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+
+
+def quota(tuning: TuningConfig, worker: int) -> int:
+    """Trials that this worker has to finish; over all workers they add up to `num_trials`."""
+    share, rest = divmod(tuning.num_trials, tuning.num_workers)
+    return share + (worker < rest)
+
+
+def suggest(trial: Trial, config: TrainConfig) -> Params:
+    """Draw values of all parameters in the search space: dotted configuration key -> value."""
+    search = config.search
+    name = config.optimizer.name
+    params: Params = {}
+    if config.tuning.optimizers:
+        name = params["optimizer.name"] = trial.suggest_categorical("optimizer.name", config.tuning.optimizers)
+    for key, distribution in search.optimizer.get(name, {}).items():
+        params[f"optimizer.{key}"] = _draw(trial, f"{name}.{key}", distribution)
+    for group, distributions in _groups(search).items():
+        for key, distribution in distributions.items():
+            params[f"{group}.{key}"] = _draw(trial, f"{group}.{key}", distribution)
+    return params
+
+
+def configured_params(config: TrainConfig) -> Params:
+    """The configuration's own values, under the names that `suggest` gives Optuna."""
+    name = config.optimizer.name
+    params: Params = {"optimizer.name": name} if config.tuning.optimizers else {}
+    for key, distribution in config.search.optimizer.get(name, {}).items():
+        params[f"{name}.{key}"] = _clipped(getattr(config.optimizer, key), distribution)
+    for group, distributions in _groups(config.search).items():
+        for key, distribution in distributions.items():
+            params[f"{group}.{key}"] = _clipped(getattr(getattr(config, group), key), distribution)
+    return params
+
+
+def with_params(config: TrainConfig, params: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with some values replaced, by dotted key as in a `suggest` result.
+
+    Raises:
+        ValueError: a value is out of range, or a key names nothing.
+    """
+    by_group: dict[str, Params] = {}
+    for key, value in params.items():
+        group, field = key.split(".", 1)
+        by_group.setdefault(group, {})[field] = value
+    replaced: dict[str, Any] = {}
+    for group, values in by_group.items():
+        before = getattr(config, group)
+        if group == "optimizer" and values.get("name", before.name) != before.name:
+            before = config.optimizers[values["name"]]
+        replaced[group] = dataclasses.replace(before, **values)
+    return dataclasses.replace(config, **replaced)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a study found, and what is made of it."""
+
+    params: Params
+    """Dotted configuration key -> value to train with; empty for the configured values."""
+    best_value: float
+    configured_value: float | None
+    reason: str
+
+
+def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
+    """Take the best trial's values, if it beats the configured ones by more than noise.
+
+    Raises:
+        NothingCompleted: all trials diverged or were pruned.
+    """
+    completed = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    if not completed:
+        raise NothingCompleted(
+            f"none of {len(trials)} trials completed: all diverged or were pruned; narrow the ranges in `search`"
+        )
+    best = max(completed, key=lambda trial: trial.value or 0.0)
+    assert best.value is not None
+    own = next((trial.value for trial in completed if trial.user_attrs.get("configured")), None)
+    if own is not None and best.value < own + config.tuning.min_improvement:
+        gain = f"{100 * (best.value - own):.2f} points"
+        reason = f"the best trial gains {gain}, less than min_improvement: the configured values stay"
+        return Choice({}, best.value, own, reason)
+    return Choice(_suggested(best, config), best.value, own, f"values of trial {best.number}")
+
+
+def trials(storage: str, name: str) -> list[FrozenTrial]:
+    """All trials of a study. Those that no worker is left to finish are marked failed first."""
+    study = optuna.load_study(storage=_storage(storage), study_name=name)
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL)
+    return study.get_trials()
+
+
+def tracked(trials: Sequence[FrozenTrial]) -> list[TrackedTrial]:
+    """The finished trials as tracking shows them."""
+    return [
+        TrackedTrial(
+            number=trial.number,
+            params=trial.params,
+            state=trial.state.name.lower(),
+            value=trial.value if trial.state == TrialState.COMPLETE else None,
+            intermediate=trial.intermediate_values,
+            start_ms=_milliseconds(trial.datetime_start),
+            end_ms=_milliseconds(trial.datetime_complete),
+        )
+        for trial in trials
+        if trial.state in FINISHED
+    ]
+
+
+def _milliseconds(moment: datetime.datetime | None) -> int:
+    return int(moment.timestamp() * 1000) if moment else 0
+
+
+def _suggested(trial: FrozenTrial, config: TrainConfig) -> Params:
+    return suggest(optuna.trial.FixedTrial(trial.params), config)  # type: ignore[arg-type]
+
+
+def _load(storage: str, name: str, tuning: TuningConfig, *, seed: int) -> optuna.Study:
+    startup = max(STARTUP_TRIALS, tuning.num_trials // 3)
+    return optuna.load_study(
+        storage=_storage(storage),
+        study_name=name,
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
+        pruner=optuna.pruners.PercentilePruner(
+            tuning.keep_percentile,
+            n_startup_trials=STARTUP_TRIALS,
+            n_warmup_steps=round(100 * tuning.prune_after),
+        ),
+    )
+
+
+def _storage(address: str) -> BaseStorage | str:
+    if "://" in address:
+        return address
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    Path(address).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(address))
+
+
+def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+    found = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in found if trial.user_attrs.get("worker") == worker]
+
+
+def _groups(search: SearchConfig) -> dict[str, dict[str, Distribution]]:
+    return {
+        "architecture": search.architecture,
+        "training": search.training,
+        "augmentation": search.augmentation,
+    }
+
+
+def _draw(trial: Trial, name: str, distribution: Distribution) -> Any:
+    if distribution.choices is not None:
+        return trial.suggest_categorical(name, distribution.choices)
+    low, high = distribution.low, distribution.high
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(name, low, high, log=distribution.log)
+    assert low is not None
+    assert high is not None
+    return trial.suggest_float(name, low, high, log=distribution.log)
+
+
+def _clipped(value: Any, distribution: Distribution) -> Any:
+    """A configured value moved into the range a study may try: Optuna would refuse it otherwise."""
+    if distribution.choices is not None:
+        return value if value in distribution.choices else distribution.choices[0]
+    assert distribution.low is not None
+    assert distribution.high is not None
+    return distribution.low if value is None else min(max(value, distribution.low), distribution.high)

@@ -1,0 +1,86 @@
+"""What the flows' cards show: live curves while training, pictures and tables after. Knows no models and no data."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from metaflow.cards import Image, Markdown, ProgressBar, Table, VegaChart
+
+REDRAW_SECONDS = 2.0
+"""A card is written at most this often."""
+
+
+class LiveCurves:
+    """Progress and curves of one training, in a card that refreshes itself."""
+
+    def __init__(self, card: Any, title: str) -> None:
+        self._card = card
+        self._progress = ProgressBar(max=100, label="steps", unit="%")
+        self._status = Markdown("waiting for the first step")
+        self._loss: list[dict[str, Any]] = []
+        self._accuracy: list[dict[str, Any]] = []
+        self._loss_chart = VegaChart(_curves("loss", "cross-entropy"))
+        self._accuracy_chart = VegaChart(_curves("accuracy", "validation accuracy"))
+        self._drawn = 0.0
+        card.append(Markdown(f"# {title}"))
+        card.append(self._progress)
+        card.append(self._status)
+        card.append(self._loss_chart)
+        card.append(self._accuracy_chart)
+        card.refresh()
+
+    def step(self, done: int, total: int, loss: float) -> None:
+        """Show how far training is, unless that was shown just now."""
+        if time.monotonic() - self._drawn < REDRAW_SECONDS and done < total:
+            return
+        self._drawn = time.monotonic()
+        self._progress.update(round(100 * done / total))
+        self._status.update(f"step {done:,} of {total:,}, loss {loss:.3f}")
+        self._card.refresh()
+
+    def epoch(self, number: int, losses: Mapping[str, float], accuracies: Mapping[str, float]) -> None:
+        """Add a point to each curve."""
+        self._loss += [{"epoch": number, "of": name, "value": value} for name, value in losses.items()]
+        self._accuracy += [{"epoch": number, "of": name, "value": value} for name, value in accuracies.items()]
+        self._loss_chart.update(_curves("loss", "cross-entropy", self._loss))
+        self._accuracy_chart.update(_curves("accuracy", "validation accuracy", self._accuracy))
+        self._card.refresh()
+
+    def picture(self, caption: str, png: bytes) -> None:
+        """Append a picture (PNG)."""
+        self._card.append(Markdown(f"## {caption}"))
+        self._card.append(Image(png))
+        self._card.refresh()
+
+
+def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[str, bytes] | None = None) -> None:
+    """Fill a card with a heading, paragraphs of Markdown, and captioned pictures (PNG)."""
+    card.append(Markdown(f"# {title}"))
+    for text in texts:
+        card.append(Markdown(text))
+    for caption, png in (pictures or {}).items():
+        card.append(Markdown(f"## {caption}"))
+        card.append(Image(png))
+
+
+def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append a table whose columns are the keys of its rows."""
+    card.append(Markdown(f"## {heading}"))
+    if rows:
+        card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
+
+
+def _curves(name: str, label: str, points: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"values": list(points)},
+        "title": label,
+        "width": "container",
+        "height": 220,
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1, "format": "d"}},
+            "y": {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": name},
+            "color": {"field": "of", "type": "nominal", "title": None},
+        },
+    }

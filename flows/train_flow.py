@@ -1,0 +1,313 @@
+"""Train, evaluate and register a model, and let the gate decide whether it becomes the champion.
+
+python flows/train_flow.py run
+python flows/train_flow.py run architecture=resnet training.num_epochs=3 tuning=off
+"""
+
+from fashion import home
+
+home.prepare_environment()  # before metaflow, which reads its settings on import
+
+import dataclasses
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import cards
+import launch
+from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, resources, retry, step
+
+from fashion import config
+
+
+@package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
+class TrainFlow(FlowSpec):
+    """Data -> tuning -> training -> evaluation -> registry and gate."""
+
+    config = Config(
+        "config",
+        default_value=launch.words_from_environment,
+        parser=launch.compose,
+        help="configuration words, e.g. 'architecture=resnet training.num_epochs=3'",
+    )
+
+    @card(type="blank", id="data")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def start(self):
+        """Fetch and check the data, and open the MLflow run that all else is logged to."""
+        from fashion import figures, lineage, tracking
+
+        settings = config.load(self.config.to_dict())
+        address = home.prepare_environment()
+        data, report = load_data(settings)
+        self.data_digest = data.digest
+        self.git_commit = lineage.git_commit()
+        self.tuning = "on" if settings.tuning.enabled else "off"
+        self.study = f"{current.flow_name}-{current.run_id}"
+
+        tracking.connect(address)
+        self.experiment_id = tracking.experiment(address, settings.tracking.experiment)
+        self.mlflow_run_id = tracking.start_run(
+            self.experiment_id,
+            f"{settings.architecture.name} {current.run_id}",
+            {
+                "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
+                "git_commit": self.git_commit,
+                "architecture": settings.architecture.name,
+            },
+        )
+        tracking.log_params(self.mlflow_run_id, self.config.to_dict())
+        tracking.log_dataset(
+            self.mlflow_run_id,
+            name=data.name,
+            digest=data.digest,
+            source=settings.data.manifest,
+            images=data.train.images,
+            labels=data.train.labels,
+        )
+        samples = figures.to_png(figures.samples(data.train.images, data.train.labels, data.class_names))
+        tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
+        cards.show(
+            current.card["data"],
+            title=f"{data.name}, version {data.digest[:12]}",
+            texts=report.remarks,
+            pictures={"What the classes look like": samples},
+        )
+        cards.table(
+            current.card["data"],
+            "Rows",
+            [{"split": name, "rows": f"{count:,}"} for name, count in report.num_rows.items()],
+        )
+        cards.table(
+            current.card["data"],
+            "Exact copies",
+            [{"where": name, "images": count} for name, count in report.duplicates.items()],
+        )
+        print(f"{data.name} {data.digest[:12]}: {report.num_rows}")
+        self.next({"on": self.plan, "off": self.train}, condition="tuning")
+
+    @step
+    def plan(self):
+        """Create the study, and as many workers as share it."""
+        from fashion.training import tuning
+
+        settings = config.load(self.config.to_dict())
+        tuning.create_study(home.current().studies, self.study, settings)
+        self.workers = list(range(settings.tuning.num_workers))
+        self.next(self.tune, foreach="workers")
+
+    @resources(
+        cpu=config_expr("config.resources.cpu"),
+        gpu=config_expr("config.resources.gpu"),
+        memory=config_expr("config.resources.memory"),
+    )
+    @retry(times=3, minutes_between_retries=0)
+    @step
+    def tune(self):
+        """Run this worker's share of the trials."""
+        from fashion.training import tuning
+        from fashion.training.objective import Objective
+
+        settings = config.load(self.config.to_dict())
+        data, _ = load_data(settings)
+        objective = Objective(settings, data, report=functools.partial(print, flush=True))
+        with launch.told(config.ConfigError):
+            tuning.work(home.current().studies, self.study, self.input, settings, objective)
+        self.next(self.collect)
+
+    @card(type="blank", id="study")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def collect(self, workers):
+        """Choose the values to train with, and log every trial once."""
+        from fashion import tracking
+        from fashion.training import tuning
+        from fashion.training.study_figures import study_figures
+
+        self.merge_artifacts(workers, exclude=["workers"])
+        settings = config.load(self.config.to_dict())
+        trials = tuning.trials(home.current().studies, self.study)
+        with launch.told(tuning.NothingCompleted), tracking.failing(self.mlflow_run_id):
+            choice = tuning.choose(trials, settings)
+        self.params = choice.params
+        tracking.connect(home.current())
+        tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
+        files = study_figures(trials)
+        tracking.log_files(self.mlflow_run_id, {f"tuning/{name}": content for name, content in files.items()})
+        cards.show(
+            current.card["study"],
+            title=f"Best of {settings.tuning.num_trials} trials: validation accuracy {choice.best_value:.2%}",
+            texts=[choice.reason],
+            pictures={name: content for name, content in files.items() if name.endswith(".png")},
+        )
+        print(choice.reason)
+        self.next(self.train)
+
+    @card(type="blank", id="training", refresh_interval=2)
+    @resources(
+        cpu=config_expr("config.resources.cpu"),
+        gpu=config_expr("config.resources.gpu"),
+        memory=config_expr("config.resources.memory"),
+    )
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def train(self):
+        """Train with the chosen values, from the last checkpoint where there is one, and export."""
+        from fashion import blobs, tracking
+        from fashion.training import export, recipe, tuning
+        from fashion.training.fit import Diverged
+        from fashion.training.watch import Watch
+
+        settings = tuning.with_params(config.load(self.config.to_dict()), getattr(self, "params", {}))
+        data, _ = load_data(settings)
+        tracking.connect(home.current())
+        curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
+        watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
+        training_run_id = getattr(current, "origin_run_id", None) or current.run_id
+        checkpoints = blobs.store(f"{home.current().checkpoints}/{current.flow_name}/{training_run_id}")
+        with (
+            launch.told(config.ConfigError, Diverged),
+            tracking.failing(self.mlflow_run_id),
+            tracking.system_metrics(self.mlflow_run_id),
+        ):
+            model, fitted = recipe.train(
+                settings, data, checkpoints=checkpoints, on_epoch=watch.epoch, on_step=watch.step
+            )
+            exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+        self.exported = dataclasses.asdict(exported)
+        self.architecture = config.as_mapping(settings.architecture)
+        self.training = {
+            "config": config.as_mapping(settings.training),
+            "optimizer": config.as_mapping(settings.optimizer),
+            "augmentation": config.as_mapping(settings.augmentation),
+            "best_epoch": fitted.best.epoch,
+            "cpu_seconds": fitted.history[-1].cpu_seconds,
+            "precision": fitted.precision,
+            "device": fitted.device,
+            "num_threads": fitted.num_threads,
+        }
+        self.history = [dataclasses.asdict(epoch) for epoch in fitted.history]
+        self.next(self.evaluate)
+
+    @card(type="blank", id="evaluation")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def evaluate(self):
+        """Calibrate, score on the test split, and log the model package."""
+        from fashion import evaluation, package, registry, tracking
+
+        settings = config.load(self.config.to_dict())
+        data, report = load_data(settings)
+        tracking.connect(home.current())
+        with tracking.failing(self.mlflow_run_id):
+            found = evaluation.evaluate(
+                self.exported,
+                data,
+                report,
+                data=settings.data,
+                architecture=self.architecture,
+                training=self.training,
+                lineage={
+                    "git_commit": self.git_commit,
+                    "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
+                    "mlflow_run_id": self.mlflow_run_id,
+                },
+            )
+            tracking.log_metrics(
+                self.mlflow_run_id, {name: metric.value for name, metric in found.package.metrics.items()}
+            )
+            tracking.log_files(
+                self.mlflow_run_id, {f"evaluation/{name}.png": png for name, png in found.figures.items()}
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                package.write(found.package, Path(folder, "package"), found.files)
+                self.model_uri = registry.log_package(self.mlflow_run_id, Path(folder, "package"))
+        self.metrics = {name: dataclasses.asdict(metric) for name, metric in found.package.metrics.items()}
+        self.summary = found.summary
+        cards.show(current.card["evaluation"], title=found.summary, pictures=found.figures)
+        cards.table(
+            current.card["evaluation"],
+            "Metrics",
+            [
+                {"metric": name, "value": f"{m.value:.4f}", "low": m.low or "", "high": m.high or ""}
+                for name, m in found.package.metrics.items()
+            ],
+        )
+        print(found.summary)
+        self.next(self.register)
+
+    @card(type="blank", id="verdict")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def register(self):
+        """Register the version, and promote it where it is no worse than the champion."""
+        from fashion import package, promotion, registry, tracking
+
+        settings = config.load(self.config.to_dict())
+        data, _ = load_data(settings)
+        tracking.connect(home.current())
+        name = settings.tracking.registered_model
+        with tempfile.TemporaryDirectory() as folder, tracking.failing(self.mlflow_run_id):
+            champion = registry.champion(name)
+            version = registry.register(
+                self.model_uri,
+                run_id=self.mlflow_run_id,
+                name=name,
+                tags={
+                    "summary": self.summary,
+                    "architecture": self.architecture["name"],
+                    "data.digest": self.data_digest,
+                    "git_commit": self.git_commit,
+                    "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
+                    "mlflow_run_id": self.mlflow_run_id,
+                },
+            )
+            verdict = promotion.FIRST
+            if champion is not None and champion.number != version.number:
+                with launch.told(package.DamagedPackage):
+                    verdict = promotion.judge(
+                        registry.fetch(champion, Path(folder, "champion")),
+                        registry.fetch(version, Path(folder, "challenger")),
+                        data.test,
+                        settings.gate,
+                    )
+            reason = "; ".join(verdict.reasons)
+            decide = registry.promote if verdict.promoted else registry.refuse
+            self.version = decide(version, reason=reason, name=name).number
+            self.promoted = verdict.promoted
+            self.verdict = dataclasses.asdict(verdict)
+            tracking.log_files(self.mlflow_run_id, {"verdict.json": json.dumps(self.verdict, indent=1).encode()})
+            tracking.log_tags(
+                self.mlflow_run_id, {"version": str(self.version), "promoted": str(self.promoted), "reason": reason}
+            )
+            tracking.finish_run(self.mlflow_run_id)
+        self.outcome = f"version {self.version} {'is the champion' if self.promoted else 'was refused'}: {reason}"
+        cards.show(current.card["verdict"], title=f"Version {self.version}", texts=[self.outcome])
+        cards.table(
+            current.card["verdict"],
+            "Checks",
+            [{"check": c.name, "passed": "yes" if c.passed else "no", "finding": c.sentence} for c in verdict.checks],
+        )
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Say what came of it."""
+        print(self.summary)
+        print(self.outcome)
+
+
+def load_data(settings):
+    """The data set and what a look at it found, fetched where this machine does not have it yet."""
+    from fashion import dataset, manifest, sources
+
+    with launch.told(manifest.DataError):
+        sources.fetch(settings.data, home.current().data)
+        data = dataset.load(settings.data, home.current().data)
+        return data, dataset.check(data, settings.data)
+
+
+if __name__ == "__main__":
+    launch.run(TrainFlow)
