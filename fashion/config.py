@@ -75,6 +75,7 @@ class DataConfig(_Strict):
         _require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
         _require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
         _require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
+        _require(0 <= self.split_seed < 2**32, f"split_seed must be in [0, 2**32), got {self.split_seed}")
         _require(
             self.limit is None or self.limit >= len(self.class_names),
             f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
@@ -118,7 +119,7 @@ class OptimizerConfig(_Strict):
     learning_rate: float
     """At the schedule's peak."""
     weight_decay: float
-    """Decoupled for adamw and muon; never on norms and biases."""
+    """Never on norms and biases. Decoupled for adamw; Muon holds hidden weights at a fixed norm and decays the head."""
     momentum: float
     """Momentum, or AdamW's first beta."""
     head_learning_rate: float | None
@@ -200,6 +201,7 @@ class TrainingConfig(_Strict):
             f"patience_to_diverge must be in (0, 1], got {self.patience_to_diverge}",
         )
         _require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
+        _require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ class TuningConfig(_Strict):
         _require(0 <= self.prune_after <= 1, f"prune_after must be in [0, 1], got {self.prune_after}")
         _require(0 < self.keep_percentile <= 100, f"keep_percentile must be in (0, 100], got {self.keep_percentile}")
         _require(self.min_improvement >= 0, f"min_improvement must not be negative, got {self.min_improvement}")
+        _require(0 <= self.seed < 2**31, f"seed must be in [0, 2**31), got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,9 @@ class GateConfig(_Strict):
         _require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
         _require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
         _require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
+        _require(self.max_ece_increase >= 0, f"max_ece_increase must not be negative, got {self.max_ece_increase}")
         _require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
+        _require(self.min_feedback_rows >= 1, f"min_feedback_rows must be at least 1, got {self.min_feedback_rows}")
 
 
 @dataclass(frozen=True)
@@ -301,6 +306,12 @@ class TrackingConfig(_Strict):
 
     experiment: str
     registered_model: str
+    """Without `/` and `:`, which separate it from a version in MLflow's addresses."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.experiment.strip()), "experiment must not be empty")
+        is_name = bool(self.registered_model.strip()) and not set("/:") & set(self.registered_model)
+        _require(is_name, f"registered_model must be a name without / and :, got {self.registered_model!r}")
 
 
 @dataclass(frozen=True)
@@ -311,6 +322,11 @@ class ResourcesConfig(_Strict):
     gpu: int
     memory: int
     """Megabytes."""
+
+    def __post_init__(self) -> None:
+        _require(self.cpu >= 1, f"cpu must be at least 1, got {self.cpu}")
+        _require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
+        _require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
 
 
 @dataclass(frozen=True)
@@ -331,6 +347,31 @@ class TrainConfig(_Strict):
     gate: GateConfig
     tracking: TrackingConfig
     resources: ResourcesConfig
+
+    def __post_init__(self) -> None:
+        searched = {name: getattr(self.search, name) for name in ("architecture", "training", "augmentation")}
+        searched |= {f"optimizer.{name}": group for name, group in self.search.optimizer.items()}
+        for where, group in searched.items():
+            owner = getattr(self, where.split(".", maxsplit=1)[0])
+            fields = sorted(field.name for field in dataclasses.fields(owner))
+            for key in group:
+                _require(key in fields, f"search.{where}: there is no key {key!r} to search; there is {fields}")
+        for name in self.search.optimizer:
+            _require(name in self.optimizers, f"search.optimizer.{name}: optimizers are {', '.join(self.optimizers)}")
+        chosen = self.tuning.optimizers
+        _require(
+            not chosen or self.optimizer.name in chosen,
+            f"tuning.optimizers must hold the configured optimizer {self.optimizer.name}, got {', '.join(chosen)}; "
+            f"add it, or set optimizer={chosen[0] if chosen else ''}",
+        )
+
+
+def architecture_names() -> set[str]:
+    """`architecture.name` of every file in configs/architecture."""
+    import yaml
+
+    files = (CONFIGS / "architecture").glob("*.yaml")
+    return {yaml.safe_load(file.read_text())["architecture"]["name"] for file in files}
 
 
 def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, Any]:
@@ -398,7 +439,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
     """One of pydantic's errors for the person who typed the value."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
+        return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
     if error["type"] == "unexpected_keyword_argument":
         return f"{where}: there is no such key"
     if error["type"] == "literal_error":
@@ -415,22 +456,23 @@ def _check_words(overrides: Sequence[str]) -> None:
         try:
             override = parser.parse_override(word)
         except HydraException:
-            raise ConfigError(
-                f"{word!r} is not a configuration word: write key=value, e.g. training.num_epochs=3"
-            ) from None
+            override = None
+        if override is None or not override.key_or_group:
+            raise ConfigError(f"{word!r} is not a configuration word: write key=value, e.g. training.num_epochs=3")
         key, value = override.key_or_group, override.value()
         folder = CONFIGS / key
         options = sorted(path.stem for path in folder.glob("*.yaml"))
-        if folder.is_dir() and options and str(value) not in options:
+        if options and str(value) not in options:
             raise ConfigError(f"{word}: no such option; {key} is one of {', '.join(options)}")
 
 
 def _any_timm_name(overrides: Sequence[str]) -> list[str]:
     """Let `architecture.name=NAME` alone choose any network of timm: the defaults of convnet would not fit it."""
-    keys = {word.split("=")[0] for word in overrides}
-    if "architecture.name" in keys and "architecture" not in keys:
-        return ["architecture=timm", *overrides]
-    return list(overrides)
+    words = dict(word.partition("=")[::2] for word in overrides)
+    if "architecture.name" not in words or "architecture" in words:
+        return list(overrides)
+    own = CONFIGS / "architecture" / f"{words['architecture.name']}.yaml"
+    return [f"architecture={own.stem if own.is_file() else 'timm'}", *overrides]
 
 
 def _explain(overrides: Sequence[str], composed: Any, error: Exception) -> str:

@@ -28,9 +28,10 @@ def corrupt(images: Images, name: str, amount: float, *, seed: int = 0) -> Image
         raise ValueError(f"no corruption is named {name!r}; there are {', '.join(sorted(CORRUPTIONS))}")
     if not amount >= 0:
         raise ValueError(f"amount must be at least 0, got {amount}")
-    pixels = images.astype(np.float32) / 255
+    pixels: Pixels = images.astype(np.float32) / np.float32(255)
     changed = CORRUPTIONS[name](pixels, amount, np.random.default_rng(seed)) if amount else pixels
-    return np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)
+    result: Images = np.rint(np.clip(changed, 0, 1) * 255).astype(np.uint8)
+    return result
 
 
 def _brightness(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
@@ -45,7 +46,7 @@ def _darkness(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels
 
 def _contrast(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """1 leaves only the image's mean."""
-    mean = pixels.mean(axis=tuple(range(1, pixels.ndim)), keepdims=True)
+    mean: Pixels = pixels.mean(axis=tuple(range(1, pixels.ndim)), keepdims=True)
     return mean + (pixels - mean) * np.float32(max(0.0, 1 - amount))
 
 
@@ -57,17 +58,19 @@ def _noise(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
 def _blur(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Gaussian; 1 is a standard deviation of an eighth of the height."""
     sigma = amount * pixels.shape[1] / 8
-    return ndimage.gaussian_filter(pixels, (0, sigma, sigma, 0)[: pixels.ndim])
+    blurred: Pixels = ndimage.gaussian_filter(pixels, (0, sigma, sigma, 0)[: pixels.ndim])
+    return blurred
 
 
 def _rotation(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """1 is 90 degrees."""
-    return ndimage.rotate(pixels, 90 * amount, axes=(1, 2), reshape=False, order=1)
+    rotated: Pixels = ndimage.rotate(pixels, 90 * amount, axes=(1, 2), reshape=False, order=1)
+    return rotated
 
 
 def _shift(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """To the right; 1 is half the width."""
-    step = round(amount * pixels.shape[2] / 2)
+    step = min(round(amount * pixels.shape[2] / 2), pixels.shape[2])
     moved = np.zeros_like(pixels)
     moved[:, :, step:] = pixels[:, :, : pixels.shape[2] - step]
     return moved
@@ -83,7 +86,8 @@ def _shrinking(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixel
     inside = ((rows >= 0) & (rows <= height - 1))[:, None] & ((columns >= 0) & (columns <= width - 1))[None]
     near = pixels[:, np.clip(np.rint(rows), 0, height - 1).astype(int)]
     near = near[:, :, np.clip(np.rint(columns), 0, width - 1).astype(int)]
-    return near * inside.reshape(1, height, width, *(1,) * (pixels.ndim - 3))
+    shrunk: Pixels = near * inside.reshape(1, height, width, *(1,) * (pixels.ndim - 3))
+    return shrunk
 
 
 def _inversion(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:

@@ -26,6 +26,13 @@ from fashion.metrics import ClassScore
 from fashion.package import MODEL, REFERENCE, WEIGHTS, Metric, Package
 from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, interpret
 
+CAPTIONS = {
+    "confusion": "What is taken for what",
+    "per_class": "How each class fares",
+    "reliability": "Whether confidence can be believed",
+    "mistakes": "The worst mistakes",
+}
+"""Name of a figure -> a heading for it."""
 LATENCY_CALLS = 200
 SEED = 0
 """Of the windows that severity is calibrated on."""

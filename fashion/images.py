@@ -87,7 +87,8 @@ def statistics(images: Images) -> NDArray[np.float32]:
 
 
 def _grey(images: Images) -> NDArray[np.float32]:
-    return with_channels(images).mean(axis=1, dtype=np.float32) / np.float32(255)
+    grey: NDArray[np.float32] = with_channels(images).mean(axis=1, dtype=np.float32) / np.float32(255)
+    return grey
 
 
 def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:

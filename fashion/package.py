@@ -112,18 +112,22 @@ def read(folder: Path) -> Package:
 
     try:
         content = json.loads((folder / MANIFEST).read_bytes())
-        files, version = content.pop("files"), content.pop("format")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DamagedPackage(f"{folder} is not a model package: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise DamagedPackage(f"{folder / MANIFEST} cannot be read: {error}") from None
-    if version != FORMAT:
-        raise DamagedPackage(f"{folder} has format {version}; this version of fashion reads format {FORMAT}")
-    for name, expected in files.items():
+    if not isinstance(content, dict) or "format" not in content:
+        raise DamagedPackage(f"{folder / MANIFEST} does not describe a model package")
+    if content["format"] != FORMAT:
+        raise DamagedPackage(f"{folder} has format {content['format']}; this version of fashion reads format {FORMAT}")
+    checksums = content.get("files")
+    if not isinstance(checksums, dict):
+        raise DamagedPackage(f"{folder / MANIFEST} is damaged: it holds no checksums")
+    for name in (MODEL, WEIGHTS, REFERENCE):
         path = folder / name
         if not path.is_file():
             raise DamagedPackage(f"{folder} is damaged: {name} is missing")
-        if _sha256(path.read_bytes()) != expected:
+        if _sha256(path.read_bytes()) != checksums.get(name):
             raise DamagedPackage(f"{folder} is damaged: {name} differs from what was packed")
     try:
         package: Package = TypeAdapter(Package).validate_python(content)

@@ -53,10 +53,15 @@ class Verdict:
     checks: tuple[Check, ...]
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Sentences of the checks that failed, or of all where none did."""
-        failed = tuple(check.sentence for check in self.checks if not check.passed)
-        return failed or tuple(check.sentence for check in self.checks)
+    def reason(self) -> str:
+        """One sentence: what failed, or that nothing did and how accuracy changed."""
+        failed = [check.sentence for check in self.checks if not check.passed]
+        if failed:
+            return "; ".join(failed)
+        if len(self.checks) == 1:
+            return self.checks[0].sentence
+        margin = next(check for check in self.checks if check.name.endswith("within the margin"))
+        return f"all {len(self.checks)} checks passed; {margin.sentence}"
 
 
 FIRST = Verdict(True, (Check("first version", True, 1.0, 1.0, "there is no champion yet"),))
@@ -101,7 +106,7 @@ def decide(
     """Promote the challenger when no check fails.
 
     On each set of rows: not shown worse by McNemar's exact test, and the interval of the paired difference
-    above minus the margin; no class loses more recall than allowed; calibration and latency within bounds.
+    not below minus the margin; no class loses more recall than allowed; calibration and latency within bounds.
 
     Raises:
         ValueError: no rows, or probabilities of other shape than labels and classes.
@@ -148,11 +153,11 @@ def _overall(rows: Rows, gate: GateConfig) -> list[Check]:
         ),
         Check(
             f"{rows.name}: within the margin",
-            low > -gate.margin,
+            low >= -gate.margin,
             low,
             -gate.margin,
             f"{rows.name}: accuracy changes by {100 * difference:+.2f} points, {gate.confidence:.0%} interval "
-            f"{100 * low:+.2f} to {100 * high:+.2f}; more than {-100 * gate.margin:+.2f} wanted",
+            f"{100 * low:+.2f} to {100 * high:+.2f}; at least {-100 * gate.margin:+.2f} wanted",
         ),
     ]
 

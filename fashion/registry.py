@@ -91,7 +91,7 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     created = client.create_model_version(name, model_uri, run_id=run_id, tags=dict(tags))
-    client.set_registered_model_alias(name, CHALLENGER, created.version)
+    client.set_registered_model_alias(name, CHALLENGER, str(created.version))
     return get(str(created.version), name=name)
 
 
@@ -189,7 +189,7 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
     client = MlflowClient()
     client.set_model_version_tag(name, str(current.number), "rolled_back.reason", reason)
     client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())
-    client.set_registered_model_alias(name, CHAMPION, get(previous, name).number)
+    client.set_registered_model_alias(name, CHAMPION, str(get(previous, name).number))
     return get(previous, name)
 
 
@@ -204,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = verbs.add_parser("rollback", help="make the champion's predecessor the champion again")
     verb.add_argument("--reason", default="rolled back by hand", help="kept with the version")
     options = parser.parse_args(arguments)
-    tracking.connect(home.prepare_environment())
     try:
+        tracking.connect(home.prepare_environment())
         if options.verb == "list":
             print(_table(versions()))
         elif options.verb == "promote":
@@ -222,7 +222,7 @@ def _version(entry: ModelVersion, aliases: Mapping[str, str]) -> Version:
     number = int(entry.version)
     created = datetime.datetime.fromtimestamp(entry.creation_timestamp / 1000, datetime.UTC)
     mine = tuple(sorted(alias for alias, target in aliases.items() if int(target) == number))
-    return Version(number, mine, created, entry.source, entry.run_id, dict(entry.tags))
+    return Version(number, mine, created, entry.source or "", entry.run_id or "", dict(entry.tags))
 
 
 def _table(listed: Sequence[Version]) -> str:

@@ -1,9 +1,16 @@
-"""MLflow runs: what a training logs, and where. Knows nothing of versions and aliases: those are in `registry`."""
+"""MLflow runs: what a training logs, and where. Knows nothing of versions and aliases: those are in `registry`.
 
+`python -m fashion.tracking` opens the MLflow UI on this machine's tracking store.
+"""
+
+import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import math
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +23,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from fashion.home import Home
+from fashion.home import Home, prepare_environment
 
 MAX_BATCH = 100
 """Params that MLflow takes in one call."""
@@ -40,7 +47,8 @@ class TrackedTrial:
 def connect(address: Home) -> None:
     """Point MLflow at the tracking store, and make or upgrade a local database, one process at a time."""
     mlflow.set_tracking_uri(address.tracking_uri)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     if urlparse(address.tracking_uri).scheme == "sqlite":
         with _alone(address.root):
             MlflowClient().search_experiments(max_results=1)
@@ -57,7 +65,9 @@ def experiment(address: Home, name: str) -> str:
         if found is not None:
             return str(found.experiment_id)
         local = urlparse(address.tracking_uri).scheme == "sqlite"
-        return str(client.create_experiment(name, f"{address.artifacts}/{name}" if local else None))
+        # The kind makes the UI open on training runs; it would open on language models otherwise.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, f"{address.artifacts}/{name}" if local else None, tags))
 
 
 def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
@@ -87,7 +97,7 @@ def system_metrics(run_id: str) -> Iterator[None]:
     """Log load of processor, memory, disk, network and GPU, every 5 seconds while the block runs."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+    monitor: Any = SystemMetricsMonitor(run_id, resume_logging=True)  # type: ignore[no-untyped-call]
     monitor.start()
     try:
         yield
@@ -118,10 +128,11 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any) -> None:
     """Log what the run was trained on as an MLflow dataset; `digest` is its version."""
+    from mlflow.data.numpy_dataset import from_numpy
     from mlflow.entities import DatasetInput, InputTag
 
     # MLflow has room for 36 characters of a digest; the tag holds it whole.
-    data = mlflow.data.from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
+    data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
     context = [InputTag("mlflow.data.context", "training")]
     MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), context)])
     log_tags(run_id, {"data.name": name, "data.digest": digest})
@@ -137,6 +148,14 @@ def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
         MlflowClient().log_artifacts(run_id, folder)
 
 
+def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
+    """Log dataclass instances of one class as a table, a column a field."""
+    columns: dict[str, list[Any]] = {
+        field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(rows[0])
+    }
+    MlflowClient().log_table(run_id, columns, name)
+
+
 def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
     """Log one picture of a series, which the UI shows with a slider over steps."""
     import io
@@ -147,25 +166,31 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
 
 
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:
-    """Log each trial as a run nested under `parent`, and return their ids. Call once, after the study."""
+    """Log each trial as a run nested under `parent`, and return their ids.
+
+    A trial has one run: called again for it, as by a retried task, this completes the one there is.
+    """
     client = MlflowClient()
+    children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=50_000)
+    logged = {child.data.tags.get("trial.number"): str(child.info.run_id) for child in children}
     run_ids = []
     for trial in trials:
-        run = client.create_run(
-            experiment_id,
-            start_time=trial.start_ms,
-            run_name=f"trial {trial.number}",
-            tags={"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number)},
-        )
+        run_id = logged.get(str(trial.number))
+        if run_id is None:
+            tags = {"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number)}
+            run = client.create_run(
+                experiment_id, start_time=trial.start_ms, run_name=f"trial {trial.number}", tags=tags
+            )
+            run_id = str(run.info.run_id)
         value = [] if trial.value is None else [Metric("objective", trial.value, trial.end_ms, 0)]
         curve = [Metric("val/accuracy", y, trial.end_ms, x) for x, y in sorted(trial.intermediate.items())]
         client.log_batch(
-            run.info.run_id,
+            run_id,
             metrics=value + curve,
             params=[Param(name, str(setting)) for name, setting in trial.params.items()],
         )
-        client.set_terminated(run.info.run_id, "FINISHED", trial.end_ms)
-        run_ids.append(str(run.info.run_id))
+        client.set_terminated(run_id, "FINISHED", trial.end_ms)
+        run_ids.append(run_id)
     return run_ids
 
 
@@ -189,3 +214,26 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def serve_ui(address: Home, *, host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Become the MLflow UI on the tracking store, until interrupted. Does not return."""
+    connect(address)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight idle processes otherwise
+    print(f"MLflow UI of {address.tracking_uri} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    command = ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", address.tracking_uri, "--default-artifact-root", address.artifacts]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m fashion.tracking", description="Open the MLflow UI.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; only this machine sees the default")
+    parser.add_argument("--port", type=int, default=5000)
+    options = parser.parse_args(arguments)
+    serve_ui(prepare_environment(), host=options.host, port=options.port)
+
+
+if __name__ == "__main__":
+    main()

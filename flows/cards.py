@@ -1,10 +1,11 @@
 """What the flows' cards show: live curves while training, pictures and tables after. Knows no models and no data."""
 
+import base64
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metaflow.cards import Image, Markdown, ProgressBar, Table, VegaChart
+from metaflow.cards import Markdown, ProgressBar, Table, VegaChart
 
 REDRAW_SECONDS = 2.0
 """A card is written at most this often."""
@@ -15,7 +16,7 @@ class LiveCurves:
 
     def __init__(self, card: Any, title: str) -> None:
         self._card = card
-        self._progress = ProgressBar(max=100, label="steps", unit="%")
+        self._progress = ProgressBar(max=100, label="percent of all steps")
         self._status = Markdown("waiting for the first step")
         self._loss: list[dict[str, Any]] = []
         self._accuracy: list[dict[str, Any]] = []
@@ -49,7 +50,7 @@ class LiveCurves:
     def picture(self, caption: str, png: bytes) -> None:
         """Append a picture (PNG)."""
         self._card.append(Markdown(f"## {caption}"))
-        self._card.append(Image(png))
+        self._card.append(_picture(caption, png))
         self._card.refresh()
 
 
@@ -60,7 +61,7 @@ def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[
         card.append(Markdown(text))
     for caption, png in (pictures or {}).items():
         card.append(Markdown(f"## {caption}"))
-        card.append(Image(png))
+        card.append(_picture(caption, png))
 
 
 def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -68,6 +69,12 @@ def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
     card.append(Markdown(f"## {heading}"))
     if rows:
         card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
+
+
+def _picture(caption: str, png: bytes) -> Markdown:
+    """A picture as wide as the card: Metaflow's own Image is cut down to a height at which text is not read."""
+    encoded = base64.b64encode(png).decode()
+    return Markdown(f'<img alt="{caption}" style="max-width: 100%" src="data:image/png;base64,{encoded}">')
 
 
 def _curves(name: str, label: str, points: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def _curves(name: str, label: str, points: Sequence[Mapping[str, Any]] = ()) -> 
         "height": 220,
         "mark": {"type": "line", "point": True},
         "encoding": {
-            "x": {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1, "format": "d"}},
+            "x": {"field": "epoch", "type": "ordinal", "axis": {"labelAngle": 0, "labelOverlap": "greedy"}},
             "y": {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": name},
             "color": {"field": "of", "type": "nominal", "title": None},
         },

@@ -15,8 +15,9 @@ from fashion import config
 
 WORD = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """What a configuration word starts with."""
-TAKES_VALUE = re.compile(r"--(tag|with|config|config-value|decospecs|namespace|environment|event-logger)$")
+TAKES_VALUE = re.compile(r"--(tag|with|decospecs|namespace|environment|event-logger)$")
 """Options of Metaflow whose value may look like a configuration word."""
+TAKES_TWO_VALUES = re.compile(r"--(config|config-value)$")
 
 
 class ConfigurationError(MetaflowException):
@@ -55,21 +56,35 @@ def run(flow: Callable[[], Any]) -> None:
         if words and "resume" in rest:
             raise config.ConfigError(f"{words[0]}: resume keeps the configuration of the run that it resumes")
         if "run" in rest:
-            config.load(config.compose(words))  # refused here, before Metaflow starts
+            check(config.load(config.compose(words)))  # refused here, before Metaflow starts
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
     sys.argv[1:] = rest
     os.environ["HYDRA_ARGS"] = shlex.join(words)
+    _keep_cards_with_runs()
     flow()
 
 
 def lift(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Divide a command line into configuration words and the rest."""
     words, rest = [], []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        is_word = WORD.match(argument) and not TAKES_VALUE.match(before)
+    for second, before, argument in zip(["", "", *arguments], ["", *arguments], arguments, strict=False):
+        is_value = TAKES_VALUE.match(before) or TAKES_TWO_VALUES.match(before) or TAKES_TWO_VALUES.match(second)
+        is_word = WORD.match(argument) and not is_value
         (words if is_word else rest).append(argument)
     return words, rest
+
+
+def check(settings: config.TrainConfig) -> None:
+    """Check what only the libraries of training know; they are loaded only where there is doubt.
+
+    Raises:
+        ConfigError: there is no network of the configured name.
+    """
+    if settings.architecture.name not in config.architecture_names():
+        from fashion.training import models
+
+        models.check_name(settings.architecture.name)
 
 
 @contextlib.contextmanager
@@ -80,3 +95,22 @@ def told(*expected: type[Exception]) -> Iterator[None]:
     except expected as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(METAFLOW_EXIT_DISALLOW_RETRY)
+
+
+def _keep_cards_with_runs() -> None:
+    """Store local cards beside the runs they belong to, wherever a command is typed.
+
+    Metaflow 2.19 looks for a place upwards from the working directory, and has none at all where
+    METAFLOW_CARD_LOCALROOT says one: its get_storage_root returns None then.
+    """
+    from metaflow.metaflow_config import CARD_SUFFIX, DATASTORE_LOCAL_DIR, DATASTORE_SYSROOT_LOCAL
+    from metaflow.plugins.cards.card_datastore import CardDatastore
+
+    elsewhere = CardDatastore.get_storage_root
+
+    def storage_root(storage_type: str) -> Any:
+        if storage_type == "local" and DATASTORE_SYSROOT_LOCAL:
+            return os.path.join(DATASTORE_SYSROOT_LOCAL, DATASTORE_LOCAL_DIR, CARD_SUFFIX)  # noqa: PTH118
+        return elsewhere(storage_type)
+
+    CardDatastore.get_storage_root = staticmethod(storage_root)

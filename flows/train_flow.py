@@ -56,6 +56,8 @@ class TrainFlow(FlowSpec):
                 "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
                 "git_commit": self.git_commit,
                 "architecture": settings.architecture.name,
+                "mlflow.source.name": "flows/train_flow.py",
+                "mlflow.source.git.commit": self.git_commit,
             },
         )
         tracking.log_params(self.mlflow_run_id, self.config.to_dict())
@@ -124,7 +126,7 @@ class TrainFlow(FlowSpec):
         """Choose the values to train with, and log every trial once."""
         from fashion import tracking
         from fashion.training import tuning
-        from fashion.training.study_figures import study_figures
+        from fashion.training.study_figures import PLOTS, study_figures
 
         self.merge_artifacts(workers, exclude=["workers"])
         settings = config.load(self.config.to_dict())
@@ -140,7 +142,12 @@ class TrainFlow(FlowSpec):
             current.card["study"],
             title=f"Best of {settings.tuning.num_trials} trials: validation accuracy {choice.best_value:.2%}",
             texts=[choice.reason],
-            pictures={name: content for name, content in files.items() if name.endswith(".png")},
+            pictures={caption: files[f"{name}.png"] for name, caption in PLOTS.items() if f"{name}.png" in files},
+        )
+        cards.table(
+            current.card["study"],
+            "Values to train with",
+            [{"value": name, "set to": f"{value:.4g}"} for name, value in choice.params.items()],
         )
         print(choice.reason)
         self.next(self.train)
@@ -215,23 +222,39 @@ class TrainFlow(FlowSpec):
                     "mlflow_run_id": self.mlflow_run_id,
                 },
             )
-            tracking.log_metrics(
-                self.mlflow_run_id, {name: metric.value for name, metric in found.package.metrics.items()}
-            )
+            # val/accuracy has a curve already, of which this would be a stray point.
+            measured = {name: metric.value for name, metric in found.package.metrics.items()}
+            del measured["val/accuracy"]
+            tracking.log_metrics(self.mlflow_run_id, measured)
             tracking.log_files(
                 self.mlflow_run_id, {f"evaluation/{name}.png": png for name, png in found.figures.items()}
             )
+            tracking.log_table(self.mlflow_run_id, "evaluation/per_class.json", found.scores)
             with tempfile.TemporaryDirectory() as folder:
                 package.write(found.package, Path(folder, "package"), found.files)
                 self.model_uri = registry.log_package(self.mlflow_run_id, Path(folder, "package"))
         self.metrics = {name: dataclasses.asdict(metric) for name, metric in found.package.metrics.items()}
         self.summary = found.summary
-        cards.show(current.card["evaluation"], title=found.summary, pictures=found.figures)
+        pictures = {evaluation.CAPTIONS[name]: png for name, png in found.figures.items()}
+        cards.show(current.card["evaluation"], title=found.summary, pictures=pictures)
+        cards.table(
+            current.card["evaluation"],
+            "Classes",
+            [
+                {
+                    "class": s.name,
+                    "precision": _percent(s.precision),
+                    "recall": _percent(s.recall),
+                    "F1": _percent(s.f1),
+                }
+                for s in found.scores
+            ],
+        )
         cards.table(
             current.card["evaluation"],
             "Metrics",
             [
-                {"metric": name, "value": f"{m.value:.4f}", "low": m.low or "", "high": m.high or ""}
+                {"metric": name, "value": f"{m.value:.4f}", "95 % interval": _interval(m)}
                 for name, m in found.package.metrics.items()
             ],
         )
@@ -273,7 +296,7 @@ class TrainFlow(FlowSpec):
                         data.test,
                         settings.gate,
                     )
-            reason = "; ".join(verdict.reasons)
+            reason = verdict.reason
             decide = registry.promote if verdict.promoted else registry.refuse
             self.version = decide(version, reason=reason, name=name).number
             self.promoted = verdict.promoted
@@ -307,6 +330,14 @@ def load_data(settings):
         sources.fetch(settings.data, home.current().data)
         data = dataset.load(settings.data, home.current().data)
         return data, dataset.check(data, settings.data)
+
+
+def _percent(share):
+    return f"{100 * share:.1f} %"
+
+
+def _interval(metric):
+    return "" if metric.low is None else f"{metric.low:.4f} to {metric.high:.4f}"
 
 
 if __name__ == "__main__":

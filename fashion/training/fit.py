@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -23,7 +23,7 @@ from fashion.training.convnet import ConvNet
 
 CHECKPOINT = "checkpoint.pt"
 EVALUATION_BATCH = 1000
-WHITENING_IMAGES = 2000
+WHITENING_IMAGES = 5000
 CHANCE_STEPS = 20
 """Steps that any training is given before its loss is compared with guessing."""
 
@@ -97,7 +97,7 @@ def fit(
     precision = supported_precision(architecture.precision)
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)
     if architecture.channels_last:
-        model = cast(nn.Module, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
 
     batches = Batches(
         *_tensors(train, fabric.device),
@@ -234,7 +234,7 @@ def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
 
 
 def _load(checkpoints: Store | None, device: torch.device) -> dict[str, Any] | None:

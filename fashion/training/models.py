@@ -1,5 +1,6 @@
 """Networks for small images: our own, and timm's with their stems adapted. Knows nothing of training."""
 
+import difflib
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
@@ -8,6 +9,14 @@ from torch import Tensor, nn
 
 from fashion.config import ArchitectureConfig, ConfigError
 from fashion.training.convnet import ConvNet
+
+OWN = ("convnet", "vgg")
+"""Names that timm does not build."""
+FIXED_GRIDS = {
+    *("beit", "cait", "convit", "deit", "eva", "swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr"),
+    *("tnt", "vision_transformer", "vision_transformer_relpos"),
+}
+"""Files of timm whose networks are made for one size of images."""
 
 
 class Network(Protocol):
@@ -27,14 +36,7 @@ def build(config: ArchitectureConfig, *, channels: int, size: int, num_classes: 
         ConfigError: timm has no network of that name, it does not take the arguments, or its pretrained
             weights cannot be had.
     """
-    if config.name == "convnet":
-        _refuse_pretrained(config)
-        return ConvNet(in_chans=channels, num_classes=num_classes, drop_rate=config.drop_rate, **config.kwargs)
-    if config.name == "vgg":
-        _refuse_pretrained(config)
-        model = _vgg(config, channels, num_classes)
-    else:
-        model = _timm(config, channels, size, num_classes)
+    model = _own(config, channels, num_classes) if config.name in OWN else _timm(config, channels, size, num_classes)
     return keep_map(model, channels=channels, size=size, min_final_map=config.min_final_map)
 
 
@@ -43,6 +45,22 @@ def embed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     network = cast(Network, model)
     features = network.forward_features(images)
     return network.forward_head(features), network.forward_head(features, pre_logits=True)
+
+
+def check_name(name: str) -> None:
+    """Check that a network of this name can be built at all.
+
+    Raises:
+        ConfigError: neither timm nor this file has it; names near ones.
+    """
+    import timm
+
+    if name in OWN or timm.is_model(name):
+        return
+    known = [*OWN, *timm.list_models()]
+    near = difflib.get_close_matches(name, known, n=5) or timm.list_models(f"*{name[:6]}*")[:5]
+    hint = f"near: {', '.join(near)}" if near else "timm.list_models() lists them"
+    raise ConfigError(f"architecture.name={name}: there is no such network; {hint}")
 
 
 def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) -> nn.Module:
@@ -56,6 +74,8 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
             break
         stride()
     height = _final_map(model, channels, size)
+    if height == 0:
+        raise ConfigError(f"architecture: this network cannot be fitted to images of {size} pixels; choose another")
     if height < min_final_map:
         raise ConfigError(
             f"architecture.min_final_map={min_final_map}: the last map of this network is {height} pixels high at "
@@ -65,11 +85,7 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
 
 
 def _timm(config: ArchitectureConfig, channels: int, size: int, num_classes: int) -> nn.Module:
-    import timm
-
-    if not timm.is_model(config.name):
-        near = ", ".join(timm.list_models(f"*{config.name[:6]}*")[:5]) or "see timm.list_models()"
-        raise ConfigError(f"architecture.name={config.name}: timm has no such network; near: {near}")
+    check_name(config.name)
     arguments: dict[str, Any] = {
         "in_chans": channels,
         "num_classes": num_classes,
@@ -77,10 +93,26 @@ def _timm(config: ArchitectureConfig, channels: int, size: int, num_classes: int
         **({} if config.drop_path_rate is None else {"drop_path_rate": config.drop_path_rate}),
         **config.kwargs,
     }
+    if not _takes_image_size(config.name):
+        return _create(config, size, arguments)
+    arguments = {"img_size": size, **arguments}
+    model = _create(config, size, arguments)
+    patches: Any = getattr(model, "patch_embed", None)
+    if patches is not None and "patch_size" not in config.kwargs:
+        # Patches of 16 leave one token of a 28 pixel image, and drop the 12 pixels that are no whole patch.
+        stock = patches.patch_size[0]
+        largest = min(stock, size // config.min_final_map)
+        patch_size = max((side for side in range(1, largest + 1) if size % side == 0), default=stock)
+        if patch_size != stock:
+            model = _create(config, size, {**arguments, "patch_size": patch_size})
+    return model
+
+
+def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) -> nn.Module:
+    import timm
+
     try:
-        if _takes_image_size(config.name):
-            arguments = {"img_size": size, **arguments}
-        return cast(nn.Module, timm.create_model(config.name, pretrained=config.pretrained, **arguments))
+        return timm.create_model(config.name, pretrained=config.pretrained, **arguments)
     except (TypeError, AssertionError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if config.pretrained:
@@ -98,11 +130,22 @@ def _takes_image_size(name: str) -> bool:
     import timm
 
     module = timm.models.model_entrypoint(name).__module__
-    return module.rsplit(".", 1)[-1] in {"vision_transformer", "deit", "beit", "eva", "swin_transformer", "mlp_mixer"}
+    return module.rsplit(".", 1)[-1] in FIXED_GRIDS
+
+
+def _own(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Module:
+    if config.pretrained:
+        raise ConfigError(f"architecture.pretrained=true: there are no published weights of {config.name}")
+    try:
+        if config.name == "vgg":
+            return _vgg(config, channels, num_classes)
+        return ConvNet(in_chans=channels, num_classes=num_classes, drop_rate=config.drop_rate, **config.kwargs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"architecture.kwargs={config.kwargs} do not make a {config.name}: {error}") from error
 
 
 def _vgg(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Module:
-    from timm.layers import ClassifierHead
+    from timm.layers.classifier import ClassifierHead
     from timm.models.vgg import VGG, ConvMlp
 
     kwargs = dict(config.kwargs)
@@ -120,11 +163,6 @@ def _vgg(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Modu
     model.head = ClassifierHead(width, num_classes, drop_rate=config.drop_rate)
     model.head_hidden_size = width
     return cast(nn.Module, model)
-
-
-def _refuse_pretrained(config: ArchitectureConfig) -> None:
-    if config.pretrained:
-        raise ConfigError(f"architecture.pretrained=true: there are no published weights of {config.name}")
 
 
 def _strides(model: nn.Module) -> Iterator[Any]:
@@ -146,8 +184,10 @@ def _final_map(model: nn.Module, channels: int, size: int) -> int:
     was_training = model.training
     try:
         features = cast(Network, model.eval()).forward_features(torch.zeros(1, channels, size, size))
-    except RuntimeError:
+    except (RuntimeError, AssertionError, ValueError):
         return 0
     finally:
         model.train(was_training)
+    if not isinstance(features, Tensor):  # several maps, or a token and a map
+        return 0
     return features.shape[2] if features.ndim == 4 else size

@@ -4,14 +4,16 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fashion.config import Distribution, SearchConfig, TrainConfig, TuningConfig
-from fashion.tracking import TrackedTrial
+from fashion.config import Distribution, SearchConfig, TrainConfig, TuningConfig, as_mapping, load
+
+if TYPE_CHECKING:
+    from fashion.tracking import TrackedTrial
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP_TRIALS = 3
@@ -50,7 +52,9 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
     study = _load(storage, name, tuning, seed=tuning.seed + worker)
     for left in _of_worker(study, worker, (TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
-        study.enqueue_trial(left.params, user_attrs={"configured": left.user_attrs.get("configured", False)})
+        # Killed early, it had drawn few of its values; those that it was given by `enqueue_trial` come back all.
+        params = {**left.system_attrs.get("fixed_params", {}), **left.params}
+        study.enqueue_trial(params, user_attrs={"configured": left.user_attrs.get("configured", False)})
     while len(_of_worker(study, worker, FINISHED)) < quota(tuning, worker):
         trial = study.ask()
         trial.set_user_attr("worker", worker)
@@ -69,15 +73,17 @@ def quota(tuning: TuningConfig, worker: int) -> int:
 def suggest(trial: Trial, config: TrainConfig) -> Params:
     """Draw values of all parameters in the search space: dotted configuration key -> value."""
     search = config.search
-    name = config.optimizer.name
+    name: str = config.optimizer.name
     params: Params = {}
     if config.tuning.optimizers:
         name = params["optimizer.name"] = trial.suggest_categorical("optimizer.name", config.tuning.optimizers)
     for key, distribution in search.optimizer.get(name, {}).items():
-        params[f"optimizer.{key}"] = _draw(trial, f"{name}.{key}", distribution)
+        configured = getattr(config.optimizers[name], key)
+        params[f"optimizer.{key}"] = _draw(trial, f"{name}.{key}", distribution, configured)
     for group, distributions in _groups(search).items():
         for key, distribution in distributions.items():
-            params[f"{group}.{key}"] = _draw(trial, f"{group}.{key}", distribution)
+            configured = getattr(getattr(config, group), key)
+            params[f"{group}.{key}"] = _draw(trial, f"{group}.{key}", distribution, configured)
     return params
 
 
@@ -97,19 +103,16 @@ def with_params(config: TrainConfig, params: Mapping[str, Any]) -> TrainConfig:
     """The configuration with some values replaced, by dotted key as in a `suggest` result.
 
     Raises:
-        ValueError: a value is out of range, or a key names nothing.
+        ConfigError: a value is of the wrong type or out of range, or a key names nothing.
     """
-    by_group: dict[str, Params] = {}
+    mapping = as_mapping(config)
+    name = params.get("optimizer.name", config.optimizer.name)
+    if name != config.optimizer.name and name in config.optimizers:
+        mapping["optimizer"] = as_mapping(config.optimizers[name])
     for key, value in params.items():
-        group, field = key.split(".", 1)
-        by_group.setdefault(group, {})[field] = value
-    replaced: dict[str, Any] = {}
-    for group, values in by_group.items():
-        before = getattr(config, group)
-        if group == "optimizer" and values.get("name", before.name) != before.name:
-            before = config.optimizers[values["name"]]
-        replaced[group] = dataclasses.replace(before, **values)
-    return dataclasses.replace(config, **replaced)
+        group, _, field = key.partition(".")
+        mapping.setdefault(group, {})[field] = value
+    return load(mapping)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +141,14 @@ def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
     assert best.value is not None
     own = next((trial.value for trial in completed if trial.user_attrs.get("configured")), None)
     if own is not None and best.value < own + config.tuning.min_improvement:
-        gain = f"{100 * (best.value - own):.2f} points"
-        reason = f"the best trial gains {gain}, less than min_improvement: the configured values stay"
+        reason = (
+            f"trial {best.number} is best with {best.value:.2%}; the configured values reached {own:.2%}, less than "
+            f"min_improvement ({100 * config.tuning.min_improvement:g} points) below, and stay"
+        )
         return Choice({}, best.value, own, reason)
-    return Choice(_suggested(best, config), best.value, own, f"values of trial {best.number}")
+    compared = "the configured values did not complete" if own is None else f"the configured values reached {own:.2%}"
+    reason = f"training takes the values of trial {best.number}, {best.value:.2%}; {compared}"
+    return Choice(_suggested(best, config), best.value, own, reason)
 
 
 def trials(storage: str, name: str) -> list[FrozenTrial]:
@@ -152,8 +159,13 @@ def trials(storage: str, name: str) -> list[FrozenTrial]:
     return study.get_trials()
 
 
-def tracked(trials: Sequence[FrozenTrial]) -> list[TrackedTrial]:
+def tracked(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
     """The finished trials as tracking shows them."""
+    from fashion.tracking import TrackedTrial  # mlflow takes a second to import, and no worker needs it
+
+    def milliseconds(moment: datetime.datetime | None) -> int:
+        return int(moment.timestamp() * 1000) if moment else 0
+
     return [
         TrackedTrial(
             number=trial.number,
@@ -161,16 +173,12 @@ def tracked(trials: Sequence[FrozenTrial]) -> list[TrackedTrial]:
             state=trial.state.name.lower(),
             value=trial.value if trial.state == TrialState.COMPLETE else None,
             intermediate=trial.intermediate_values,
-            start_ms=_milliseconds(trial.datetime_start),
-            end_ms=_milliseconds(trial.datetime_complete),
+            start_ms=milliseconds(trial.datetime_start),
+            end_ms=milliseconds(trial.datetime_complete),
         )
         for trial in trials
         if trial.state in FINISHED
     ]
-
-
-def _milliseconds(moment: datetime.datetime | None) -> int:
-    return int(moment.timestamp() * 1000) if moment else 0
 
 
 def _suggested(trial: FrozenTrial, config: TrainConfig) -> Params:
@@ -183,11 +191,17 @@ def _load(storage: str, name: str, tuning: TuningConfig, *, seed: int) -> optuna
         storage=_storage(storage),
         study_name=name,
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
-        pruner=optuna.pruners.PercentilePruner(
-            tuning.keep_percentile,
-            n_startup_trials=STARTUP_TRIALS,
-            n_warmup_steps=round(100 * tuning.prune_after),
-        ),
+        pruner=_pruner(tuning),
+    )
+
+
+def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
+    if tuning.keep_percentile == 100:  # to Optuna's percentiles, one that is worse than all others is still out
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.PercentilePruner(
+        tuning.keep_percentile,
+        n_startup_trials=STARTUP_TRIALS,
+        n_warmup_steps=round(100 * tuning.prune_after),
     )
 
 
@@ -214,11 +228,12 @@ def _groups(search: SearchConfig) -> dict[str, dict[str, Distribution]]:
     }
 
 
-def _draw(trial: Trial, name: str, distribution: Distribution) -> Any:
+def _draw(trial: Trial, name: str, distribution: Distribution, configured: Any) -> Any:
     if distribution.choices is not None:
         return trial.suggest_categorical(name, distribution.choices)
     low, high = distribution.low, distribution.high
-    if isinstance(low, int) and isinstance(high, int):
+    # {low: 0, high: 1} of a probability is a range all the same: what the key holds decides.
+    if isinstance(low, int) and isinstance(high, int) and isinstance(configured, int):
         return trial.suggest_int(name, low, high, log=distribution.log)
     assert low is not None
     assert high is not None

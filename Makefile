@@ -1,0 +1,63 @@
+# The commands of this project. Each sets up what it needs: `make train` works on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(BIN)/uv
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv from requirements.lock
+
+# Runs again only when a lock file or the project's metadata changed.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV): a few minutes on the first run"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	awk '/^uv==/{p=1} p && /^[a-z]/ && !/^uv==/{exit} p && !/ # /' requirements.lock | \
+		$(BIN)/python -m pip install --quiet --require-hashes --requirement /dev/stdin
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+train: $(STAMP) ## Train, evaluate and register a model: ARGS="architecture=resnet training.num_epochs=3"
+	$(BIN)/python flows/train_flow.py run $(ARGS)
+
+ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:5000
+	$(BIN)/python -m fashion.tracking
+
+test: $(STAMP) ## Run the tests: ARGS="-k dataset"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)-bench/.installed ## Measure speed beside the usual alternatives
+	$(VENV)-bench/bin/python -m tests.benchmarks $(ARGS)
+
+$(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)-bench/bin/python requirements-bench.lock
+	$(UV) pip install --quiet --python $(VENV)-bench/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(STAMP) ## Renew the lock files from pyproject.toml
+	$(LOCK) $(ALL_EXTRAS) --output-file requirements.lock
+	$(LOCK) --extra serve --extra gcp --constraint requirements.lock --output-file requirements-serve.lock
+	$(LOCK) $(ALL_EXTRAS) --extra bench --constraint requirements.lock --output-file requirements-bench.lock
+
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--custom-compile-command "make lock" pyproject.toml
+ALL_EXTRAS = --extra train --extra serve --extra drift --extra gcp --extra dev
+
+clean: ## Remove what was built; keeps var/, where data, runs and models are
+	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+
+.PHONY: help setup train ui test lint bench lock clean

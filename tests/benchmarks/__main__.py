@@ -1,0 +1,76 @@
+"""Measure and print: `python -m tests.benchmarks [NAME ...]`. Nothing here passes or fails."""
+
+import argparse
+import ast
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from fashion import home
+from tests.benchmarks.measurement import Options, circumstances
+
+NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy")
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all."""
+    arguments = _parser().parse_args()
+    if arguments.list:
+        print(_described())
+        return
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CPU-seconds say nothing of a GPU
+    import torch
+
+    torch.set_num_threads(1)
+    options = Options(arguments.quick, tuple(arguments.seeds), tuple(arguments.epochs), arguments.python)
+    conditions = circumstances()
+    for name, value in conditions.items():
+        print(f"- {name}: {value}")
+    print(flush=True)
+    found = []
+    for name in arguments.names or NAMES:
+        for table in importlib.import_module(f"tests.benchmarks.{name}").tables(options):
+            print(table.markdown(), flush=True)
+            found.append({"benchmark": name, **table.plain()})
+    print(f"load average at the end: {circumstances()['load average']}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"circumstances": conditions, "tables": found}, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    own = home.REPOSITORY / ".venv" / "bin" / "python"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="Measure speed beside the usual alternatives; all benchmarks where none is named.",
+        epilog=f"benchmarks:\n{_described()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="see the list below")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and end")
+    parser.add_argument("--quick", action="store_true", help="run as little as shows that everything works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="of time_to_accuracy; default 42")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[2, 3, 4, 6, 8], help="budgets of time_to_accuracy; default 2 3 4 6 8"
+    )
+    parser.add_argument(
+        "--python",
+        # Lightning beside Fabric makes its import seconds slower: the flow runs without, as users run it.
+        default=str(own) if own.exists() else sys.executable,
+        help="interpreter that runs the flow of flow_overhead; default: the one of .venv",
+    )
+    return parser
+
+
+def _described() -> str:
+    lines = []
+    for name in NAMES:
+        text = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())) or ""
+        lines.append(f"  {name:<17} {text.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""How benchmarks measure, and how they write results down. Knows nothing of what is measured."""
+
+import dataclasses
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fashion import config, dataset, home, sources
+from fashion.dataset import Dataset
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    quick: bool
+    """Too little work for figures to mean anything: shows that a benchmark runs."""
+    seeds: tuple[int, ...]
+    """Trainings of `time_to_accuracy`."""
+    epochs: tuple[int, ...]
+    """Budgets of `time_to_accuracy`."""
+    python: str
+    """Interpreter that runs the flow of `flow_overhead`."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What some work took."""
+
+    cpu: float
+    """Of this process and of the children it waited for."""
+    wall: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure, measured several times."""
+
+    values: tuple[float, ...]
+
+    def __format__(self, spec: str) -> str:
+        middle, low, high = statistics.median(self.values), min(self.values), max(self.values)
+        return f"{middle:{spec}} ({low:{spec}} to {high:{spec}})"
+
+
+Cell = str | float | Spread | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A result."""
+
+    title: str
+    rows: list[dict[str, Cell]]
+    """Each with the same keys, which head the columns."""
+    note: str
+    """How it was measured: what a reader needs before believing it."""
+    formats: dict[str, str] = field(default_factory=dict)
+    """Format specification of a column; without one, thousands are separated and decimals left out."""
+
+    def markdown(self) -> str:
+        """The table for people."""
+        lines = [list(self.rows[0]), *([self._written(name, row[name]) for name in row] for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        first, *rest = ("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        return "\n".join([f"### {self.title}", "", first, rule, *rest, "", self.note, ""])
+
+    def plain(self) -> dict[str, Any]:
+        """The table for JSON, every single measurement in it."""
+        return dataclasses.asdict(self)
+
+    def _written(self, column: str, cell: Cell) -> str:
+        if cell is None:
+            return ""
+        return cell if isinstance(cell, str) else format(cell, self.formats.get(column, ",.0f"))
+
+
+def measured(work: Callable[[], object]) -> Seconds:
+    """Time one call of `work`."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    work()
+    return Seconds(cpu=cpu_seconds() - cpu, wall=time.perf_counter() - wall)
+
+
+def cpu_seconds() -> float:
+    """CPU-seconds so far of this process and of all children that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def alternately(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Call every contender once a round, and backwards in every other round.
+
+    What else the machine does, and how warm it is, changes by the minute: it then meets all of them alike.
+    """
+    results: dict[str, list[T]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        names = list(contenders)
+        for name in names if number % 2 == 0 else reversed(names):
+            results[name].append(contenders[name]())
+            say(f"round {number + 1} of {rounds}: {name}")
+    return results
+
+
+def say(message: str) -> None:
+    """Show that something moves, where it does not get between the tables."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def fashion_mnist(limit: int | None) -> Dataset:
+    """The project's data, from its cache: `limit` rows of each split."""
+    data = config.load(config.compose([] if limit is None else [f"data.limit={limit}"])).data
+    sources.fetch(data, home.current().data)
+    return dataset.load(data, home.current().data)
+
+
+def circumstances() -> dict[str, str]:
+    """What figures depend on besides the code."""
+    import psutil
+    import torch
+
+    from fashion.training.fit import supported_precision
+
+    versions = {name: _version(name) for name in ("torch", "torchvision", "lightning-fabric", "lightning")}
+    return {
+        "CPU": f"{_cpu_model()}, {len(psutil.Process().cpu_affinity() or [])} of {psutil.cpu_count()} cores",
+        "torch threads": str(torch.get_num_threads()),
+        "bfloat16": "yes" if supported_precision("bf16-mixed") == "bf16-mixed" else "no: all in 32 bit",
+        "load average": " ".join(f"{load:.1f}" for load in psutil.getloadavg()),
+        "Python": platform.python_version(),
+        **versions,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cpu_model() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

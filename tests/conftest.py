@@ -1,0 +1,148 @@
+"""Real things that several tests share, made once: a slice of the data, a small network, a tracking store."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count the cores
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import numpy as np
+import pytest
+from machine import Machine
+
+from fashion import config, home, package
+from fashion.config import DataConfig
+from fashion.dataset import Dataset
+from fashion.home import Home
+from fashion.package import Package
+
+ROWS = 1000
+"""Rows of each split in the slice."""
+FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
+"""Configuration of a flow that takes seconds."""
+
+
+@pytest.fixture(scope="session")
+def data_config() -> DataConfig:
+    """Fashion-MNIST, cut to a slice."""
+    return config.load(config.compose([f"data.limit={ROWS}"])).data
+
+
+@pytest.fixture(scope="session")
+def small_dataset(data_config: DataConfig) -> Dataset:
+    """The slice, from the repository's own cache: fetched on the first run, verified on each."""
+    from fashion import dataset, sources
+
+    cache = home.REPOSITORY / "var" / "data"
+    sources.fetch(data_config, cache)
+    return dataset.load(data_config, cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(small_dataset: Dataset) -> bytes:
+    """An ONNX network made without torch: random features and a least-squares classifier, right most of the time."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from fashion.images import normalise
+
+    train, num_classes = small_dataset.train, len(small_dataset.class_names)
+    pixels = normalise(train.images, small_dataset.mean, small_dataset.std).reshape(len(train), -1)
+    rng = np.random.default_rng(0)
+    projection = (rng.normal(size=(pixels.shape[1], 64)) / np.sqrt(pixels.shape[1])).astype(np.float32)
+    features = np.maximum(pixels @ projection, 0)
+    targets = 4 * np.eye(num_classes, dtype=np.float32)[train.labels]
+    weights = np.linalg.lstsq(features, targets, rcond=None)[0].astype(np.float32)
+    shape = ["batch", len(small_dataset.mean), *train.images.shape[1:3]]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"]),
+            helper.make_node("MatMul", ["pixels", "projection"], ["features"]),
+            helper.make_node("Relu", ["features"], ["embedding"]),
+            helper.make_node("MatMul", ["embedding", "weights"], ["logits"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", features.shape[1]]),
+        ],
+        [numpy_helper.from_array(projection, "projection"), numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@pytest.fixture(scope="session")
+def tiny_package(
+    tiny_network: bytes, small_dataset: Dataset, data_config: DataConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Package:
+    """A complete model package around the tiny network."""
+    from fashion import dataset, evaluation
+
+    exported = {"onnx": tiny_network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
+    found = evaluation.evaluate(
+        exported,
+        small_dataset,
+        dataset.check(small_dataset, data_config),
+        data=data_config,
+        architecture={"name": "tiny"},
+        training={},
+        lineage={"git_commit": "unknown", "metaflow_run_id": "TrainFlow/1", "mlflow_run_id": "none"},
+    )
+    return package.write(found.package, tmp_path_factory.mktemp("package"), found.files)
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database at the current schema: making one takes seconds, copying it does not."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    mlflow.MlflowClient().search_experiments(max_results=1)
+    mlflow.set_tracking_uri(before)
+    return path
+
+
+@pytest.fixture
+def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of its own with an empty tracking store, connected."""
+    from fashion import tracking
+
+    root = tmp_path / "var"
+    root.mkdir()
+    shutil.copy(migrated_database, root / "mlflow.db")
+    monkeypatch.setenv("FASHION_HOME", str(root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    address = home.current()
+    tracking.connect(address)
+    return address
+
+
+@pytest.fixture(scope="session")
+def machine(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A machine on which the whole flow has run once."""
+    machine = Machine(tmp_path_factory.mktemp("machine") / "var")
+    words = [*FLOW_WORDS, "tuning.num_trials=3", "tuning.num_workers=2", "tuning.num_epochs=1"]
+    machine.said = machine.flow("run", *words)
+    return machine
+
+
+@pytest.fixture(scope="session")
+def first(machine: Machine) -> Any:
+    """Its first Metaflow run."""
+    return machine.runs()[0]
+
+
+@pytest.fixture(scope="session")
+def challenged(machine: Machine) -> Machine:
+    """The same machine after a second run, with a challenger that learned next to nothing."""
+    words = [*FLOW_WORDS, "training.num_epochs=1", "tuning=off", "optimizer.learning_rate=0.0001"]
+    machine.said_of_challenger = machine.flow("run", *words)
+    return machine

@@ -1,0 +1,69 @@
+"""A computer of its own for a flow: an empty home that shares only the verified data files with the repository's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fashion.home import REPOSITORY
+
+FLOW = REPOSITORY / "flows" / "train_flow.py"
+
+
+class Machine:
+    """Runs commands as a person would who has just cloned the repository."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.said = self.said_of_challenger = ""
+        root.mkdir(parents=True)
+        (root / "data").symlink_to(REPOSITORY / "var" / "data")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW", "MLFLOW", "HYDRA", "FASHION"))}
+        self.environment = {**kept, "FASHION_HOME": str(root)}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(FLOW), *arguments],
+            cwd="/",  # any working directory does
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def flow(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+        return said
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def runs(self) -> list[Any]:
+        """Metaflow runs, oldest first."""
+        import metaflow
+
+        metaflow.metadata(f"local@{self.root / 'metaflow'}")
+        metaflow.namespace(None)
+        return sorted(metaflow.Flow("TrainFlow").runs(), key=lambda run: run.created_at)
+
+    def card(self, run: Any, step: str, name: str) -> str:
+        path = self.root / f"{name}.html"
+        self.flow("card", "get", f"{run.id}/{step}", str(path), "--id", name)
+        return path.read_text()
+
+    def connect(self) -> Any:
+        """MLflow's client on this machine's tracking store."""
+        import mlflow
+
+        mlflow.set_tracking_uri(f"sqlite:///{self.root / 'mlflow.db'}")
+        return mlflow.MlflowClient()

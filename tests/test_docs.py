@@ -1,0 +1,80 @@
+"""What the README tells people to type is there and works."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from machine import Machine
+
+from fashion import config
+from fashion.home import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+PYTHON = ".venv/bin/python "
+
+
+def of(prefix: str) -> list[str]:
+    return [command for command in COMMANDS if prefix in command]
+
+
+def test_every_command_is_of_a_kind_that_is_tested() -> None:
+    kinds = ("make ", "flows/train_flow.py", "-m fashion.registry", "-m fashion.dataset add")
+    assert COMMANDS
+    assert [command for command in COMMANDS if not any(kind in command for kind in kinds)] == []
+
+
+@pytest.mark.parametrize("command", of("make "))
+def test_make_knows_the_target(command: str) -> None:
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", of("flows/train_flow.py run"))
+def test_the_flow_takes_the_configuration(command: str) -> None:
+    words = shlex.split(re.sub(r'HYDRA_ARGS="(.*?)" (.*)', r"\2 \1", command))
+    composed = config.load(config.compose(words[words.index("run") + 1 :] if "data=mine" not in words else []))
+    assert composed.training.num_epochs >= 1
+
+
+def test_the_flow_has_the_other_verbs(challenged: Machine) -> None:
+    for command in of("flows/train_flow.py"):
+        verb = command.split("train_flow.py ")[1].split()[0]
+        done = challenged.python("flows/train_flow.py", verb, "--help")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_versions_are_listed_promoted_and_rolled_back(challenged: Machine) -> None:
+    said = [challenged.python(*shlex.split(command.removeprefix(PYTHON))) for command in of("-m fashion.registry")]
+    assert [done.returncode for done in said] == [0, 0, 0], [done.stderr for done in said]
+    listed, promoted, restored = (done.stdout for done in said)
+    assert "version 1  champion" in listed
+    assert "test accuracy" in listed
+    assert promoted == "champion: version 2\n"
+    assert restored == "champion: version 1\n"
+
+
+def test_every_data_verb_in_the_readme_exists() -> None:
+    said = subprocess.run([sys.executable, "-m", "fashion.dataset", "--help"], capture_output=True, text=True).stdout
+    for verb in ("fetch", "verify", "status", "push", "add"):
+        assert verb in said
+        assert f"`{verb}`" in README or f"dataset {verb}" in README
+
+
+def test_files_that_the_readme_points_to_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
+
+
+def test_every_target_is_documented_in_help() -> None:
+    said = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split():  # type: ignore[index]
+        assert f"make {target}" in said

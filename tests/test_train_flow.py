@@ -1,0 +1,195 @@
+"""The flow as a person runs it: once from nothing, once with a worse challenger, once with its training killed."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FLOW_WORDS
+from machine import Machine
+
+from fashion.dataset import Dataset
+
+
+@pytest.fixture(scope="session")
+def mlflow_run(machine: Machine, first: Any) -> Any:
+    """The MLflow run of the first flow."""
+    return machine.connect().get_run(first.data.mlflow_run_id)
+
+
+def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
+    assert first.successful
+    steps = {step.id for step in first}
+    assert steps == {"start", "plan", "tune", "collect", "train", "evaluate", "register", "end"}
+    assert len(list(first["tune"])) == 2
+
+
+def test_start_records_which_data_and_which_code(first: Any, small_dataset: Dataset) -> None:
+    data = first["start"].task.data
+    assert data.data_digest == small_dataset.digest
+    assert data.git_commit
+    assert data.study == f"TrainFlow-{first.id}"
+
+
+def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first: Any) -> None:
+    client = machine.connect()
+    parent = first.data.mlflow_run_id
+    children = client.search_runs([first.data.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert sorted(int(child.data.tags["trial.number"]) for child in children) == [0, 1, 2]
+    assert all(child.info.status == "FINISHED" for child in children)
+    assert all("objective" in child.data.metrics for child in children if child.data.tags["trial.state"] == "complete")
+    names = {entry.path for entry in client.list_artifacts(parent, "tuning")}
+    assert {"tuning/study.html", "tuning/optimization_history.png", "tuning/slice.png"} <= names
+
+
+def test_train_logs_curves_saliency_and_system_metrics(machine: Machine, first: Any, mlflow_run: Any) -> None:
+    client = machine.connect()
+    for name in ("train/loss", "val/loss", "val/accuracy"):
+        logged = client.get_metric_history(mlflow_run.info.run_id, name)
+        assert [metric.step for metric in logged] == [1, 2]
+    assert [epoch["epoch"] for epoch in first.data.history] == [1, 2]
+    images = [entry.path for entry in client.list_artifacts(mlflow_run.info.run_id, "images")]
+    steps = {int(found[1]) for path in images if (found := re.search(r"saliency\Wstep\W(\d+)\W", path))}
+    assert steps == {1, 2}, images
+    assert any(name.startswith("system/") for name in mlflow_run.data.metrics)
+
+
+def test_train_exports_what_torch_computes(first: Any) -> None:
+    exported = first["train"].task.data.exported
+    assert exported["rows"] == 1000
+    assert exported["label_agreement"] == 1
+    assert exported["max_difference"] < 1e-3
+
+
+def test_evaluate_measures_accuracy_with_an_interval(first: Any, mlflow_run: Any) -> None:
+    accuracy = first.data.metrics["test/accuracy"]
+    assert accuracy["low"] < accuracy["value"] < accuracy["high"]
+    assert accuracy["value"] > 0.5  # of 10 classes, after two epochs of 1,000 images
+    assert mlflow_run.data.metrics["test/accuracy"] == pytest.approx(accuracy["value"])
+    assert {"test/accuracy_deduplicated", "test/ece", "latency_ms/p50"} <= set(mlflow_run.data.metrics)
+
+
+def test_the_mlflow_run_says_which_data_and_parameters(mlflow_run: Any, small_dataset: Dataset) -> None:
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.inputs.dataset_inputs[0].dataset.digest == small_dataset.digest[:36]
+    assert mlflow_run.data.tags["data.digest"] == small_dataset.digest
+    assert mlflow_run.data.params["training.num_epochs"] == "2"
+
+
+def test_the_first_version_becomes_champion_with_its_lineage(machine: Machine, first: Any) -> None:
+    from fashion import registry
+
+    machine.connect()
+    champion = registry.get("1")
+    assert "summary" in champion.tags
+    assert champion.tags["metaflow_run_id"] == f"TrainFlow/{first.id}"
+    assert champion.tags["promoted.reason"] == "there is no champion yet"
+    assert first.data.promoted
+    assert "version 1 is the champion" in machine.said
+
+
+def test_the_registered_package_predicts_what_was_evaluated(
+    machine: Machine, first: Any, small_dataset: Dataset, tmp_path: Path
+) -> None:
+    from fashion import registry
+    from fashion.predictor import Predictor
+
+    machine.connect()
+    package = registry.fetch(registry.get("1"), tmp_path)
+    assert package.data["digest"] == small_dataset.digest
+    assert package.lineage["metaflow_run_id"] == f"TrainFlow/{first.id}"
+    right = Predictor(package).predict(small_dataset.test.images).labels == small_dataset.test.labels
+    assert right.mean() == pytest.approx(package.metrics["test/accuracy"].value)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "shown"),
+    [
+        ("start", "data", "What the classes look like"),
+        ("collect", "study", "How the best value rose"),
+        ("train", "training", "Saliency after epoch 2"),
+        ("evaluate", "evaluation", "The worst mistakes"),
+        ("register", "verdict", "there is no champion yet"),
+    ],
+)
+def test_cards_show_the_step(machine: Machine, first: Any, step: str, name: str, shown: str) -> None:
+    html = machine.card(first, step, name)
+    assert 'class="metaflow_card"' in html or "metaflow" in html.lower()
+    assert shown in _card_texts(html)
+
+
+def test_progress_is_printed(machine: Machine) -> None:
+    assert "epoch 2/2: train/loss" in machine.said
+    assert "8/8" in machine.said
+
+
+def test_nothing_is_written_outside_the_home(machine: Machine) -> None:
+    assert not Path("/.metaflow").exists()
+    assert not Path("/mlruns").exists()
+    assert {"metaflow", "mlflow.db", "mlflow-artifacts", "optuna", "checkpoints"} <= {
+        path.name for path in machine.root.iterdir()
+    }
+
+
+def test_a_worse_challenger_is_kept_and_refused_with_its_reasons(challenged: Machine) -> None:
+    from fashion import registry
+
+    challenged.connect()
+    second = registry.get("2")
+    assert "version 2 was refused" in challenged.said_of_challenger
+    assert second.aliases == ("challenger",)
+    assert "McNemar" in second.tags["refused.reason"]
+    assert registry.get("champion").number == 1
+    run = next(run for run in challenged.runs() if run.data.mlflow_run_id == second.mlflow_run_id)
+    assert "tune" not in {step.id for step in run}
+    verdict = run.data.verdict
+    assert not verdict["promoted"]
+    assert {check["passed"] for check in verdict["checks"]} == {True, False}
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(machine: Machine, first: Any) -> None:
+    process = machine.start("run", *FLOW_WORDS, "training.num_epochs=6", "tuning=off")
+    checkpoints = machine.root / "checkpoints" / "TrainFlow"
+    before = set(checkpoints.iterdir())
+    deadline = time.monotonic() + 300
+    while not (new := set(checkpoints.iterdir()) - before) or not list(new.copy().pop().iterdir()):
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.kill(_task(process.pid, "train"), signal.SIGKILL)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    run = machine.runs()[-1]
+    assert [epoch["epoch"] for epoch in run.data.history] == [1, 2, 3, 4, 5, 6]
+    assert run["train"].task.current_attempt == 1
+    assert said.count("epoch 1/6") == 1  # the second attempt did not begin anew
+
+
+def _task(launcher: int, step: str) -> int:
+    """Process id of a running step."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            if parent == launcher and b"step" in words and step.encode() in words:
+                return int(entry.name)
+    raise AssertionError(f"no task of {step} runs")
+
+
+def _card_texts(html: str) -> str:
+    """A card's content: Metaflow stores it as base64 JSON within the page."""
+    import base64
+
+    parts = [html]
+    for encoded in re.findall(r'"([A-Za-z0-9+/=]{200,})"', html):
+        try:
+            parts.append(base64.b64decode(encoded).decode())
+        except ValueError:
+            continue
+    return "\n".join(parts)
