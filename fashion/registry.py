@@ -137,7 +137,10 @@ def fetch(version: Version, folder: Path) -> package.Package:
         fashion.package.DamagedPackage: what is stored is not what was registered.
     """
     local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
-    return package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
+    try:
+        return package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
+    except package.DamagedPackage as error:
+        raise package.DamagedPackage(f"version {version.number}, stored at {version.source}: {error}") from None
 
 
 def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
@@ -159,7 +162,7 @@ def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version
         client.set_model_version_tag(name, number, "promoted.replaced", str(current.number))
     # The alias last: it is the one change that others see, and it is atomic.
     client.set_registered_model_alias(name, CHAMPION, number)
-    if CHALLENGER in version.aliases:
+    if CHALLENGER in get(number, name).aliases:  # another run may have registered a newer one since
         client.delete_registered_model_alias(name, CHALLENGER)
     return get(number, name)
 

@@ -149,11 +149,17 @@ def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
 
 
 def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
-    """Log dataclass instances of one class as a table, a column a field."""
+    """Log dataclass instances of one class as a table, a column a field.
+
+    A table that is there stays as it is: MLflow would append to what a task logged before it was retried.
+    """
+    client = MlflowClient()
+    if name in {entry.path for entry in client.list_artifacts(run_id, name.rpartition("/")[0] or None)}:
+        return
     columns: dict[str, list[Any]] = {
         field.name: [getattr(row, field.name) for row in rows] for field in dataclasses.fields(rows[0])
     }
-    MlflowClient().log_table(run_id, columns, name)
+    client.log_table(run_id, columns, name)
 
 
 def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:

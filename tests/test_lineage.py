@@ -1,6 +1,7 @@
 """The commit that a run is filed under, asked of real repositories."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fashion import lineage
 from fashion.home import REPOSITORY
 
 ASK = "from fashion import lineage; print(lineage.git_commit())"
@@ -64,6 +66,14 @@ def test_a_clean_checkout_says_its_commit_and_a_changed_one_that_too(checkout: P
     assert asked(checkout) == commit
     (checkout / "fashion" / "__init__.py").write_text("changed = True\n")
     assert asked(checkout) == f"{commit}-dirty"
+
+
+def test_this_repository_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASHION_GIT_COMMIT", raising=False)
+    # An archive of it has no commit.
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", lineage.git_commit())
+    monkeypatch.setenv("FASHION_GIT_COMMIT", "0123abc")
+    assert lineage.git_commit() == "0123abc"
 
 
 def test_a_variable_says_it_where_there_is_no_checkout(copy: Path) -> None:

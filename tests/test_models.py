@@ -61,7 +61,7 @@ class TestArchitectures:
             ("visiontransformer", 16, 18, None),
             ("xcitnano", 16, 14, None),
             ("efficientnet", 32, 35, 0.004),
-            ("timm", 16, 20, None),
+            ("timm", 16, 35, None),
         ],
     )
     def test_overfits_64_images(

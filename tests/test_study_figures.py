@@ -55,11 +55,10 @@ def test_the_page_shows_every_plot_and_refers_to_nothing_outside(files: dict[str
 
 
 def test_plots_that_need_more_trials_are_left_out() -> None:
-    for count in (1, 2):
-        few = study_figures(run_trials(count))
-        assert "optimization_history.png" in few
-        assert "param_importances.png" not in few
-        assert few["study.html"].count(b'class="plotly-graph-div"') == len(few) - 1
+    few = study_figures(run_trials(1))
+    assert "optimization_history.png" in few
+    assert "param_importances.png" not in few  # Optuna's bars would all be equal
+    assert few["study.html"].count(b'class="plotly-graph-div"') == len(few) - 1
 
 
 def test_no_trial_gives_no_broken_file() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from fashion import home, tracking
 from fashion.home import REPOSITORY, Home
+from fashion.metrics import ClassScore
 from fashion.tracking import TrackedTrial
 
 PARENT = "mlflow.parentRunId"
@@ -187,6 +188,17 @@ def test_files_are_logged_under_their_paths(run: str, client: MlflowClient) -> N
     assert Path(local).read_bytes() == b"\x00\xff"
 
 
+def test_rows_are_logged_as_a_table_once(experiment: str, run: str, client: MlflowClient) -> None:
+    rows = [ClassScore("coat", 0.5, 0.25, 1 / 3, 4), ClassScore("bag", 1.0, 1.0, 1.0, 2)]
+    for name in ("evaluation/classes.json", "classes.json"):
+        for _ in range(2):  # the second time as by a retried task
+            tracking.log_table(run, name, rows)
+        table = client.load_table(experiment, name, [run])
+        assert list(table.columns) == ["name", "precision", "recall", "f1", "support"]
+        assert table["name"].tolist() == ["coat", "bag"]
+        assert table["f1"].tolist() == pytest.approx([1 / 3, 1.0])
+
+
 def test_pictures_of_a_series_keep_their_steps(run: str, client: MlflowClient) -> None:
     for step, level in ((1, 10), (2, 200)):
         content = io.BytesIO()
@@ -257,7 +269,12 @@ def test_the_ui_opens_on_the_tracking_store(mlflow_home: Home, experiment: str, 
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "fashion.tracking", "--port", str(port)]
     with subprocess.Popen(
-        command, cwd="/", env=environment(mlflow_home.root), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd="/",
+        env=environment(mlflow_home.root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as server:
         try:
             assert server.stdout is not None

@@ -129,6 +129,29 @@ class TestWorkers:
         assert second.params == tuning.configured_params(settings)
         assert second.user_attrs["configured"]
 
+    @pytest.mark.parametrize("tagged_last", [0, 1])
+    def test_a_trial_that_two_workers_were_handed_counts_once(self, tagged_last: int, storage: str) -> None:
+        settings = configured("tuning.num_trials=4", "tuning.num_workers=2")
+        calls = 0
+
+        def objective(trial: Trial) -> float:
+            nonlocal calls
+            calls += 1
+            if calls == 1:  # worker 1 was handed it too, and is the faster one
+                other = optuna.load_study(storage=tuning._storage(storage), study_name="study")
+                if tagged_last == 1:
+                    other._storage.set_trial_user_attr(trial._trial_id, "worker", 1)
+                other.tell(trial.number, 0.5)
+                tuning.suggest(trial, settings)
+            return 0.7
+
+        tuning.create_study(storage, "study", settings)
+        for worker in range(2):
+            tuning.work(storage, "study", worker, settings, objective)
+        trials = tuning.trials(storage, "study")
+        assert [trial.value for trial in trials] == [0.5, 0.7, 0.7, 0.7]
+        assert [trial.user_attrs["worker"] for trial in trials].count(0) == 2
+
     def test_finished_share_is_not_repeated(self, storage: str) -> None:
         settings = configured("tuning.num_trials=3", "tuning.num_workers=1")
         run(storage, settings, lambda trial: 0.5)

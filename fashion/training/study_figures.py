@@ -52,7 +52,7 @@ def _png(plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental, says each plot; and that colour bars defy tight_layout
             # Optuna then draws bars of equal length, as if that were a finding.
-            warnings.filterwarnings("error", message="The number of trials is too small")
+            warnings.filterwarnings("error", message=".*importances will be equal")
             axes = plot(study, **options)
             is_row = hasattr(axes, "flat")
             figure = (axes.flat[0] if is_row else axes).figure

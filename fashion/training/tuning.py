@@ -1,5 +1,6 @@
 """Search hyperparameters with Optuna: one study, several workers, an exact number of trials. Knows no torch."""
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
@@ -51,17 +52,20 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
     tuning = config.tuning
     study = _load(storage, name, tuning, seed=tuning.seed + worker)
     for left in _of_worker(study, worker, (TrialState.RUNNING,)):
-        study.tell(left.number, state=TrialState.FAIL)
+        study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
         # Killed early, it had drawn few of its values; those that it was given by `enqueue_trial` come back all.
         params = {**left.system_attrs.get("fixed_params", {}), **left.params}
         study.enqueue_trial(params, user_attrs={"configured": left.user_attrs.get("configured", False)})
     while len(_of_worker(study, worker, FINISHED)) < quota(tuning, worker):
         trial = study.ask()
-        trial.set_user_attr("worker", worker)
-        try:
-            study.tell(trial, objective(trial))
-        except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
+        # SQLite, which locks no rows, hands a waiting trial to two workers now and then. It belongs to the one that
+        # was tagged last, whoever finishes it; the other is told here and goes on.
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr("worker", worker)
+            try:
+                study.tell(trial, objective(trial), skip_if_finished=True)
+            except optuna.TrialPruned:
+                study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
 
 def quota(tuning: TuningConfig, worker: int) -> int:

@@ -16,7 +16,10 @@ NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy")
 
 def main() -> None:
     """Run the benchmarks that were named, or all."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in NAMES]:
+        parser.error(f"there is no benchmark {unknown[0]}; there is {', '.join(NAMES)}")
     if arguments.list:
         print(_described())
         return

@@ -124,13 +124,13 @@ def _step(words: list[str], parent: int, launcher: int, steps: dict[int, tuple[s
 
 def _of_trials(address: Path) -> float:
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
-    from fashion.training import tuning
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = str(address / "optuna" / "journal.log")
-    (name,) = optuna.get_all_study_names(tuning._storage(storage))
-    return sum(trial.user_attrs["cpu_seconds"] for trial in tuning.trials(storage, name))
+    storage = JournalStorage(JournalFileBackend(str(address / "optuna" / "journal.log")))
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(storage=storage, study_name=name).trials
+    return sum(trial.user_attrs["cpu_seconds"] for trial in trials)
 
 
 def _of_training(settings: TrainConfig) -> float:

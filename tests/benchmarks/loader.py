@@ -14,15 +14,15 @@ from fashion.images import with_channels
 from fashion.training.batches import ERASE_ASPECTS, Batches
 from tests.benchmarks.measurement import Options, Seconds, Spread, Table, alternately, fashion_mnist, measured
 
-CROP_AND_FLIP = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
-"""Probability of erasing, by what is compared."""
+ERASE_PROBABILITIES = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
+"""By title of the comparison."""
 
 
 def tables(options: Options) -> Iterator[Table]:
     """Compare with and without random erasing."""
     data = fashion_mnist(1000 if options.quick else None)
     settings = config.load(config.compose())
-    for title, erase_probability in CROP_AND_FLIP.items():
+    for title, erase_probability in ERASE_PROBABILITIES.items():
         # torchvision has no alternating flips.
         augmentation = dataclasses.replace(settings.augmentation, flip="random", erase_probability=erase_probability)
         yield _table(title, data, augmentation, settings.training.batch_size, options)
