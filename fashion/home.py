@@ -54,6 +54,7 @@ def prepare_environment() -> Home:
         "GIT_PYTHON_REFRESH": "quiet",  # MLflow warns about a missing git executable otherwise
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():

@@ -8,6 +8,7 @@ python -m fashion.registry rollback --reason "users report shirts as dresses"
 import argparse
 import datetime
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ def log_package(run_id: str, folder: Path) -> str:
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(contents.class_names)))]),
     )
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature says it all
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="fashion.pyfunc",
@@ -76,6 +78,7 @@ def log_package(run_id: str, folder: Path) -> str:
             signature=signature,
             metadata={"class_names": list(contents.class_names)},
         )
+    MlflowClient().update_run(run_id, status="RUNNING")  # leaving the block has ended it
     return str(logged.model_uri)
 
 
@@ -128,6 +131,12 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
 def champion(name: str = MODEL_NAME) -> Version | None:
     """The version that serves, if there is one."""
     return next((version for version in versions(name) if CHAMPION in version.aliases), None)
+
+
+def replaced_by(version: Version, *, name: str = MODEL_NAME) -> Version | None:
+    """The version that was champion before this one was promoted, if there was one."""
+    number = version.tags.get("promoted.replaced")
+    return None if number is None else get(number, name)
 
 
 def fetch(version: Version, folder: Path) -> package.Package:
@@ -186,19 +195,20 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
     current = champion(name)
     if current is None:
         raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
-    previous = current.tags.get("promoted.replaced")
+    previous = replaced_by(current, name=name)
     if previous is None:
         raise RegistryError(f"version {current.number} replaced no other: there is nothing to roll back to")
     client = MlflowClient()
     client.set_model_version_tag(name, str(current.number), "rolled_back.reason", reason)
     client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())
-    client.set_registered_model_alias(name, CHAMPION, str(get(previous, name).number))
-    return get(previous, name)
+    client.set_registered_model_alias(name, CHAMPION, str(previous.number))
+    return get(str(previous.number), name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fashion.registry", description=__doc__.split("\n")[0])
+    parser.add_argument("--name", default=MODEL_NAME, help=f"registered model, {MODEL_NAME} if not said")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="all versions with aliases, accuracy, lineage and verdicts")
     verb = verbs.add_parser("promote", help="make a version the champion by hand")
@@ -210,11 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tracking.connect(home.prepare_environment())
         if options.verb == "list":
-            print(_table(versions()))
+            print(_table(versions(options.name)))
         elif options.verb == "promote":
-            print(f"champion: version {promote(get(options.version), reason=options.reason).number}")
+            chosen = get(options.version, options.name)
+            print(f"champion: version {promote(chosen, reason=options.reason, name=options.name).number}")
         else:
-            print(f"champion: version {rollback(reason=options.reason).number}")
+            print(f"champion: version {rollback(reason=options.reason, name=options.name).number}")
     except (RegistryError, MlflowException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,9 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any
     from mlflow.entities import DatasetInput, InputTag
 
     # MLflow has room for 36 characters of a digest; the tag holds it whole.
-    data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a path may be read as several kinds of source
+        data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
     context = [InputTag("mlflow.data.context", "training")]
     MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), context)])
     log_tags(run_id, {"data.name": name, "data.digest": digest})

@@ -273,7 +273,6 @@ class TrainFlow(FlowSpec):
         tracking.connect(home.current())
         name = settings.tracking.registered_model
         with tempfile.TemporaryDirectory() as folder, tracking.failing(self.mlflow_run_id):
-            champion = registry.champion(name)
             version = registry.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -287,8 +286,12 @@ class TrainFlow(FlowSpec):
                     "mlflow_run_id": self.mlflow_run_id,
                 },
             )
+            champion = registry.champion(name)
+            decided = champion is not None and champion.number == version.number  # a retry, after promotion
+            if decided:
+                champion = registry.replaced_by(version, name=name)
             verdict = promotion.FIRST
-            if champion is not None and champion.number != version.number:
+            if champion is not None:
                 with launch.told(package.DamagedPackage):
                     verdict = promotion.judge(
                         registry.fetch(champion, Path(folder, "champion")),
@@ -297,14 +300,16 @@ class TrainFlow(FlowSpec):
                         settings.gate,
                     )
             reason = verdict.reason
-            decide = registry.promote if verdict.promoted else registry.refuse
-            self.version = decide(version, reason=reason, name=name).number
+            self.version = version.number
             self.promoted = verdict.promoted
             self.verdict = dataclasses.asdict(verdict)
             tracking.log_files(self.mlflow_run_id, {"verdict.json": json.dumps(self.verdict, indent=1).encode()})
             tracking.log_tags(
                 self.mlflow_run_id, {"version": str(self.version), "promoted": str(self.promoted), "reason": reason}
             )
+            if not decided:
+                decide = registry.promote if verdict.promoted else registry.refuse
+                decide(version, reason=reason, name=name)
             tracking.finish_run(self.mlflow_run_id)
         self.outcome = f"version {self.version} {'is the champion' if self.promoted else 'was refused'}: {reason}"
         cards.show(current.card["verdict"], title=f"Version {self.version}", texts=[self.outcome])

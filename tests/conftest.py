@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from machine import Machine
 
-from fashion import config, home, package
+from fashion import config, home, package, registry
 from fashion.config import DataConfig
 from fashion.dataset import Dataset
 from fashion.home import Home
@@ -103,10 +103,9 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import mlflow
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{path}")
     mlflow.MlflowClient().search_experiments(max_results=1)
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
     return path
 
 
@@ -119,7 +118,7 @@ def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.Mon
     root.mkdir()
     shutil.copy(migrated_database, root / "mlflow.db")
     monkeypatch.setenv("FASHION_HOME", str(root))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
     address = home.current()
     tracking.connect(address)
     return address
@@ -145,4 +144,6 @@ def challenged(machine: Machine) -> Machine:
     """The same machine after a second run, with a challenger that learned next to nothing."""
     words = [*FLOW_WORDS, "training.num_epochs=1", "tuning=off", "optimizer.learning_rate=0.0001"]
     machine.said_of_challenger = machine.flow("run", *words)
+    machine.connect()
+    machine.challenger = registry.get("challenger")
     return machine

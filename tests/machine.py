@@ -17,6 +17,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.said = self.said_of_challenger = ""
+        self.challenger: Any = None
         root.mkdir(parents=True)
         (root / "data").symlink_to(REPOSITORY / "var" / "data")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW", "MLFLOW", "HYDRA", "FASHION"))}

@@ -135,14 +135,11 @@ def test_nothing_is_written_outside_the_home(machine: Machine) -> None:
 
 
 def test_a_worse_challenger_is_kept_and_refused_with_its_reasons(challenged: Machine) -> None:
-    from fashion import registry
-
-    challenged.connect()
-    second = registry.get("2")
+    second = challenged.challenger
     assert "version 2 was refused" in challenged.said_of_challenger
+    assert second.number == 2
     assert second.aliases == ("challenger",)
     assert "McNemar" in second.tags["refused.reason"]
-    assert registry.get("champion").number == 1
     run = next(run for run in challenged.runs() if run.data.mlflow_run_id == second.mlflow_run_id)
     assert "tune" not in {step.id for step in run}
     verdict = run.data.verdict

@@ -1,6 +1,8 @@
 """Train one model with Fabric. Knows nothing of trials, runs, flows or files."""
 
+import collections
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -91,6 +93,7 @@ def fit(
     Raises:
         Diverged: see there.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # names the precision at every training
     torch.set_num_threads(training.num_threads)
     torch.manual_seed(training.seed)
     torch.backends.cudnn.deterministic = True
@@ -126,6 +129,7 @@ def fit(
     num_steps = training.num_epochs * len(batches)
     check_step = max(CHANCE_STEPS, math.ceil(training.patience_to_diverge * len(batches)))
     chance = math.log(num_classes)
+    recent: collections.deque[Tensor] = collections.deque(maxlen=CHANCE_STEPS)
     peaks = [group["lr"] for group in stepper.param_groups]
 
     history: list[Epoch] = []
@@ -162,8 +166,9 @@ def fit(
             if averaged is not None:
                 averaged.update_parameters(model)
             total += loss.detach()
-            if step + 1 == check_step and not loss.item() < chance:
-                raise Diverged(_diverged(loss.item(), step + 1, f"guessing has {chance:.3f}", optimizer))
+            recent.append(loss.detach())
+            if step + 1 == check_step and not (late := float(torch.stack(tuple(recent)).mean())) < chance:
+                raise Diverged(_diverged(late, step + 1, f"guessing has {chance:.3f}", optimizer))
             if on_step is not None:
                 on_step(step + 1, num_steps, loss.item())
         train_loss = float(total) / len(batches)

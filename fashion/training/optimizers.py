@@ -94,7 +94,7 @@ def build(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     Args:
         model: with `get_classifier()`, as ConvNet and every model of timm have it.
     """
-    head = {id(param) for param in model.get_classifier().parameters()}  # type: ignore[operator]
+    head = {id(param) for layer in _classifiers(model) for param in layer.parameters()}
     trained = [param for param in model.parameters() if param.requires_grad]
     # timm keeps class tokens and position embeddings as (1, ...): they are vectors, not maps between layers.
     plain = [param for param in trained if param.ndim < 2 or len(param) == 1]
@@ -142,3 +142,9 @@ def learning_rate_factor(step: int, num_steps: int, config: OptimizerConfig) -> 
         return (step + 1) / (warmup + 1)
     remaining = 1 - (step - warmup) / (num_steps - warmup)
     return remaining if config.schedule == "linear" else (1 - math.cos(math.pi * remaining)) / 2
+
+
+def _classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The last layers: distilled networks of timm have two."""
+    found = model.get_classifier()  # type: ignore[operator]
+    return found if isinstance(found, tuple) else (found,)
