@@ -246,10 +246,17 @@ def _table(listed: Sequence[Version]) -> str:
     for version in listed:
         tags = version.tags
         head = f"version {version.number}  {', '.join(version.aliases) or '-'}  {version.created:%Y-%m-%d %H:%M} UTC"
-        lineage = ", ".join(f"{key} {tags[key][:12]}" for key in LINEAGE if key in tags)
+        lineage = ", ".join(f"{key} {_short(tags[key])}" for key in LINEAGE if key in tags)
         lines += [head, f"    {tags.get('summary', '')}", f"    {lineage}"]
         lines += [f"    {key}: {tags[key]}" for key in NOTES if key in tags]
     return "\n".join(lines)
+
+
+def _short(value: str) -> str:
+    """A hash by its first twelve digits, anything else whole."""
+    digits, dirty = value.removesuffix("-dirty"), value.endswith("-dirty")
+    is_hash = len(digits) > 12 and all(digit in "0123456789abcdef" for digit in digits)
+    return digits[:12] + "-dirty" * dirty if is_hash else value
 
 
 def _pinned(names: Sequence[str]) -> list[str]:

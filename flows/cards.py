@@ -65,9 +65,9 @@ def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[
 
 
 def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append a table whose columns are the keys of its rows."""
-    card.append(Markdown(f"## {heading}"))
+    """Append a table whose columns are the keys of its rows; nothing where there are none."""
     if rows:
+        card.append(Markdown(f"## {heading}"))
         card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
 
 

@@ -129,7 +129,7 @@ def fit(
     num_steps = training.num_epochs * len(batches)
     check_step = max(CHANCE_STEPS, math.ceil(training.patience_to_diverge * len(batches)))
     chance = math.log(num_classes)
-    recent: collections.deque[Tensor] = collections.deque(maxlen=CHANCE_STEPS)
+    recent: collections.deque[Tensor] = collections.deque(maxlen=CHANCE_STEPS // 4)
     peaks = [group["lr"] for group in stepper.param_groups]
 
     history: list[Epoch] = []

@@ -47,6 +47,7 @@ def _png(plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any])
 
     matplotlib.use("agg")  # Optuna draws through pyplot, which looks for a screen
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     try:
         with warnings.catch_warnings():
@@ -57,7 +58,10 @@ def _png(plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any])
             is_row = hasattr(axes, "flat")
             figure = (axes.flat[0] if is_row else axes).figure
             figure.set_size_inches(max(10, 3 * len(figure.axes)) if is_row else 10, 4.5)
-            if not is_row:
+            if is_row:
+                for part in axes.flat:
+                    part.xaxis.set_minor_formatter(NullFormatter())  # labels of a log scale would overlap
+            else:
                 figure.tight_layout()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
