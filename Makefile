@@ -30,6 +30,15 @@ train: $(STAMP) ## Train, evaluate and register a model: ARGS="architecture=resn
 ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:5000
 	$(BIN)/python -m fashion.tracking
 
+bento: $(STAMP) ## Build a bento of the champion: ARGS="version=7 serve.shadow=challenger"
+	$(BIN)/python flows/deploy_flow.py run $(ARGS)
+
+serve: bento ## Build it and serve it on http://127.0.0.1:3000
+	$(BIN)/python -m bentos.serving
+
+predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
+	$(BIN)/python flows/predict_flow.py run $(ARGS)
+
 test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -60,4 +69,4 @@ ALL_EXTRAS = --extra train --extra serve --extra drift --extra gcp --extra dev
 clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
-.PHONY: help setup train ui test lint bench lock clean
+.PHONY: help setup train ui bento serve predict test lint bench lock clean

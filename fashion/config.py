@@ -11,9 +11,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from fashion.home import REPOSITORY
+
+Kind = TypeVar("Kind")
 
 CONFIGS = Path(os.environ.get("FASHION_CONFIGS") or REPOSITORY / "configs")
 
@@ -22,19 +24,20 @@ class ConfigError(ValueError):
     """A configuration key or value that is not allowed. The message is one sentence for the person who typed it."""
 
 
-class _Strict:
+class Strict:
     """Keys that no field has are errors."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Refuse a value with a message that names it."""
     if not condition:
         raise ValueError(message)
 
 
 @dataclass(frozen=True)
-class SourceConfig(_Strict):
+class SourceConfig(Strict):
     """One place that data files can come from."""
 
     kind: Literal["folder", "debian", "https", "bucket"]
@@ -44,7 +47,7 @@ class SourceConfig(_Strict):
 
 
 @dataclass(frozen=True)
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """What the images are, and where they come from. The only place that knows how many classes there are."""
 
     name: str
@@ -67,23 +70,23 @@ class DataConfig(_Strict):
     """Rows kept of each split (a stratified subset), for quick runs; null keeps all."""
 
     def __post_init__(self) -> None:
-        _require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
-        _require(
+        require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
+        require(
             len(set(self.class_names)) == len(self.class_names),
             f"class_names must differ, got {self.class_names}",
         )
-        _require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
-        _require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
-        _require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
-        _require(0 <= self.split_seed < 2**32, f"split_seed must be in [0, 2**32), got {self.split_seed}")
-        _require(
+        require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
+        require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
+        require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
+        require(0 <= self.split_seed < 2**32, f"split_seed must be in [0, 2**32), got {self.split_seed}")
+        require(
             self.limit is None or self.limit >= len(self.class_names),
             f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
         )
 
 
 @dataclass(frozen=True)
-class ArchitectureConfig(_Strict):
+class ArchitectureConfig(Strict):
     """Which network, and how it is fitted to small images."""
 
     name: str
@@ -104,14 +107,14 @@ class ArchitectureConfig(_Strict):
     """Memory layout; pays on convolutional networks."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.drop_rate < 1, f"drop_rate must be in [0, 1), got {self.drop_rate}")
+        require(0 <= self.drop_rate < 1, f"drop_rate must be in [0, 1), got {self.drop_rate}")
         if self.drop_path_rate is not None:
-            _require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
-        _require(self.min_final_map >= 1, f"min_final_map must be at least 1 pixel, got {self.min_final_map}")
+            require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+        require(self.min_final_map >= 1, f"min_final_map must be at least 1 pixel, got {self.min_final_map}")
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(_Strict):
+class OptimizerConfig(Strict):
     """How weights are updated, and how the learning rate changes."""
 
     name: Literal["sgd", "adamw", "muon"]
@@ -130,19 +133,19 @@ class OptimizerConfig(_Strict):
     """How the learning rate falls to 0 after the warm-up."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
-        _require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
-        _require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
         if self.head_learning_rate is not None:
-            _require(
+            require(
                 self.head_learning_rate > 0,
                 f"head_learning_rate must be positive, got {self.head_learning_rate}",
             )
 
 
 @dataclass(frozen=True)
-class AugmentationConfig(_Strict):
+class AugmentationConfig(Strict):
     """Random changes of training images, drawn a batch at a time on the device."""
 
     crop_padding: int
@@ -155,17 +158,17 @@ class AugmentationConfig(_Strict):
     """Smallest and largest erased area, as a fraction of the image."""
 
     def __post_init__(self) -> None:
-        _require(self.crop_padding >= 0, f"crop_padding must not be negative, got {self.crop_padding}")
-        _require(
+        require(self.crop_padding >= 0, f"crop_padding must not be negative, got {self.crop_padding}")
+        require(
             0 <= self.erase_probability <= 1,
             f"erase_probability must be in [0, 1], got {self.erase_probability}",
         )
         low, high = self.erase_scale
-        _require(0 < low <= high < 1, f"erase_scale must be 0 < low <= high < 1, got {self.erase_scale}")
+        require(0 < low <= high < 1, f"erase_scale must be 0 < low <= high < 1, got {self.erase_scale}")
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """One training from start to end."""
 
     num_epochs: int
@@ -186,26 +189,26 @@ class TrainingConfig(_Strict):
     """Seed of weights, order, and augmentation."""
 
     def __post_init__(self) -> None:
-        _require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
-        _require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
-        _require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.ema_decay is not None:
-            _require(0 < self.ema_decay < 1, f"ema_decay must be in (0, 1), got {self.ema_decay}")
+            require(0 < self.ema_decay < 1, f"ema_decay must be in (0, 1), got {self.ema_decay}")
         if self.gradient_clip_norm is not None:
-            _require(
+            require(
                 self.gradient_clip_norm > 0,
                 f"gradient_clip_norm must be positive, got {self.gradient_clip_norm}",
             )
-        _require(
+        require(
             0 < self.patience_to_diverge <= 1,
             f"patience_to_diverge must be in (0, 1], got {self.patience_to_diverge}",
         )
-        _require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
-        _require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
+        require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
+        require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
 
 
 @dataclass(frozen=True)
-class Distribution(_Strict):
+class Distribution(Strict):
     """What values of one parameter a study may try: a range, or choices."""
 
     low: float | int | None = None
@@ -216,19 +219,19 @@ class Distribution(_Strict):
 
     def __post_init__(self) -> None:
         is_range = self.low is not None and self.high is not None
-        _require(is_range != (self.choices is not None), f"give either low and high or choices, got {self}")
+        require(is_range != (self.choices is not None), f"give either low and high or choices, got {self}")
         if self.low is not None and self.high is not None:
-            _require(
+            require(
                 math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high,
                 f"low must be below high, got {self.low} and {self.high}",
             )
-            _require(not self.log or self.low > 0, f"a log range must start above 0, got {self.low}")
+            require(not self.log or self.low > 0, f"a log range must start above 0, got {self.low}")
         else:
-            _require(bool(self.choices), "choices must not be empty")
+            require(bool(self.choices), "choices must not be empty")
 
 
 @dataclass(frozen=True)
-class SearchConfig(_Strict):
+class SearchConfig(Strict):
     """The search space of a study: parameter name -> Distribution, by the config group it belongs to."""
 
     architecture: dict[str, Distribution]
@@ -239,7 +242,7 @@ class SearchConfig(_Strict):
 
 
 @dataclass(frozen=True)
-class TuningConfig(_Strict):
+class TuningConfig(Strict):
     """One study."""
 
     enabled: bool
@@ -262,20 +265,20 @@ class TuningConfig(_Strict):
     """Seed of the sampler."""
 
     def __post_init__(self) -> None:
-        _require(self.num_trials >= 1, f"num_trials must be at least 1, got {self.num_trials}")
-        _require(
+        require(self.num_trials >= 1, f"num_trials must be at least 1, got {self.num_trials}")
+        require(
             1 <= self.num_workers <= self.num_trials,
             f"num_workers must be between 1 and num_trials ({self.num_trials}), got {self.num_workers}",
         )
-        _require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
-        _require(0 <= self.prune_after <= 1, f"prune_after must be in [0, 1], got {self.prune_after}")
-        _require(0 < self.keep_percentile <= 100, f"keep_percentile must be in (0, 100], got {self.keep_percentile}")
-        _require(self.min_improvement >= 0, f"min_improvement must not be negative, got {self.min_improvement}")
-        _require(0 <= self.seed < 2**31, f"seed must be in [0, 2**31), got {self.seed}")
+        require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        require(0 <= self.prune_after <= 1, f"prune_after must be in [0, 1], got {self.prune_after}")
+        require(0 < self.keep_percentile <= 100, f"keep_percentile must be in (0, 100], got {self.keep_percentile}")
+        require(self.min_improvement >= 0, f"min_improvement must not be negative, got {self.min_improvement}")
+        require(0 <= self.seed < 2**31, f"seed must be in [0, 2**31), got {self.seed}")
 
 
 @dataclass(frozen=True)
-class GateConfig(_Strict):
+class GateConfig(Strict):
     """When a challenger may replace the champion."""
 
     margin: float
@@ -292,16 +295,16 @@ class GateConfig(_Strict):
     """Labelled feedback rows from which feedback takes part in the decision."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
-        _require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
-        _require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
-        _require(self.max_ece_increase >= 0, f"max_ece_increase must not be negative, got {self.max_ece_increase}")
-        _require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
-        _require(self.min_feedback_rows >= 1, f"min_feedback_rows must be at least 1, got {self.min_feedback_rows}")
+        require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
+        require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
+        require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
+        require(self.max_ece_increase >= 0, f"max_ece_increase must not be negative, got {self.max_ece_increase}")
+        require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
+        require(self.min_feedback_rows >= 1, f"min_feedback_rows must be at least 1, got {self.min_feedback_rows}")
 
 
 @dataclass(frozen=True)
-class TrackingConfig(_Strict):
+class TrackingConfig(Strict):
     """Names in MLflow."""
 
     experiment: str
@@ -309,13 +312,13 @@ class TrackingConfig(_Strict):
     """Without `/` and `:`, which separate it from a version in MLflow's addresses."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.experiment.strip()), "experiment must not be empty")
+        require(bool(self.experiment.strip()), "experiment must not be empty")
         is_name = bool(self.registered_model.strip()) and not set("/:") & set(self.registered_model)
-        _require(is_name, f"registered_model must be a name without / and :, got {self.registered_model!r}")
+        require(is_name, f"registered_model must be a name without / and :, got {self.registered_model!r}")
 
 
 @dataclass(frozen=True)
-class ResourcesConfig(_Strict):
+class ResourcesConfig(Strict):
     """What a training task asks of a cluster; on one machine they change nothing."""
 
     cpu: int
@@ -324,13 +327,13 @@ class ResourcesConfig(_Strict):
     """Megabytes."""
 
     def __post_init__(self) -> None:
-        _require(self.cpu >= 1, f"cpu must be at least 1, got {self.cpu}")
-        _require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
-        _require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
+        require(self.cpu >= 1, f"cpu must be at least 1, got {self.cpu}")
+        require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
+        require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """Everything TrainFlow can be told."""
 
     root: ClassVar[str] = "train"
@@ -355,11 +358,11 @@ class TrainConfig(_Strict):
             owner = getattr(self, where.split(".", maxsplit=1)[0])
             fields = sorted(field.name for field in dataclasses.fields(owner))
             for key in group:
-                _require(key in fields, f"search.{where}: there is no key {key!r} to search; there is {fields}")
+                require(key in fields, f"search.{where}: there is no key {key!r} to search; there is {fields}")
         for name in self.search.optimizer:
-            _require(name in self.optimizers, f"search.optimizer.{name}: optimizers are {', '.join(self.optimizers)}")
+            require(name in self.optimizers, f"search.optimizer.{name}: optimizers are {', '.join(self.optimizers)}")
         chosen = self.tuning.optimizers
-        _require(
+        require(
             not chosen or self.optimizer.name in chosen,
             f"tuning.optimizers must hold the configured optimizer {self.optimizer.name}, got {', '.join(chosen)}; "
             f"add it, or set optimizer={chosen[0] if chosen else ''}",
@@ -406,10 +409,19 @@ def load(mapping: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: a value is of the wrong type or out of range.
     """
+    return load_as(TrainConfig, mapping)
+
+
+def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
+    """Turn a composed mapping into the dataclass of another command.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
     from pydantic import ValidationError
 
     try:
-        config: TrainConfig = _adapter().validate_python(dict(mapping))
+        config: Kind = _adapter(kind).validate_python(dict(mapping))
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(entry) for entry in error.errors())) from None
     return config
@@ -429,10 +441,10 @@ def as_mapping(config: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _adapter() -> Any:
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(TrainConfig)
+    return TypeAdapter(kind)
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -157,6 +157,13 @@ def check(dataset: Dataset, data: DataConfig) -> DataReport:
     )
 
 
+def evenly(labels: Labels, count: int) -> list[int]:
+    """The first rows of each class in turn, `count` in all or as many as there are."""
+    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    turns = range(max((len(rows) for rows in by_class), default=0))
+    return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
+
+
 def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     """Parse an IDX file of unsigned bytes: a magic number, the sizes as big-endian 32 bit, then the values.
 

@@ -24,6 +24,16 @@ class Home:
     """Folder or `gs://` address of training checkpoints; `FASHION_CHECKPOINTS` where disks do not last."""
     studies: str
     """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
+    predictions: Path
+    """The prediction log of this machine."""
+    firestore: str | None
+    """`project` or `project/database` that predictions are shipped to; `FASHION_FIRESTORE`, else none."""
+    images: str
+    """Folder or `gs://` address of what the network saw; `FASHION_IMAGES`."""
+    reports: str
+    """Folder or `gs://` address of drift reports; `FASHION_REPORTS`."""
+    bentos: Path
+    """BentoML's store of models and bentos; `BENTOML_HOME`."""
 
 
 def current() -> Home:
@@ -36,6 +46,11 @@ def current() -> Home:
         data=root / "data",
         checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
         studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
+        predictions=root / "predictions.db",
+        firestore=os.environ.get("FASHION_FIRESTORE") or None,
+        images=os.environ.get("FASHION_IMAGES") or str(root / "images"),
+        reports=os.environ.get("FASHION_REPORTS") or str(root / "reports"),
+        bentos=Path(os.environ.get("BENTOML_HOME") or root / "bentoml"),
     )
 
 
@@ -51,6 +66,8 @@ def prepare_environment() -> Home:
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),
         "METAFLOW_USER": _user(),
         "MLFLOW_TRACKING_URI": home.tracking_uri,
+        "BENTOML_HOME": str(home.bentos),
+        "BENTOML_DO_NOT_TRACK": "True",
         "GIT_PYTHON_REFRESH": "quiet",  # MLflow warns about a missing git executable otherwise
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",

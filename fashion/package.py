@@ -23,6 +23,10 @@ class DamagedPackage(ValueError):
     """A package that lacks a file, or holds another one than was packed."""
 
 
+class NotComparable(ValueError):
+    """Two packages that do not answer the same question. The message says in what they differ."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A measured value with its interval; `low` and `high` are null where none was computed."""
@@ -134,6 +138,21 @@ def read(folder: Path) -> Package:
     except ValidationError as error:
         raise DamagedPackage(f"{folder / MANIFEST} is damaged: {error.errors()[0]['loc']} is wrong") from None
     return dataclasses.replace(package, folder=folder)
+
+
+def require_comparable(one: Package, other: Package) -> None:
+    """Check that two packages take the same pictures and answer with the same classes.
+
+    Raises:
+        NotComparable: they do not.
+    """
+    differing = [
+        f"{name} {getattr(one, name)} and {getattr(other, name)}"
+        for name in ("class_names", "channels", "size")
+        if getattr(one, name) != getattr(other, name)
+    ]
+    if differing:
+        raise NotComparable(f"the two cannot be compared: {'; '.join(differing)}")
 
 
 def _sha256(data: bytes) -> str:

@@ -12,7 +12,7 @@ from fashion.calibration import expected_calibration_error
 from fashion.config import GateConfig
 from fashion.dataset import Split
 from fashion.metrics import mcnemar_exact, paired_bootstrap_difference
-from fashion.package import Package
+from fashion.package import NotComparable, Package, require_comparable
 from fashion.predictor import Predictor
 
 LATENCY_CALLS = 200
@@ -69,15 +69,12 @@ FIRST = Verdict(True, (Check("first version", True, 1.0, 1.0, "there is no champ
 
 def judge(champion: Package, challenger: Package, test: Split, gate: GateConfig) -> Verdict:
     """Score two packages on the same test rows, timing them alternately, and decide."""
-    mine, theirs = (Predictor(champion), Predictor(challenger))
-    differing = [
-        f"{field} {getattr(champion, field)} and {getattr(challenger, field)}"
-        for field in ("class_names", "channels", "size")
-        if getattr(champion, field) != getattr(challenger, field)
-    ]
-    if differing:
-        sentence = f"the two cannot be compared: {'; '.join(differing)}; promote by hand if that is meant"
+    try:
+        require_comparable(champion, challenger)
+    except NotComparable as error:
+        sentence = f"{error}; promote by hand if that is meant"
         return Verdict(False, (Check("comparable", False, 0.0, 1.0, sentence),))
+    mine, theirs = (Predictor(champion), Predictor(challenger))
     rows = Rows("test", test.labels, mine.predict(test.images).probabilities, theirs.predict(test.images).probabilities)
     times: tuple[list[float], list[float]] = ([], [])
     for index in range(LATENCY_CALLS):
@@ -191,3 +188,11 @@ def _calibration(rows: Rows, gate: GateConfig) -> Check:
         f"{rows.name}: calibration error {challenger:.2%} against {champion:.2%}; "
         f"{gate.max_ece_increase:.2%} more allowed",
     )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from fashion import promotion_command
+
+    sys.exit(promotion_command.main())

@@ -12,6 +12,7 @@ from typing import Any
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
 from fashion import config
+from fashion.config import TrainConfig
 
 WORD = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """What a configuration word starts with."""
@@ -26,14 +27,14 @@ class ConfigurationError(MetaflowException):
     headline = "Configuration"
 
 
-def compose(text: str | Mapping[str, Any]) -> dict[str, Any]:
+def compose(text: str | Mapping[str, Any], *, kind: type[Any] = TrainConfig) -> dict[str, Any]:
     """Parser of a flow's `config`: words as in HYDRA_ARGS, or a composed mapping (from Runner, as JSON)."""
     try:
         if isinstance(text, str) and not text.lstrip().startswith("{"):
-            composed = config.compose(config.parse_overrides(text))
+            composed = config.compose(config.parse_overrides(text), root=kind.root)
         else:
             composed = dict(json.loads(text) if isinstance(text, str) else text)
-        config.load(composed)
+        config.load_as(kind, composed)
     except config.ConfigError as error:
         raise ConfigurationError(str(error)) from None
     return composed
@@ -44,11 +45,17 @@ def words_from_environment(_: Any) -> str:
     return os.environ.get("HYDRA_ARGS", "")
 
 
-def run(flow: Callable[[], Any]) -> None:
+def run(
+    flow: Callable[[], Any], *, kind: type[Any] = TrainConfig, check: Callable[[Any], None] = lambda _: None
+) -> None:
     """Run a flow class, taking configuration words from anywhere on the command line.
 
     `flow.py run architecture=resnet` is what Metaflow would call
     `flow.py --config-value config architecture=resnet run`.
+
+    Args:
+        kind: the dataclass of the flow's configuration.
+        check: what only the flow's libraries know of a configuration; raises ConfigError.
     """
     words, rest = lift(sys.argv[1:])
     try:
@@ -56,7 +63,7 @@ def run(flow: Callable[[], Any]) -> None:
         if words and "resume" in rest:
             raise config.ConfigError(f"{words[0]}: resume keeps the configuration of the run that it resumes")
         if "run" in rest:
-            check(config.load(config.compose(words)))  # refused here, before Metaflow starts
+            check(config.load_as(kind, config.compose(words, root=kind.root)))  # refused here, before Metaflow starts
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
     sys.argv[1:] = rest
@@ -75,7 +82,7 @@ def lift(arguments: list[str]) -> tuple[list[str], list[str]]:
     return words, rest
 
 
-def check(settings: config.TrainConfig) -> None:
+def check_network(settings: TrainConfig) -> None:
     """Check what only the libraries of training know; they are loaded only where there is doubt.
 
     Raises:

@@ -346,4 +346,4 @@ def _interval(metric):
 
 
 if __name__ == "__main__":
-    launch.run(TrainFlow)
+    launch.run(TrainFlow, check=launch.check_network)

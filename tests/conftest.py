@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 from machine import Machine
+from served import Served
 
-from fashion import config, home, package, registry
+from fashion import config, home, image_store, package, registry
 from fashion.config import DataConfig
 from fashion.dataset import Dataset
 from fashion.home import Home
@@ -147,3 +149,27 @@ def challenged(machine: Machine) -> Machine:
     machine.connect()
     machine.challenger = registry.get("challenger")
     return machine
+
+
+@pytest.fixture(scope="session")
+def bento(challenged: Machine) -> str:
+    """A bento of its champion, with the challenger as shadow."""
+    challenged.said_of_deployment = challenged.flow(
+        "run", "serve.shadow=challenger", "serve.log.images=true", name="deploy_flow"
+    )
+    tag: str = challenged.runs("DeployFlow")[-1].data.bento
+    return tag
+
+
+@pytest.fixture(scope="session")
+def service(challenged: Machine, bento: str) -> Iterator[Served]:
+    """That bento, served."""
+    served = Served(bento, challenged.serving(), challenged.root / "service.log")
+    yield served
+    assert served.stop() == 0, served.said.read_text()[-2000:]
+
+
+@pytest.fixture(scope="session")
+def pngs(small_dataset: Dataset) -> list[bytes]:
+    """Test pictures as PNG files, in the order of the slice."""
+    return [image_store.to_png(image) for image in small_dataset.test.images[:200]]

@@ -8,7 +8,11 @@ from typing import Any
 
 from fashion.home import REPOSITORY
 
-FLOW = REPOSITORY / "flows" / "train_flow.py"
+FLOWS = REPOSITORY / "flows"
+
+
+OTHERS = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS")
+"""Variables that a fresh machine has not."""
 
 
 class Machine:
@@ -16,17 +20,17 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.said = self.said_of_challenger = ""
+        self.said = self.said_of_challenger = self.said_of_deployment = ""
         self.challenger: Any = None
         root.mkdir(parents=True)
         (root / "data").symlink_to(REPOSITORY / "var" / "data")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW", "MLFLOW", "HYDRA", "FASHION"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
         # A training here is over before the usual 5 seconds between two looks at the system have passed.
         self.environment = {**kept, "FASHION_HOME": str(root), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, name: str = "train_flow") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(FLOW), *arguments],
+            [sys.executable, str(FLOWS / f"{name}.py"), *arguments],
             cwd="/",  # any working directory does
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -34,8 +38,9 @@ class Machine:
             text=True,
         )
 
-    def flow(self, *arguments: str) -> str:
-        process = self.start(*arguments)
+    def flow(self, *arguments: str, name: str = "train_flow") -> str:
+        """Run a flow to its end, and return what it said."""
+        process = self.start(*arguments, name=name)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
@@ -50,13 +55,17 @@ class Machine:
             timeout=300,
         )
 
-    def runs(self) -> list[Any]:
+    def serving(self, **more: str) -> dict[str, str]:
+        """The environment of a service on this machine."""
+        return {**self.environment, "BENTOML_HOME": str(self.root / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", **more}
+
+    def runs(self, flow: str = "TrainFlow") -> list[Any]:
         """Metaflow runs, oldest first."""
         import metaflow
 
         metaflow.metadata(f"local@{self.root / 'metaflow'}")
         metaflow.namespace(None)
-        return sorted(metaflow.Flow("TrainFlow").runs(), key=lambda run: run.created_at)
+        return sorted(metaflow.Flow(flow).runs(), key=lambda run: run.created_at)
 
     def card(self, run: Any, step: str, name: str) -> str:
         path = self.root / f"{name}.html"

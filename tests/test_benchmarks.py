@@ -1,13 +1,20 @@
 """The benchmarks run, and print their tables. What they measure is never asserted."""
 
+import contextlib
+import itertools
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import load
+from machine import Machine
 
 from fashion.home import REPOSITORY
 
@@ -27,7 +34,8 @@ def run(*arguments: str) -> str:
 
 
 def test_every_benchmark_is_listed() -> None:
-    files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - {"measurement"}
+    parts = {"measurement", "load", "baselines"}
+    files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - parts
     listed = {line.split()[0] for line in run("--list").splitlines()}
     assert listed == files
     assert all(name in run("--help") for name in files)
@@ -65,3 +73,56 @@ def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> No
 
 def test_a_missing_lightning_is_said(quick: tuple[str, dict[str, Any]]) -> None:
     assert ("Lightning is not installed" in quick[0]) == (util.find_spec("lightning") is None)
+
+
+def test_servers_are_compared_and_lose_nothing(machine: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    printed = run("serving", "--quick", "--home", str(machine.root), "--json", str(file))
+    speed, footprint, targets = json.loads(file.read_text())["tables"]
+    assert [row["errors"] for row in speed["rows"]] == [0] * 12
+    assert {row["loop, parser"] for row in footprint["rows"]} == {"uvloop, httptools"}
+    assert targets["rows"][-1]["found"] == "0"
+    assert "acknowledged predictions not in the log" in printed
+
+
+def test_soak_finds_all_it_was_promised(machine: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    run("soak", "--quick", "--home", str(machine.root), "--json", str(file))
+    _, verdict = json.loads(file.read_text())["tables"]
+    assert [row["found"] for row in verdict["rows"][:3]] == ["0"] * 3
+
+
+def test_generator_counts_what_is_lost_and_reads_answers_in_pieces() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer_badly, args=(listener,), daemon=True).start()
+        requests = ((number, load.get(f"/{number}")) for number in itertools.count())
+        found = load.drive(listener.getsockname()[1], requests, connections=1, seconds=0.3, pause=0.02)
+    answers = [*found.first, *found.answers]
+    assert [answer.status for answer in answers][:4] == [200, load.LOST, 404, 200]
+    assert [answer.asked for answer in answers] == list(range(len(answers)))
+    assert len(found.first) == 1
+    assert found.first[0].body == b"body"
+
+
+def answer_badly(listener: socket.socket) -> None:
+    """One answer in pieces; a connection that is closed instead of an answer; then one that says it closes."""
+    answers = itertools.chain(
+        [[b"HTTP/1.1 200 OK\r\nContent-", b"Length: 4\r\n\r\nbo", b"dy"], []],
+        itertools.cycle(
+            [
+                [b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"],
+                [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"],
+            ]
+        ),
+    )
+    with contextlib.suppress(OSError):  # the test has closed the socket
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                while connection.recv(65536):
+                    parts = next(answers)
+                    for part in parts:
+                        connection.sendall(part)
+                        time.sleep(0.01)
+                    if not parts or b"close" in parts[0]:
+                        break

@@ -1,4 +1,4 @@
-"""Measure and print: `python -m tests.benchmarks [NAME ...]`. Nothing here passes or fails."""
+"""Measure and print: `python -m tests.benchmarks [NAME ...]`. No time passes or fails; a wrong answer does."""
 
 import argparse
 import ast
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from fashion import home
-from tests.benchmarks.measurement import Options, circumstances
+from tests.benchmarks.measurement import circumstances
+from tests.benchmarks.serving import ServingOptions
 
-NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy")
+NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak")
 
 
 def main() -> None:
@@ -27,7 +28,14 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    options = Options(arguments.quick, tuple(arguments.seeds), tuple(arguments.epochs), arguments.python)
+    options = ServingOptions(
+        quick=arguments.quick,
+        seeds=tuple(arguments.seeds),
+        epochs=tuple(arguments.epochs),
+        python=arguments.python,
+        home=arguments.home,
+        minutes=arguments.minutes,
+    )
     conditions = circumstances()
     for name, value in conditions.items():
         print(f"- {name}: {value}")
@@ -62,8 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         "--python",
         # Lightning beside Fabric makes its import seconds slower: the flow runs without, as users run it.
         default=str(own) if own.exists() else sys.executable,
-        help="interpreter that runs the flow of flow_overhead; default: the one of .venv",
+        help="interpreter that runs the flows; default: the one of .venv",
     )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        metavar="FOLDER",
+        help="whose champion serving and soak serve, e.g. var; default: one that is trained for them, for a minute",
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="of soak; default 10")
     return parser
 
 

@@ -1,0 +1,1 @@
+"""What serves a registered version: one folder a bento."""

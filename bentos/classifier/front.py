@@ -1,0 +1,315 @@
+"""The service's pages and endpoints, in front of BentoML's own application.
+
+BentoML's request path (metrics, tracing, access log, timeout, argument parsing) costs more than the network for a
+picture this small. So the endpoints stand before it, and only what is not theirs goes on to BentoML: probes, metrics
+and the schema that its Python client reads.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bentos.classifier import answers, forms, monitoring, openapi
+from bentos.classifier.access import RateLimit
+from bentos.classifier.access import Scope as KeyScope
+from bentos.classifier.answers import Refusal, answer
+from bentos.classifier.desk import Desk
+from bentos.classifier.engine import Closed
+from fashion.blobs import StoreUnavailable
+from fashion.prediction_log import LogUnavailable
+
+PASSED_ON = frozenset({"/livez", "/healthz", "/metrics", "/schema.json"})
+"""What BentoML answers."""
+SCOPES: dict[str, KeyScope] = {
+    "/predict": "predict",
+    "/predict/batch": "predict",
+    "/predictions": "predict",
+    "/feedback": "feedback",
+    "/monitoring": "monitoring",
+    "/metrics": "monitoring",
+}
+CLIENT_BYTES = 200
+
+_logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Front:
+    """An ASGI application around BentoML's. `desk` gives the one that serves, once BentoML has made it."""
+
+    def __init__(self, bento: ASGIApp, desk: Callable[[], Desk]) -> None:
+        self.bento, self._desk = bento, desk
+        self._under_way = 0
+        self._rate: RateLimit | None = None
+        self._router = Router(
+            [
+                Route("/predict", self._predict, methods=["POST"]),
+                Route("/predict/batch", self._predict_batch, methods=["POST"]),
+                Route("/feedback", self._feedback, methods=["POST"]),
+                Route("/predictions/{prediction_id}", self._prediction, methods=["GET"]),
+                Route("/model", self._model, methods=["GET"]),
+                Route("/readyz", self._readyz, methods=["GET"]),
+                Route("/", self._index, methods=["GET"]),
+                Route("/page/{name}", self._page, methods=["GET"]),
+                Route("/favicon.ico", self._icon, methods=["GET"]),
+                Route("/gallery", self._gallery, methods=["GET"]),
+                Route("/gallery/{name}", self._gallery_picture, methods=["GET"]),
+                Route("/monitoring", self._monitoring, methods=["GET"]),
+                Route("/monitoring/reports", self._reports, methods=["GET"]),
+                Route("/monitoring/reports/{report_id}", self._report, methods=["GET"]),
+                Route("/openapi.json", self._openapi, methods=["GET"]),
+                Route("/docs", self._docs, methods=["GET"]),
+            ],
+            redirect_slashes=False,
+            default=_nothing_here,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self.bento(scope, receive, send)
+            return
+        started = time.perf_counter()
+        desk, path = self._desk(), scope["path"]
+        status = 500
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name for name, _ in message["headers"]}
+                message["headers"] += [pair for pair in answers.SECURITY_HEADERS if pair[0] not in present]
+            await send(message)
+
+        scope["started"] = started
+        scope["app"] = self  # so that Starlette raises what it refuses, instead of answering in its own shape
+        try:
+            self._admit(desk, scope, path)
+            self._under_way += 1
+            try:
+                await self._pass(desk, path)(scope, receive, send_safely)
+            finally:
+                self._under_way -= 1
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            refusal = _refusal(error)
+            await answers.refuse(refusal)(scope, receive, send_safely)
+        finally:
+            known = scope.get("route_path") or (path if path in PASSED_ON else "other")
+            desk.measures.requests.labels(known, status).inc()
+            desk.measures.seconds.labels(known).observe(time.perf_counter() - started)
+
+    def _pass(self, desk: Desk, path: str) -> ASGIApp:
+        if path not in PASSED_ON:
+            return self._router
+        if path == "/metrics":
+            desk.measure()
+        return self.bento
+
+    def _admit(self, desk: Desk, scope: Scope, path: str) -> None:
+        """Keys, rate and concurrency, before anything of the body is read."""
+        key_scope = SCOPES.get(path) or SCOPES.get("/" + path.split("/", 2)[1])
+        if key_scope is None:
+            return
+        headers = Headers(scope=scope)
+        desk.keys.check(key_scope, headers)
+        if scope["method"] != "POST":
+            return
+        limits = desk.settings.limits
+        if self._under_way >= limits.concurrency:
+            raise Refusal(
+                503,
+                "overloaded",
+                f"{self._under_way} requests are under way",
+                "try again in a second",
+                {"retry-after": "1"},
+            )
+        if limits.requests_per_minute is not None:
+            self._rate = self._rate or RateLimit(limits.requests_per_minute)
+            who = headers.get("authorization") or headers.get("x-api-key") or (scope.get("client") or ("",))[0]
+            self._rate.take(who)
+        declared = headers.get("content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
+            raise _too_large(limits.body_bytes)
+
+    async def _predict(self, request: Request) -> Response:
+        desk = self._seen(request, "/predict")
+        headers = request.headers
+        client = _client(headers)
+        body = await _body(request, desk.settings.limits.body_bytes, desk.settings.limits.body_seconds)
+        upload = forms.read_upload(body, headers.get("content-type", ""))
+        explain = upload.explain
+        if "explain" in request.query_params:
+            explain = forms.as_bool("explain", request.query_params["explain"])
+        started: float = request.scope["started"]
+        return answer(await desk.predict(upload.data, explain=explain, client=client, started=started))
+
+    async def _predict_batch(self, request: Request) -> Response:
+        desk = self._seen(request, "/predict/batch")
+        limits = desk.settings.limits
+        client = _client(request.headers)
+        body = await _body(request, limits.body_bytes, limits.body_seconds)
+        files = forms.read_files(body, request.headers.get("content-type", ""), limit=limits.files)
+        started: float = request.scope["started"]
+        return answer(await desk.predict_batch(files, client=client, started=started))
+
+    async def _feedback(self, request: Request) -> Response:
+        desk = self._seen(request, "/feedback")
+        limits = desk.settings.limits
+        body = await _body(request, limits.body_bytes, limits.body_seconds)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/csv":
+            return answer(await desk.feedback_csv(body))
+        if kind != "application/json":
+            raise Refusal(
+                415,
+                "unsupported_content_type",
+                f"feedback of type {kind or '(none)'} is not read",
+                "send application/json, or text/csv with the columns prediction_id and true_label",
+            )
+        content = forms.read_json(
+            body,
+            keys={"prediction_id": str, "true_label": (str, int), "source": str},
+            required=("prediction_id", "true_label"),
+        )
+        return answer(await desk.feedback(**content), 201)
+
+    async def _prediction(self, request: Request) -> Response:
+        desk = self._seen(request, "/predictions")
+        return answer(await desk.prediction(request.path_params["prediction_id"]))
+
+    async def _model(self, request: Request) -> Response:
+        return answer(self._seen(request, "/model").model())
+
+    async def _readyz(self, request: Request) -> Response:
+        ready, told = await self._seen(request, "/readyz").ready()
+        return answer(told, 200 if ready else 503, {} if ready else {"retry-after": "5"})
+
+    async def _index(self, request: Request) -> Response:
+        return _file(self._seen(request, "/").page / "index.html")
+
+    async def _page(self, request: Request) -> Response:
+        return _file(self._seen(request, "/page").page / request.path_params["name"])
+
+    async def _icon(self, request: Request) -> Response:
+        return _file(self._seen(request, "/page").page / "icon.svg")
+
+    async def _gallery(self, request: Request) -> Response:
+        return answer({"images": self._seen(request, "/gallery").gallery_list()})
+
+    async def _gallery_picture(self, request: Request) -> Response:
+        return _file(self._seen(request, "/gallery").gallery / request.path_params["name"])
+
+    async def _monitoring(self, request: Request) -> Response:
+        desk = self._seen(request, "/monitoring")
+        return HTMLResponse(await asyncio.to_thread(monitoring.page, desk), headers={"cache-control": "no-store"})
+
+    async def _reports(self, request: Request) -> Response:
+        desk = self._seen(request, "/monitoring")
+        return answer({"reports": await asyncio.to_thread(monitoring.reports, desk.reports)})
+
+    async def _report(self, request: Request) -> Response:
+        desk = self._seen(request, "/monitoring")
+        name = request.path_params["report_id"]
+        return await asyncio.to_thread(monitoring.report, desk.reports, name)
+
+    async def _openapi(self, request: Request) -> Response:
+        return answer(openapi.document(self._seen(request, "/openapi.json").package))
+
+    async def _docs(self, request: Request) -> Response:
+        desk = self._seen(request, "/docs")
+        return HTMLResponse(openapi.page(openapi.document(desk.package), str(request.base_url).rstrip("/")))
+
+    def _seen(self, request: Request, path: str) -> Desk:
+        """Remember what is measured as this path, and give what serves it."""
+        request.scope["route_path"] = path
+        return self._desk()
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal(
+        404, "not_found", f"there is no {scope['method']} {scope['path'][:100]}", "GET /docs lists what there is"
+    )
+
+
+async def _body(request: Request, limit: int, seconds: float) -> bytes:
+    """The body, as long as it may be.
+
+    Raises:
+        Refusal: it is longer, or comes too slowly.
+    """
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > limit:
+                    raise _too_large(limit)
+                pieces.append(piece)
+    except TimeoutError:
+        remedy = "send a smaller body, or over a faster line"
+        raise Refusal(408, "too_slow", f"the body did not arrive within {seconds:g} s", remedy) from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _client(headers: Headers) -> str | None:
+    """The caller's own tag, which is logged.
+
+    Raises:
+        Refusal: it is too long or cannot be printed.
+    """
+    tag = headers.get("x-client")
+    if tag is None or tag == "":
+        return None
+    if len(tag.encode()) > CLIENT_BYTES or not tag.isprintable():
+        remedy = f"send at most {CLIENT_BYTES} bytes that can be printed, or leave it out"
+        raise Refusal(422, "bad_field", "the header X-Client is too long or cannot be printed", remedy)
+    return tag
+
+
+def _file(path: Any) -> Response:
+    if "/" in path.name or path.name.startswith(".") or not path.is_file():
+        raise Refusal(404, "not_found", f"there is no file {path.name[:100]}", "GET /docs lists what there is")
+    return FileResponse(path, headers={"cache-control": "no-cache"})
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(
+        413,
+        "too_large",
+        f"the body is larger than {limit:,} bytes",
+        "send a smaller picture: 28 pixels are looked at in the end",
+        {"connection": "close"},  # the rest of the body is not read
+    )
+
+
+def _refusal(error: Exception) -> Refusal:
+    """Any error as what the client is told; only what is our own fault is a 500, and it is logged."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        remedy = f"use {allowed}; GET /docs lists what there is"
+        return Refusal(405, "method_not_allowed", "the path has no such method", remedy, {"allow": allowed})
+    if isinstance(error, (LogUnavailable, StoreUnavailable, Closed)):
+        _logger.error("%s: %s", type(error).__name__, error)
+        return Refusal(
+            503,
+            "unavailable",
+            "the prediction cannot be kept now, so it is not given",
+            "try again in a few seconds; the operator finds the reason in the log and in /readyz",
+            {"retry-after": "5"},
+        )
+    _logger.error("unexpected", exc_info=error)
+    return Refusal(500, "internal", "something unexpected went wrong", "try again; the operator finds it in the log")

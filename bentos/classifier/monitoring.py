@@ -1,0 +1,148 @@
+"""The monitoring page: recent traffic from the log, and the reports of the drift flow. Knows no models."""
+
+import datetime
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from bentos.classifier.answers import Refusal
+from fashion.blobs import BlobNotFound, Store
+from fashion.prediction_log import LoggedPrediction
+
+if TYPE_CHECKING:
+    from bentos.classifier.desk import Desk
+
+RECENT = 1000
+"""Predictions that the page sums up: a look at any traffic costs the same."""
+REPORTS = 50
+REPORT, RESULT = "report.html", "result.json"
+"""Files of a report, in a folder of its name. Names sort by time."""
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# A report brings its own scripts and data; the sandbox gives it an origin of its own, away from the service's.
+REPORT_HEADERS = {
+    "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+
+
+def reports(store: Store) -> list[dict[str, Any]]:
+    """The latest reports, newest first: `id`, `url`, and what the decision was."""
+    ids = sorted({name.split("/")[0] for name in store.list() if name.endswith(f"/{RESULT}")}, reverse=True)
+    return [{"id": each, "url": f"/monitoring/reports/{each}", **_result(store, each)} for each in ids[:REPORTS]]
+
+
+def report(store: Store, report_id: str) -> Response:
+    """One report's page.
+
+    Raises:
+        Refusal: there is none of this name.
+    """
+    try:
+        if ID.fullmatch(report_id):
+            return Response(store.get(f"{report_id}/{REPORT}"), 200, REPORT_HEADERS, "text/html; charset=utf-8")
+    except BlobNotFound:
+        pass
+    remedy = "GET /monitoring/reports lists what there is"
+    raise Refusal(404, "not_found", f"there is no report {report_id[:60]!r}", remedy)
+
+
+def page(desk: "Desk") -> str:
+    """The page, as HTML."""
+    recent = list(desk.log.latest(RECENT, role="champion"))
+    body = [
+        *_head(desk),
+        "<main>",
+        *_traffic(desk, recent),
+        *_reports(reports(desk.reports)),
+        *_log(desk),
+        "</main></body></html>",
+    ]
+    return "\n".join(body)
+
+
+def _head(desk: "Desk") -> Iterator[str]:
+    name, version = _text(desk.deployment.model["name"]), _text(desk.deployment.model["version"])
+    yield '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Monitoring</title>'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield '<link rel="icon" href="/page/icon.svg"><link rel="stylesheet" href="/page/monitoring.css"></head><body>'
+    yield f'<header><p><a href="/">Classify a picture</a></p><h1>Monitoring</h1><p>{name}, version {version}</p>'
+    yield f"<p class='note'>{_text(desk.deployment.model.get('summary', ''))}</p></header>"
+
+
+def _traffic(desk: "Desk", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
+    yield "<section><h2>Recent traffic</h2>"
+    if not recent:
+        yield "<p>Nothing was predicted yet. <a href='/'>Try a picture.</a></p></section>"
+        return
+    times = [each.record.time_us for each in recent]
+    confidence = sum(each.record.confidence for each in recent) / len(recent)
+    slowest = sorted(each.record.latency_ms for each in recent)[int(0.95 * (len(recent) - 1))]
+    judged = [each for each in recent if each.true_label is not None]
+    yield "<dl>"
+    yield _fact("Predictions", f"{len(recent):,}", f"{_moment(min(times))} to {_moment(max(times))} UTC")
+    yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about the share that should be right")
+    right = sum(each.true_label == each.record.label for each in judged)
+    note = f"{right:,} of {len(judged):,} with feedback" if judged else "no feedback yet"
+    yield _fact("Right, by feedback", f"{right / len(judged):.1%}" if judged else "unknown", note)
+    yield _fact("95 % answered within", f"{slowest:.1f} ms", "from the request's arrival to the log")
+    yield "</dl><table><caption>What was predicted</caption><tr><th>class</th><th>share</th><th>rows</th></tr>"
+    counts = Counter(each.record.label for each in recent)
+    for label, name in enumerate(desk.package.class_names):
+        share = counts[label] / len(recent)
+        meter = f"<meter max='1' value='{share:.4f}' aria-label='{_text(name)}'></meter>"
+        yield f"<tr><th scope='row'>{_text(name)}</th><td>{meter}</td><td>{counts[label]:,}</td></tr>"
+    yield "</table></section>"
+
+
+def _reports(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "<section><h2>Drift reports</h2>"
+    if not found:
+        yield "<p>There is no report yet. The drift flow writes them.</p></section>"
+        return
+    yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>model</th></tr>"
+    for each in found:
+        link = f"<a href='{_text(each['url'])}'>{_text(each['id'])}</a>"
+        cells = (_text(each.get(key, "")) for key in ("decision", "rows", "model_version"))
+        yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    yield "</table></section>"
+
+
+def _log(desk: "Desk") -> Iterator[str]:
+    backlog = desk.log.backlog()
+    yield "<section><h2>Prediction log</h2>"
+    if backlog.destination is None:
+        yield "<p>Kept on this machine.</p></section>"
+        return
+    yield f"<p>Shipped to {_text(backlog.destination)}.</p><dl>"
+    yield _fact("Waiting", f"{backlog.rows:,} rows", f"the oldest for {backlog.age_s:.0f} s")
+    yield _fact("Refused", f"{backlog.refused:,} rows", "; ".join(backlog.reasons) or "none")
+    yield "</dl>"
+    if backlog.problem:
+        yield f"<p>{_text(backlog.problem)}</p>"
+    yield "</section>"
+
+
+def _fact(name: str, value: str, note: str) -> str:
+    return f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(note)}</small></dd></div>"
+
+
+def _result(store: Store, report_id: str) -> dict[str, Any]:
+    try:
+        content = json.loads(store.get(f"{report_id}/{RESULT}"))
+    except (BlobNotFound, ValueError):
+        return {"decision": "unreadable"}  # half-written, or removed meanwhile
+    return content if isinstance(content, dict) else {"decision": "unreadable"}
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _moment(time_us: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"

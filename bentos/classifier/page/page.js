@@ -1,0 +1,415 @@
+/**
+ * One picture in, one answer out. Pictures go to this service and nowhere else; recent predictions and the key stay
+ * in this tab's sessionStorage.
+ */
+
+const LARGE_BYTES = 4_000_000; // above this a picture is made smaller before it travels
+const SHRUNK_SIDE = 1024; // the network looks at 28 pixels: nothing that it could see is lost
+const THUMBNAIL_SIDE = 320;
+const NUM_RECENT = 12;
+const TIMEOUT_MS = 40_000; // the service gives a body 30 s to arrive
+const TRY_AGAIN = new Set([408, 429, 500, 502, 503, 504]);
+
+const $ = (id) => document.getElementById(id);
+const store = openStore();
+let model = null;
+let recent = JSON.parse(store.getItem("recent") ?? "[]"); // newest first
+let shown = null; // the one of them on the page
+let busy = false;
+
+/** What is told in a sentence, with what to do about it. */
+class Problem extends Error {
+  constructor(message, remedy, { again = false } = {}) {
+    super(message);
+    this.remedy = remedy;
+    this.again = again; // whether the same may work later
+  }
+}
+
+// The service
+
+async function send(path, options = {}) {
+  try {
+    return await fetch(path, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) });
+  } catch (error) {
+    if (error.name === "TimeoutError") {
+      const seconds = TIMEOUT_MS / 1000;
+      throw new Problem(`no answer came within ${seconds} seconds`, "try again, or send a smaller picture", { again: true });
+    }
+    const message = navigator.onLine ? "the service cannot be reached" : "this device is offline";
+    throw new Problem(message, "check the connection, then try again", { again: true });
+  }
+}
+
+/** Send, read the JSON that comes back, and ask for a key where one is wanted. */
+async function ask(path, options = {}) {
+  const scope = path.split(/[/?]/)[1]; // predicting and feedback may have keys of their own
+  for (;;) {
+    const key = store.getItem(`key/${scope}`) ?? store.getItem("key/predict");
+    const response = await send(path, { ...options, headers: { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) } });
+    if (response.status !== 401) return read(response);
+    await askForKey(scope, key !== null);
+  }
+}
+
+async function read(response) {
+  const content = await response.json().catch(() => null); // a proxy's error page is no JSON
+  if (response.ok && content !== null) return content;
+  const told = content?.error ?? {};
+  const seconds = response.headers.get("retry-after");
+  const message = told.message ?? (response.ok ? "the answer did not arrive whole" : `the service answers ${response.status}`);
+  const remedy = told.remedy ?? `try again ${seconds ? `in ${seconds} s` : "in a moment"}`;
+  throw new Problem(message, remedy, { again: response.ok || TRY_AGAIN.has(response.status) });
+}
+
+function askForKey(scope, wrong) {
+  const form = $("key-form");
+  $("key-why").textContent = wrong ? "The one it was given does not fit." : "";
+  form.hidden = false;
+  $("key").focus();
+  return new Promise((resolve, reject) => {
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      store.setItem(`key/${scope}`, $("key").value);
+      form.reset();
+      form.hidden = true;
+      resolve();
+    };
+    $("key-cancel").onclick = () => {
+      form.hidden = true;
+      reject(new Problem("the service asks for a key", "ask whoever runs it for one", { again: true }));
+    };
+  });
+}
+
+// A picture
+
+/**
+ * Classify a picture and show the answer.
+ * @param source gives the picture's bytes as a Blob
+ * @param truth what a gallery's picture is known to be
+ */
+async function classify(source, truth = null) {
+  if (busy) return;
+  setBusy(true);
+  try {
+    const picture = await prepare(await source());
+    const body = new FormData();
+    body.append("image", picture.blob, "picture");
+    const answer = await ask("/predict?explain=true", { method: "POST", body });
+    const entry = { ...answer, truth, feedback: null };
+    entry.thumbnail = picture.thumbnail ?? answer.picture;
+    entry.preprocessing = [...picture.steps, ...answer.preprocessing];
+    recent = [entry, ...recent].slice(0, NUM_RECENT);
+    show(entry);
+    bringIntoView($("figures"));
+  } catch (error) {
+    show(null); // an old answer would look like the new one's
+    tell(error, () => classify(source, truth));
+  } finally {
+    setBusy(false);
+  }
+}
+
+/** What travels, what is shown for it, and what was done to it here. */
+async function prepare(file) {
+  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads some kinds that a browser does not
+  const thumbnail = bitmap && draw(bitmap, THUMBNAIL_SIDE).toDataURL("image/webp", 0.85);
+  if (file.size <= LARGE_BYTES) {
+    // Read here: a folder, or a file that is gone, would otherwise look like a broken connection.
+    const bytes = await file.arrayBuffer().catch(() => {
+      throw new Problem("that cannot be read", "choose one picture, not a folder");
+    });
+    return { blob: new Blob([bytes], { type: file.type }), thumbnail, steps: [] };
+  }
+  if (bitmap === null) {
+    const message = "the file is larger than 4 MB, and this browser cannot read it to make it smaller";
+    throw new Problem(message, "save it as JPEG or PNG first");
+  }
+  const canvas = draw(bitmap, SHRUNK_SIDE);
+  const type = file.type === "image/jpeg" ? file.type : "image/png"; // a JPEG would lose what is transparent
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
+  const step = `made smaller in this browser, ${bitmap.width}x${bitmap.height} to ${canvas.width}x${canvas.height}`;
+  return { blob, thumbnail, steps: [step] };
+}
+
+function draw(bitmap, side) {
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const size = (length) => Math.max(1, Math.round(scale * length));
+  const canvas = make("canvas", { width: size(bitmap.width), height: size(bitmap.height) });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/** Take the picture of a drop or of the clipboard. */
+function take(transfer) {
+  const files = [...transfer.files];
+  const file = files.find((each) => each.type.startsWith("image/")) ?? files[0];
+  if (file) classify(() => file);
+  else tell(new Problem("that was no picture", "save the picture as a file, or copy the picture itself, not its address"));
+}
+
+// The answer
+
+/** Show an answer, or with null what the page looks like before one. */
+function show(entry) {
+  shown = entry;
+  $("problem").hidden = true;
+  for (const id of ["figures", "calibration", "feedback", "prepared"]) $(id).hidden = entry === null;
+  if (entry === null) {
+    $("sentence").replaceChildren(make("span", {}, "The kinds it knows"));
+    $("bars").replaceChildren(...(model?.class_names ?? []).map((name) => bar(name)));
+  } else {
+    $("sentence").replaceChildren(...sentence(entry));
+    const sorted = Object.entries(entry.probabilities).sort((one, other) => other[1] - one[1]);
+    $("bars").replaceChildren(...sorted.map(([name, probability]) => bar(name, probability)));
+    setPicture($("picture"), entry.thumbnail, "The picture");
+    setPicture($("heat-map"), entry.heat_map, `Heat map: what "${entry.label}" rests on`);
+    setPicture($("seen"), entry.picture, "What the network saw");
+    $("seen-size").textContent = model ? `What it saw: ${model.size} × ${model.size} pixels` : "What it saw";
+    $("truth").textContent = entry.truth ? `A test picture, labelled ${entry.truth}` : "";
+    $("steps").replaceChildren(...entry.preprocessing.map((step) => make("li", {}, step)));
+    $("answered-by").textContent = `Answered by ${entry.model.name}, version ${entry.model.version}`;
+    showFeedback();
+  }
+  showRecent();
+}
+
+function sentence({ label, confidence }) {
+  const lead = confidence >= 0.5 ? "The model believes this is" : "The model is not sure. Its best guess is";
+  const certainty = `with a certainty of ${percent(confidence).replace("> ", "more than ")}`;
+  return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`), " ", make("span", {}, certainty)];
+}
+
+function bar(name, probability = null) {
+  const fill = make("span");
+  fill.style.width = `${100 * (probability ?? 0)}%`;
+  const track = make("span", { className: "track", ariaHidden: "true" }, fill);
+  return make("li", {}, make("span", {}, name), track, make("span", { className: "number" }, percent(probability)));
+}
+
+function showFeedback(asking = shown.feedback === null) {
+  $("feedback-ask").hidden = !asking;
+  $("feedback-given").hidden = asking;
+  const said = shown.feedback === shown.label ? "right" : `${article(shown.feedback ?? "")} ${shown.feedback}`;
+  $("feedback-said").textContent = asking ? "" : `Thank you. Kept as: ${said}.`;
+  const others = Object.keys(shown.probabilities).filter((name) => name !== shown.label);
+  const empty = make("option", { value: "" }, "choose…");
+  $("true-label").replaceChildren(empty, ...others.map((name) => make("option", {}, name)));
+  $("true-label").value = shown.feedback === shown.label ? "" : (shown.feedback ?? "");
+}
+
+async function giveFeedback(trueLabel) {
+  if (busy) return;
+  const entry = shown;
+  setBusy(true);
+  try {
+    const body = JSON.stringify({ prediction_id: entry.prediction_id, true_label: trueLabel, source: "page" });
+    await ask("/feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+    $("problem").hidden = true;
+    entry.feedback = trueLabel;
+    showFeedback();
+    showRecent();
+    $("change").focus(); // what had the focus is gone
+  } catch (error) {
+    tell(error, () => giveFeedback(trueLabel));
+  } finally {
+    setBusy(false);
+  }
+}
+
+function tell(error, again = null) {
+  if (!(error instanceof Problem)) {
+    console.error(error);
+    error = new Problem("something in this page went wrong", "load the page again");
+  }
+  const box = $("problem");
+  box.replaceChildren(make("p", {}, make("strong", {}, asSentence(error.message)), " ", asSentence(error.remedy)));
+  if (error.again && again) {
+    const button = make("button", { type: "button", className: "button", onclick: again }, "Try again");
+    box.append(button);
+  }
+  box.hidden = false;
+  bringIntoView(box);
+}
+
+// Recent predictions
+
+function showRecent() {
+  keep();
+  $("recent-section").hidden = recent.length === 0;
+  $("recent").replaceChildren(...recent.map(recentItem));
+}
+
+function recentItem(entry) {
+  const said = entry.feedback && (entry.feedback === entry.label ? "you said: right" : `you said: ${entry.feedback}`);
+  const image = setPicture(make("img", { draggable: false }), entry.thumbnail, "");
+  const words = [make("strong", {}, entry.label), " ", make("span", {}, percent(entry.confidence)), " "];
+  const button = make("button", { type: "button" }, image, make("span", {}, ...words, make("small", {}, said ?? "")));
+  if (entry === shown) button.ariaCurrent = "true";
+  button.onclick = () => {
+    if (busy) return;
+    show(entry);
+    $("recent").children[recent.indexOf(entry)].firstChild.focus(); // the list was made anew
+    bringIntoView($("figures"));
+  };
+  return make("li", {}, button);
+}
+
+function keep() {
+  for (let count = recent.length; ; count -= 1) {
+    try {
+      store.setItem("recent", JSON.stringify(recent.slice(0, count)));
+      return;
+    } catch {
+      if (count === 0) return; // no room at all: they last as long as the page
+    }
+  }
+}
+
+function openStore() {
+  try {
+    return window.sessionStorage;
+  } catch {
+    const kept = new Map(); // storage is forbidden here
+    return { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value) };
+  }
+}
+
+// Small things
+
+function setBusy(now) {
+  busy = now;
+  document.body.classList.toggle("busy", now);
+  $("result").ariaBusy = String(now);
+  // Not `disabled`: that would take the focus away from whoever works with the keyboard.
+  for (const each of document.querySelectorAll("button:not(#key-form *), input[type=file]")) {
+    each.ariaDisabled = now ? "true" : null;
+  }
+}
+
+function setPicture(image, url, alt) {
+  image.alt = alt;
+  image.onload = () => image.classList.toggle("tiny", image.naturalWidth <= 64); // enlarged as pixels, not as fog
+  image.src = url;
+  return image;
+}
+
+function bringIntoView(element) {
+  if (matchMedia("(max-width: 56rem)").matches) element.scrollIntoView();
+}
+
+function percent(probability) {
+  if (probability === null) return "";
+  if (probability > 0 && probability < 0.0005) return "< 0.1 %";
+  if (probability < 1 && probability >= 0.9995) return "> 99.9 %"; // "100.0 %" would be a lie
+  return `${(100 * probability).toFixed(1)} %`;
+}
+
+const article = (name) => (/^[aeiou]/i.test(name) ? "an" : "a");
+const asSentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+// The page
+
+async function start() {
+  $("problem").hidden = true;
+  try {
+    model = await ask("/model");
+  } catch (error) {
+    tell(error, start);
+    return;
+  }
+  show(shown);
+  showModel();
+  const { images } = await ask("/gallery").catch(() => ({ images: [] })); // a page without one is a whole page
+  $("gallery-section").hidden = images.length === 0;
+  $("gallery").replaceChildren(...images.map(galleryItem));
+}
+
+function showModel() {
+  const shadow = model.shadow ? ` Version ${model.shadow} looks on in its shadow.` : "";
+  $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${model.summary ?? ""}${shadow}`);
+  const three = (value) => Number(value.toPrecision(3));
+  const metrics = Object.entries(model.metrics ?? {}).map(([name, { value, low, high }]) => {
+    const interval = typeof low === "number" && typeof high === "number" ? ` (${three(low)} to ${three(high)})` : "";
+    return [name, `${three(value)}${interval}`];
+  });
+  const facts = [...metrics, ...Object.entries(model.lineage ?? {})].map(([name, value]) =>
+    make("div", {}, make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))),
+  );
+  $("facts").replaceChildren(...facts);
+  $("lineage").hidden = facts.length === 0;
+}
+
+function galleryItem({ url, label }, index) {
+  const image = make("img", { src: url, alt: "", width: 28, height: 28, draggable: false });
+  const name = `Test picture ${index + 1}: ${label}`;
+  const button = make("button", { type: "button", ariaLabel: name, title: label, tabIndex: index ? -1 : 0 }, image);
+  const bytes = async () => {
+    const response = await send(url);
+    return response.ok ? response.blob() : read(response);
+  };
+  button.onclick = () => classify(bytes, label);
+  return button;
+}
+
+/** One stop of the Tab key for the whole gallery, arrows inside: feedback is not twenty stops away. */
+function moveInGallery(event) {
+  const buttons = [...$("gallery").children];
+  const at = buttons.indexOf(event.target.closest("button"));
+  const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  buttons.at(to % buttons.length).focus();
+}
+
+$("gallery").addEventListener("keydown", moveInGallery);
+$("gallery").addEventListener("focusin", (event) => {
+  for (const each of $("gallery").children) each.tabIndex = each === event.target ? 0 : -1;
+});
+for (const id of ["file", "photo"]) {
+  $(id).addEventListener("change", ({ target }) => {
+    const [file] = target.files;
+    if (file) classify(() => file);
+    target.value = ""; // the same file may be chosen again
+  });
+}
+$("right").onclick = () => giveFeedback(shown.label);
+$("feedback-form").onsubmit = (event) => {
+  event.preventDefault();
+  giveFeedback($("true-label").value);
+};
+$("change").onclick = () => {
+  showFeedback(true);
+  $("right").focus();
+};
+$("forget").onclick = () => {
+  recent = [];
+  show(null);
+  $("file").focus();
+};
+
+const dragging = (now) => document.body.classList.toggle("dragging", now);
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  dragging(true);
+});
+addEventListener("dragleave", (event) => dragging(event.relatedTarget !== null)); // null: it left the window
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  dragging(false);
+  take(event.dataTransfer);
+});
+addEventListener("paste", (event) => {
+  if (!event.target.closest?.("input, select")) take(event.clipboardData);
+});
+
+start();

@@ -1,0 +1,141 @@
+"""The command `python -m fashion.promotion`: champion against another model on what users sent. Decides nothing."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fashion import blobs, home, image_store, package, registry, tracking
+from fashion.comparison import Comparison, Pair, table
+from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, UnknownPrediction
+
+ROWS = 10_000
+TOGETHER = 100
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0 when there was something to compare."""
+    options = _parser().parse_args(words)
+    address = home.prepare_environment()
+    if not address.predictions.exists():
+        print(f"error: there is no prediction log {address.predictions}: `make serve` begins one", file=sys.stderr)
+        return 1
+    try:
+        with PredictionLog(address.predictions) as log:
+            return int(options.verb(log, address, options))
+    except (registry.RegistryError, package.DamagedPackage, LogUnavailable, blobs.StoreUnavailable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fashion.promotion", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("compare", help="champion and shadow on the pictures that both have scored")
+    verb.set_defaults(verb=_compare)
+    verb.add_argument("--rows", type=int, default=ROWS, help="latest predictions to look at")
+    verb = verbs.add_parser("replay", help="score logged pictures with a registered version, and compare")
+    verb.set_defaults(verb=_replay)
+    verb.add_argument("--version", required=True, help="number or alias")
+    verb.add_argument("--rows", type=int, default=ROWS, help="latest predictions to look at")
+    parser.add_argument("--name", default=registry.MODEL_NAME, help="registered model")
+    return parser
+
+
+def _compare(log: PredictionLog, address: home.Home, options: argparse.Namespace) -> int:
+    shadows = log.latest(options.rows, role="shadow")
+    by_pair: dict[tuple[str, str], Comparison] = {}
+    for shadow in shadows:
+        try:
+            answered = log.get(shadow.record.prediction_id)
+        except UnknownPrediction:  # dropped by retention just now
+            continue
+        key = (answered.record.model_version, shadow.record.model_version)
+        by_pair.setdefault(key, Comparison()).add([_pair(answered, shadow)])
+    if not by_pair:
+        print("no shadow has scored anything: deploy one with serve.shadow=challenger", file=sys.stderr)
+        return 1
+    names = _class_names(options.name)
+    for (champion, other), found in by_pair.items():
+        print(table(found, answered=f"version {champion}", other=f"version {other}", class_names=names))
+    return 0
+
+
+def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace) -> int:
+    from fashion.predictor import Predictor
+
+    tracking.connect(address)
+    version = registry.get(options.version, options.name)
+    store = blobs.store(address.images)
+    found, missing, answered = Comparison(), 0, ""
+    with tempfile.TemporaryDirectory() as folder:
+        contents = registry.fetch(version, Path(folder))
+        predictor = Predictor(contents)
+        for page in _pages(log.latest(options.rows, role="champion")):
+            images, rows = [], []
+            for each in page:
+                try:
+                    images.append(image_store.get(store, each.record.image_sha256))
+                    rows.append(each)
+                except (blobs.BlobNotFound, image_store.DamagedImage):
+                    missing += 1
+            if not rows:
+                continue
+            import numpy as np
+
+            scored = predictor.predict(np.stack(images))
+            answered = answered or f"version {rows[0].record.model_version}"
+            found.add(
+                Pair(
+                    each.record.label,
+                    each.record.confidence,
+                    int(scored.labels[row]),
+                    float(scored.confidences[row]),
+                    each.true_label,
+                )
+                for row, each in enumerate(rows)
+            )
+            print(f"\r{found.rows:,} scored", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if missing:
+        print(f"{missing:,} pictures were not kept (serve.log.images=true keeps them) or are damaged", file=sys.stderr)
+    if not found.rows:
+        return 1
+    other = f"version {version.number}"
+    print(table(found, answered="as answered", other=other, class_names=contents.class_names))
+    return 0
+
+
+def _pair(answered: LoggedPrediction, shadow: LoggedPrediction) -> Pair:
+    return Pair(
+        answered.record.label,
+        answered.record.confidence,
+        shadow.record.label,
+        shadow.record.confidence,
+        answered.true_label,
+    )
+
+
+def _class_names(name: str) -> Sequence[str]:
+    """Of the champion; none where the registry is out of reach: then labels are shown as numbers."""
+    try:
+        tracking.connect(home.current())
+        champion = registry.champion(name)
+        if champion is None:
+            return ()
+        with tempfile.TemporaryDirectory() as folder:
+            return registry.fetch(champion, Path(folder)).class_names
+    except (registry.RegistryError, OSError, package.DamagedPackage):
+        return ()
+
+
+def _pages(rows: Iterator[LoggedPrediction]) -> Iterator[list[LoggedPrediction]]:
+    page: list[LoggedPrediction] = []
+    for row in rows:
+        page.append(row)
+        if len(page) == TOGETHER:
+            yield page
+            page = []
+    if page:
+        yield page

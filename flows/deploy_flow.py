@@ -1,0 +1,138 @@
+"""Build a bento of a registered version: the champion, unless told otherwise.
+
+python flows/deploy_flow.py run
+python flows/deploy_flow.py run version=7 serve.shadow=challenger
+"""
+
+from fashion import home
+
+home.prepare_environment()  # before metaflow, which reads its settings on import
+
+import functools
+import tempfile
+from pathlib import Path
+
+import cards
+import launch
+from metaflow import Config, FlowSpec, card, current, package_sources, retry, step
+
+from fashion import config
+from fashion.serve_config import ServeConfig
+
+
+@package_sources(
+    [("../fashion", "fashion"), ("../bentos", "bentos"), ("../configs", "configs")],
+    suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template"],
+)
+class DeployFlow(FlowSpec):
+    """Registry -> BentoML's model store -> bento."""
+
+    config = Config(
+        "config",
+        default_value=launch.words_from_environment,
+        parser=functools.partial(launch.compose, kind=ServeConfig),
+        help="configuration words, e.g. 'version=7 serve.shadow=challenger'",
+    )
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def start(self):
+        """Find the versions, verify their packages, and put them into the model store."""
+        from bentos import building
+        from fashion import package, registry, tracking
+
+        settings = config.load_as(ServeConfig, self.config.to_dict())
+        address = home.prepare_environment()
+        tracking.connect(address)
+        name = settings.tracking.registered_model
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            launch.told(registry.RegistryError, package.DamagedPackage, package.NotComparable),
+        ):
+            version = registry.get(str(settings.version or settings.alias), name)
+            served = registry.fetch(version, Path(folder, "model"))
+            self.model = _described(version, name, building.store_model(served.folder, **_stored(version, name)))
+            self.shadow = None
+            if settings.serve.shadow is not None:
+                shadow = registry.get(settings.serve.shadow, name)
+                scoring = registry.fetch(shadow, Path(folder, "shadow"))
+                package.require_comparable(served, scoring)
+                self.shadow = _described(shadow, name, building.store_model(scoring.folder, **_stored(shadow, name)))
+        print(f"{name} version {version.number}: {version.tags.get('summary', '')}")
+        self.next(self.build)
+
+    @card(type="blank", id="bento")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def build(self):
+        """Build the bento, with a gallery of test pictures to try it with."""
+        from bentos import building
+
+        settings = config.load_as(ServeConfig, self.config.to_dict())
+        address = home.prepare_environment()
+        self.deployment = {
+            "settings": config.as_mapping(settings.serve),
+            "model": self.model,
+            "shadow": self.shadow,
+            "home": str(address.root),
+        }
+        gallery = _gallery(settings) if settings.serve.gallery else []
+        with launch.told(building.BuildFailed):
+            self.bento = building.build(
+                self.deployment, version=f"v{self.model['version']}-{current.run_id}", gallery=gallery
+            )
+        cards.show(
+            current.card["bento"],
+            title=self.bento,
+            texts=[self.model["summary"], f"Serve it with `make serve`, or `bentoml serve {self.bento}`."],
+        )
+        cards.table(
+            current.card["bento"],
+            "Lineage",
+            [{"of": key, "is": value} for key, value in self.model["lineage"].items()],
+        )
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Say what came of it."""
+        print(f"bento {self.bento} serves {self.model['name']} version {self.model['version']}")
+
+
+def _described(version, name, tag):
+    from fashion import registry
+
+    return {
+        "name": name,
+        "version": str(version.number),
+        "tag": tag,
+        "summary": version.tags.get("summary", ""),
+        "lineage": {key: version.tags[key] for key in registry.LINEAGE if key in version.tags},
+    }
+
+
+def _stored(version, name):
+    from fashion import registry
+
+    labels = {key: version.tags[key] for key in registry.LINEAGE if key in version.tags}
+    return {"name": name, "version": version.number, "labels": {"model_version": str(version.number), **labels}}
+
+
+def _gallery(settings):
+    """Test pictures, evenly of all classes; none where no source of the data is reachable."""
+    from bentos.building import Picture
+    from fashion import dataset, image_store, manifest, sources
+
+    try:
+        sources.fetch(settings.data, home.current().data)
+        test = dataset.load(settings.data, home.current().data).test
+    except manifest.DataError as error:
+        print(f"no gallery: {error}")
+        return []
+    names = settings.data.class_names
+    chosen = dataset.evenly(test.labels, settings.serve.gallery)
+    return [Picture(names[test.labels[row]], image_store.to_png(test.images[row])) for row in chosen]
+
+
+if __name__ == "__main__":
+    launch.run(DeployFlow, kind=ServeConfig)

@@ -1,0 +1,92 @@
+"""Predict a folder or bucket of pictures with a registered version, in parallel, to one Parquet file.
+
+python flows/predict_flow.py run --images pictures/ --output predictions.parquet
+python flows/predict_flow.py run --images gs://bucket/pictures --output gs://bucket/predictions.parquet
+"""
+
+from fashion import home
+
+home.prepare_environment()  # before metaflow, which reads its settings on import
+
+import functools
+import tempfile
+from pathlib import Path
+
+import cards
+import launch
+from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
+
+
+@package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
+class PredictFlow(FlowSpec):
+    """Pictures -> predictions, a part of them a task."""
+
+    images = Parameter("images", required=True, help="a folder, or gs://bucket/prefix; searched through and through")
+    output = Parameter("output", required=True, help="a Parquet file, or gs://bucket/name.parquet")
+    version = Parameter("version", default="champion", help="number or alias of the version")
+    model = Parameter("model", default="fashion-classifier", help="registered model")
+    workers = Parameter("workers", default=1, type=int, help="tasks that share the pictures")
+
+    @step
+    def start(self):
+        """Find the version and the pictures."""
+        from fashion import batch, blobs, registry, tracking
+
+        tracking.connect(home.current())
+        with launch.told(registry.RegistryError, batch.NothingToPredict, blobs.StoreUnavailable, ValueError):
+            batch.check_output(self.output)
+            self.version_number = registry.get(self.version, self.model).number
+            names = batch.find(blobs.store(batch.absolute(self.images)))
+            self.parts = batch.divide(names, self.workers)
+        print(f"{len(names):,} pictures for {self.model} version {self.version_number}")
+        self.next(self.predict, foreach="parts")
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def predict(self):
+        """Predict one part; a file that is no picture is listed, and the others go on."""
+        from fashion import batch, blobs, package, registry, tracking
+        from fashion.predictor import Predictor
+
+        tracking.connect(home.current())
+        store = blobs.store(batch.absolute(self.images))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            launch.told(registry.RegistryError, package.DamagedPackage, blobs.StoreUnavailable),
+        ):
+            served = registry.fetch(registry.get(str(self.version_number), self.model), Path(folder))
+            self.class_names = served.class_names
+            self.result = batch.predict(
+                Predictor(served), store, self.input, report=functools.partial(print, flush=True)
+            )
+        self.next(self.join)
+
+    @card(type="blank", id="predictions")
+    @step
+    def join(self, parts):
+        """Write one table of all parts."""
+        from fashion import batch, blobs
+
+        result = batch.joined([part.result for part in parts])
+        class_names = parts[0].class_names
+        with launch.told(blobs.StoreUnavailable):
+            batch.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
+        self.rows, self.bad_files = len(result.names), result.bad
+        counts = batch.counts(result, class_names)
+        title = f"{self.rows:,} pictures predicted, {len(self.bad_files):,} could not be read"
+        cards.show(current.card["predictions"], title=title, texts=[f"In `{self.output}`"])
+        cards.table(current.card["predictions"], "Classes", counts)
+        bad = [{"file": name, "why": why} for name, why in list(self.bad_files.items())[:1000]]
+        cards.table(current.card["predictions"], "Files that could not be read", bad)
+        print(f"{title}; in {self.output}")
+        for name, why in list(self.bad_files.items())[:20]:
+            print(f"  {name}: {why}")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Nothing is left to do."""
+
+
+if __name__ == "__main__":
+    PredictFlow()

@@ -1,0 +1,118 @@
+"""What the service is compared with: FastAPI around the same network, on torch and on ONNX Runtime, and doing nothing.
+
+Each is run by `python -m uvicorn --factory tests.benchmarks.baselines:NAME`, with the package's folder in the
+environment. They keep no log, limit nothing and refuse nothing.
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fashion import package
+from fashion.images import normalise
+from fashion.package import Package
+
+PACKAGE_VARIABLE = "BENCHMARK_PACKAGE"
+EMPTY_ANSWER = b'{"label":"Coat","probabilities":{' + b'"Ankle boot":0.012345,' * 20 + b'"Bag":0.1}}'
+"""As long as a real one."""
+
+
+def torch_eager() -> Any:
+    """The predecessor's way: torch's network as it was trained, in the event loop."""
+    import safetensors.torch
+    import torch
+    from fastapi import FastAPI, UploadFile
+
+    from fashion.config import ArchitectureConfig
+    from fashion.training import models
+
+    torch.set_num_threads(1)
+    used = _package()
+    network = models.build(
+        ArchitectureConfig(**used.architecture),
+        channels=used.channels,
+        size=used.size,
+        num_classes=len(used.class_names),
+    )
+    network.load_state_dict(safetensors.torch.load_file(_folder() / package.WEIGHTS))
+    network.eval()
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, bool]:
+        return {"ready": True}
+
+    @app.post("/predict")
+    async def predict(image: UploadFile) -> dict[str, Any]:
+        inputs = torch.from_numpy(_decode(await image.read(), used))
+        with torch.inference_mode():
+            probabilities = torch.softmax(network(inputs) / used.temperature, dim=1)[0]
+        return _told(probabilities.numpy(), used)
+
+    return app
+
+
+def onnx_runtime() -> Any:
+    """The same endpoint around our exported network: one thread of ONNX Runtime."""
+    from fastapi import FastAPI, UploadFile
+
+    from fashion.calibration import softmax
+    from fashion.predictor import Predictor
+
+    used = _package()
+    network = Predictor(used).network
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, bool]:
+        return {"ready": True}
+
+    @app.post("/predict")
+    async def predict(image: UploadFile) -> dict[str, Any]:
+        logits, _ = network(_decode(await image.read(), used))
+        return _told(softmax(logits, used.temperature)[0], used)
+
+    return app
+
+
+def nothing() -> Any:
+    """An endpoint that reads what it is sent and answers the same to all: how fast asking can be at all."""
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(EMPTY_ANSWER)).encode())]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": EMPTY_ANSWER})
+
+    return app
+
+
+def _folder() -> Path:
+    return Path(os.environ[PACKAGE_VARIABLE])
+
+
+def _package() -> Package:
+    return package.read(_folder())
+
+
+def _decode(data: bytes, used: Package) -> NDArray[np.float32]:
+    with Image.open(io.BytesIO(data)) as picture:
+        image = np.asarray(picture.convert("L" if used.channels == 1 else "RGB").resize((used.size, used.size)))
+    return normalise(image[None], used.mean, used.std)
+
+
+def _told(probabilities: NDArray[Any], used: Package) -> dict[str, Any]:
+    label = int(probabilities.argmax())
+    return {
+        "label": used.class_names[label],
+        "confidence": float(probabilities[label]),
+        "probabilities": dict(zip(used.class_names, map(float, probabilities), strict=True)),
+    }

@@ -1,0 +1,98 @@
+"""A service in processes of its own, as `bentoml serve` starts it. Knows addresses and processes, not answers."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Served:
+    """A bento that is being served."""
+
+    def __init__(self, bento: str, environment: Mapping[str, str], said: Path, *, python: str = sys.executable) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.said = said
+        self.started = time.monotonic()
+        command = [python, "-m", "bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(self.port)]
+        with said.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=said.parent,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.ready_seconds = self._wait(60)
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        import psutil
+
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [each.pid for each in children if "_bentoml_impl.worker.service" in " ".join(each.cmdline())]
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers in lower case, body."""
+        asked = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
+        try:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
+
+    def json(self, method: str, path: str, content: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """The body of a JSON answer to a JSON request."""
+        body = None if content is None else json.dumps(content).encode()
+        return json.loads(self.request(method, path, body, {"content-type": "application/json", **(headers or {})})[2])
+
+    def predict(self, picture: bytes, query: str = "", kind: str = "image/png") -> Any:
+        """The answer to one raw picture."""
+        return json.loads(self.request("POST", f"/predict{query}", picture, {"content-type": kind})[2])
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End all of it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _wait(self, seconds: float) -> float:
+        while time.monotonic() - self.started < seconds:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError):
+                if self.request("GET", "/readyz")[0] == 200:
+                    return time.monotonic() - self.started
+            time.sleep(0.05)
+        self.kill()
+        raise AssertionError(f"the service did not become ready:\n{self.said.read_text()[-4000:]}")

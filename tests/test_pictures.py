@@ -1,0 +1,209 @@
+"""Any picture becomes one like the data, or is refused in a sentence; nothing else can happen."""
+
+import io
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pictures import bad_pictures, garment, good_pictures, saved
+from PIL import Image
+
+from fashion import pictures
+from fashion.dataset import Dataset
+from fashion.package import Package
+from fashion.pictures import BadPicture, Fitted, fit
+from fashion.predictor import Predictor
+
+
+def refused(data: bytes, **options: int) -> BadPicture:
+    with pytest.raises(BadPicture) as caught:
+        fit(data, size=28, channels=1, **options)
+    return caught.value
+
+
+class TestGood:
+    @pytest.mark.parametrize("name", sorted(good_pictures()))
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_every_kind_is_fitted(self, name: str, channels: int) -> None:
+        found = fit(good_pictures()[name], size=28, channels=channels)
+        assert found.image.shape == ((28, 28) if channels == 1 else (28, 28, 3))
+        assert found.image.dtype == np.uint8
+        assert found.steps[0].startswith("read as ")
+
+    def test_pictures_of_the_data_pass_bit_for_bit(self, small_dataset: Dataset) -> None:
+        for image in small_dataset.test.images[:50]:
+            for kind in ("PNG", "BMP", "TIFF"):
+                found = fit(saved(Image.fromarray(image), kind), size=28, channels=1)
+                assert (found.image == image).all()
+                assert found.steps[1:] == ("used as it is",)
+
+    def test_the_right_size_in_another_mode_is_converted_only(self, small_dataset: Dataset) -> None:
+        for image in small_dataset.test.images[:20]:
+            for mode in ("RGB", "RGBA", "LA"):
+                found = fit(saved(Image.fromarray(image).convert(mode), "PNG"), size=28, channels=1)
+                assert (found.image == image).all()
+            sixteen = Image.fromarray(image.astype(np.uint16) * 257)
+            assert (fit(saved(sixteen, "PNG"), size=28, channels=1).image == image).all()
+
+    @pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "CMYK", "P", "LA", "RGBA", "F"])
+    def test_a_mode_does_not_change_what_is_seen(self, mode: str) -> None:
+        kind = "TIFF" if mode in ("CMYK", "F") else "PNG"
+        picture = garment(mode, (200, 260))
+        if mode in ("LA", "RGBA"):
+            picture.putalpha(255)
+        found = fit(saved(picture, kind), size=28, channels=1)
+        plain = fit(saved(garment("RGB", (200, 260)), "PNG"), size=28, channels=1)
+        assert np.abs(found.image.astype(int) - plain.image).mean() < 3
+
+    def test_what_is_transparent_counts_as_background(self) -> None:
+        picture = garment("RGB", (200, 260)).convert("RGBA")
+        pixels = np.array(picture)
+        pixels[(pixels[..., :3] == 255).all(axis=2)] = (0, 0, 0, 0)  # black, if somebody forgot the alpha
+        found = fit(saved(Image.fromarray(pixels), "PNG"), size=28, channels=1)
+        plain = fit(saved(garment("RGB", (200, 260)), "PNG"), size=28, channels=1)
+        assert (found.image == plain.image).all()
+        assert "laid on white" in found.steps
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_turned_photo_is_set_upright(self, orientation: int) -> None:
+        upright = garment("RGB", (200, 260))
+        turns = {
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_90,  # what undoes a turn by 270 degrees
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270,
+        }
+        stored = upright.transpose(turns[orientation]) if orientation > 1 else upright
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        found = fit(saved(stored, "PNG", exif=exif), size=28, channels=1)
+        assert (found.image == fit(saved(upright, "PNG"), size=28, channels=1).image).all()
+        assert ("turned upright, as its EXIF says" in found.steps) == (orientation > 1)
+
+    @pytest.mark.parametrize("shade", [0, 60, 200, 255])
+    def test_a_blank_picture_is_black_and_said_to_be_blank(self, shade: int) -> None:
+        found = fit(saved(Image.new("RGB", (300, 200), (shade, shade, shade)), "PNG"), size=28, channels=1)
+        assert not found.image.any()
+        assert found.steps[-1] == "blank: no garment was found"
+
+    def test_light_and_dark_backgrounds_come_out_alike(self) -> None:
+        light = garment("L", (200, 260))
+        dark = Image.fromarray(255 - np.asarray(light))
+        on_light = fit(saved(light, "PNG"), size=28, channels=1)
+        on_dark = fit(saved(dark, "PNG"), size=28, channels=1)
+        assert np.abs(on_light.image.astype(int) - on_dark.image).max() <= 1
+        assert "inverted: the background is light" in on_light.steps
+        assert "inverted: the background is light" not in on_dark.steps
+
+    def test_where_the_garment_lies_and_how_large_it_is_changes_little(self) -> None:
+        shape = Image.new("L", (100, 140), 60)
+        reference = None
+        for scale, x, y in [(1, 30, 20), (1, 200, 150), (2, 10, 40), (4, 5, 5)]:
+            canvas = Image.new("L", (500 * scale, 400 * scale), 250)
+            canvas.paste(shape.resize((100 * scale, 140 * scale)), (x * scale, y * scale))
+            found = fit(saved(canvas, "PNG"), size=28, channels=1).image.astype(int)
+            reference = found if reference is None else reference
+            assert np.abs(found - reference).mean() < 2
+
+    def test_dust_does_not_widen_the_box(self) -> None:
+        picture = np.array(garment("L", (400, 520)))
+        clean = fit(saved(Image.fromarray(picture), "PNG"), size=28, channels=1)
+        picture[3, 5] = picture[510, 390] = 0
+        assert (fit(saved(Image.fromarray(picture), "PNG"), size=28, channels=1).image == clean.image).all()
+
+
+def test_product_photos_of_the_data_are_recognised(small_dataset: Dataset, tiny_package: Package) -> None:
+    """Each test picture as a shop would show it: enlarged, dark on white, somewhere on a canvas, as JPEG."""
+    rng = np.random.default_rng(0)
+    images = small_dataset.test.images[:300]
+    fitted = []
+    for image in images:
+        scale = int(rng.integers(10, 20))
+        enlarged = Image.fromarray(255 - image).resize((28 * scale, 28 * scale), Image.Resampling.BICUBIC)
+        canvas = Image.new("RGB", tuple(28 * scale + rng.integers(50, 400, 2)), "white")  # type: ignore[arg-type]
+        canvas.paste(enlarged.convert("RGB"), tuple(rng.integers(0, 50, 2)))  # type: ignore[arg-type]
+        fitted.append(fit(saved(canvas, "JPEG", quality=90), size=28, channels=1).image)
+    predictor = Predictor(tiny_package)
+    as_photo = predictor.predict(np.stack(fitted)).labels
+    as_data = predictor.predict(images).labels
+    stretched = predictor.predict(images[:, ::-1]).labels
+    assert (as_photo == as_data).mean() > 0.8  # 0.96 with a trained network
+    assert (stretched == as_data).mean() < 0.6  # so that the line above says something
+
+
+class TestBad:
+    @pytest.mark.parametrize("name", sorted(bad_pictures()))
+    def test_is_refused_with_its_code_and_a_remedy(self, name: str) -> None:
+        data, code = bad_pictures()[name]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            error = refused(data)
+        assert error.code == code, error.message
+        assert error.message
+        assert "\n" not in error.message
+        assert error.remedy.startswith("send ")
+
+    def test_there_are_enough_of_them(self) -> None:
+        assert len(bad_pictures()) >= 60
+        assert {code for _, code in bad_pictures().values()} == {"empty", "not_an_image", "undecodable", "too_large"}
+
+    def test_bombs_are_refused_before_they_are_decoded(self) -> None:
+        started = time.process_time()
+        for data, code in bad_pictures().values():
+            if code == "too_large":
+                refused(data)
+        assert time.process_time() - started < 5  # decoding one of them takes longer
+
+    def test_the_limit_is_the_callers(self) -> None:
+        data = saved(garment("L", (100, 100)), "PNG")
+        assert refused(data, max_pixels=9_999).code == "too_large"
+        assert fit(data, size=28, channels=1, max_pixels=10_000)
+
+    def test_no_format_beyond_the_six_is_opened(self) -> None:
+        assert set(pictures.FORMATS) == {"BMP", "PNG", "JPEG", "GIF", "WEBP", "TIFF"}
+        for kind in ("ICO", "PPM", "TGA", "EPS", "PDF"):
+            assert refused(saved(garment(), kind)).code == "not_an_image"
+
+
+WHOLE = sorted(good_pictures().items())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_the_bytes_are_it_is_fitted_or_refused(data: st.DataObject) -> None:
+    _, content = data.draw(st.sampled_from(WHOLE))
+    mutated = bytearray(content[:4000])
+    for _ in range(data.draw(st.integers(0, 6))):
+        at = data.draw(st.integers(0, max(0, len(mutated) - 1)))
+        how = data.draw(st.sampled_from(["flip", "cut", "insert", "repeat"]))
+        if how == "flip" and mutated:
+            mutated[at] ^= data.draw(st.integers(1, 255))
+        elif how == "cut":
+            del mutated[at : at + data.draw(st.integers(1, 64))]
+        elif how == "insert":
+            mutated[at:at] = data.draw(st.binary(max_size=16))
+        else:
+            mutated[at:at] = mutated[:at][-32:]
+    try:
+        found = fit(bytes(mutated), size=28, channels=1, max_pixels=1_000_000)
+    except BadPicture as error:
+        assert error.message
+        assert error.remedy
+    else:
+        assert isinstance(found, Fitted)
+        assert found.image.shape == (28, 28)
+
+
+def test_pillows_own_settings_are_left_alone() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    fit(good_pictures()["JPEG RGB"], size=28, channels=1)
+    refused(bad_pictures()["PNG of 100,000 x 100,000"][0])
+    assert before == Image.MAX_IMAGE_PIXELS
+    with Image.open(io.BytesIO(good_pictures()["PNG RGB"])) as picture:
+        assert picture.size == (40, 52)
