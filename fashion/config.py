@@ -421,7 +421,7 @@ def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
     from pydantic import ValidationError
 
     try:
-        config: Kind = _adapter(kind).validate_python(dict(mapping))
+        config: Kind = _adapter(kind).validate_python(dict(mapping))  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(entry) for entry in error.errors())) from None
     return config

@@ -241,7 +241,7 @@ def _unidentified(data: bytes) -> BadPicture:
             "undecodable", f"the picture cannot be decoded: its {name} header is broken", "send a whole, undamaged file"
         )
     remedy = f"send a picture as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-    return BadPicture("not_an_image", f"{len(data):,} bytes that are no picture of a known type", remedy)
+    return BadPicture("not_an_image", f"the {len(data):,} bytes received are no picture of a known type", remedy)
 
 
 def _signatures(data: bytes) -> Iterator[str]:

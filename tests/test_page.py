@@ -57,8 +57,10 @@ const part = (selector, property) => {
   return [selector, contrast(rgb(getComputedStyle(element)[property]).channels, behind(element.parentElement))];
 };
 return [
-  part(".bars li:first-child .track span", "backgroundColor"), part(".bars li:last-child .track span", "backgroundColor"),
-  part("#right", "backgroundColor"), part("#true-label", "borderTopColor"), part("#feedback-form .button", "borderTopColor"),
+  part(".bars li:first-child .track span", "backgroundColor"),
+  part(".bars li:last-child .track span", "backgroundColor"),
+  part("#right", "backgroundColor"), part("#true-label", "borderTopColor"),
+  part("#feedback-form .button", "borderTopColor"),
   part(".drop", "borderTopColor"), part("#recent [aria-current]", "borderTopColor"),
 ];
 """

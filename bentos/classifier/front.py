@@ -38,6 +38,8 @@ SCOPES: dict[str, KeyScope] = {
     "/metrics": "monitoring",
 }
 CLIENT_BYTES = 200
+PATIENCE = 10
+"""Times the largest body that are read, and dropped, of one that is too large."""
 
 _logger = logging.getLogger(__name__)
 
@@ -141,7 +143,7 @@ class Front:
             self._rate.take(who)
         declared = headers.get("content-length")
         if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
-            raise _too_large(limits.body_bytes)
+            raise _too_large(limits.body_bytes, cut=int(declared) > PATIENCE * limits.body_bytes)
 
     async def _predict(self, request: Request) -> Response:
         desk = self._seen(request, "/predict")
@@ -255,7 +257,7 @@ async def _body(request: Request, limit: int, seconds: float) -> bytes:
             async for piece in request.stream():
                 size += len(piece)
                 if size > limit:
-                    raise _too_large(limit)
+                    raise _too_large(limit, cut=True)
                 pieces.append(piece)
     except TimeoutError:
         remedy = "send a smaller body, or over a faster line"
@@ -284,14 +286,15 @@ def _file(path: Any) -> Response:
     return FileResponse(path, headers={"cache-control": "no-cache"})
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(
-        413,
-        "too_large",
-        f"the body is larger than {limit:,} bytes",
-        "send a smaller picture: 28 pixels are looked at in the end",
-        {"connection": "close"},  # the rest of the body is not read
-    )
+def _too_large(limit: int, *, cut: bool) -> Refusal:
+    """
+    Args:
+        cut: close the connection. Otherwise the server reads on and drops what it reads: a client that is still
+            sending when the line is cut never sees the answer.
+    """
+    remedy = "send a smaller picture: 28 pixels are looked at in the end"
+    headers = {"connection": "close"} if cut else {}
+    return Refusal(413, "too_large", f"the body is larger than {limit:,} bytes", remedy, headers)
 
 
 def _refusal(error: Exception) -> Refusal:

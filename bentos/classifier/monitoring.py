@@ -1,7 +1,6 @@
 """The monitoring page: recent traffic from the log, and the reports of the drift flow. Knows no models."""
 
 import datetime
-import html
 import json
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from bentos.classifier.answers import Refusal
+from bentos.classifier.sheet import sheet, text
 from fashion.blobs import BlobNotFound, Store
 from fashion.prediction_log import LoggedPrediction
 
@@ -55,24 +55,9 @@ def report(store: Store, report_id: str) -> Response:
 def page(desk: "Desk") -> str:
     """The page, as HTML."""
     recent = list(desk.log.latest(RECENT, role="champion"))
-    body = [
-        *_head(desk),
-        "<main>",
-        *_traffic(desk, recent),
-        *_reports(reports(desk.reports)),
-        *_log(desk),
-        "</main></body></html>",
-    ]
-    return "\n".join(body)
-
-
-def _head(desk: "Desk") -> Iterator[str]:
-    name, version = _text(desk.deployment.model["name"]), _text(desk.deployment.model["version"])
-    yield '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Monitoring</title>'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield '<link rel="icon" href="/page/icon.svg"><link rel="stylesheet" href="/page/monitoring.css"></head><body>'
-    yield f'<header><p><a href="/">Classify a picture</a></p><h1>Monitoring</h1><p>{name}, version {version}</p>'
-    yield f"<p class='note'>{_text(desk.deployment.model.get('summary', ''))}</p></header>"
+    served = f"{desk.deployment.model['name']}, version {desk.deployment.model['version']}"
+    lead = f"{text(served)}<br>{text(desk.deployment.model.get('summary', ''))}"
+    return sheet("Monitoring", lead, [*_traffic(desk, recent), *_reports(reports(desk.reports)), *_log(desk)])
 
 
 def _traffic(desk: "Desk", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
@@ -91,12 +76,14 @@ def _traffic(desk: "Desk", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
     note = f"{right:,} of {len(judged):,} with feedback" if judged else "no feedback yet"
     yield _fact("Right, by feedback", f"{right / len(judged):.1%}" if judged else "unknown", note)
     yield _fact("95 % answered within", f"{slowest:.1f} ms", "from the request's arrival to the log")
-    yield "</dl><table><caption>What was predicted</caption><tr><th>class</th><th>share</th><th>rows</th></tr>"
+    yield "</dl><table><caption>What was predicted</caption>"
+    yield "<tr><th>class</th><th class='share'>share</th><th class='number'>rows</th></tr>"
     counts = Counter(each.record.label for each in recent)
     for label, name in enumerate(desk.package.class_names):
         share = counts[label] / len(recent)
-        meter = f"<meter max='1' value='{share:.4f}' aria-label='{_text(name)}'></meter>"
-        yield f"<tr><th scope='row'>{_text(name)}</th><td>{meter}</td><td>{counts[label]:,}</td></tr>"
+        meter = f"<meter max='1' value='{share:.4f}' aria-label='{text(name)}'></meter>"
+        cells = f"<td class='share'>{meter}</td><td class='number'>{counts[label]:,}</td>"
+        yield f"<tr><th scope='row'>{text(name)}</th>{cells}</tr>"
     yield "</table></section>"
 
 
@@ -107,8 +94,8 @@ def _reports(found: Sequence[dict[str, Any]]) -> Iterator[str]:
         return
     yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>model</th></tr>"
     for each in found:
-        link = f"<a href='{_text(each['url'])}'>{_text(each['id'])}</a>"
-        cells = (_text(each.get(key, "")) for key in ("decision", "rows", "model_version"))
+        link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
+        cells = (text(each.get(key, "")) for key in ("decision", "rows", "model_version"))
         yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</table></section>"
 
@@ -119,17 +106,17 @@ def _log(desk: "Desk") -> Iterator[str]:
     if backlog.destination is None:
         yield "<p>Kept on this machine.</p></section>"
         return
-    yield f"<p>Shipped to {_text(backlog.destination)}.</p><dl>"
+    yield f"<p>Shipped to {text(backlog.destination)}.</p><dl>"
     yield _fact("Waiting", f"{backlog.rows:,} rows", f"the oldest for {backlog.age_s:.0f} s")
     yield _fact("Refused", f"{backlog.refused:,} rows", "; ".join(backlog.reasons) or "none")
     yield "</dl>"
     if backlog.problem:
-        yield f"<p>{_text(backlog.problem)}</p>"
+        yield f"<p>{text(backlog.problem)}</p>"
     yield "</section>"
 
 
 def _fact(name: str, value: str, note: str) -> str:
-    return f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(note)}</small></dd></div>"
+    return f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
 
 
 def _result(store: Store, report_id: str) -> dict[str, Any]:
@@ -138,10 +125,6 @@ def _result(store: Store, report_id: str) -> dict[str, Any]:
     except (BlobNotFound, ValueError):
         return {"decision": "unreadable"}  # half-written, or removed meanwhile
     return content if isinstance(content, dict) else {"decision": "unreadable"}
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def _moment(time_us: int) -> str:

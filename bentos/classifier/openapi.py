@@ -4,6 +4,7 @@ import html
 import json
 from typing import Any
 
+from bentos.classifier.sheet import sheet
 from fashion.package import Package
 
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
@@ -231,13 +232,8 @@ def document(of: Package) -> dict[str, Any]:
 
 def page(content: dict[str, Any], base: str) -> str:
     """The document for a person: each endpoint with what it takes, and a command to try it."""
-    lines = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>API</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<link rel="icon" href="/page/icon.svg"><link rel="stylesheet" href="/page/monitoring.css"></head><body>',
-        '<header><p><a href="/">Classify a picture</a></p><h1>API</h1>',
-        '<p><a href="/openapi.json">openapi.json</a> describes it for machines.</p></header><main>',
-    ]
+    lead = '<a href="/openapi.json">openapi.json</a> describes it for machines.'
+    lines = []
     for path, methods in content["paths"].items():
         for method, operation in methods.items():
             lines.append(f"<section><h2>{html.escape(f'{method.upper()} {path}')}</h2>")
@@ -247,10 +243,10 @@ def page(content: dict[str, Any], base: str) -> str:
                 f"<tr><th scope='row'>{status}</th><td>{html.escape(each['description'])}</td></tr>"
                 for status, each in operation["responses"].items()
             )
-            lines.append(f"<table>{told}</table></section>")
+            lines.append(f"<details><summary>Answers</summary><table>{told}</table></details></section>")
     error = {"error": {"code": "not_an_image", "message": "what is wrong", "remedy": "what to do about it"}}
     lines.append(f"<section><h2>Errors</h2><pre>{html.escape(json.dumps(error, indent=1))}</pre></section>")
-    return "\n".join([*lines, "</main></body></html>"])
+    return sheet("API", lead, lines)
 
 
 def _commands(base: str, path: str, method: str, operation: dict[str, Any]) -> list[str]:
