@@ -36,6 +36,11 @@ bento: $(STAMP) ## Build a bento of the champion: ARGS="version=7 serve.shadow=c
 serve: bento ## Build it and serve it on http://127.0.0.1:3000
 	$(BIN)/python -m bentos.serving
 
+# From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
+container: bento ## Build a container image of it: needs Docker
+	cd / && BENTOML_HOME=$${BENTOML_HOME:-$${FASHION_HOME:-$(CURDIR)/var}/bentoml} \
+		$(CURDIR)/$(BIN)/bentoml containerize fashion-classifier:latest
+
 predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
 	$(BIN)/python flows/predict_flow.py run $(ARGS)
 
@@ -69,4 +74,4 @@ ALL_EXTRAS = --extra train --extra serve --extra drift --extra gcp --extra dev
 clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
-.PHONY: help setup train ui bento serve predict test lint bench lock clean
+.PHONY: help setup train ui bento serve container predict test lint bench lock clean

@@ -44,6 +44,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _YEAR_10000 = 253_402_300_800_000_000
 
 _NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+_SHIPS = "EXISTS (SELECT 1 FROM facts WHERE name = 'destination')"
 _CREATE = (
     """CREATE TABLE predictions (
         prediction_id TEXT NOT NULL, role TEXT NOT NULL, time_us INTEGER NOT NULL, model_version TEXT NOT NULL,
@@ -59,14 +60,21 @@ _CREATE = (
         feedback INTEGER, queued_us INTEGER NOT NULL, due_us INTEGER NOT NULL DEFAULT 0, refused TEXT)""",
     "CREATE INDEX outbox_by_prediction ON outbox (prediction_id)",
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    # Triggers, so that no statement can add a row and forget to queue it.
-    f"""CREATE TRIGGER queue_prediction AFTER INSERT ON predictions BEGIN
+    # Triggers, so that no statement can add a row and forget to queue it. A log that ships nowhere queues nothing:
+    # the outbox's pages would be half of what each commit writes.
+    f"""CREATE TRIGGER queue_prediction AFTER INSERT ON predictions WHEN {_SHIPS} BEGIN
         INSERT INTO outbox (prediction_id, role, queued_us) VALUES (new.prediction_id, new.role, {_NOW_US}); END""",
-    f"""CREATE TRIGGER queue_feedback AFTER INSERT ON feedback BEGIN
+    f"""CREATE TRIGGER queue_feedback AFTER INSERT ON feedback WHEN {_SHIPS} BEGIN
         INSERT INTO outbox (prediction_id, role, feedback, queued_us)
         VALUES (new.prediction_id, 'champion', new.sequence, {_NOW_US}); END""",
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {SCHEMA}",
+)
+_QUEUE_ALL = (
+    f"""INSERT INTO outbox (prediction_id, role, queued_us)
+        SELECT prediction_id, role, {_NOW_US} FROM predictions ORDER BY time_us, prediction_id, role""",
+    f"""INSERT INTO outbox (prediction_id, role, feedback, queued_us)
+        SELECT prediction_id, 'champion', sequence, {_NOW_US} FROM feedback ORDER BY sequence""",
 )
 _COLUMNS = (
     *("prediction_id", "role", "time_us", "model_version", "label", "confidence", "probabilities", "statistics"),
@@ -441,8 +449,23 @@ class PredictionLog:
     # What follows serves whoever ships the outbox.
 
     def ship_to(self, destination: str | None) -> None:
-        """Remember where the outbox is shipped to. From now on `retain` keeps what is not shipped."""
-        self._remember("destination", destination)
+        """Remember where the log is shipped to, and queue all that it holds. From now on `retain` keeps what waits.
+
+        Called again with the same destination it changes nothing. None ships nowhere, and empties the outbox.
+        """
+
+        def update(connection: sqlite3.Connection) -> None:
+            known = connection.execute("SELECT value FROM facts WHERE name = 'destination'").fetchone()
+            if known == (None if destination is None else (destination,)):
+                return  # another process was first
+            for statement in ("DELETE FROM outbox", "DELETE FROM facts WHERE name = 'destination'"):
+                connection.execute(statement)
+            if destination is not None:
+                for statement in _QUEUE_ALL:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO facts VALUES ('destination', ?)", (destination,))
+
+        self._write(update)
 
     def report(self, problem: str | None) -> None:
         """Remember, for every process, what keeps the outbox from being shipped."""

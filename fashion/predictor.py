@@ -15,6 +15,7 @@ EMBEDDING_SIZE = 16
 """Columns of a logged embedding."""
 
 Floats = NDArray[np.float32]
+Axes = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Predictor:
         if package.folder is None:
             raise ValueError("a package must lie in a folder before it can predict: write or read it first")
         self.package = package
+        self._axes = axes(package)
         self.network = OnnxNetwork(package.folder / MODEL, num_threads=num_threads)
 
     def predict(self, images: Images) -> Predictions:
@@ -71,11 +73,13 @@ class Predictor:
         if images.shape[1:3] != (size, size):
             raise ValueError(f"images must be {size}x{size}, got {images.shape[1:3]}")
         inputs = normalise(images, self.package.mean, self.package.std)
-        return interpret(self.package, images, *self.network(inputs))
+        return interpret(self.package, images, *self.network(inputs), self._axes)
 
 
-def interpret(package: Package, images: Images, logits: Floats, embeddings: Floats) -> Predictions:
-    """Turn a network's outputs for `images` into predictions."""
+def interpret(
+    package: Package, images: Images, logits: Floats, embeddings: Floats, onto: Axes | None = None
+) -> Predictions:
+    """Turn a network's outputs for `images` into predictions; `onto` spares making the package's axes again."""
     probabilities = softmax(logits, package.temperature).astype(np.float32)
     labels = probabilities.argmax(axis=1)
     return Predictions(
@@ -83,15 +87,20 @@ def interpret(package: Package, images: Images, logits: Floats, embeddings: Floa
         confidences=probabilities[np.arange(len(labels)), labels],
         probabilities=probabilities,
         statistics=statistics(images),
-        embeddings=project(embeddings, package.embedding_mean, package.embedding_components),
+        embeddings=project(embeddings, onto or axes(package)),
     )
 
 
-def project(
-    embeddings: Floats, mean: tuple[float, ...], components: tuple[tuple[float, ...], ...]
-) -> NDArray[np.float16]:
-    """`(N, D)` embeddings onto the package's principal directions: `(N, 16) float16`, padded with zeros."""
-    projected = (embeddings - np.asarray(mean, np.float32)) @ np.asarray(components, np.float32).T
-    padded = np.zeros((len(embeddings), EMBEDDING_SIZE), np.float16)
-    padded[:, : projected.shape[1]] = projected
-    return padded
+def axes(package: Package) -> Axes:
+    """What `project` needs of a package: the embeddings' mean `(D,)`, and directions `(D, 16)`, zero where it has fewer."""
+    components = np.asarray(package.embedding_components, np.float32).T
+    directions = np.zeros((len(package.embedding_mean), EMBEDDING_SIZE), np.float32)
+    directions[:, : components.shape[1]] = components
+    return np.asarray(package.embedding_mean, np.float32), directions
+
+
+def project(embeddings: Floats, onto: Axes) -> NDArray[np.float16]:
+    """`(N, D)` embeddings onto principal directions: `(N, 16) float16`."""
+    mean, directions = onto
+    projected: NDArray[np.float16] = ((embeddings - mean) @ directions).astype(np.float16)
+    return projected

@@ -129,7 +129,7 @@ class TestContainer:
     @pytest.fixture(scope="class")
     def dockerfile(self, challenged: Machine, bento: str) -> str:
         """What `bentoml containerize` would hand to Docker."""
-        code = f"import bentoml; print(bentoml.container.get_containerfile({bento!r}))"
+        code = f"import bentoml, os; os.chdir('/'); print(bentoml.container.get_containerfile({bento!r}))"
         done = subprocess.run([sys.executable, "-c", code], env=challenged.serving(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -106,12 +106,17 @@ class Page:
 
     def open(self, url: str | None = None) -> None:
         """Load it anew, with nothing remembered."""
-        self.driver.get((url or self.url) + "/")
+        url = url or self.url
+        self.driver.get(f"{url}/page/icon.svg")  # of the same origin, without a script that might write again
         self.driver.execute_script("sessionStorage.clear()")
-        self.reload()
+        self.driver.get(f"{url}/")
+        self.ready()
 
     def reload(self) -> None:
         self.driver.refresh()
+        self.ready()
+
+    def ready(self) -> None:
         self.until(lambda: len(self.all("#bars li")) == NUM_CLASSES)
 
     def one(self, selector: str) -> Any:

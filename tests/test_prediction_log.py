@@ -144,7 +144,9 @@ def locked(log: PredictionLog) -> Iterator[None]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[PredictionLog]:
+    """A log that ships somewhere: one that does not queues nothing."""
     with PredictionLog(tmp_path / "log.db") as log:
+        log.ship_to("firestore://p")
         yield log
 
 
@@ -249,6 +251,7 @@ def test_senseless_feedback_is_refused_by_the_value(changed: dict[str, Any], sen
 def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list[PredictionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with PredictionLog(Path(folder, "log.db")) as log:
+            log.ship_to("firestore://p")
             log.append(rows)
         with PredictionLog(Path(folder, "log.db")) as log:
             found = [log.get(row.prediction_id, row.role).record for row in rows]
@@ -589,13 +592,15 @@ def at(time_us: int) -> Callable[[], int]:
 
 def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None:
     old, young = record(time_us=99), record(time_us=100)
-    log.append([old, young])
+    log.append([old])
+    log.ship_to(None)
+    log.append([young])
     log.append_feedback([Feedback(each.prediction_id, 1, "page", 500) for each in (old, young)])
     log.append_feedback([Feedback(new_prediction_id(), 1, "page", t) for t in (99, 100)], known_elsewhere=True)
     assert log.retain(1, clock=at(100)) == 1
     assert [each.record for each in log.window(0, LATER)] == [young]
     assert log.get(young.prediction_id).true_label == 1
-    assert [item.time_us for item in outgoing(log)] == [100, 500, 100]
+    assert outgoing(log) == []
     with contextlib.closing(sqlite3.connect(log.path)) as connection:
         assert connection.execute("SELECT time_us FROM feedback ORDER BY time_us").fetchall() == [(100,), (500,)]
 
@@ -668,6 +673,7 @@ def test_the_outbox_is_in_order_and_gives_what_is_due(log: PredictionLog) -> Non
 
 def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
+    log.ship_to(None)
     log.append(rows)
     assert log.backlog() == Backlog(None, 0, 0.0, 0, (), None)  # it ships nowhere
     log.ship_to("firestore://p")
@@ -689,6 +695,23 @@ def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -
     assert outgoing(log) == rows[:3]
     log.ship_to(None)
     assert log.backlog().destination is None
+
+
+def test_a_destination_is_sent_all_that_was_there_before_it_and_another_one_all_again(log: PredictionLog) -> None:
+    log.ship_to(None)
+    rows = [record(time_us=each) for each in (2, 1)]
+    log.append(rows)
+    said_so = Feedback(rows[0].prediction_id, 1, "page", 3)
+    log.append_feedback([said_so])
+    assert outgoing(log) == []
+    log.ship_to("firestore://p")
+    assert outgoing(log) == [rows[1], rows[0], said_so]
+    ship(log)
+    with PredictionLog(log.path) as other:  # a worker that starts later
+        other.ship_to("firestore://p")
+    assert outgoing(log) == []
+    log.ship_to("firestore://q")
+    assert outgoing(log) == [rows[1], rows[0], said_so]
 
 
 def test_a_prediction_is_shipped_when_nothing_about_it_waits(log: PredictionLog) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fashion import images
 from fashion.dataset import Dataset
 from fashion.package import MODEL, Package
-from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Predictor, project
+from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Predictor, axes, project
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +128,11 @@ def test_a_network_is_the_same_from_bytes_and_from_a_file(
     np.testing.assert_allclose(again, logits, rtol=1e-4, atol=1e-5)
 
 
-def test_projection_is_onto_the_directions_and_padded_with_zeros() -> None:
+def test_projection_is_onto_the_directions_and_padded_with_zeros(tiny_package: Package) -> None:
     embeddings = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], np.float32)
-    found = project(embeddings, (1.0, 1.0, 1.0), ((0.0, 0.0, 1.0), (1.0, 1.0, 0.0)))
+    directions = ((0.0, 0.0, 1.0), (1.0, 1.0, 0.0))
+    two = dataclasses.replace(tiny_package, embedding_mean=(1.0, 1.0, 1.0), embedding_components=directions)
+    found = project(embeddings, axes(two))
     assert found.dtype == np.float16
     assert found.shape == (2, EMBEDDING_SIZE)
     np.testing.assert_array_equal(found[:, :2], [[2, 1], [-1, -2]])

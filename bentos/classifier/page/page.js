@@ -101,6 +101,7 @@ async function classify(source, truth = null) {
     entry.thumbnail = picture.thumbnail ?? answer.picture;
     entry.preprocessing = [...picture.steps, ...answer.preprocessing];
     recent = [entry, ...recent].slice(0, NUM_RECENT);
+    keep();
     show(entry);
     bringIntoView($("figures"));
   } catch (error) {
@@ -210,6 +211,7 @@ async function giveFeedback(trueLabel) {
     await ask("/feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     $("problem").hidden = true;
     entry.feedback = trueLabel;
+    keep();
     showFeedback();
     showRecent();
     $("change").focus(); // what had the focus is gone
@@ -238,7 +240,6 @@ function tell(error, again = null) {
 // Recent predictions
 
 function showRecent() {
-  keep();
   $("recent-section").hidden = recent.length === 0;
   $("recent").replaceChildren(...recent.map(recentItem));
 }
@@ -393,6 +394,7 @@ $("change").onclick = () => {
 };
 $("forget").onclick = () => {
   recent = [];
+  keep();
   show(null);
   $("file").focus();
 };
