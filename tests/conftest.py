@@ -9,6 +9,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count the cores
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import firestore
 import numpy as np
 import pytest
 from machine import Machine
@@ -173,3 +174,9 @@ def service(challenged: Machine, bento: str) -> Iterator[Served]:
 def pngs(small_dataset: Dataset) -> list[bytes]:
     """Test pictures as PNG files, in the order of the slice."""
     return [image_store.to_png(image) for image in small_dataset.test.images[:200]]
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    with firestore.serve() as address:
+        yield address

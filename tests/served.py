@@ -25,7 +25,15 @@ def free_port() -> int:
 class Served:
     """A bento that is being served."""
 
-    def __init__(self, bento: str, environment: Mapping[str, str], said: Path, *, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        bento: str,
+        environment: Mapping[str, str],
+        said: Path,
+        *,
+        python: str = sys.executable,
+        patience: float = 60,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.said = said
@@ -41,7 +49,7 @@ class Served:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self.ready_seconds = self._wait(60)
+        self.ready_seconds = self._wait(patience)
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fashion import config
 from fashion.config import ConfigError, Distribution, TrainConfig
+from fashion.serve_config import ServeConfig
 
 FILES = sorted(path.relative_to(config.CONFIGS) for path in config.CONFIGS.glob("*/*.yaml"))
 
@@ -261,3 +262,38 @@ class TestHydraArgs:
     def test_an_open_quote_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"HYDRA_ARGS=.* is not a list of key=value words: No closing"):
             config.parse_overrides("data.name='two words")
+
+
+class TestServeConfig:
+    def served(self, *words: str) -> ServeConfig:
+        return config.load_as(ServeConfig, config.compose(words, root="serve"))
+
+    def test_defaults_load(self) -> None:
+        settings = self.served()
+        assert (settings.alias, settings.version) == ("champion", None)
+        assert settings.serve.log.acknowledge == "local"
+        assert settings.tracking == loaded().tracking
+
+    def test_what_it_stores_can_be_loaded_again(self) -> None:
+        settings = self.served("serve.shadow=challenger", "version=7").serve
+        assert config.load_as(type(settings), config.as_mapping(settings)) == settings
+
+    @pytest.mark.parametrize(
+        ("word", "sentence"),
+        [
+            ("serve.workers=0", "serve: workers must be between 1 and 64, got 0"),
+            ("serve.gallery=-1", "serve: gallery must be between 0 and 200, got -1"),
+            ("serve.limits.body_bytes=0", "serve.limits: body_bytes must be at least 1, got 0"),
+            ("serve.limits.requests_per_minute=0", "requests_per_minute must be at least 1, got 0"),
+            ("serve.limits.body_seconds=0", "serve.limits: body_seconds must be positive, got 0"),
+            ("serve.log.remote_seconds=0", "serve.log: remote_seconds must be positive, got 0"),
+            ("serve.log.drain_seconds=-1", "serve.log: drain_seconds must not be negative, got -1"),
+            ("serve.log.retention_days=0", "serve.log: retention_days must be positive, got 0"),
+            ("version=0", "version must be at least 1, got 0"),
+            ("alias=' '", "alias must not be empty"),
+        ],
+    )
+    def test_nonsense_is_refused(self, word: str, sentence: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            self.served(word)
+        assert sentence in str(caught.value)

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import firestore
 import proxy
 import pytest
 from hypothesis import given, settings
@@ -46,12 +45,6 @@ from fashion.prediction_log import (
 
 TOO_LARGE = (0.5,) * 600_000
 """An embedding with which a document is more than Firestore takes."""
-
-
-@pytest.fixture(scope="session")
-def emulator() -> Iterator[str]:
-    with firestore.serve() as address:
-        yield address
 
 
 @pytest.fixture

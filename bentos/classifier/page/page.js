@@ -158,6 +158,7 @@ function take(transfer) {
 function show(entry) {
   shown = entry;
   $("problem").hidden = true;
+  $("result").toggleAttribute("data-empty", entry === null);
   for (const id of ["figures", "calibration", "feedback", "prepared"]) $(id).hidden = entry === null;
   if (entry === null) {
     $("sentence").replaceChildren(make("span", {}, "The kinds it knows"));
@@ -194,6 +195,7 @@ function bar(name, probability = null) {
 function showFeedback(asking = shown.feedback === null) {
   $("feedback-ask").hidden = !asking;
   $("feedback-given").hidden = asking;
+  $("feedback-title").textContent = asking ? "Is that right?" : "Your feedback";
   const said = shown.feedback === shown.label ? "right" : `${article(shown.feedback ?? "")} ${shown.feedback}`;
   $("feedback-said").textContent = asking ? "" : `Thank you. Kept as: ${said}.`;
   const others = Object.keys(shown.probabilities).filter((name) => name !== shown.label);
@@ -336,8 +338,9 @@ async function start() {
 }
 
 function showModel() {
-  const shadow = model.shadow ? ` Version ${model.shadow} looks on in its shadow.` : "";
-  $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${model.summary ?? ""}${shadow}`);
+  const summary = model.summary ? asSentence(model.summary) : "";
+  const shadow = model.shadow ? ` Version ${model.shadow} scores every picture too, in its shadow.` : "";
+  $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${summary}${shadow}`);
   const three = (value) => Number(value.toPrecision(3));
   const metrics = Object.entries(model.metrics ?? {}).map(([name, { value, low, high }]) => {
     const interval = typeof low === "number" && typeof high === "number" ? ` (${three(low)} to ${three(high)})` : "";
