@@ -226,7 +226,7 @@ def _inverted(colour: Colour) -> Colour:
 
 
 def _share(size: tuple[int, int], box: tuple[int, int, int, int]) -> str:
-    return f"{size[0]}x{size[1]} at {box[0]},{box[1]}"
+    return f"{size[0]}x{size[1]} at x={box[0]}, y={box[1]}"
 
 
 def _undecodable(error: BaseException) -> BadPicture:

@@ -125,15 +125,17 @@ def test_a_damaged_package_is_refused(challenged: Machine, tmp_path: Path) -> No
     assert "Traceback" not in said
 
 
-class TestContainer:
-    @pytest.fixture(scope="class")
-    def dockerfile(self, challenged: Machine, bento: str) -> str:
-        """What `bentoml containerize` would hand to Docker."""
-        code = f"import bentoml, os; os.chdir('/'); print(bentoml.container.get_containerfile({bento!r}))"
-        done = subprocess.run([sys.executable, "-c", code], env=challenged.serving(), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+@pytest.fixture(scope="module")
+def dockerfile(challenged: Machine, bento: str) -> str:
+    """What `bentoml containerize` would hand to Docker."""
+    target = challenged.root / "Dockerfile"
+    code = f"import bentoml, os; os.chdir('/'); bentoml.container.get_containerfile({bento!r}, {str(target)!r})"
+    done = subprocess.run([sys.executable, "-c", code], env=challenged.serving(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target.read_text()
 
+
+class TestContainer:
     def test_starts_from_a_slim_image(self, dockerfile: str) -> None:
         (image,) = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
         assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", image)
@@ -170,7 +172,7 @@ def clean_python(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     venv = tmp_path_factory.mktemp("serving") / "venv"
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
-    command = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python"), "--require-hashes", "-r"]
+    command = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python"), "-r"]
     subprocess.run([*command, str(folder / "env/python/requirements.txt")], check=True)
     return str(venv / "bin/python")
 

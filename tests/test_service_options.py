@@ -176,8 +176,10 @@ class TestFirestore:
         log = strict.json("GET", "/readyz")["log"]
         assert log["backlog_rows"] >= 24
         assert log["ships_to"] == "firestore://strict/(default)/predictions"
-        metrics = strict.request("GET", "/metrics", headers={"x-api-key": "m1"})[2].decode()
-        (rows,) = [line for line in metrics.splitlines() if line.startswith("fashion_log_backlog_rows")]
+        status, _, content = strict.request("GET", "/metrics", headers={"x-api-key": "m1"})
+        metrics = content.decode()
+        assert status == 200, metrics
+        (rows,) = [line for line in metrics.splitlines() if line.startswith("fashion_log_backlog_rows")] or [metrics]
         assert float(rows.split()[-1]) >= 24
         wire.release()
         deadline = time.monotonic() + 60
