@@ -92,7 +92,7 @@ def interpret(
 
 
 def axes(package: Package) -> Axes:
-    """What `project` needs of a package: the embeddings' mean `(D,)`, and directions `(D, 16)`, zero where it has fewer."""
+    """What `project` needs of a package: the mean `(D,)`, and directions `(D, 16)`, zero where it has fewer."""
     components = np.asarray(package.embedding_components, np.float32).T
     directions = np.zeros((len(package.embedding_mean), EMBEDDING_SIZE), np.float32)
     directions[:, : components.shape[1]] = components

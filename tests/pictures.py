@@ -45,6 +45,51 @@ def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
     return content
 
 
+def with_chunk(png: bytes, kind: bytes, data: bytes) -> bytes:
+    """A PNG with one more chunk, after its header."""
+    return png[:33] + png_of((kind, data))[8:] + png[33:]
+
+
+def interlaced(pixels: np.ndarray) -> bytes:
+    """A grey PNG in the seven passes of Adam7, which Pillow reads but does not write."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [row for y, x, down, right in passes for row in pixels[y::down, x::right] if row.size]
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 0, 0, 0, 1)
+    content = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in rows))
+    return png_of((b"IHDR", header), (b"IDAT", content), (b"IEND", b""))
+
+
+def run_length_bmp(width: int, height: int, body: bytes) -> bytes:
+    """A BMP of 256 colours whose pixels are run lengths."""
+    start = 14 + 40 + 1024
+    head = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start)
+    return head + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0) + bytes(1024) + body
+
+
+def rewritten_jpeg(size: tuple[int, int], times: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    whole = saved(Image.new("L", size), "JPEG", progressive=True)
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * times + whole[-2:]
+
+
+def tiled_tiff(edge: int) -> bytes:
+    """A TIFF of 16x16 pixels in one tile that claims to be much larger."""
+    entries = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, edge), (323, edge)]
+    entries += [(324, 200), (325, 20)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries)
+    return (b"II*\x00\x08\x00\x00\x00" + directory + bytes(4)).ljust(200, b"\x00") + zlib.compress(bytes(1000))
+
+
+def canvas_webp(width: int, height: int) -> bytes:
+    """An animation of one small frame on a canvas of any size."""
+    frame = saved(Image.new("RGB", (16, 16)), "WEBP", lossless=True)[12:]
+    edges = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    content = bytes(6) + b"\x0f\x00\x00" * 2 + bytes(4) + frame
+    body = b"WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00" + edges + b"ANIM\x06\x00\x00\x00" + bytes(6)
+    body += b"ANMF" + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 @functools.cache
 def good_pictures() -> dict[str, bytes]:
     """Every format, with the modes that it has."""
@@ -66,7 +111,13 @@ def good_pictures() -> dict[str, bytes]:
     found["PNG palette with transparency"] = saved(garment("P"), "PNG", transparency=0)
     found["PNG RGB with transparency"] = saved(garment(), "PNG", transparency=(255, 255, 255))
     found["GIF of two frames"] = saved(garment("P"), "GIF", save_all=True, append_images=[garment("L").convert("P")])
-    found["PNG interlaced"] = saved(garment("L", (28, 28)), "PNG")
+    found["PNG interlaced"] = interlaced(np.asarray(garment("L", (28, 28))))
+    found["JPEG of several pictures"] = saved(garment(), "MPO", save_all=True, append_images=[garment()])
+    found["BMP with run lengths"] = run_length_bmp(30, 40, b"\x1e\x05\x00\x00" * 40 + b"\x00\x01")
+    found["PNG with broken EXIF"] = with_chunk(saved(garment("L", (28, 28)), "PNG"), b"eXIf", b"no tags at all")
+    found["TIFF large 16 bit"] = saved(garment("I;16", (1600, 1200)), "TIFF", compression="tiff_lzw")
+    found["PNG large palette with transparency"] = saved(garment("P", (1600, 1200)), "PNG", transparency=0)
+    found["PNG large bits"] = saved(garment("1", (1600, 1200)), "PNG")
     found["PNG 1x1"] = saved(garment("L", (1, 1)), "PNG")
     found["PNG 1x400"] = saved(garment("L", (1, 400)), "PNG")
     found["PNG 400x1"] = saved(garment("L", (400, 1)), "PNG")
@@ -191,6 +242,25 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
         )
         tiff = tiff[:at] + struct.pack("<HHII", tag, 4, 1, 60_000) + tiff[at + 12 :]
     huge("TIFF of 60,000 x 60,000", tiff)
+    huge(
+        "GIF whose frame is larger than its screen",
+        b"GIF89a"
+        + struct.pack("<HHBBB", 10, 10, 0, 0, 0)
+        + b"!\xf9\x04\x08\x00\x00\x00\x00,"
+        + struct.pack("<HHHHB", 0, 0, 13_000, 13_000, 0)
+        + b"\x08\x01\x00\x00;",
+    )
+    huge("WEBP canvas of 13,000 x 13,000", canvas_webp(13_000, 13_000))
+    huge("WEBP canvas of 16,777,216 x 16,777,216", canvas_webp(2**24, 2**24))
+    huge("TIFF with a tile of 46,000 x 46,000", tiled_tiff(46_000))
+    huge("BMP of 50,000,000 pixels in run lengths", run_length_bmp(50_000_000, 1, b"\x01\x01\x00\x00"))
+    huge("JPEG written over 400 times", rewritten_jpeg((7000, 7000), 400))
+    none("text that begins like a BMP", b"BMW is a car, and not a bitmap")
+    none("shell script", b"#!/bin/sh\necho hello\n")
+    none("HEIC", b"\x00\x00\x00\x18ftypheic" + bytes(64))
+    broken("PNG whose line ends were converted", saved(noise, "PNG").replace(b"\r\n", b"\n"))
+    broken("PNG without its end", saved(noise, "PNG")[:-12])
+    huge("BMP of negative width", bytes(bmp[:18] + struct.pack("<i", -28) + bmp[22:54]))
     blank = b"\x00" + bytes(20_000)
     large_png = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     huge(

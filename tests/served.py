@@ -38,6 +38,12 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         self.said = said
         self.started = time.monotonic()
+        # BentoML empties a folder of metrics in its home at each start: two services there would lose theirs.
+        own = said.parent / f"bentoml-{self.port}"
+        own.mkdir(parents=True)
+        for name in ("bentos", "models"):
+            (own / name).symlink_to(Path(environment["BENTOML_HOME"], name))
+        environment = {**environment, "BENTOML_HOME": str(own)}
         command = [python, "-m", "bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(self.port)]
         with said.open("ab") as output:
             self.process = subprocess.Popen(

@@ -179,8 +179,9 @@ class TestFirestore:
         status, _, content = strict.request("GET", "/metrics", headers={"x-api-key": "m1"})
         metrics = content.decode()
         assert status == 200, metrics
-        (rows,) = [line for line in metrics.splitlines() if line.startswith("fashion_log_backlog_rows")] or [metrics]
-        assert float(rows.split()[-1]) >= 24
+        rows = [line for line in metrics.splitlines() if line.startswith("fashion_log_backlog_rows")]
+        assert rows, metrics
+        assert float(rows[0].split()[-1]) >= 24
         wire.release()
         deadline = time.monotonic() + 60
         while strict.json("GET", "/readyz")["log"]["backlog_rows"] and time.monotonic() < deadline:

@@ -40,6 +40,8 @@ from fashion.serve_config import ServiceConfig
 
 SMALL_BYTES = 2560
 """Uploads up to this are decoded where they arrive: a 28x28 colour BMP is. Handing over would take longer."""
+SMALL_PIXELS = 65_536
+"""And with up to so many pixels: a few bytes can hold a large picture of one colour."""
 DECODERS = 2
 RETENTION_SECONDS = 3600.0
 POLL_SECONDS = 0.01
@@ -272,13 +274,17 @@ class Desk:
             self.measures.background(work)
 
     async def _fit(self, data: bytes) -> Fitted:
+        limit = self.settings.limits.pixels
         if len(data) <= SMALL_BYTES:
-            return self._fitted(data)
-        return await self._in_pool(self._fitted, data)
+            try:
+                return self._fitted(data, min(limit, SMALL_PIXELS))
+            except BadPicture as error:
+                if error.code != "too_large":
+                    raise
+        return await self._in_pool(self._fitted, data, limit)
 
-    def _fitted(self, data: bytes) -> Fitted:
-        size, channels = self.package.size, self.package.channels
-        return pictures.fit(data, size=size, channels=channels, max_pixels=self.settings.limits.pixels)
+    def _fitted(self, data: bytes, max_pixels: int) -> Fitted:
+        return pictures.fit(data, size=self.package.size, channels=self.package.channels, max_pixels=max_pixels)
 
     async def _in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
