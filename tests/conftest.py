@@ -156,7 +156,7 @@ def challenged(machine: Machine) -> Machine:
 def bento(challenged: Machine) -> str:
     """A bento of its champion, with the challenger as shadow."""
     challenged.said_of_deployment = challenged.flow(
-        "run", "serve.shadow=challenger", "serve.log.images=true", name="deploy_flow"
+        "run", "serve.shadow=2", "serve.log.images=true", name="deploy_flow"
     )
     tag: str = challenged.runs("DeployFlow")[-1].data.bento
     return tag

@@ -93,7 +93,7 @@ class TestPromotion:
         assert "the same label for 100.0%" in done.stdout
 
     def test_replay_of_another_version_differs(self, challenged: Machine, judged: list[str]) -> None:
-        done = challenged.python("-m", "fashion.promotion", "replay", "--version", "challenger", "--rows", "40")
+        done = challenged.python("-m", "fashion.promotion", "replay", "--version", "2", "--rows", "40")
         assert done.returncode == 0, done.stderr
         assert "the same label for 100.0%" not in done.stdout
         assert "right, of" in done.stdout
