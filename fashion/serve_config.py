@@ -62,7 +62,7 @@ class ServiceConfig(Strict):
 
     workers: int
     """Processes; they share the prediction log."""
-    shadow: str | None
+    shadow: str | int | None
     """Alias or number of a version that scores every picture too, without being answered; null for none."""
     gallery: int
     """Test pictures to try the page with."""

@@ -54,7 +54,7 @@ class DeployFlow(FlowSpec):
             self.model = _described(version, name, building.store_model(served.folder, **_stored(version, name)))
             self.shadow = None
             if settings.serve.shadow is not None:
-                shadow = registry.get(settings.serve.shadow, name)
+                shadow = registry.get(str(settings.serve.shadow), name)
                 scoring = registry.fetch(shadow, Path(folder, "shadow"))
                 package.require_comparable(served, scoring)
                 self.shadow = _described(shadow, name, building.store_model(scoring.folder, **_stored(shadow, name)))
