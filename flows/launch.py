@@ -68,6 +68,11 @@ def run(
         sys.exit(f"error: {error}")
     sys.argv[1:] = rest
     os.environ["HYDRA_ARGS"] = shlex.join(words)
+    run_plain(flow)
+
+
+def run_plain(flow: Callable[[], Any]) -> None:
+    """Run a flow class that has parameters of Metaflow's instead of a configuration."""
     _keep_cards_with_runs()
     flow()
 

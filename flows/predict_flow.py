@@ -89,4 +89,4 @@ class PredictFlow(FlowSpec):
 
 
 if __name__ == "__main__":
-    PredictFlow()
+    launch.run_plain(PredictFlow)

@@ -55,7 +55,7 @@ class TestArchitectures:
         ("name", "batch_size", "num_epochs", "learning_rate"),
         [
             ("convnet", 16, 8, None),
-            ("vgg", 16, 16, None),
+            ("vgg", 16, 28, None),
             ("resnet", 16, 16, None),
             ("mobilenet", 16, 25, None),
             ("visiontransformer", 16, 18, None),
