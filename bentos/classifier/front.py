@@ -6,6 +6,7 @@ and the schema that its Python client reads.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -96,7 +97,13 @@ class Front:
         scope["started"] = started
         scope["app"] = self  # so that Starlette raises what it refuses, instead of answering in its own shape
         try:
-            self._admit(desk, scope, path)
+            try:
+                self._admit(desk, scope, path)
+            except Refusal as early:
+                if "connection" not in early.headers:
+                    limits = desk.settings.limits
+                    await _discard(receive, PATIENCE * limits.body_bytes, limits.body_seconds)
+                raise
             self._under_way += 1
             try:
                 await self._pass(desk, path)(scope, receive, send_safely)
@@ -265,6 +272,18 @@ async def _body(request: Request, limit: int, seconds: float) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+async def _discard(receive: Receive, limit: int, seconds: float) -> None:
+    """Read what is left of a body, and drop it: a client that is still sending sees no answer, but a broken line."""
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while size <= limit:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+
+
 def _client(headers: Headers) -> str | None:
     """The caller's own tag, which is logged.
 
@@ -289,8 +308,7 @@ def _file(path: Any) -> Response:
 def _too_large(limit: int, *, cut: bool) -> Refusal:
     """
     Args:
-        cut: close the connection. Otherwise the server reads on and drops what it reads: a client that is still
-            sending when the line is cut never sees the answer.
+        cut: close the connection, without reading the rest.
     """
     remedy = "send a smaller picture: 28 pixels are looked at in the end"
     headers = {"connection": "close"} if cut else {}
