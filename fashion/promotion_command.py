@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fashion import blobs, home, image_store, package, registry, tracking
 from fashion.comparison import Comparison, Pair, table
 from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, UnknownPrediction
@@ -24,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with PredictionLog(address.predictions) as log:
             return int(options.verb(log, address, options))
-    except (registry.RegistryError, package.DamagedPackage, LogUnavailable, blobs.StoreUnavailable) as error:
+    except (*registry.ERRORS, package.DamagedPackage, LogUnavailable, blobs.StoreUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -82,8 +84,6 @@ def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace)
                     missing += 1
             if not rows:
                 continue
-            import numpy as np
-
             scored = predictor.predict(np.stack(images))
             answered = answered or f"version {rows[0].record.model_version}"
             found.add(
@@ -118,7 +118,7 @@ def _pair(answered: LoggedPrediction, shadow: LoggedPrediction) -> Pair:
 
 
 def _class_names(name: str) -> Sequence[str]:
-    """Of the champion; none where the registry is out of reach: then labels are shown as numbers."""
+    """Of the champion; none where the registry cannot tell: then labels are shown as numbers."""
     try:
         tracking.connect(home.current())
         champion = registry.champion(name)
@@ -126,7 +126,8 @@ def _class_names(name: str) -> Sequence[str]:
             return ()
         with tempfile.TemporaryDirectory() as folder:
             return registry.fetch(champion, Path(folder)).class_names
-    except (registry.RegistryError, OSError, package.DamagedPackage):
+    except (*registry.ERRORS, package.DamagedPackage) as error:
+        print(f"classes are shown by number: {error}", file=sys.stderr)
         return ()
 
 

@@ -36,6 +36,10 @@ class RegistryError(ValueError):
     """A version or alias that is not there. The message says what is, or what to do."""
 
 
+ERRORS = (RegistryError, MlflowException)
+"""What any function here raises where the registry lacks what is asked for, or cannot be asked."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A registered version and where it came from."""
@@ -226,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"champion: version {promote(chosen, reason=options.reason, name=options.name).number}")
         else:
             print(f"champion: version {rollback(reason=options.reason, name=options.name).number}")
-    except (RegistryError, MlflowException) as error:
+    except ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,9 +10,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def free_port() -> int:
@@ -59,10 +61,7 @@ class Served:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        import psutil
-
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [each.pid for each in children if "_bentoml_impl.worker.service" in " ".join(each.cmdline())]
+        return [each.pid for each in self._processes() if "_bentoml_impl.worker.service" in " ".join(each.cmdline())]
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -86,19 +85,35 @@ class Served:
         return json.loads(self.request("POST", f"/predict{query}", picture, {"content-type": kind})[2])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it and return its exit code."""
+        """End it and return its exit code.
+
+        Raises:
+            AssertionError: a process of it outlives the first one.
+        """
+        processes = self._processes()
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
         try:
-            return self.process.wait(30)
+            code = self.process.wait(30)
+            _, alive = psutil.wait_procs(processes, timeout=5)
+            assert not alive, f"{alive} outlived the service"
+            return code
         finally:
-            self.kill()
+            self.kill(processes)
 
-    def kill(self) -> None:
-        """End all of it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+    def kill(self, processes: Sequence[psutil.Process] = ()) -> None:
+        """End all of it at once. BentoML gives each worker a session of its own, so the group's signal misses them."""
+        for each in [*processes, *self._processes()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait()
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def _wait(self, seconds: float) -> float:
         while time.monotonic() - self.started < seconds:

@@ -30,8 +30,12 @@ class TestKeys:
             {"authorization": basic("first")},
         ],
     )
-    def test_each_key_of_a_scope_lets_in(self, headers: dict[str, str]) -> None:
-        Keys({"FASHION_PREDICT_KEYS": "first, second"}).check("predict", Headers(headers))
+    def test_each_key_of_a_scope_lets_in_and_names_the_client(self, headers: dict[str, str]) -> None:
+        key = Keys({"FASHION_PREDICT_KEYS": "first, second"}).check("predict", Headers(headers))
+        assert key in {"first", "second"}
+
+    def test_where_a_scope_is_open_a_header_makes_no_other_client(self) -> None:
+        assert Keys({}).check("predict", Headers({"x-api-key": "anything"})) == ""
 
     @pytest.mark.parametrize(
         "headers",

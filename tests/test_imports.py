@@ -63,6 +63,14 @@ def test_training_changes_nothing_by_being_imported(tmp_path: Path) -> None:
     assert set(found["changed"]) <= BY_LIBRARIES
 
 
+def test_the_service_loads_no_library_of_training_or_watching(tmp_path: Path) -> None:
+    # All of it but service.py, which reads what a deployment has written.
+    found = imported(["bentos.classifier.front", "fashion.firestore_log", "fashion.serve_config"], tmp_path)
+    heavy = {"torch", "mlflow", "metaflow", "evidently", "scipy", "pandas", "matplotlib", "optuna", "hydra", "pyarrow"}
+    assert not heavy & set(found["loaded"])
+    assert found["changed"] == []
+
+
 @pytest.mark.parametrize("name", ["fashion.predictor", "fashion.home", "fashion.config"])
 def test_what_the_service_imports_is_light(name: str, tmp_path: Path) -> None:
     heavy = {"mlflow", "scipy", "matplotlib", "metaflow", "evidently", "pandas", "sklearn", "torch", "google", "hydra"}

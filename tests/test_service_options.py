@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import proxy
 import pytest
 from machine import Machine
 from served import Served
+from test_page import Page
+from test_service import form
 
 from fashion.firestore_log import FirestoreLog
 from fashion.prediction_log import PredictionLog
@@ -94,6 +97,20 @@ class TestKeys:
         body = b"" if method == "POST" else None
         assert strict.request(method, path, body, {"x-api-key": right})[0] != 401
 
+    def test_the_page_asks_for_the_key_and_goes_on(self, strict: Served, pngs: list[bytes], tmp_path: Path) -> None:
+        picture = tmp_path / "boot.png"
+        picture.write_bytes(pngs[0])
+        with browser.start(tmp_path / "profile") as driver:
+            page = Page(driver, strict.url, tmp_path)
+            page.open()
+            page.upload(picture)
+            page.until(lambda: page.focused() == "key")
+            page.press("wrong", "\ue007")
+            page.until(lambda: "does not fit" in page.text("#key-form"))
+            page.press("p1", "\ue007")
+            assert page.answered()
+            assert not page.one("#key-form").is_displayed()
+
     def test_pages_probes_and_the_model_stay_open(self, strict: Served) -> None:
         for path in ("/", "/livez", "/readyz", "/model", "/docs", "/openapi.json", "/gallery"):
             assert strict.request("GET", path)[0] == 200
@@ -144,6 +161,18 @@ class TestFirestore:
             assert told["kept"] == "firestore"
             found = remote.get(told["prediction_id"]).record
             assert list(found.probabilities) == pytest.approx(list(told["probabilities"].values()), abs=1e-6)
+
+    def test_batches_and_feedback_wait_for_it_too(
+        self, strict: Served, remote: FirestoreLog, pngs: list[bytes]
+    ) -> None:
+        body, headers = form(*[("images", f"{row}.png", png) for row, png in enumerate(pngs[:5])])
+        told = json.loads(strict.request("POST", "/predict/batch", body, headers | {"x-api-key": "p1"})[2])
+        assert told["kept"] == "firestore"
+        ids = [each["prediction_id"] for each in told["results"]]
+        assert all(remote.get(each) for each in ids)
+        given = {"prediction_id": ids[0], "true_label": "Coat"}
+        assert strict.json("POST", "/feedback", given, {"x-api-key": "f1"})["kept"] == "firestore"
+        assert remote.get(ids[0]).true_label == 4
 
     def test_a_prediction_of_another_machine_is_found_and_judged(
         self,

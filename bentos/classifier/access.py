@@ -30,15 +30,15 @@ class Keys:
             for scope, name in VARIABLES.items()
         }
 
-    def check(self, scope: Scope, headers: Headers) -> None:
-        """Let a request pass if the scope is open or it brings one of its keys.
+    def check(self, scope: Scope, headers: Headers) -> str:
+        """Let a request pass if the scope is open or it brings one of its keys; give the key, empty if it is open.
 
         Raises:
             Refusal: 401.
         """
         keys = self._keys[scope]
         if not keys:
-            return
+            return ""  # whatever it brings: a client could call itself another each time
         given = _given(headers)
         # All keys, whichever fits, so that the time tells nothing.
         if given is None or not any([hmac.compare_digest(given, key) for key in keys]):  # noqa: C419
@@ -50,6 +50,7 @@ class Keys:
                 # A browser asks for a name and a password then; the password is the key.
                 {"www-authenticate": 'Basic realm="fashion", charset="UTF-8"'} if scope == "monitoring" else {},
             )
+        return given.decode()
 
 
 class RateLimit:

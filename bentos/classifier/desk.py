@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bentos.classifier import answers, background
-from bentos.classifier.access import Keys
+from bentos.classifier.access import Keys, RateLimit
 from bentos.classifier.answers import Refusal
 from bentos.classifier.engine import Engine, Scored
 from bentos.classifier.forms import Part
@@ -92,6 +92,7 @@ class Desk:
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports = blobs.store(address.reports)
         self.keys = Keys(environment)
+        self.rate = RateLimit(self.settings.limits.requests_per_minute)
         self.measures = Measures()
         self.log = PredictionLog(address.predictions)
         self._version = str(deployment.model["version"])
@@ -132,9 +133,7 @@ class Desk:
         except BadPicture as error:
             raise answers.of_picture(error) from None
         (scored,) = await self._engine.predict([fitted.image], client=client, started=started)
-        content = self._told(scored, fitted)
-        if self.settings.log.acknowledge == "remote":
-            content["kept"] = await self._kept([scored])
+        content = self._told(scored, fitted) | await self._kept([scored.record.prediction_id])
         if explain:
             content |= await self._in_pool(self._explained, scored)
         return content
@@ -147,11 +146,10 @@ class Desk:
         """
         tried = await asyncio.gather(*(self._fit(part.data) for part in files), return_exceptions=True)
         good = [fitted for fitted in tried if isinstance(fitted, Fitted)]
-        scored = iter(
-            await self._engine.predict([fitted.image for fitted in good], client=client, started=started)
-            if good
-            else ()
-        )
+        images = [fitted.image for fitted in good]
+        found = await self._engine.predict(images, client=client, started=started) if images else []
+        kept = await self._kept([each.record.prediction_id for each in found])
+        scored = iter(found)
         results = []
         for part, fitted in zip(files, tried, strict=True):
             head = {"filename": part.filename}
@@ -161,7 +159,7 @@ class Desk:
                 results.append(head | answers.shape(answers.of_picture(fitted)))
             else:
                 raise fitted
-        return {"results": results, "predicted": len(good), "refused": len(files) - len(good)}
+        return {"results": results, "predicted": len(good), "refused": len(files) - len(good), **kept}
 
     async def feedback(self, prediction_id: str, true_label: str | int, source: str = "api") -> dict[str, Any]:
         """Keep what a prediction should have been.
@@ -174,7 +172,8 @@ class Desk:
         except ValueError as error:
             raise Refusal(422, "bad_field", str(error), "send a short name of who says so") from None
         await asyncio.to_thread(self._keep_feedback, given)
-        return {"prediction_id": prediction_id, "true_label": self.package.class_names[given.true_label]}
+        told = {"prediction_id": prediction_id, "true_label": self.package.class_names[given.true_label]}
+        return told | await self._kept([prediction_id])
 
     async def feedback_csv(self, body: bytes) -> dict[str, Any]:
         """Keep the rows of a table; each that cannot be kept is told with its line.
@@ -192,7 +191,8 @@ class Desk:
         if len(rows) > CSV_ROWS:
             remedy = f"send at most {CSV_ROWS:,} rows at once"
             raise Refusal(413, "too_large", f"the table has {len(rows):,} rows", remedy)
-        return await asyncio.to_thread(self._keep_rows, rows)
+        told = await asyncio.to_thread(self._keep_rows, rows)
+        return told | await self._kept([(row["prediction_id"] or "").strip() for row in rows])
 
     async def prediction(self, prediction_id: str) -> dict[str, Any]:
         """A logged prediction, with all feedback.
@@ -289,17 +289,17 @@ class Desk:
     async def _in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    async def _kept(self, scored: Sequence[Scored]) -> str:
-        """Wait for Firestore, but not for long: the outbox has it."""
-        ids = [each.record.prediction_id for each in scored]
-        if self._shipper is not None:
-            self._shipper.wake()
+    async def _kept(self, ids: Sequence[str]) -> dict[str, str]:
+        """With `acknowledge: remote`, wait until Firestore has these, but not for long: the outbox has them."""
+        if self.settings.log.acknowledge != "remote" or self._shipper is None or not ids:
+            return {}
+        self._shipper.wake()
         deadline = time.monotonic() + self.settings.log.remote_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
             if await asyncio.to_thread(self.log.is_shipped, ids):
-                return "firestore"
-        return "disk"
+                return {"kept": "firestore"}
+        return {"kept": "disk"}
 
     def _told(self, scored: Scored, fitted: Fitted) -> dict[str, Any]:
         record = scored.record

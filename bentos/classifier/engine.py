@@ -5,13 +5,16 @@ disk's sync, which costs more than the network, is shared by all who wait for it
 """
 
 import asyncio
+import dataclasses
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fashion import image_store
 from fashion.images import Images
@@ -121,40 +124,22 @@ class Engine:
         found = self.predictor.predict(np.stack(images))
         now_us, now = time.time_ns() // 1000, time.perf_counter()
         owners = [job for job in jobs for _ in job.images]
-        rows = _rows(found)
         records = [
             PredictionRecord(
                 prediction_id=new_prediction_id(),
                 time_us=now_us,
                 model_version=self.model_version,
                 role="champion",
-                label=label,
-                confidence=confidence,
-                probabilities=tuple(probabilities),
-                statistics=tuple(statistics),
-                embedding=tuple(embedding),
                 image_sha256=image_store.digest(image),
                 latency_ms=1000 * (now - owner.started),
                 client=owner.client,
+                **row,
             )
-            for image, owner, (label, confidence, probabilities, statistics, embedding) in zip(
-                images, owners, rows, strict=True
-            )
+            for image, owner, row in zip(images, owners, _rows(found), strict=True)
         ]
         self.log.append(records)
         scored = iter([Scored(record, image) for record, image in zip(records, images, strict=True)])
         return [[next(scored) for _ in job.images] for job in jobs]
-
-
-def _rows(found: Predictions) -> "zip[tuple[int, float, list[float], list[float], list[float]]]":
-    return zip(
-        found.labels.tolist(),
-        found.confidences.tolist(),
-        found.probabilities.tolist(),
-        found.statistics.tolist(),
-        found.embeddings.tolist(),
-        strict=True,
-    )
 
 
 def shadow_records(
@@ -162,21 +147,24 @@ def shadow_records(
 ) -> list[PredictionRecord]:
     """What another model would have answered, under the ids of what was answered."""
     return [
-        PredictionRecord(
-            prediction_id=each.record.prediction_id,
-            time_us=each.record.time_us,
-            model_version=model_version,
-            role="shadow",
-            label=label,
-            confidence=confidence,
-            probabilities=tuple(probabilities),
-            statistics=tuple(statistics),
-            embedding=tuple(embedding),
-            image_sha256=each.record.image_sha256,
-            latency_ms=latency_ms,
-            client=each.record.client,
-        )
-        for each, (label, confidence, probabilities, statistics, embedding) in zip(scored, _rows(found), strict=True)
+        dataclasses.replace(each.record, role="shadow", model_version=model_version, latency_ms=latency_ms, **row)
+        for each, row in zip(scored, _rows(found), strict=True)
+    ]
+
+
+def _rows(found: Predictions) -> list[dict[str, Any]]:
+    """What a record says of each picture, by field."""
+    columns: dict[str, NDArray[Any]] = {
+        "label": found.labels,
+        "confidence": found.confidences,
+        "probabilities": found.probabilities,
+        "statistics": found.statistics,
+        "embedding": found.embeddings,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in zip(columns, row, strict=True)}
+        for row in rows
     ]
 
 

@@ -20,7 +20,6 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos.classifier import answers, forms, monitoring, openapi
-from bentos.classifier.access import RateLimit
 from bentos.classifier.access import Scope as KeyScope
 from bentos.classifier.answers import Refusal, answer
 from bentos.classifier.desk import Desk
@@ -39,6 +38,8 @@ SCOPES: dict[str, KeyScope] = {
     "/metrics": "monitoring",
 }
 CLIENT_BYTES = 200
+GONE = 499
+"""What a request is counted as whose client has gone: no fault of ours. nginx's number."""
 PATIENCE = 10
 """Times the largest body that are read, and dropped, of one that is too large."""
 
@@ -53,7 +54,6 @@ class Front:
     def __init__(self, bento: ASGIApp, desk: Callable[[], Desk]) -> None:
         self.bento, self._desk = bento, desk
         self._under_way = 0
-        self._rate: RateLimit | None = None
         self._router = Router(
             [
                 Route("/predict", self._predict, methods=["POST"]),
@@ -110,12 +110,12 @@ class Front:
             finally:
                 self._under_way -= 1
         except ClientDisconnect:
-            return
+            status = GONE
         except Exception as error:
             refusal = _refusal(error)
             await answers.refuse(refusal)(scope, receive, send_safely)
         finally:
-            known = scope.get("route_path") or (path if path in PASSED_ON else "other")
+            known = path if path in PASSED_ON else scope["route"].path if "route" in scope else "other"
             desk.measures.requests.labels(known, status).inc()
             desk.measures.seconds.labels(known).observe(time.perf_counter() - started)
 
@@ -132,7 +132,7 @@ class Front:
         if key_scope is None:
             return
         headers = Headers(scope=scope)
-        desk.keys.check(key_scope, headers)
+        key = desk.keys.check(key_scope, headers)
         if scope["method"] != "POST":
             return
         limits = desk.settings.limits
@@ -144,16 +144,13 @@ class Front:
                 "try again in a second",
                 {"retry-after": "1"},
             )
-        if limits.requests_per_minute is not None:
-            self._rate = self._rate or RateLimit(limits.requests_per_minute)
-            who = headers.get("authorization") or headers.get("x-api-key") or (scope.get("client") or ("",))[0]
-            self._rate.take(who)
+        desk.rate.take(key or (scope.get("client") or ("",))[0])
         declared = headers.get("content-length")
         if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
             raise _too_large(limits.body_bytes, cut=int(declared) > PATIENCE * limits.body_bytes)
 
     async def _predict(self, request: Request) -> Response:
-        desk = self._seen(request, "/predict")
+        desk = self._desk()
         headers = request.headers
         client = _client(headers)
         body = await _body(request, desk.settings.limits.body_bytes, desk.settings.limits.body_seconds)
@@ -165,7 +162,7 @@ class Front:
         return answer(await desk.predict(upload.data, explain=explain, client=client, started=started))
 
     async def _predict_batch(self, request: Request) -> Response:
-        desk = self._seen(request, "/predict/batch")
+        desk = self._desk()
         limits = desk.settings.limits
         client = _client(request.headers)
         body = await _body(request, limits.body_bytes, limits.body_seconds)
@@ -174,7 +171,7 @@ class Front:
         return answer(await desk.predict_batch(files, client=client, started=started))
 
     async def _feedback(self, request: Request) -> Response:
-        desk = self._seen(request, "/feedback")
+        desk = self._desk()
         limits = desk.settings.limits
         body = await _body(request, limits.body_bytes, limits.body_seconds)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -195,55 +192,50 @@ class Front:
         return answer(await desk.feedback(**content), 201)
 
     async def _prediction(self, request: Request) -> Response:
-        desk = self._seen(request, "/predictions")
+        desk = self._desk()
         return answer(await desk.prediction(request.path_params["prediction_id"]))
 
     async def _model(self, request: Request) -> Response:
-        return answer(self._seen(request, "/model").model())
+        return answer(self._desk().model())
 
     async def _readyz(self, request: Request) -> Response:
-        ready, told = await self._seen(request, "/readyz").ready()
+        ready, told = await self._desk().ready()
         return answer(told, 200 if ready else 503, {} if ready else {"retry-after": "5"})
 
     async def _index(self, request: Request) -> Response:
-        return _file(self._seen(request, "/").page / "index.html")
+        return _file(self._desk().page / "index.html")
 
     async def _page(self, request: Request) -> Response:
-        return _file(self._seen(request, "/page").page / request.path_params["name"])
+        return _file(self._desk().page / request.path_params["name"])
 
     async def _icon(self, request: Request) -> Response:
-        return _file(self._seen(request, "/page").page / "icon.svg")
+        return _file(self._desk().page / "icon.svg")
 
     async def _gallery(self, request: Request) -> Response:
-        return answer({"images": self._seen(request, "/gallery").gallery_list()})
+        return answer({"images": self._desk().gallery_list()})
 
     async def _gallery_picture(self, request: Request) -> Response:
-        return _file(self._seen(request, "/gallery").gallery / request.path_params["name"])
+        return _file(self._desk().gallery / request.path_params["name"])
 
     async def _monitoring(self, request: Request) -> Response:
-        desk = self._seen(request, "/monitoring")
+        desk = self._desk()
         return HTMLResponse(await asyncio.to_thread(monitoring.page, desk), headers={"cache-control": "no-store"})
 
     async def _reports(self, request: Request) -> Response:
-        desk = self._seen(request, "/monitoring")
+        desk = self._desk()
         return answer({"reports": await asyncio.to_thread(monitoring.reports, desk.reports)})
 
     async def _report(self, request: Request) -> Response:
-        desk = self._seen(request, "/monitoring")
+        desk = self._desk()
         name = request.path_params["report_id"]
         return await asyncio.to_thread(monitoring.report, desk.reports, name)
 
     async def _openapi(self, request: Request) -> Response:
-        return answer(openapi.document(self._seen(request, "/openapi.json").package))
+        return answer(openapi.document(self._desk().package))
 
     async def _docs(self, request: Request) -> Response:
-        desk = self._seen(request, "/docs")
+        desk = self._desk()
         return HTMLResponse(openapi.page(openapi.document(desk.package), str(request.base_url).rstrip("/")))
-
-    def _seen(self, request: Request, path: str) -> Desk:
-        """Remember what is measured as this path, and give what serves it."""
-        request.scope["route_path"] = path
-        return self._desk()
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

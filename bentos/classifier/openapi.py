@@ -10,6 +10,7 @@ from fashion.package import Package
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
 # One white pixel: the smallest picture that can be tried.
 EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
+KEPT = {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"}
 IDS = {"type": "string", "description": "a uuid7", "example": EXAMPLE_ID}
 ERRORS = {
     "400": "The body cannot be read: no picture, a broken one, bad JSON, base64 or form",
@@ -23,6 +24,9 @@ ERRORS = {
     "429": "Too many requests of this client; Retry-After says when to try again",
     "503": "Overloaded, or the prediction cannot be kept; Retry-After says when to try again",
 }
+
+
+UPLOAD_ERRORS = ("400", "401", "408", "413", "415", "422", "429", "503")
 
 
 def document(of: Package) -> dict[str, Any]:
@@ -57,12 +61,12 @@ def document(of: Package) -> dict[str, Any]:
         optional={
             "heat_map": _png("what the prediction rests on; with explain"),
             "picture": _png("what the network saw; with explain"),
-            "kept": {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"},
+            "kept": KEPT,
         },
     )
     picture = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     explain = {"type": "boolean", "default": False, "description": "add a heat map"}
-    feedback = _object({"prediction_id": IDS, "true_label": label})
+    feedback = _object({"prediction_id": IDS, "true_label": label}, optional={"kept": KEPT})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -108,7 +112,7 @@ def document(of: Package) -> dict[str, Any]:
                         },
                     ],
                     answers={"200": ("The prediction", prediction)},
-                    errors=("400", "401", "408", "413", "415", "422", "429", "503"),
+                    errors=UPLOAD_ERRORS,
                 )
             },
             "/predict/batch": {
@@ -131,11 +135,12 @@ def document(of: Package) -> dict[str, Any]:
                                     },
                                     "predicted": {"type": "integer"},
                                     "refused": {"type": "integer"},
-                                }
+                                },
+                                optional={"kept": KEPT},
                             ),
                         )
                     },
-                    errors=("400", "401", "408", "413", "415", "422", "429", "503"),
+                    errors=UPLOAD_ERRORS,
                 )
             },
             "/feedback": {
@@ -182,7 +187,7 @@ def document(of: Package) -> dict[str, Any]:
                             ),
                         ),
                     },
-                    errors=("400", "401", "404", "408", "413", "415", "422", "429", "503"),
+                    errors=("404", *UPLOAD_ERRORS),
                 )
             },
             "/predictions/{prediction_id}": {

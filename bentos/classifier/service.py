@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +73,12 @@ class Classifier:
     @bentoml.api(route="/predict")
     async def predict(self, image: Path, explain: bool = False) -> dict[str, Any]:
         """Classify one picture."""
-        import time
-
         started = time.perf_counter()
         return await self.desk.predict(image.read_bytes(), explain=explain, client=None, started=started)
 
     @bentoml.api(route="/predict/batch")
     async def predict_batch(self, images: list[Path]) -> dict[str, Any]:
         """Classify several pictures."""
-        import time
-
         from bentos.classifier.forms import Part
 
         started = time.perf_counter()
