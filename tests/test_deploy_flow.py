@@ -187,6 +187,9 @@ def test_serves_and_predicts_on_its_own_requirements(
     ).stdout.split()
     assert "bentoml" in listed
     assert not set(HEAVY) & set(listed)
+    venv = Path(clean_python).parents[1]
+    files = {(each.st_dev, each.st_ino): each.st_blocks * 512 for each in map(os.lstat, venv.rglob("*"))}
+    assert sum(files.values()) <= 350 * 2**20
     served = Served(bento, challenged.serving(), tmp_path / "service.log", python=clean_python)
     try:
         told = served.predict(pngs[0], "?explain=true")
