@@ -424,7 +424,7 @@ class PredictionLog:
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
         try:
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for page in _pages(self.window(since_us, until_us), 10 * PAGE_ROWS):
+                for page in pages(self.window(since_us, until_us), 10 * PAGE_ROWS):
                     writer.write_batch(pa.RecordBatch.from_pylist([_parquet_row(each) for each in page], schema))
                     rows += len(page)
             temporary.replace(target)
@@ -814,7 +814,8 @@ def _drop_orphans(connection: sqlite3.Connection, limit_us: int) -> None:
     )
 
 
-def _pages(rows: Iterator[LoggedPrediction], size: int) -> Iterator[list[LoggedPrediction]]:
+def pages(rows: Iterator[LoggedPrediction], size: int) -> Iterator[list[LoggedPrediction]]:
+    """Rows, so many at a time."""
     page: list[LoggedPrediction] = []
     for row in rows:
         page.append(row)

@@ -3,14 +3,14 @@
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fashion import blobs, home, image_store, package, registry, tracking
 from fashion.comparison import Comparison, Pair, table
-from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, UnknownPrediction
+from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, UnknownPrediction, pages
 
 ROWS = 10_000
 TOGETHER = 100
@@ -74,7 +74,7 @@ def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace)
     with tempfile.TemporaryDirectory() as folder:
         contents = registry.fetch(version, Path(folder))
         predictor = Predictor(contents)
-        for page in _pages(log.latest(options.rows, role="champion")):
+        for page in pages(log.latest(options.rows, role="champion"), TOGETHER):
             images, rows = [], []
             for each in page:
                 try:
@@ -129,14 +129,3 @@ def _class_names(name: str) -> Sequence[str]:
     except (*registry.ERRORS, package.DamagedPackage) as error:
         print(f"classes are shown by number: {error}", file=sys.stderr)
         return ()
-
-
-def _pages(rows: Iterator[LoggedPrediction]) -> Iterator[list[LoggedPrediction]]:
-    page: list[LoggedPrediction] = []
-    for row in rows:
-        page.append(row)
-        if len(page) == TOGETHER:
-            yield page
-            page = []
-    if page:
-        yield page
