@@ -1,7 +1,6 @@
 """Score an exported network on held-out data, calibrate it, and pack it. No torch: what is scored is what serves."""
 
 import dataclasses
-import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from fashion.calibration import (
 )
 from fashion.config import DataConfig
 from fashion.dataset import DataReport, Dataset
-from fashion.images import STATISTICS, Images, normalise
+from fashion.images import Images, normalise
 from fashion.metrics import ClassScore
 from fashion.package import MODEL, REFERENCE, WEIGHTS, Metric, Package
 from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, interpret
+from fashion.reference import Reference
 
 CAPTIONS = {
     "confusion": "What is taken for what",
@@ -121,59 +121,15 @@ def evaluate(
         "test/f1_macro": Metric(float(np.mean([score.f1 for score in scores]))),
         **_latency(network, dataset.test.images, dataset),
     }
-    reference = severity.Reference(dataset.val.labels, val)
+    reference = Reference(dataset.val.labels, val)
     thresholds = severity.calibrate(predict, dataset.val.images, reference, seed=SEED)
     return Evaluation(
         package=dataclasses.replace(package, metrics=measured, severity=thresholds),
-        files={MODEL: exported["onnx"], WEIGHTS: exported["weights"], REFERENCE: reference_parquet(reference)},
+        files={MODEL: exported["onnx"], WEIGHTS: exported["weights"], REFERENCE: reference.to_parquet()},
         figures=_figures(dataset, test, uncalibrated, measured, scores, temperature),
         scores=scores,
         test=test,
     )
-
-
-def reference_parquet(reference: severity.Reference) -> bytes:
-    """The reference rows as Parquet: label, predicted, confidence, probabilities, embedding, and each statistic."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = reference.predictions
-    table = pa.table(
-        {
-            "label": reference.labels,
-            "predicted": rows.labels,
-            "confidence": rows.confidences,
-            "probabilities": _lists(rows.probabilities),
-            "embedding": _lists(rows.embeddings),
-            **{name: rows.statistics[:, column] for column, name in enumerate(STATISTICS)},
-        }
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def read_reference(content: bytes) -> severity.Reference:
-    """What `reference_parquet` wrote."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(io.BytesIO(content))
-    column = {name: table[name].combine_chunks() for name in table.column_names}
-    count = table.num_rows
-    predictions = Predictions(
-        labels=column["predicted"].to_numpy(),
-        confidences=column["confidence"].to_numpy(),
-        probabilities=column["probabilities"].flatten().to_numpy().reshape(count, -1),
-        statistics=np.stack([column[name].to_numpy() for name in STATISTICS], axis=1),
-        embeddings=column["embedding"].flatten().to_numpy().reshape(count, -1),
-    )
-    return severity.Reference(column["label"].to_numpy(), predictions)
-
-
-def _lists(rows: NDArray[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
 def _principal(embeddings: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:

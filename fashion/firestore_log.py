@@ -156,6 +156,23 @@ class FirestoreLog:
                 return
             last = page[-1]
 
+    def latest(self, rows: int, *, page_rows: int = 500) -> Iterator[LoggedPrediction]:
+        """At most that many predictions that were answered, newest first. Holds one page in memory.
+
+        Raises:
+            FirestoreUnavailable: a page could not be read, tried a few times.
+            ValueError: a document is not a prediction.
+        """
+        last: Any = None
+        while rows > 0:
+            page = self._page(0, _YEAR_10000, None, last, page_rows, newest_first=True)
+            answered = [row for row in map(_logged, page) if row.record.role == "champion"][:rows]
+            yield from answered
+            rows -= len(answered)
+            if len(page) < page_rows:
+                return
+            last = page[-1]
+
     def get(self, prediction_id: str) -> LoggedPrediction:
         """One prediction, of whichever machine.
 
@@ -215,11 +232,20 @@ class FirestoreLog:
             said = [_feedback(row.item) for row in write.rows if isinstance(row.item, Feedback)]
             batch.update(reference, {"feedback": ArrayUnion(said)})
 
-    def _page(self, since_us: int, until_us: int, model_version: str | None, last: Any, rows: int) -> list[Any]:
+    def _page(
+        self,
+        since_us: int,
+        until_us: int,
+        model_version: str | None,
+        last: Any,
+        rows: int,
+        *,
+        newest_first: bool = False,
+    ) -> list[Any]:
         for attempt in range(READ_ATTEMPTS):
             try:
                 with self._one_error():
-                    query = _query(self._predictions(), since_us, until_us, model_version).limit(rows)
+                    query = _query(self._predictions(), since_us, until_us, model_version, newest_first).limit(rows)
                     query = query.start_after(last) if last is not None else query
                     return list(query.stream(retry=None, timeout=self.timeout_s))
             except FirestoreUnavailable:
@@ -459,7 +485,7 @@ def _installed() -> bool:
         return False
 
 
-def _query(predictions: Any, since_us: int, until_us: int, model_version: str | None) -> Any:
+def _query(predictions: Any, since_us: int, until_us: int, model_version: str | None, newest_first: bool) -> Any:
     from google.cloud.firestore import FieldFilter
 
     query = predictions.where(filter=FieldFilter("time", ">=", _moment(max(since_us, 0))))
@@ -468,7 +494,8 @@ def _query(predictions: Any, since_us: int, until_us: int, model_version: str | 
     if model_version is not None:
         query = query.where(filter=FieldFilter("model_version", "==", model_version))
     # The name too: a page that ends between equal times would lose the rest of them.
-    return query.order_by("time").order_by("__name__")
+    direction = "DESCENDING" if newest_first else "ASCENDING"
+    return query.order_by("time", direction=direction).order_by("__name__", direction=direction)
 
 
 def _batch(rows: list[Outgoing]) -> list[Outgoing]:

@@ -1,7 +1,9 @@
 """Images to predictions through a model package, on ONNX Runtime. Knows nothing of requests, logs or training."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,6 +34,10 @@ class Predictions:
     """(N, 8), columns as in `fashion.images.STATISTICS`."""
     embeddings: NDArray[np.float16]
     """(N, 16) principal components of the last layer's input; zeros where the network has fewer."""
+
+    def __getitem__(self, rows: Any) -> "Predictions":
+        """Some of the rows: whatever numpy takes as one index."""
+        return Predictions(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
 class OnnxNetwork:

@@ -3,6 +3,7 @@
 Those ask whether anything changed at all; this asks whether it is likely to hurt.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from fashion.corruptions import CORRUPTIONS, corrupt
 from fashion.images import Images
 from fashion.package import SeverityThresholds
 from fashion.predictor import Predictions
+from fashion.reference import Reference
 
 HARMFUL = 0.05
 """Fall of accuracy from which a window counts as harmful."""
@@ -26,21 +28,15 @@ QUANTILE = 0.98
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Held-out rows of a model: what its outputs look like when all is well."""
-
-    labels: NDArray[np.int64]
-    """(N,) true labels."""
-    predictions: Predictions
-
-
-@dataclass(frozen=True)
 class Signals:
     """What of a window differs from the reference, each larger the worse."""
 
     confidence_drop: float
     output_distance: float
     outlier_fraction: float
+
+
+SIGNALS = tuple(field.name for field in dataclasses.fields(Signals))
 
 
 class Ruler:
@@ -54,14 +50,14 @@ class Ruler:
         self._mean = embeddings.mean(axis=0)
         covariance = np.cov(embeddings, rowvar=False) + 1e-6 * np.eye(embeddings.shape[1])
         self._precision = np.linalg.inv(covariance)
-        distances = self._distances(embeddings)
+        distances = self.distances(embeddings)
         self.outlier_distance = float(np.quantile(distances, 0.99)) if outlier_distance is None else outlier_distance
 
     def measure(self, window: Predictions) -> Signals:
         """Compare a window of at least one row with the reference."""
         if len(window.labels) == 0:
             raise ValueError("a window needs rows, got none")
-        outliers = self._distances(window.embeddings.astype(np.float64)) > self.outlier_distance
+        outliers = self.distances(window.embeddings.astype(np.float64)) > self.outlier_distance
         distances = [
             stats.ks_2samp(now, before, method="asymp").statistic
             for now, before in zip(window.probabilities.T, self._probabilities.T, strict=True)
@@ -72,7 +68,8 @@ class Ruler:
             outlier_fraction=float(outliers.mean()),
         )
 
-    def _distances(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+    def distances(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+        """Mahalanobis distances `(N,)` of embeddings `(N, D)` from the reference's."""
         centred = embeddings - self._mean
         distances: NDArray[np.float64] = np.sqrt(np.einsum("nd,de,ne->n", centred, self._precision, centred))
         return distances
@@ -80,11 +77,7 @@ class Ruler:
 
 def is_harmful(signals: Signals, thresholds: SeverityThresholds) -> bool:
     """Whether any signal is beyond its threshold."""
-    return (
-        signals.confidence_drop > thresholds.confidence_drop
-        or signals.output_distance > thresholds.output_distance
-        or signals.outlier_fraction > thresholds.outlier_fraction
-    )
+    return any(getattr(signals, name) > getattr(thresholds, name) for name in SIGNALS)
 
 
 def calibrate(
@@ -111,7 +104,7 @@ def calibrate(
     expected = float((reference.predictions.labels == reference.labels).mean())
     signals, drops = [], []
     for rows, corrupted in _windows(images, window, rng):
-        predictions = _rows(reference.predictions, rows) if corrupted is None else predict(corrupted)
+        predictions = reference.predictions[rows] if corrupted is None else predict(corrupted)
         signals.append(ruler.measure(predictions))
         drops.append(expected - float((predictions.labels == reference.labels[rows]).mean()))
     harmful = np.array(drops) > HARMFUL
@@ -139,13 +132,3 @@ def _windows(
         for amount in AMOUNTS:
             rows = rng.choice(len(images), window, replace=False)
             yield rows, corrupt(images[rows], name, amount, seed=int(rng.integers(2**31)))
-
-
-def _rows(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
-    return Predictions(
-        labels=predictions.labels[rows],
-        confidences=predictions.confidences[rows],
-        probabilities=predictions.probabilities[rows],
-        statistics=predictions.statistics[rows],
-        embeddings=predictions.embeddings[rows],
-    )

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-from fashion import calibration, dataset, evaluation, images, package, severity
+from fashion import calibration, dataset, evaluation, images, package
 from fashion.config import DataConfig
 from fashion.dataset import Dataset, Split
 from fashion.evaluation import Evaluation
 from fashion.package import MODEL, REFERENCE, WEIGHTS, Package
 from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Predictor
+from fashion.reference import Reference
 
 COPIES = 40
 """Test rows that are copies of training rows in the data set evaluated here."""
@@ -166,7 +167,7 @@ def test_logged_embeddings_are_principal_components_of_validation(packed: Packag
 
 
 def test_the_reference_is_the_validation_split_bit_for_bit(found: Evaluation, packed: Package, leaky: Dataset) -> None:
-    reference = evaluation.read_reference(found.files[REFERENCE])
+    reference = Reference.from_parquet(found.files[REFERENCE])
     np.testing.assert_array_equal(reference.labels, leaky.val.labels)
     assert_equal(reference.predictions, Predictor(packed).predict(leaky.val.images))
 
@@ -181,8 +182,8 @@ def test_a_reference_of_odd_values_comes_back_bit_for_bit() -> None:
         statistics=np.stack([odd, rng.permutation(odd), odd]),
         embeddings=rng.integers(0, 2**16, (3, EMBEDDING_SIZE), np.uint16).view(np.float16),
     )
-    written = evaluation.reference_parquet(severity.Reference(np.array([0, 2**40, -1]), predictions))
-    found = evaluation.read_reference(written)
+    written = Reference(np.array([0, 2**40, -1]), predictions).to_parquet()
+    found = Reference.from_parquet(written)
     assert found.labels.tolist() == [0, 2**40, -1]
     assert_equal(found.predictions, predictions)
 

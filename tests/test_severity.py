@@ -9,9 +9,10 @@ from fashion import evaluation, severity
 from fashion.corruptions import corrupt
 from fashion.dataset import Dataset
 from fashion.images import STATISTICS
-from fashion.package import REFERENCE, Package, SeverityThresholds
+from fashion.package import Package, SeverityThresholds
 from fashion.predictor import EMBEDDING_SIZE, Predictions, Predictor
-from fashion.severity import Reference, Ruler, is_harmful
+from fashion.reference import Reference
+from fashion.severity import Ruler, is_harmful
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,7 @@ def predictor(tiny_package: Package) -> Predictor:
 
 @pytest.fixture(scope="module")
 def reference(tiny_package: Package) -> Reference:
-    assert tiny_package.folder is not None
-    return evaluation.read_reference((tiny_package.folder / REFERENCE).read_bytes())
+    return Reference.of(tiny_package)
 
 
 @pytest.fixture(scope="module")

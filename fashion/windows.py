@@ -1,0 +1,182 @@
+"""Which predictions a drift decision looks at, read from either log in batches of columns. Knows no tests.
+
+A window is of what was answered: rows of the role champion, of whichever version served at the time.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion import drift_config
+from fashion.drift import UNLABELLED
+from fashion.drift_config import DriftConfig
+from fashion.firestore_log import FirestoreLog
+from fashion.home import Home
+from fashion.images import STATISTICS
+from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, pages
+from fashion.predictor import EMBEDDING_SIZE, Predictions
+
+BATCH_ROWS = 10_000
+FOREVER_US = 253_402_300_800_000_000
+"""The year 10000."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of since <= time < until; with `rows`, only the latest so many of them."""
+
+    since_us: int
+    until_us: int
+    rows: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Consecutive rows of a window, as columns."""
+
+    predictions: Predictions
+    true_labels: NDArray[np.int64]
+    """(N,), UNLABELLED where nobody said."""
+    times_us: NDArray[np.int64]
+    """(N,)"""
+    prediction_ids: Sequence[str]
+    image_sha256: Sequence[str]
+    model_versions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.times_us)
+
+    def of(self, model_version: str) -> "Batch":
+        """The rows of one version."""
+        kept = [row for row, version in enumerate(self.model_versions) if version == model_version]
+        return self if len(kept) == len(self) else self[kept]
+
+    def __getitem__(self, rows: Sequence[int]) -> "Batch":
+        return Batch(
+            self.predictions[rows],
+            self.true_labels[rows],
+            self.times_us[rows],
+            *(
+                [column[row] for row in rows]
+                for column in (self.prediction_ids, self.image_sha256, self.model_versions)
+            ),
+        )
+
+
+def chosen(settings: DriftConfig, clock: Callable[[], int] = time.time_ns) -> Window:
+    """The window that a configuration means now."""
+    now = clock() // 1000
+    if settings.rows is not None:
+        return Window(0, FOREVER_US, settings.rows)
+    if settings.since is not None:
+        return Window(int(drift_config.moment(settings.since).timestamp() * 1e6), now)
+    return Window(now - 1_000_000 * drift_config.seconds(settings.window), now)
+
+
+class LocalRows:
+    """Rows of this machine's log."""
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+        self.address = str(log.path)
+
+    def batches(self, window: Window) -> Iterator[Batch]:
+        """The window, in no particular order.
+
+        Raises:
+            fashion.prediction_log.LogUnavailable: the log cannot be read.
+        """
+        yield from _batches(self.logged(window))
+
+    def logged(self, window: Window) -> Iterator[LoggedPrediction]:
+        """The same, a row at a time."""
+        if window.rows is not None:
+            return self._log.latest(window.rows, role="champion")
+        return self._log.window(window.since_us, window.until_us, role="champion")
+
+    def later(self, window: Window) -> int:
+        """How many rows are dated after the window: of a clock that was set back."""
+        return self._log.count(window.until_us, role="champion")
+
+
+class FirestoreRows:
+    """Rows of all machines."""
+
+    def __init__(self, log: FirestoreLog) -> None:
+        self._log = log
+        self.address = log.address
+
+    def batches(self, window: Window) -> Iterator[Batch]:
+        """As for LocalRows.
+
+        Raises:
+            fashion.firestore_log.FirestoreUnavailable: Firestore cannot be read.
+        """
+        yield from _batches(self.logged(window))
+
+    def logged(self, window: Window) -> Iterator[LoggedPrediction]:
+        """The same, a row at a time."""
+        if window.rows is not None:
+            return self._log.latest(window.rows)
+        return (row for row in self._log.read_window(window.since_us, window.until_us) if row.record.role == "champion")
+
+    def later(self, window: Window) -> int:
+        """As for LocalRows; counted up to a thousand."""
+        rows = self._log.read_window(window.until_us, FOREVER_US)
+        return sum(1 for _, row in zip(range(1000), rows, strict=False) if row.record.role == "champion")
+
+
+Source = LocalRows | FirestoreRows
+
+
+def open_source(settings: DriftConfig, address: Home) -> Source:
+    """The log that a configuration means.
+
+    Raises:
+        fashion.prediction_log.LogUnavailable: there is none, or it cannot be opened.
+        fashion.firestore_log.FirestoreUnavailable: its library is missing.
+    """
+    if settings.source == "firestore" or (settings.source == "auto" and address.firestore):
+        if not address.firestore:
+            raise LogUnavailable("source=firestore, but FASHION_FIRESTORE names no project: set it, or source=local")
+        project, _, database = address.firestore.partition("/")
+        return FirestoreRows(FirestoreLog(project, database=database or "(default)"))
+    if not address.predictions.exists():
+        raise LogUnavailable(f"there is no prediction log {address.predictions}: `make serve` begins one")
+    return LocalRows(PredictionLog(address.predictions))
+
+
+def batch(rows: Sequence[LoggedPrediction]) -> Batch:
+    """Rows as columns."""
+    records = [row.record for row in rows]
+    labels = [UNLABELLED if row.true_label is None else row.true_label for row in rows]
+    predictions = Predictions(
+        labels=np.array([record.label for record in records], np.int64),
+        confidences=np.array([record.confidence for record in records], np.float32),
+        probabilities=_matrix([record.probabilities for record in records], len(records[0].probabilities)),
+        statistics=_matrix([record.statistics for record in records], len(STATISTICS)),
+        embeddings=_matrix([record.embedding for record in records], EMBEDDING_SIZE).astype(np.float16),
+    )
+    return Batch(
+        predictions,
+        np.array(labels, np.int64),
+        np.array([record.time_us for record in records], np.int64),
+        [record.prediction_id for record in records],
+        [record.image_sha256 for record in records],
+        [record.model_version for record in records],
+    )
+
+
+def _batches(rows: Iterator[LoggedPrediction]) -> Iterator[Batch]:
+    # Of one number of classes each: versions of different models may share a log.
+    for page in pages(rows, BATCH_ROWS):
+        for width in sorted({len(row.record.probabilities) for row in page}):
+            yield batch([row for row in page if len(row.record.probabilities) == width])
+
+
+def _matrix(rows: Sequence[Sequence[float]], width: int) -> NDArray[np.float32]:
+    """Rows of equal length; one of another length becomes NaN, which no test counts."""
+    return np.array([row if len(row) == width else [np.nan] * width for row in rows], np.float32).reshape(-1, width)
