@@ -68,6 +68,8 @@ class DataConfig(Strict):
     """Seed of that split."""
     limit: int | None
     """Rows kept of each split (a stratified subset), for quick runs; null keeps all."""
+    live_rows: int = 0
+    """Test rows (a stratified subset) set aside to play the traffic of users: never trained on, nor scored on."""
 
     def __post_init__(self) -> None:
         require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
@@ -83,6 +85,7 @@ class DataConfig(Strict):
             self.limit is None or self.limit >= len(self.class_names),
             f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
         )
+        require(self.live_rows >= 0, f"live_rows must not be negative, got {self.live_rows}")
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,25 @@ class GateConfig(Strict):
 
 
 @dataclass(frozen=True)
+class FeedbackConfig(Strict):
+    """What a training takes from the prediction log."""
+
+    use: bool
+    """Learn from pictures of users that somebody has labelled, besides the data set."""
+    holdout: float
+    """Share of them that is never learnt from: the gate judges by those."""
+    max_rows: int
+    """The latest so many."""
+    repeat: int
+    """How often each is in an epoch: there are few of them beside the data set."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")
+        require(self.max_rows >= 1, f"max_rows must be at least 1, got {self.max_rows}")
+        require(self.repeat >= 1, f"repeat must be at least 1, got {self.repeat}")
+
+
+@dataclass(frozen=True)
 class TrackingConfig(Strict):
     """Names in MLflow."""
 
@@ -348,6 +370,7 @@ class TrainConfig(Strict):
     tuning: TuningConfig
     search: SearchConfig
     gate: GateConfig
+    feedback: FeedbackConfig
     tracking: TrackingConfig
     resources: ResourcesConfig
 

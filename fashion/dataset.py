@@ -51,6 +51,8 @@ class Dataset:
     """Per channel over the training split, of pixels scaled to [0, 1]."""
     std: tuple[float, ...]
     """Likewise."""
+    live: Split | None = None
+    """Test rows set aside to play the traffic of users; None where `data.live_rows` is 0."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -115,6 +117,12 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
     is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
     train = _limited(_select(training, ~is_val), data)
     mean, std = _channel_statistics(train.images)
+    live = None
+    if data.live_rows:
+        if data.live_rows >= len(test):
+            raise DataError(f"data.live_rows={data.live_rows} leaves nothing of {len(test):,} test rows: choose fewer")
+        is_live = _choose(test.labels, data.live_rows / len(test), seed=data.split_seed, data=data)
+        live, test = _select(test, is_live), _select(test, ~is_live)
     return Dataset(
         name=data.name,
         digest=digest,
@@ -124,6 +132,7 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
         test=_limited(test, data),
         mean=mean,
         std=std,
+        live=live,
     )
 
 

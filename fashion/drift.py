@@ -9,6 +9,7 @@ them BBSDs.
 A window is counted, never held: a `Tally` takes any number of rows in constant memory, and its tests are exact.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -360,6 +361,50 @@ class Tally:
             if getattr(found.signals, name) > getattr(found.thresholds, name)
         ]
         return f"{what} from the reference, and accuracy is likely to suffer: {'; '.join(beyond)}"
+
+
+def not_comparable(model_version: str, rows: int, since_us: int, until_us: int, asked: DecisionConfig) -> DriftResult:
+    """The result for rows of a version that the registry does not know: counted, and not judged."""
+    return DriftResult(
+        decision="insufficient_data",
+        reason=f"{rows:,} rows are of version {model_version}, which the registry does not hold: there is no reference",
+        since_us=since_us,
+        until_us=until_us,
+        rows=rows,
+        model_version=model_version,
+        alpha=asked.alpha,
+        min_rows=asked.min_rows,
+        p_values={},
+        columns=(),
+        severity=None,
+        false_alarms=None,
+        reference_rows=0,
+        reference_accuracy=math.nan,
+        mean_confidence=math.nan,
+        estimated=None,
+        feedback=None,
+        unreadable=0,
+    )
+
+
+def nothing(window: tuple[int, int], asked: DecisionConfig) -> DriftResult:
+    """The result for a window without rows."""
+    empty = not_comparable("", 0, *window, asked)
+    return dataclasses.replace(empty, reason="nothing was predicted in this window")
+
+
+def as_mapping(result: DriftResult) -> dict[str, Any]:
+    """A result as JSON has it: numbers that are none become null."""
+    fields = {**dataclasses.asdict(result), "level": result.level, "conditions": sorted(result.conditions)}
+    return {key: _plain(value) for key, value in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _ks(column: _Distribution, distance: float, rows: int, others: int, threshold: float) -> Column:

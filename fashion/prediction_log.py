@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fashion.images import STATISTICS
 
 ROLES = ("champion", "shadow")
@@ -215,6 +218,26 @@ class Backlog:
     """What keeps the shipper from shipping now."""
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Rows of the log as arrays; each of N rows."""
+
+    prediction_ids: tuple[str, ...]
+    model_versions: tuple[str, ...]
+    image_sha256: tuple[str, ...]
+    times_us: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    true_labels: NDArray[np.int64]
+    """By the latest feedback; -1 where nobody said."""
+    confidences: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    """(N, classes)"""
+    statistics: NDArray[np.float32]
+    """(N, 8)"""
+    embeddings: NDArray[np.float16]
+    """(N, 16)"""
+
+
 def is_prediction_id(text: str) -> bool:
     """Tell whether a text can be a prediction's id: a uuid7 in lower case."""
     return _ID.fullmatch(text) is not None
@@ -380,10 +403,18 @@ class PredictionLog:
             after = _key(page[-1].record)
 
     def latest(
-        self, rows: int, *, role: str | None = None, model_version: str | None = None, page_rows: int = PAGE_ROWS
+        self,
+        rows: int,
+        *,
+        role: str | None = None,
+        model_version: str | None = None,
+        judged: bool = False,
+        page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
-        """At most that many predictions, newest first. Holds one page in memory."""
+        """At most that many predictions, newest first; with `judged`, only those with feedback. Holds one page."""
         chosen, values = _chosen(role, model_version)
+        if judged:
+            chosen += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
         before: Key = (_YEAR_10000, "", "")
         while rows > 0:
             size = min(rows, page_rows)
@@ -396,6 +427,45 @@ class PredictionLog:
             if len(page) < size:
                 return
             rows, before = rows - size, _key(page[-1].record)
+
+    def columns(
+        self,
+        since_us: int,
+        until_us: int,
+        *,
+        role: str,
+        newest: int | None = None,
+        page_rows: int = 10 * PAGE_ROWS,
+    ) -> Iterator[Columns]:
+        """What `window` gives, as columns: ten times as fast. Holds one page in memory.
+
+        Args:
+            newest: only that many rows, the latest ones.
+        """
+        after: Key = (since_us, "", "")
+        inclusive = True
+        if newest is not None:
+            found = self._read(
+                "SELECT time_us, prediction_id, role FROM predictions WHERE time_us >= ? AND time_us < ? AND role = ? "
+                "ORDER BY time_us DESC, prediction_id DESC, role DESC LIMIT 1 OFFSET ?",
+                (since_us, until_us, role, newest - 1),
+            )
+            after = found[0] if found else after
+        while True:
+            page = self._read(
+                f"SELECT {_ROW}, (SELECT f.true_label FROM feedback f WHERE f.prediction_id = p.prediction_id "
+                "ORDER BY f.time_us DESC, f.sequence DESC LIMIT 1) FROM predictions p "
+                f"WHERE (time_us, prediction_id, role) {'>=' if inclusive else '>'} (?, ?, ?) AND time_us < ? "
+                "AND role = ? ORDER BY time_us, prediction_id, role LIMIT ?",
+                (*after, until_us, role, page_rows),
+            )
+            if page:
+                with self._one_error():
+                    yield from _columns(page)
+            if len(page) < page_rows:
+                return
+            inclusive, last = False, page[-1]
+            after = (last[2], last[0], last[1])
 
     def count(
         self,
@@ -764,6 +834,39 @@ def _record(row: Row) -> PredictionRecord:
         return PredictionRecord(**given)
     except (TypeError, ValueError, struct.error) as error:
         raise _Unreadable(f"prediction {row[0]}: {error}") from error
+
+
+def _columns(page: Sequence[Row]) -> Iterator[Columns]:
+    """A page's rows as arrays; rows of another number of classes apart."""
+    by_shape: dict[tuple[int, int, int], list[Row]] = {}
+    for row in page:
+        try:
+            by_shape.setdefault((len(row[6]), len(row[7]), len(row[8])), []).append(row)
+        except TypeError:
+            raise _Unreadable(f"prediction {row[0]} holds no numbers where it should") from None
+    for rows in by_shape.values():
+        ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, sha256, _, _, said = zip(
+            *rows, strict=True
+        )
+        try:
+            yield Columns(
+                ids,
+                versions,
+                sha256,
+                np.array(times, np.int64),
+                np.array(labels, np.int64),
+                np.array([-1 if label is None else label for label in said], np.int64),
+                np.array(confidences, np.float32),
+                _joined(probabilities, "<f4", len(rows)),
+                _joined(statistics, "<f4", len(rows)),
+                _joined(embeddings, "<f2", len(rows)),
+            )
+        except (TypeError, ValueError) as error:
+            raise _Unreadable(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
+
+
+def _joined(packed: Sequence[bytes], kind: str, rows: int) -> NDArray[Any]:
+    return np.frombuffer(b"".join(packed), kind).reshape(rows, -1)
 
 
 def _feedback(row: Row) -> Feedback:

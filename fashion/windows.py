@@ -3,6 +3,7 @@
 A window is of what was answered: rows of the role champion, of whichever version served at the time.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from fashion.drift_config import DriftConfig
 from fashion.firestore_log import FirestoreLog
 from fashion.home import Home
 from fashion.images import STATISTICS
-from fashion.prediction_log import LoggedPrediction, LogUnavailable, PredictionLog, pages
+from fashion.prediction_log import DamagedLog, LoggedPrediction, LogUnavailable, PredictionLog, pages
 from fashion.predictor import EMBEDDING_SIZE, Predictions
 
 BATCH_ROWS = 10_000
 FOREVER_US = 253_402_300_800_000_000
 """The year 10000."""
+ALL_ROWS = 10**12
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,25 @@ class LocalRows:
         Raises:
             fashion.prediction_log.LogUnavailable: the log cannot be read.
         """
-        yield from _batches(self.logged(window))
+        for found in self._log.columns(window.since_us, window.until_us, role="champion", newest=window.rows):
+            width = found.statistics.shape[1] == len(STATISTICS) and found.embeddings.shape[1] == EMBEDDING_SIZE
+            if not width:
+                raise DamagedLog(f"{self.address} holds rows of another kind, such as {found.prediction_ids[0]}")
+            predictions = Predictions(
+                found.labels, found.confidences, found.probabilities, found.statistics, found.embeddings
+            )
+            yield Batch(
+                predictions,
+                found.true_labels,
+                found.times_us,
+                found.prediction_ids,
+                found.image_sha256,
+                found.model_versions,
+            )
 
-    def logged(self, window: Window) -> Iterator[LoggedPrediction]:
-        """The same, a row at a time."""
-        if window.rows is not None:
-            return self._log.latest(window.rows, role="champion")
-        return self._log.window(window.since_us, window.until_us, role="champion")
+    def judged(self) -> Iterator[LoggedPrediction]:
+        """Rows with feedback, newest first."""
+        return self._log.latest(ALL_ROWS, role="champion", judged=True)
 
     def later(self, window: Window) -> int:
         """How many rows are dated after the window: of a clock that was set back."""
@@ -115,13 +129,16 @@ class FirestoreRows:
         Raises:
             fashion.firestore_log.FirestoreUnavailable: Firestore cannot be read.
         """
-        yield from _batches(self.logged(window))
+        rows = (
+            self._log.read_window(window.since_us, window.until_us)
+            if window.rows is None
+            else self._log.latest(window.rows)
+        )
+        yield from _batches(row for row in rows if row.record.role == "champion")
 
-    def logged(self, window: Window) -> Iterator[LoggedPrediction]:
-        """The same, a row at a time."""
-        if window.rows is not None:
-            return self._log.latest(window.rows)
-        return (row for row in self._log.read_window(window.since_us, window.until_us) if row.record.role == "champion")
+    def judged(self) -> Iterator[LoggedPrediction]:
+        """As for LocalRows."""
+        return (row for row in self._log.latest(ALL_ROWS) if row.feedback)
 
     def later(self, window: Window) -> int:
         """As for LocalRows; counted up to a thousand."""
@@ -132,14 +149,14 @@ class FirestoreRows:
 Source = LocalRows | FirestoreRows
 
 
-def open_source(settings: DriftConfig, address: Home) -> Source:
-    """The log that a configuration means.
+def open_source(address: Home, kind: str = "auto") -> Source:
+    """The log: that of all machines where there is one, unless `kind` says `local` or `firestore`.
 
     Raises:
         fashion.prediction_log.LogUnavailable: there is none, or it cannot be opened.
         fashion.firestore_log.FirestoreUnavailable: its library is missing.
     """
-    if settings.source == "firestore" or (settings.source == "auto" and address.firestore):
+    if kind == "firestore" or (kind == "auto" and address.firestore):
         if not address.firestore:
             raise LogUnavailable("source=firestore, but FASHION_FIRESTORE names no project: set it, or source=local")
         project, _, database = address.firestore.partition("/")
@@ -167,6 +184,27 @@ def batch(rows: Sequence[LoggedPrediction]) -> Batch:
         [record.prediction_id for record in records],
         [record.image_sha256 for record in records],
         [record.model_version for record in records],
+    )
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of equal width as one."""
+    if len(batches) == 1:
+        return batches[0]
+    parts = [each.predictions for each in batches]
+    return Batch(
+        Predictions(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in dataclasses.fields(Predictions)
+            )
+        ),
+        np.concatenate([each.true_labels for each in batches]),
+        np.concatenate([each.times_us for each in batches]),
+        *(
+            [value for each in batches for value in getattr(each, name)]
+            for name in ("prediction_ids", "image_sha256", "model_versions")
+        ),
     )
 
 

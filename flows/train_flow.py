@@ -42,6 +42,7 @@ class TrainFlow(FlowSpec):
         settings = config.load(self.config.to_dict())
         address = home.prepare_environment()
         data, report = load_data(settings)
+        self.lessons = collect_lessons(settings, data, address)
         self.data_digest = data.digest
         self.git_commit = lineage.git_commit()
         self.tuning = "on" if settings.tuning.enabled else "off"
@@ -69,12 +70,15 @@ class TrainFlow(FlowSpec):
             images=data.train.images,
             labels=data.train.labels,
         )
+        if self.lessons is not None:
+            tracking.log_files(self.mlflow_run_id, {"data/feedback.csv": self.lessons.as_csv()})
+            tracking.log_tags(self.mlflow_run_id, {"feedback": self.lessons.summary})
         samples = figures.to_png(figures.samples(data.train.images, data.train.labels, data.class_names))
         tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         cards.show(
             current.card["data"],
             title=f"{data.name}, version {data.digest[:12]}",
-            texts=report.remarks,
+            texts=[*report.remarks, *([self.lessons.summary] if self.lessons else [])],
             pictures={"What the classes look like": samples},
         )
         cards.table(
@@ -88,6 +92,8 @@ class TrainFlow(FlowSpec):
             [{"where": name, "images": count} for name, count in report.duplicates.items()],
         )
         print(f"{data.name} {data.digest[:12]}: {report.num_rows}")
+        if self.lessons is not None:
+            print(self.lessons.summary)
         self.next({"on": self.plan, "off": self.train}, condition="tuning")
 
     @step
@@ -113,7 +119,7 @@ class TrainFlow(FlowSpec):
         from fashion.training.objective import Objective
 
         settings = config.load(self.config.to_dict())
-        data, _ = load_data(settings)
+        data = with_lessons(load_data(settings)[0], self.lessons, settings)
         objective = Objective(settings, data, report=functools.partial(print, flush=True))
         with launch.told(config.ConfigError):
             tuning.work(home.current().studies, self.study, self.input, settings, objective)
@@ -168,7 +174,7 @@ class TrainFlow(FlowSpec):
         from fashion.training.watch import Watch
 
         settings = tuning.with_params(config.load(self.config.to_dict()), getattr(self, "params", {}))
-        data, _ = load_data(settings)
+        data = with_lessons(load_data(settings)[0], self.lessons, settings)
         tracking.connect(home.current())
         curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
         watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
@@ -296,7 +302,7 @@ class TrainFlow(FlowSpec):
                     verdict = promotion.judge(
                         registry.fetch(champion, Path(folder, "champion")),
                         registry.fetch(version, Path(folder, "challenger")),
-                        data.test,
+                        judged_on(data, self.lessons, settings),
                         settings.gate,
                     )
             reason = verdict.reason
@@ -335,6 +341,35 @@ def load_data(settings):
         sources.fetch(settings.data, home.current().data)
         data = dataset.load(settings.data, home.current().data)
         return data, dataset.check(data, settings.data)
+
+
+def collect_lessons(settings, data, address):
+    """Labelled pictures of users, where they are asked for and there is a log."""
+    from fashion import blobs, feedback, windows
+    from fashion.firestore_log import FirestoreUnavailable
+    from fashion.prediction_log import LogUnavailable
+
+    if not settings.feedback.use:
+        return None
+    with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
+        rows = windows.open_source(address).judged()
+        return feedback.collect(rows, blobs.store(address.images), settings.data, data, settings.feedback)
+
+
+def with_lessons(data, lessons, settings):
+    """The data set with what users taught among its training rows. What is scored and measured stays as it is."""
+    from fashion import feedback
+
+    if lessons is None:
+        return data
+    return dataclasses.replace(data, train=feedback.taught(data.train, lessons.train, settings.feedback.repeat))
+
+
+def judged_on(data, lessons, settings):
+    """The rows that the gate decides on, by name: those of users too where there are enough."""
+    if lessons is None or len(lessons.held_out) < settings.gate.min_feedback_rows:
+        return {"test": data.test}
+    return {"test": data.test, "feedback": lessons.held_out}
 
 
 def _percent(share):

@@ -165,6 +165,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("data.val_fraction", [0, 1, -0.1, "nan"], [0.01, 0.9]),
     ("data.split_seed", [-1, 2**32], [0]),
     ("data.limit", [9, -1], ["null", 10]),
+    ("data.live_rows", [-1], [0, 5000]),
     ("architecture.min_final_map", [0], [1]),
     ("architecture.drop_rate", [-0.1, 1, "nan"], [0, 0.9]),
     ("architecture.drop_path_rate", [-0.1, 1], ["null", 0, 0.9]),
@@ -200,6 +201,9 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("gate.max_ece_increase", [-0.1], [0]),
     ("gate.max_latency_ratio", [0], [1]),
     ("gate.min_feedback_rows", [0], [1]),
+    ("feedback.holdout", [0, 1], [0.1, 0.9]),
+    ("feedback.max_rows", [0], [1]),
+    ("feedback.repeat", [0], [1, 10]),
     ("tracking.experiment", ["''"], ["other"]),
     ("tracking.registered_model", ["''", "a/b", "'a:b'"], ["other-model"]),
     ("resources.cpu", [0], [1]),
@@ -232,7 +236,7 @@ def test_bounds(key: str, wrong: list[Any], right: list[Any], composed: dict[str
 def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -> None:
     free = {"data.name", "data.manifest", "data.sources", "architecture.name", "architecture.kwargs"}
     free |= {"architecture.pretrained", "architecture.channels_last", "tuning.enabled", "tuning.optimizers"}
-    free |= {"optimizer.name"}  # refused by TestWords
+    free |= {"optimizer.name", "feedback.use"}  # refused by TestWords
     groups = (
         "data",
         "architecture",
@@ -241,6 +245,7 @@ def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -
         "training",
         "tuning",
         "gate",
+        "feedback",
         "tracking",
         "resources",
     )

@@ -71,7 +71,8 @@ def test_an_equal_challenger_is_promoted(gate: GateConfig) -> None:
         "test: calibration",
         "latency",
     ]
-    assert verdict.reason.startswith("all 5 checks passed; test: accuracy changes by +0.00 points")
+    assert verdict.reason.startswith("all 5 checks passed; test: 90.00% right against 90.00%")
+    assert "test: accuracy changes by +0.00 points" in verdict.reason
 
 
 def test_an_equal_challenger_is_promoted_even_where_no_loss_is_allowed(gate: GateConfig) -> None:
@@ -147,6 +148,19 @@ def test_every_set_of_rows_must_pass(gate: GateConfig) -> None:
     assert {name.split(":")[0] for name in failed(verdict)} == {"feedback"}
 
 
+def test_little_feedback_decides_only_by_what_it_shows(gate: GateConfig) -> None:
+    fine = Rows("test", LABELS, CHAMPION, CHAMPION)
+
+    def with_feedback(wrong: int) -> Verdict:
+        feedback = Rows("feedback", LABELS[:300], scored(all_but(10, 300)), scored(all_but(wrong, 300, start=100)))
+        return promotion.decide(
+            [fine, feedback], class_names=CLASSES, gate=gate, champion_latency_ms=1, challenger_latency_ms=1
+        )
+
+    assert with_feedback(11).promoted
+    assert failed(with_feedback(40)) == ["feedback: not shown worse", "feedback: every class"]
+
+
 def test_several_failures_are_all_named(gate: GateConfig) -> None:
     verdict = decided(CHAMPION, scored(all_but(2000), 1.0), gate, after=9.0)
     assert failed(verdict) == [check.name for check in verdict.checks]
@@ -211,7 +225,7 @@ def swapped(network: bytes, first: int, second: int) -> bytes:
 def test_a_package_is_promoted_over_itself(tiny_package: Package, small_dataset: Dataset, gate: GateConfig) -> None:
     # What else runs on the machine is no part of this test.
     patient = dataclasses.replace(gate, max_latency_ratio=100.0)
-    verdict = promotion.judge(tiny_package, tiny_package, small_dataset.test, patient)
+    verdict = promotion.judge(tiny_package, tiny_package, {"test": small_dataset.test}, patient)
     assert verdict.promoted, verdict.reason
     assert verdict.checks[-1].value > 0
 
@@ -221,12 +235,12 @@ def test_a_package_that_confuses_two_classes_is_refused(
 ) -> None:
     boot, trouser = small_dataset.class_names.index("Ankle boot"), small_dataset.class_names.index("Trouser")
     worse = with_network(tiny_package, tmp_path, swapped(tiny_network, boot, trouser))
-    verdict = promotion.judge(tiny_package, worse, small_dataset.test, gate)
+    verdict = promotion.judge(tiny_package, worse, {"test": small_dataset.test}, gate)
     assert not verdict.promoted
     assert {"test: not shown worse", "test: within the margin", "test: every class"} <= set(failed(verdict))
     assert "loses most is Ankle boot" in verdict.reason or "loses most is Trouser" in verdict.reason
     back = dataclasses.replace(gate, max_latency_ratio=100.0)
-    assert promotion.judge(worse, tiny_package, small_dataset.test, back).promoted
+    assert promotion.judge(worse, tiny_package, {"test": small_dataset.test}, back).promoted
 
 
 @pytest.mark.parametrize(
@@ -237,7 +251,7 @@ def test_packages_of_another_kind_are_not_compared(
     field: str, value: object, named: str, tiny_package: Package, small_dataset: Dataset, gate: GateConfig
 ) -> None:
     other = dataclasses.replace(tiny_package, **{field: value})  # type: ignore[arg-type]
-    verdict = promotion.judge(tiny_package, other, small_dataset.test, gate)
+    verdict = promotion.judge(tiny_package, other, {"test": small_dataset.test}, gate)
     assert not verdict.promoted
     assert failed(verdict) == ["comparable"]
     assert re.fullmatch(f"the two cannot be compared: {named}; promote by hand if that is meant", verdict.reason)
