@@ -26,7 +26,7 @@ from fashion.metrics import confusion_matrix, wilson_interval
 from fashion.package import SeverityThresholds
 from fashion.predictor import Predictions
 from fashion.reference import Reference
-from fashion.severity import Ruler, Signals
+from fashion.severity import Ruler, Signals, Spread
 
 Decision = Literal["insufficient_data", "no_drift", "drift"]
 Level = Literal["none", "harmless", "harmful"]
@@ -190,6 +190,13 @@ class Yardstick:
             for (name, family), values in zip(names, self._matrix.T, strict=True)
         ]
         self._predicted = rows.labels
+        self._statistics = Spread(rows.statistics.astype(np.float64))
+
+    def unusualness(self, window: Predictions) -> NDArray[np.float64]:
+        """How far each of N rows lies from the reference, (N,): in its statistics and in its embedding together."""
+        return np.hypot(
+            self.ruler.distances(window.embeddings), self._statistics.distances(window.statistics.astype(np.float64))
+        )
 
     def threshold(self, family: str, alpha: float) -> float:
         """The share of alpha that one column of a family has."""
@@ -233,8 +240,8 @@ class Tally:
 
     def add(
         self, window: Predictions, true_labels: NDArray[np.int64], times_us: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Count rows, and return how far each lies from the reference; NaN for one that is not counted.
+    ) -> NDArray[np.bool_]:
+        """Count rows, and tell which were counted, (N,) bool: not those with a number that is none.
 
         Args:
             window: N rows.
@@ -243,14 +250,15 @@ class Tally:
         """
         if window.probabilities.shape[1] != len(self._labels):
             self.unreadable += len(window.labels)
-            return np.full(len(window.labels), np.nan)
+            return np.zeros(len(window.labels), np.bool_)
         matrix = np.concatenate([window.statistics, window.probabilities], axis=1)
-        distances = self._yardstick.ruler.distances(window.embeddings.astype(np.float64))
-        good = np.isfinite(matrix).all(axis=1) & np.isfinite(distances)
+        distances = self._yardstick.ruler.distances(window.embeddings)
+        good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1) & np.isfinite(distances)
+        good &= np.isfinite(window.confidences)
         good &= (window.labels >= 0) & (window.labels < len(self._labels))
         self.unreadable += int((~good).sum())
         if not good.any():
-            return np.full(len(good), np.nan)
+            return good
         for column, slots, values in zip(self._yardstick.columns, self._slots, matrix[good].T, strict=True):
             left = np.searchsorted(column.values, values, "left")
             slots += np.bincount(left + np.searchsorted(column.values, values, "right"), minlength=len(slots))
@@ -263,7 +271,7 @@ class Tally:
         first, last = int(times_us[good].min()), int(times_us[good].max())
         self.since_us = min(self.since_us or first, first)
         self.until_us = max(self.until_us, last)
-        return np.where(good, distances, np.nan)
+        return good
 
     def decide(self, asked: DecisionConfig, *, model_version: str, seed: int = 0) -> DriftResult:
         """Compare what was counted with the reference."""
@@ -356,7 +364,7 @@ class Tally:
         if found.level != "harmful":
             return f"{what} from the reference, but nothing says that accuracy suffers"
         beyond = [
-            f"{WORDS[name]} {getattr(found.signals, name):.2f}, {getattr(found.thresholds, name):.2f} is harmless"
+            f"{WORDS[name]} {getattr(found.signals, name):.2f} (harmless up to {getattr(found.thresholds, name):.2f})"
             for name in severity.SIGNALS
             if getattr(found.signals, name) > getattr(found.thresholds, name)
         ]

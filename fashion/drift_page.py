@@ -5,6 +5,8 @@ Says in this order: the verdict, why, how bad it is, what changed, and how it wa
 
 import base64
 import datetime
+import gzip
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion import image_store
+from fashion.blobs import BlobNotFound, Store
+from fashion.dataset import Split
 from fashion.drift import FAMILIES, LABELS, UNLABELLED, DriftResult
 from fashion.drift_report import Drawing
+from fashion.image_store import DamagedImage
 from fashion.images import STATISTICS, Images
 from fashion.inspection import Inspected, Unusual
 from fashion.predictor import Predictions
@@ -87,13 +92,47 @@ def page(
     )
 
 
+def examples(unusual: Sequence[Unusual], store: Store, held_out: Split | None) -> list[Example]:
+    """Pictures of unusual rows, each beside one of the held-out pictures of the class that it was taken for.
+
+    Args:
+        unusual: the rows.
+        store: where pictures of users are kept.
+        held_out: pictures to compare them with, if they are at hand.
+    """
+    found = []
+    turns: Counter[int] = Counter()
+    for row in unusual:
+        try:
+            picture = image_store.get(store, row.image_sha256)
+        except (BlobNotFound, DamagedImage):
+            picture = None
+        usual = None
+        if held_out is not None and (mine := np.flatnonzero(held_out.labels == row.label)).size:
+            usual = held_out.images[mine[turns[row.label] % len(mine)]]
+            turns[row.label] += 1
+        found.append(Example(row, picture, usual))
+    return found
+
+
 def verdict(result: DriftResult) -> str:
     """The verdict in a few words."""
-    declined = result.feedback is not None and result.feedback.declined
     words = VERDICTS[result.level if result.decision == "drift" else result.decision]
-    if declined:
+    if "decline" in result.conditions:
         return f"{words}; accuracy has fallen" if result.decision == "drift" else "Accuracy has fallen"
     return words
+
+
+def condition(name: str, result: DriftResult) -> tuple[str, str]:
+    """A condition of `DriftResult.conditions` in words: a title, and why."""
+    judged = result.feedback
+    if name == "decline" and judged is not None:
+        why = (
+            f"{judged.accuracy:.1%} of {judged.rows:,} rows with feedback are right ({judged.low:.1%} to "
+            f"{judged.high:.1%}), of the reference {result.reference_accuracy:.1%} were (p = {_p(judged.p_decline)})"
+        )
+        return "Accuracy has fallen", why
+    return VERDICTS[result.level if result.decision == "drift" else result.decision], result.reason
 
 
 def _verdict(result: DriftResult, model: str) -> Iterator[str]:
@@ -209,7 +248,8 @@ def _what_changed(found: Inspected, reference: Predictions | None, class_names: 
             f"p = {_p(column.p_value)}, drift below {_p(column.threshold)}</figcaption>{chart}</figure>"
         )
     yield "</div><p class='small'><span class='key before'></span>reference "
-    yield "<span class='key now'></span>this window</p></section>"
+    yield "<span class='key now'></span>this window; "
+    yield "heights are square roots of shares, so that few rows can be seen beside many</p></section>"
 
 
 def _examples(examples: Sequence[Example], class_names: Sequence[str]) -> Iterator[str]:
@@ -229,7 +269,7 @@ def _examples(examples: Sequence[Example], class_names: Sequence[str]) -> Iterat
         )
     yield (
         "</div><p class='small'>Left what the network saw, right a held-out picture of the class it was taken for. "
-        "Chosen by the distance of their embeddings from the reference's.</p></section>"
+        "Chosen by how far their statistics and their embedding are from the reference's.</p></section>"
     )
 
 
@@ -256,10 +296,14 @@ def _history(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _drawings(drawings: Sequence[Drawing]) -> Iterator[str]:
     for each in drawings:
+        packed = base64.b64encode(gzip.compress(each.html.encode(), mtime=0)).decode()
         yield (
             f"<details><summary>{escape(each.title)}, drawn by Evidently</summary><p class='small'>{escape(each.note)}"
-            f"</p><iframe title='{escape(each.title)}' srcdoc='{escape(each.html)}'></iframe></details>"
+            f"</p><iframe title='{escape(each.title)}'></iframe>"
+            f"<script type='application/gzip'>{packed}</script></details>"
         )
+    if drawings:
+        yield f"<script>{UNPACK}</script>"
 
 
 def _values(rows: Predictions, column: str, class_names: Sequence[str]) -> NDArray[Any]:
@@ -331,6 +375,18 @@ def _share(value: Any) -> str:
 def _moment(time_us: int) -> str:
     return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"
 
+
+# Each of Evidently's pages brings 4 MB of scripts: packed they are a quarter, and only who looks waits for them.
+UNPACK = """
+for (const drawing of document.querySelectorAll('details')) drawing.addEventListener('toggle', async () => {
+  const packed = drawing.querySelector('script'), frame = drawing.querySelector('iframe');
+  if (!packed) return;
+  const bytes = Uint8Array.from(atob(packed.textContent), each => each.charCodeAt(0));
+  packed.remove();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  frame.srcdoc = await new Response(stream).text();
+});
+"""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2430, #e6e9ee); --dim: light-dark(#5a6472, #9aa4b2);

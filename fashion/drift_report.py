@@ -38,7 +38,6 @@ class Drawing:
 
 def draw(
     sample: Batch,
-    distances: NDArray[np.float64],
     reference: Reference,
     yardstick: Yardstick,
     *,
@@ -49,7 +48,6 @@ def draw(
 
     Args:
         sample: rows of the window.
-        distances: (N,) of their embeddings.
         reference: what they are compared with.
         yardstick: made of it.
         alpha: of the decision.
@@ -58,7 +56,7 @@ def draw(
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it when it is imported
     drawn = f"{len(sample):,} of its rows, chosen at random" if len(sample) < rows else "all of its rows"
     note = f"The window by {drawn}, and the reference by all of its {yardstick.rows:,}."
-    drawings = [Drawing("Distributions", note, _drift(sample, distances, reference, yardstick, alpha))]
+    drawings = [Drawing("Distributions", note, _drift(sample, reference, yardstick, alpha))]
     judged = np.flatnonzero(sample.true_labels != UNLABELLED)
     if len(judged) >= MIN_LABELLED:
         labelled = sample[judged.tolist()]
@@ -67,16 +65,15 @@ def draw(
     return drawings
 
 
-def _drift(
-    sample: Batch, distances: NDArray[np.float64], reference: Reference, yardstick: Yardstick, alpha: float
-) -> str:
+def _drift(sample: Batch, reference: Reference, yardstick: Yardstick, alpha: float) -> str:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
     names = yardstick.class_names
-    usual = yardstick.ruler.distances(reference.predictions.embeddings.astype(np.float64))
-    window = _frame(sample.predictions, distances, names)
-    before = _frame(reference.predictions, usual, names)
+    window, before = (
+        _frame(rows, yardstick.ruler.distances(rows.embeddings), names)
+        for rows in (sample.predictions, reference.predictions)
+    )
     numerical = [name for name in before.columns if name != LABELS and _drawable(window[name], before[name])]
     outputs = yardstick.threshold(FAMILIES[1], alpha)
     thresholds = {column.name: yardstick.threshold(column.family, alpha) for column in yardstick.columns}

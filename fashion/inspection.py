@@ -20,7 +20,7 @@ class Unusual:
     """A row far from the reference."""
 
     distance: float
-    """Mahalanobis distance of its embedding."""
+    """As `fashion.drift.Yardstick.unusualness`."""
     prediction_id: str
     image_sha256: str
     label: int
@@ -36,8 +36,6 @@ class Inspected:
     result: DriftResult
     sample: Batch | None
     """Rows chosen at random, or all where there are few; None without a reference to compare them with."""
-    distances: NDArray[np.float64]
-    """(N,) of the sample's rows."""
     unusual: tuple[Unusual, ...] = ()
     """The rows farthest from the reference, farthest first."""
 
@@ -50,55 +48,54 @@ class _Sample:
     rng: np.random.Generator
     parts: list[Batch] = field(default_factory=list)
     keys: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    distances: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
-    def add(self, batch: Batch, distances: NDArray[np.float64]) -> None:
+    def add(self, batch: Batch) -> None:
         """Offer rows. Of all that are offered those with the smallest random keys stay."""
         keys = self.rng.random(len(batch))
         bound = np.partition(self.keys, self.size - 1)[self.size - 1] if len(self.keys) >= self.size else np.inf
-        kept = np.flatnonzero((keys < bound) & np.isfinite(distances))
+        kept = np.flatnonzero(keys < bound)
         self.parts.append(batch[kept.tolist()])
         self.keys = np.concatenate([self.keys, keys[kept]])
-        self.distances = np.concatenate([self.distances, distances[kept]])
         if len(self.keys) > 2 * self.size:
             self._shrink()
 
-    def rows(self) -> tuple[Batch | None, NDArray[np.float64]]:
-        """What has stayed, and its distances."""
+    def rows(self) -> Batch | None:
+        """What has stayed."""
         if len(self.keys) == 0:
-            return None, self.distances
+            return None
         self._shrink()
-        return self.parts[0], self.distances
+        return self.parts[0]
 
     def _shrink(self) -> None:
         best = np.sort(np.argsort(self.keys)[: self.size])
         self.parts = [joined(self.parts)[best.tolist()]]
-        self.keys, self.distances = self.keys[best], self.distances[best]
+        self.keys = self.keys[best]
 
 
 class _Part:
     """What is known of one version while the window is read."""
 
     def __init__(self, yardstick: Yardstick, *, drawn: int, examples: int) -> None:
-        self.tally = Tally(yardstick)
+        self._yardstick = yardstick
+        self._tally = Tally(yardstick)
         self._sample = _Sample(drawn, np.random.default_rng(SEED))
         self._examples = examples
         self._unusual: list[tuple[float, str, Unusual]] = []
 
     def add(self, batch: Batch) -> None:
-        distances = self.tally.add(batch.predictions, batch.true_labels, batch.times_us)
-        self._sample.add(batch, distances)
-        ranked = np.argsort(np.where(np.isfinite(distances), -distances, np.inf), kind="stable")[: self._examples]
-        for row in ranked:
-            if np.isfinite(distances[row]):
+        counted = np.flatnonzero(self._tally.add(batch.predictions, batch.true_labels, batch.times_us))
+        batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
+        self._sample.add(batch)
+        if self._examples and len(batch):
+            distances = self._yardstick.unusualness(batch.predictions)
+            for row in np.argsort(-distances, kind="stable")[: self._examples]:
                 found = _unusual(batch, int(row), float(distances[row]))
                 self._unusual.append((found.distance, found.prediction_id, found))
-        self._unusual = heapq.nlargest(self._examples, self._unusual, key=lambda entry: entry[:2])
+            self._unusual = heapq.nlargest(self._examples, self._unusual, key=lambda entry: entry[:2])
 
     def finish(self, asked: DecisionConfig, model_version: str) -> Inspected:
-        sample, distances = self._sample.rows()
-        result = self.tally.decide(asked, model_version=model_version)
-        return Inspected(result, sample, distances, tuple(found for *_, found in self._unusual))
+        result = self._tally.decide(asked, model_version=model_version)
+        return Inspected(result, self._sample.rows(), tuple(found for *_, found in self._unusual))
 
 
 def inspect(
@@ -148,7 +145,7 @@ def inspect(
     return [
         parts[version].finish(asked, version)
         if version in parts
-        else Inspected(not_comparable(version, *strangers[version], asked), None, np.empty(0))
+        else Inspected(not_comparable(version, *strangers[version], asked), None)
         for version in sorted(latest, key=lambda version: latest[version])
     ]
 

@@ -6,7 +6,6 @@ Those ask whether anything changed at all; this asks whether it is likely to hur
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,25 +38,37 @@ class Signals:
 SIGNALS = tuple(field.name for field in dataclasses.fields(Signals))
 
 
+class Spread:
+    """Where rows of reference lie, and how far others are from there."""
+
+    def __init__(self, rows: NDArray[np.float64]) -> None:
+        self._mean = rows.mean(axis=0)
+        covariance = np.cov(rows, rowvar=False) + 1e-6 * np.eye(rows.shape[1])
+        self._precision = np.linalg.inv(covariance)
+
+    def distances(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mahalanobis distances `(N,)` of rows `(N, D)`."""
+        centred = rows - self._mean
+        distances: NDArray[np.float64] = np.sqrt(np.einsum("nd,de,ne->n", centred, self._precision, centred))
+        return distances
+
+
 class Ruler:
     """Measures windows against one reference."""
 
     def __init__(self, reference: Predictions, *, outlier_distance: float | None = None) -> None:
         """With `outlier_distance` None, it is the reference's own 99th percentile."""
-        embeddings = reference.embeddings.astype(np.float64)
         self._probabilities = np.sort(reference.probabilities, axis=0)
         self._confidence = float(reference.confidences.mean())
-        self._mean = embeddings.mean(axis=0)
-        covariance = np.cov(embeddings, rowvar=False) + 1e-6 * np.eye(embeddings.shape[1])
-        self._precision = np.linalg.inv(covariance)
-        distances = self.distances(embeddings)
+        self._spread = Spread(reference.embeddings.astype(np.float64))
+        distances = self.distances(reference.embeddings)
         self.outlier_distance = float(np.quantile(distances, 0.99)) if outlier_distance is None else outlier_distance
 
     def measure(self, window: Predictions) -> Signals:
         """Compare a window of at least one row with the reference."""
         if len(window.labels) == 0:
             raise ValueError("a window needs rows, got none")
-        outliers = self.distances(window.embeddings.astype(np.float64)) > self.outlier_distance
+        outliers = self.distances(window.embeddings) > self.outlier_distance
         distances = [
             stats.ks_2samp(now, before, method="asymp").statistic
             for now, before in zip(window.probabilities.T, self._probabilities.T, strict=True)
@@ -68,11 +79,9 @@ class Ruler:
             outlier_fraction=float(outliers.mean()),
         )
 
-    def distances(self, embeddings: NDArray[Any]) -> NDArray[np.float64]:
+    def distances(self, embeddings: NDArray[np.float16]) -> NDArray[np.float64]:
         """Mahalanobis distances `(N,)` of embeddings `(N, D)` from the reference's."""
-        centred = embeddings - self._mean
-        distances: NDArray[np.float64] = np.sqrt(np.einsum("nd,de,ne->n", centred, self._precision, centred))
-        return distances
+        return self._spread.distances(embeddings.astype(np.float64))
 
 
 def is_harmful(signals: Signals, thresholds: SeverityThresholds) -> bool:

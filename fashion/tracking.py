@@ -174,6 +174,30 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
     MlflowClient().log_image(run_id, Image.open(io.BytesIO(png)).convert("RGB"), key=key, step=step)
 
 
+def log_drift(experiment_id: str, name: str, result: Mapping[str, Any], page: str) -> str:
+    """Log a drift result and its report as a run of its own, and return its id.
+
+    A report has one run: called again for it, as by a retried task, this completes the one there is.
+    """
+    client = MlflowClient()
+    known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    tags = {key: str(result[key]) for key in ("decision", "level", "model_version", "reason")}
+    run_id = str(known[0].info.run_id) if known else start_run(experiment_id, name, tags)
+    numbers = {
+        "rows": result["rows"],
+        "mean_confidence": result["mean_confidence"],
+        **{f"p/{family}": value for family, value in result["p_values"].items()},
+        **{f"severity/{key}": value for key, value in ((result["severity"] or {}).get("signals") or {}).items()},
+        "accuracy/estimated": (result["estimated"] or {}).get("accuracy"),
+        "accuracy/feedback": (result["feedback"] or {}).get("accuracy"),
+    }
+    log_metrics(run_id, {key: float(value) for key, value in numbers.items() if value is not None})
+    content = json.dumps(result, indent=1).encode()
+    log_files(run_id, {"drift/report.html": page.encode(), "drift/result.json": content})
+    finish_run(run_id)
+    return run_id
+
+
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:
     """Log each trial as a run nested under `parent`, and return their ids.
 

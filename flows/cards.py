@@ -1,6 +1,7 @@
 """What the flows' cards show: live curves while training, pictures and tables after. Knows no models and no data."""
 
 import base64
+import html
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -69,6 +70,12 @@ def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         card.append(Markdown(f"## {heading}"))
         card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
+
+
+def framed(card: Any, page: str) -> None:
+    """Append a whole HTML page, in a frame of its own."""
+    frame = 'title="report" style="width: 100%; height: 90vh; border: 0"'
+    card.append(Markdown(f'<iframe {frame} srcdoc="{html.escape(page)}"></iframe>'))
 
 
 def _picture(caption: str, png: bytes) -> Markdown:

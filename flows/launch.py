@@ -6,18 +6,22 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
-from fashion import config
+from fashion import config, home
 from fashion.config import TrainConfig
+from fashion.drift_config import RetrainConfig
 
 WORD = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """What a configuration word starts with."""
 TAKES_VALUE = re.compile(r"--(tag|with|decospecs|namespace|environment|event-logger)$")
 """Options of Metaflow whose value may look like a configuration word."""
+RETRAIN = "fashion-retrain"
+"""The event that asks for a training."""
 TAKES_TWO_VALUES = re.compile(r"--(config|config-value)$")
 
 
@@ -100,13 +104,89 @@ def check_network(settings: TrainConfig) -> None:
 
 
 @contextlib.contextmanager
-def told(*expected: type[Exception]) -> Iterator[None]:
-    """End the task with one sentence, and without retries, on errors that trying again does not mend."""
+def told(*expected: type[Exception], first: Callable[[Exception], None] = lambda _: None) -> Iterator[None]:
+    """End the task with one sentence, and without retries, on errors that trying again does not mend.
+
+    Args:
+        first: called with the error before.
+    """
     try:
         yield
     except expected as error:
+        first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
         os._exit(METAFLOW_EXIT_DISALLOW_RETRY)
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Let one run of a flow at a time work on this machine's state; a second one ends, with a sentence.
+
+    Only the process that starts a run is meant: its tasks, and other commands, pass.
+    """
+    import fcntl
+
+    if "run" not in sys.argv[1:] and "resume" not in sys.argv[1:]:
+        yield
+        return
+    path = home.current().root / f"{name}.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            print(f"another {name} flow is at work ({lock.read().strip()}): this one leaves it to that", flush=True)
+            return_code = 0
+        else:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+            yield
+            return
+    sys.exit(return_code)
+
+
+def on_cluster() -> bool:
+    """Whether other flows are started by events, not from here."""
+    return bool(os.environ.get("METAFLOW_ARGO_EVENTS_WEBHOOK_URL"))
+
+
+def publish_event(name: str, payload: Mapping[str, Any]) -> str:
+    """Publish an Argo event; whoever is triggered by it starts. Return a sentence."""
+    from metaflow.integrations import ArgoEvent
+
+    ArgoEvent(name).publish(payload={key: json.dumps(value) for key, value in payload.items()}, ignore_errors=False)
+    return f"event {name} published"
+
+
+def triggered(name: str) -> Callable[[type], type]:
+    """A decorator that lets an event start a flow, on a cluster that has events; elsewhere it does nothing."""
+    if not on_cluster():
+        return lambda flow: flow
+    from metaflow import trigger
+
+    return trigger(event=name)
+
+
+def train_and_deploy(words: Sequence[str], settings: RetrainConfig) -> str:
+    """Run TrainFlow on this machine, and DeployFlow where its version became the champion. Return a sentence."""
+    trained = _finished("train_flow.py", words)
+    if not trained.successful:
+        return f"training failed: see {trained.pathspec}; the champion stays"
+    if not (trained.data.promoted and settings.deploy):
+        return trained.data.outcome
+    deployed = _finished("deploy_flow.py", settings.deploy_words)
+    built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
+    return f"{trained.data.outcome}; {built}"
+
+
+def _finished(file: str, words: Sequence[str]) -> Any:
+    from metaflow import Runner
+
+    environment = {"HYDRA_ARGS": shlex.join(words)}
+    with Runner(str(Path(__file__).with_name(file)), show_output=True, env=environment).run() as running:
+        return running.run
 
 
 def _keep_cards_with_runs() -> None:

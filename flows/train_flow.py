@@ -21,6 +21,7 @@ from metaflow import Config, FlowSpec, card, config_expr, current, package_sourc
 from fashion import config
 
 
+@launch.triggered(launch.RETRAIN)
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class TrainFlow(FlowSpec):
     """Data -> tuning -> training -> evaluation -> registry and gate."""

@@ -223,7 +223,7 @@ class Front:
 
     async def _reports(self, request: Request) -> Response:
         desk = self._desk()
-        return answer({"reports": await asyncio.to_thread(monitoring.reports, desk.reports)})
+        return answer({"reports": await asyncio.to_thread(monitoring.listed, desk.reports)})
 
     async def _report(self, request: Request) -> Response:
         desk = self._desk()

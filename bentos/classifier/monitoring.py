@@ -1,8 +1,6 @@
 """The monitoring page: recent traffic from the log, and the reports of the drift flow. Knows no models."""
 
 import datetime
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from starlette.responses import Response
 
 from bentos.classifier.answers import Refusal
 from bentos.classifier.sheet import sheet, text
+from fashion import reports
 from fashion.blobs import BlobNotFound, Store
 from fashion.prediction_log import LoggedPrediction
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 RECENT = 1000
 """Predictions that the page sums up: a look at any traffic costs the same."""
 REPORTS = 50
-REPORT, RESULT = "report.html", "result.json"
-"""Files of a report, in a folder of its name. Names sort by time."""
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # A report brings its own scripts and data; the sandbox gives it an origin of its own, away from the service's.
 REPORT_HEADERS = {
     "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
@@ -31,10 +27,9 @@ REPORT_HEADERS = {
 }
 
 
-def reports(store: Store) -> list[dict[str, Any]]:
+def listed(store: Store) -> list[dict[str, Any]]:
     """The latest reports, newest first: `id`, `url`, and what the decision was."""
-    ids = sorted({name.split("/")[0] for name in store.list() if name.endswith(f"/{RESULT}")}, reverse=True)
-    return [{"id": each, "url": f"/monitoring/reports/{each}", **_result(store, each)} for each in ids[:REPORTS]]
+    return [{"url": f"/monitoring/reports/{each['id']}", **each} for each in reports.latest(store, REPORTS)]
 
 
 def report(store: Store, report_id: str) -> Response:
@@ -44,12 +39,10 @@ def report(store: Store, report_id: str) -> Response:
         Refusal: there is none of this name.
     """
     try:
-        if ID.fullmatch(report_id):
-            return Response(store.get(f"{report_id}/{REPORT}"), 200, REPORT_HEADERS, "text/html; charset=utf-8")
+        return Response(reports.page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
     except BlobNotFound:
-        pass
-    remedy = "GET /monitoring/reports lists what there is"
-    raise Refusal(404, "not_found", f"there is no report {report_id[:60]!r}", remedy)
+        remedy = "GET /monitoring/reports lists what there is"
+        raise Refusal(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
 
 
 def page(desk: "Desk") -> str:
@@ -57,7 +50,7 @@ def page(desk: "Desk") -> str:
     recent = list(desk.log.latest(RECENT, role="champion"))
     served = f"{desk.deployment.model['name']}, version {desk.deployment.model['version']}"
     lead = f"{text(served)}<br>{text(desk.deployment.model.get('summary', ''))}"
-    return sheet("Monitoring", lead, [*_traffic(desk, recent), *_reports(reports(desk.reports)), *_log(desk)])
+    return sheet("Monitoring", lead, [*_traffic(desk, recent), *_reports(listed(desk.reports)), *_log(desk)])
 
 
 def _traffic(desk: "Desk", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
@@ -117,14 +110,6 @@ def _log(desk: "Desk") -> Iterator[str]:
 
 def _fact(name: str, value: str, note: str) -> str:
     return f"<div><dt>{text(name)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
-
-
-def _result(store: Store, report_id: str) -> dict[str, Any]:
-    try:
-        content = json.loads(store.get(f"{report_id}/{RESULT}"))
-    except (BlobNotFound, ValueError):
-        return {"decision": "unreadable"}  # half-written, or removed meanwhile
-    return content if isinstance(content, dict) else {"decision": "unreadable"}
 
 
 def _moment(time_us: int) -> str:

@@ -1,0 +1,253 @@
+"""Look at what was predicted lately: does it still look like what the model knows, and is it still right.
+
+python flows/drift_flow.py run
+python flows/drift_flow.py run rows=1000
+python flows/drift_flow.py run since=2026-11-01 retrain.enabled=true
+"""
+
+from fashion import home
+
+home.prepare_environment()  # before metaflow, which reads its settings on import
+
+import functools
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import cards
+import launch
+from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
+
+from fashion import config
+from fashion.drift_config import DriftConfig
+
+
+@schedule(cron=config_expr("config.cron"))
+@package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
+class DriftFlow(FlowSpec):
+    """Prediction log -> decision -> report -> alerts -> retraining."""
+
+    config = Config(
+        "config",
+        default_value=launch.words_from_environment,
+        parser=functools.partial(launch.compose, kind=DriftConfig),
+        help="configuration words, e.g. 'rows=1000 decision.alpha=0.001'",
+    )
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def start(self):
+        """Read the window, and decide on each version in it."""
+        from fashion import blobs, drift, inspection, package, registry, tracking, windows
+        from fashion.firestore_log import FirestoreUnavailable
+        from fashion.prediction_log import LogUnavailable
+
+        settings = config.load_as(DriftConfig, self.config.to_dict())
+        address = home.prepare_environment()
+        tracking.connect(address)
+        self.model = settings.tracking.registered_model
+        self.now_us = time.time_ns() // 1000
+        window = windows.chosen(settings, clock=lambda: 1000 * self.now_us)
+        self.remarks = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            launch.told(
+                LogUnavailable,
+                FirestoreUnavailable,
+                blobs.StoreUnavailable,
+                package.DamagedPackage,
+                *registry.ERRORS,
+                first=functools.partial(tell_problem, settings, address),
+            ),
+        ):
+            yardsticks = Yardsticks(self.model, Path(folder))
+            source = windows.open_source(address, settings.source)
+            self.inspected = inspection.inspect(
+                source.batches(window),
+                yardsticks,
+                settings.decision,
+                drawn=settings.report.rows,
+                examples=settings.report.examples,
+                on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
+            )
+            later = source.later(window)
+        if not self.inspected:
+            empty = drift.nothing((window.since_us, min(window.until_us, self.now_us)), settings.decision)
+            self.inspected = [inspection.Inspected(empty, None)]
+        if len(self.inspected) > 1:
+            served = ", ".join(each.result.model_version for each in self.inspected)
+            self.remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
+        if later:
+            self.remarks.append(
+                f"{later:,} predictions are dated after this window, in the future: a clock was set back. They belong "
+                "to a later window."
+            )
+        for each in self.inspected:
+            print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
+        self.next(self.report)
+
+    @card(type="blank", id="drift")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def report(self):
+        """Draw what was found, and keep it where the monitoring page and MLflow show it."""
+        from fashion import blobs, drift, drift_page, drift_report, package, registry, reports, tracking
+        from fashion.reference import Reference
+
+        settings = config.load_as(DriftConfig, self.config.to_dict())
+        address = home.prepare_environment()
+        tracking.connect(address)
+        experiment_id = tracking.experiment(address, f"{settings.tracking.experiment}-drift")
+        store = blobs.store(address.reports)
+        self.reports = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            launch.told(blobs.StoreUnavailable, package.DamagedPackage, *registry.ERRORS),
+        ):
+            yardsticks = Yardsticks(self.model, Path(folder))
+            history = [
+                past
+                for past in reports.latest(store, settings.report.history)
+                if past["id"] < reports.name(self.now_us, "")[:16]
+            ]
+            for found in self.inspected:
+                result = found.result
+                report_id = reports.name(self.now_us, result.model_version)
+                served = yardsticks.package(result.model_version)
+                reference, drawings, examples = None, [], []
+                if served is not None and found.sample is not None:
+                    reference = Reference.of(served)
+                    yardstick = yardsticks(result.model_version)
+                    drawings = drift_report.draw(
+                        found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows
+                    )
+                    examples = drift_page.examples(
+                        found.unusual, blobs.store(address.images), reference_pictures(settings, served)
+                    )
+                page = drift_page.page(
+                    found,
+                    model=self.model,
+                    class_names=served.class_names if served is not None else (),
+                    reference=reference.predictions if reference is not None else None,
+                    examples=examples,
+                    history=history,
+                    drawings=drawings,
+                    remarks=self.remarks,
+                )
+                content = drift.as_mapping(result)
+                reports.publish(store, report_id, page, content)
+                tracking.log_drift(experiment_id, report_id, content, page)
+                self.reports.append(report_id)
+                cards.framed(current.card["drift"], page)
+        print(f"reports {', '.join(self.reports)} in {address.reports}")
+        self.next(self.act)
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def act(self):
+        """Tell whom it concerns, and find out whether a new model is due."""
+        from fashion import alerts, blobs, drift_page, retraining, windows
+        from fashion.firestore_log import FirestoreUnavailable
+        from fashion.prediction_log import LogUnavailable
+
+        settings = config.load_as(DriftConfig, self.config.to_dict())
+        address = home.prepare_environment()
+        store = blobs.store(address.reports)
+        latest = self.inspected[-1].result
+        self.decision, self.conditions = latest.decision, sorted(latest.conditions)
+        conditions = {"problem": None}
+        if latest.decision != "insufficient_data":
+            where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
+            for name in sorted(set(settings.alerts.on) - {"problem"}):
+                title, why = drift_page.condition(name, latest)
+                text = f"{why}.\nReport: {self.reports[-1]}"
+                conditions[name] = (f"{title}: {where}", text) if name in latest.conditions else None
+        told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
+        alerts.tell(conditions, told_to, settings.alerts, store)
+        with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
+            answer = retraining.due(
+                self.conditions, windows.open_source(address, settings.source).judged(), settings.retrain, store
+            )
+        self.outcome = answer.reason
+        self.retraining = "due" if answer.train else "not due"
+        print(f"training {self.retraining}: {answer.reason}")
+        self.next({"due": self.retrain, "not due": self.end}, condition="retraining")
+
+    @step
+    def retrain(self):
+        """Train on what users taught, let the gate decide, and build a bento of a new champion."""
+        from fashion import blobs, retraining
+
+        settings = config.load_as(DriftConfig, self.config.to_dict())
+        retraining.remember(blobs.store(home.current().reports))
+        words = [*settings.retrain.words, "feedback.use=true", f"tracking.registered_model={self.model}"]
+        if launch.on_cluster():
+            self.outcome = launch.publish_event(launch.RETRAIN, {"words": words, "report": self.reports[-1]})
+        else:
+            self.outcome = launch.train_and_deploy(words, settings.retrain)
+        print(self.outcome)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Say what came of it."""
+        print(f"{self.decision}; {self.outcome}")
+
+
+class Yardsticks:
+    """References of versions, fetched when they are first asked for."""
+
+    def __init__(self, model, folder):
+        self._model, self._folder = model, folder
+        self._packages, self._made = {}, {}
+
+    def package(self, version):
+        """A version's package, or None where the registry does not hold it."""
+        from fashion import registry
+
+        if version not in self._packages:
+            known = {str(each.number): each for each in registry.versions(self._model)}
+            self._packages[version] = (
+                registry.fetch(known[version], self._folder / version) if version in known else None
+            )
+        return self._packages[version]
+
+    def __call__(self, version):
+        from fashion.drift import Yardstick
+        from fashion.reference import Reference
+
+        served = self.package(version)
+        if served is None or served.severity is None:
+            return None
+        if version not in self._made:
+            self._made[version] = Yardstick(Reference.of(served), served.severity, served.class_names)
+        return self._made[version]
+
+
+def reference_pictures(settings, served):
+    """Pictures of the reference's rows with their predicted labels; None where the data is not the version's."""
+    from fashion import dataset, manifest, sources
+
+    try:
+        sources.fetch(settings.data, home.current().data)
+        data = dataset.load(settings.data, home.current().data)
+    except manifest.DataError as error:
+        print(f"no reference pictures: {error}")
+        return None
+    return data.val if data.digest == served.data["digest"] else None
+
+
+def tell_problem(settings, address, error):
+    """An alert that the flow cannot do its work, where somebody asked for that."""
+    from fashion import alerts, blobs
+
+    if "problem" in settings.alerts.on:
+        told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
+        title = "The drift flow cannot do its work"
+        alerts.tell({"problem": (title, str(error))}, told_to, settings.alerts, blobs.store(address.reports))
+
+
+if __name__ == "__main__":
+    with launch.alone("drift"):
+        launch.run(DriftFlow, kind=DriftConfig)
