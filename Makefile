@@ -8,7 +8,7 @@ UV := $(BIN)/uv
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv from requirements.lock
 
@@ -44,6 +44,22 @@ container: bento ## Build a container image of it: needs Docker
 predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
 	$(BIN)/python flows/predict_flow.py run $(ARGS)
 
+drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retrain.enabled=true"
+	$(BIN)/python flows/drift_flow.py run $(ARGS)
+
+rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
+	$(BIN)/python -m fashion.registry rollback $(if $(REASON),--reason "$(REASON)")
+	$(BIN)/python flows/deploy_flow.py run $(ARGS)
+
+schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to start it: ARGS="window=7d"
+	$(BIN)/python flows/schedule.py $(ARGS)
+
+schedule-check: $(STAMP) ## Look whether that timer is sound, and when it will run
+	$(BIN)/python flows/schedule.py check
+
+demo: $(STAMP) ## The whole story on this machine: drift, alarm, feedback, retraining, rollback; about 15 minutes
+	$(BIN)/python flows/demo.py $(ARGS)
+
 test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -74,4 +90,5 @@ ALL_EXTRAS = --extra train --extra serve --extra drift --extra gcp --extra dev
 clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
-.PHONY: help setup train ui bento serve container predict test lint bench lock clean
+
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check demo test lint bench lock clean

@@ -455,7 +455,7 @@ def parse_overrides(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"HYDRA_ARGS={text!r} is not a list of key=value words: {error}") from None
+        raise ConfigError(f"{text!r} is not a list of key=value words as in HYDRA_ARGS: {error}") from None
 
 
 def as_mapping(config: Any) -> dict[str, Any]:

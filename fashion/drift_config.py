@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fashion.config import DataConfig, Strict, TrackingConfig, require
+from fashion.config import DataConfig, Strict, TrackingConfig, parse_overrides, require
 
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
@@ -77,16 +77,18 @@ class RetrainConfig(Strict):
     """Least time between two trainings that were started here."""
     min_new_labels: int
     """Rows with feedback that must have come in since the last one: without news nothing is learnt."""
-    words: tuple[str, ...]
-    """Configuration words of TrainFlow, besides `feedback.use=true`."""
+    words: str
+    """Configuration words of TrainFlow, besides `feedback.use=true`, as in HYDRA_ARGS."""
     deploy: bool
     """Build a bento of a challenger that was promoted."""
-    deploy_words: tuple[str, ...]
+    deploy_words: str
     """Configuration words of DeployFlow."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
         require(self.min_new_labels >= 1, f"min_new_labels must be at least 1, got {self.min_new_labels}")
+        for words in (self.words, self.deploy_words):
+            parse_overrides(words)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,11 @@ class DriftFlow(FlowSpec):
 
         settings = config.load_as(DriftConfig, self.config.to_dict())
         retraining.remember(blobs.store(home.current().reports))
-        words = [*settings.retrain.words, "feedback.use=true", f"tracking.registered_model={self.model}"]
+        words = [
+            *config.parse_overrides(settings.retrain.words),
+            "feedback.use=true",
+            f"tracking.registered_model={self.model}",
+        ]
         if launch.on_cluster():
             self.outcome = launch.publish_event(launch.RETRAIN, {"words": words, "report": self.reports[-1]})
         else:

@@ -176,16 +176,18 @@ def train_and_deploy(words: Sequence[str], settings: RetrainConfig) -> str:
         return f"training failed: see {trained.pathspec}; the champion stays"
     if not (trained.data.promoted and settings.deploy):
         return trained.data.outcome
-    deployed = _finished("deploy_flow.py", settings.deploy_words)
+    deployed = _finished("deploy_flow.py", config.parse_overrides(settings.deploy_words))
     built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
     return f"{trained.data.outcome}; {built}"
 
 
 def _finished(file: str, words: Sequence[str]) -> Any:
+    """Run a flow to its end, and return its run."""
     from metaflow import Runner
 
-    environment = {"HYDRA_ARGS": shlex.join(words)}
-    with Runner(str(Path(__file__).with_name(file)), show_output=True, env=environment).run() as running:
+    # Runner composes the flow's configuration in this process first, whose words are those of another flow.
+    os.environ["HYDRA_ARGS"] = shlex.join(words)
+    with Runner(str(Path(__file__).with_name(file)), show_output=True).run() as running:
         return running.run
 
 

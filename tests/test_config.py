@@ -265,7 +265,7 @@ class TestHydraArgs:
         assert config.parse_overrides(shlex.join(words)) == words
 
     def test_an_open_quote_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match=r"HYDRA_ARGS=.* is not a list of key=value words: No closing"):
+        with pytest.raises(ConfigError, match=r".* is not a list of key=value words as in HYDRA_ARGS: No closing"):
             config.parse_overrides("data.name='two words")
 
 
