@@ -145,6 +145,12 @@ class DriftResult:
         return self.severity.level if self.severity else "none"
 
     @property
+    def looked_for(self) -> set[str]:
+        """The conditions that there were enough rows to find."""
+        enough = {"drift", "harmful"} if self.decision != "insufficient_data" else set()
+        return enough | ({"decline"} if self.feedback is not None and self.feedback.declined is not None else set())
+
+    @property
     def conditions(self) -> set[str]:
         """What is to be told of: drift, harmful, decline."""
         found = {"drift"} if self.decision == "drift" else set()

@@ -157,12 +157,11 @@ class DriftFlow(FlowSpec):
         latest = self.inspected[-1].result
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         conditions = {"problem": None}
-        if latest.decision != "insufficient_data":
-            where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
-            for name in sorted(set(settings.alerts.on) - {"problem"}):
-                title, why = drift_page.condition(name, latest)
-                text = f"{why}.\nReport: {self.reports[-1]}"
-                conditions[name] = (f"{title}: {where}", text) if name in latest.conditions else None
+        where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
+        for name in sorted(latest.looked_for & set(settings.alerts.on)):
+            title, why = drift_page.condition(name, latest)
+            found = (f"{title}: {where}", f"{why}.\nReport: {self.reports[-1]}")
+            conditions[name] = found if name in latest.conditions else None
         told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
         alerts.tell(conditions, told_to, settings.alerts, store)
         with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
