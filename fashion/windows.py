@@ -142,6 +142,8 @@ class FirestoreRows:
 
     def later(self, window: Window) -> int:
         """As for LocalRows; counted up to a thousand."""
+        if window.until_us >= FOREVER_US:
+            return 0
         rows = self._log.read_window(window.until_us, FOREVER_US)
         return sum(1 for _, row in zip(range(1000), rows, strict=False) if row.record.role == "champion")
 

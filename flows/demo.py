@@ -24,8 +24,10 @@ from typing import Any
 from fashion import home
 
 NOISE = re.compile(
-    r"Task (is starting|finished)|[Pp]ylint|Metaflow 2|Workflow starting|Done!|mlflow\.system_metrics|images/s|Validating|graph looks|^\s*$"
+    r"Task (is starting|finished)|[Pp]ylint|Metaflow 2|Workflow starting|Done!|mlflow\.system_metrics|images/s|Validating"
+    r"|graph looks|tasks? (is|are) running|No tasks are waiting|steps? ha(s|ve) not started|^\s*$"
 )
+"""What Metaflow and MLflow say of themselves."""
 PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d \S+ )?(\[\d+/(?P<step>\w+)/\d+ \(pid \d+\)\] )?")
 DEPLOY = ["serve.log.images=true", "serve.gallery=10"]
 
@@ -266,11 +268,11 @@ def _end(
 ) -> None:
     machine.say("What happened")
     seen = ["usual pictures", how, f"{how}, with feedback", "the new champion"]
-    print(f"    {'window':28}{'rows':>7}  {'decision':12}{'severity':10}{'by feedback':>12}")
+    print(f"    {'window':32}{'rows':>7}  {'decision':12}{'severity':10}{'by feedback':>12}")
     for name, result in zip(seen, results, strict=True):
         judged = result["feedback"]["accuracy"] if result["feedback"] else None
         said = "-" if judged is None else f"{judged:.1%}"
-        print(f"    {name:28}{result['rows']:>7,}  {result['decision']:12}{result['level']:10}{said:>12}")
+        print(f"    {name:32}{result['rows']:>7,}  {result['decision']:12}{result['level']:10}{said:>12}")
     then, now = before.right / before.rows, after.right / after.rows
     print(f"\n    {'right, of the same pictures':36}{'version 1':>11}{'version 2':>11}")
     print(f"    {how:36}{then:>11.1%}{now:>11.1%}   {100 * (now - then):+.1f} points")

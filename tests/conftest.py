@@ -44,21 +44,49 @@ def small_dataset(data_config: DataConfig) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def whole_dataset() -> Dataset:
+    """All of Fashion-MNIST."""
+    from fashion import dataset, sources
+
+    data, cache = config.load(config.compose()).data, home.REPOSITORY / "var" / "data"
+    sources.fetch(data, cache)
+    return dataset.load(data, cache)
+
+
+@pytest.fixture(scope="session")
 def tiny_network(small_dataset: Dataset) -> bytes:
-    """An ONNX network made without torch: random features and a least-squares classifier, right most of the time."""
+    """An ONNX network made without torch, right most of the time."""
+    return least_squares_network(small_dataset, num_features=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_network: bytes, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A complete model package around the tiny network."""
+    return packed(tiny_network, small_dataset, tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture(scope="session")
+def sound_package(whole_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A package that learnt from all training images and has all validation images for reference."""
+    network = least_squares_network(whole_dataset, num_features=400)
+    return packed(network, whole_dataset, tmp_path_factory.mktemp("sound"))
+
+
+def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
+    """Random features and a least-squares classifier, as ONNX."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     from fashion.images import normalise
 
-    train, num_classes = small_dataset.train, len(small_dataset.class_names)
-    pixels = normalise(train.images, small_dataset.mean, small_dataset.std).reshape(len(train), -1)
+    train, num_classes = dataset.train, len(dataset.class_names)
+    pixels = normalise(train.images, dataset.mean, dataset.std).reshape(len(train), -1)
     rng = np.random.default_rng(0)
-    projection = (rng.normal(size=(pixels.shape[1], 64)) / np.sqrt(pixels.shape[1])).astype(np.float32)
+    projection = (rng.normal(size=(pixels.shape[1], num_features)) / np.sqrt(pixels.shape[1])).astype(np.float32)
     features = np.maximum(pixels @ projection, 0)
     targets = 4 * np.eye(num_classes, dtype=np.float32)[train.labels]
     weights = np.linalg.lstsq(features, targets, rcond=None)[0].astype(np.float32)
-    shape = ["batch", len(small_dataset.mean), *train.images.shape[1:3]]
+    shape = ["batch", len(dataset.mean), *train.images.shape[1:3]]
     graph = helper.make_graph(
         [
             helper.make_node("Flatten", ["image"], ["pixels"]),
@@ -80,24 +108,22 @@ def tiny_network(small_dataset: Dataset) -> bytes:
     return content
 
 
-@pytest.fixture(scope="session")
-def tiny_package(
-    tiny_network: bytes, small_dataset: Dataset, data_config: DataConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Package:
-    """A complete model package around the tiny network."""
+def packed(network: bytes, data: Dataset, folder: Path) -> Package:
+    """A complete model package around a network."""
     from fashion import dataset, evaluation
 
-    exported = {"onnx": tiny_network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
+    settings = config.load(config.compose()).data
+    exported = {"onnx": network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
     found = evaluation.evaluate(
         exported,
-        small_dataset,
-        dataset.check(small_dataset, data_config),
-        data=data_config,
+        data,
+        dataset.check(data, settings),
+        data=settings,
         architecture={"name": "tiny"},
         training={},
         lineage={"git_commit": "unknown", "metaflow_run_id": "TrainFlow/1", "mlflow_run_id": "none"},
     )
-    return package.write(found.package, tmp_path_factory.mktemp("package"), found.files)
+    return package.write(found.package, folder, found.files)
 
 
 @pytest.fixture(scope="session")

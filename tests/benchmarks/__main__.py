@@ -12,7 +12,7 @@ from fashion import home
 from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
-NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak")
+NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak", "drift_power", "drift_scale")
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--home",
         type=Path,
         metavar="FOLDER",
-        help="whose champion serving and soak serve, e.g. var; default: one that is trained for them, for a minute",
+        help="whose champion serving, soak and drift_* use, e.g. var; default: one that is trained, for a minute",
     )
     parser.add_argument("--minutes", type=float, default=10, help="of soak; default 10")
     return parser

@@ -1,0 +1,37 @@
+"""A model for benchmarks: the champion of a home, or one that is trained for them, for a minute or two."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from fashion import config, dataset, evaluation, home, package, registry, tracking
+from fashion.dataset import Dataset
+from fashion.package import Package
+from tests.benchmarks.measurement import say
+
+
+def fetched(of: Path | None, data: Dataset, *, quick: bool) -> Package:
+    """The champion's package of the home `of`; without one, that of the default recipe cut to an epoch or two."""
+    folder = Path(tempfile.mkdtemp())
+    if of is not None:
+        address = dataclasses.replace(home.current(), root=of, tracking_uri=f"sqlite:///{of.resolve() / 'mlflow.db'}")
+        tracking.connect(address)
+        return registry.fetch(registry.get(registry.CHAMPION), folder)
+    from fashion.training import export, recipe
+
+    words = ["training.num_epochs=1", "data.limit=1000"] if quick else ["training.num_epochs=2"]
+    settings = config.load(config.compose(words))
+    say("training a model")
+    model, _ = recipe.train(settings, data)
+    exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+    found = evaluation.evaluate(
+        dataclasses.asdict(exported),
+        data,
+        dataset.check(data, settings.data),
+        data=settings.data,
+        architecture=config.as_mapping(settings.architecture),
+        training={},
+        lineage={"git_commit": "unknown", "metaflow_run_id": "none", "mlflow_run_id": "none"},
+    )
+    say(found.summary)
+    return package.write(found.package, folder, found.files)

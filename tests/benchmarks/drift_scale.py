@@ -1,0 +1,118 @@
+"""What a drift decision and its report cost on a million logged rows: seconds and memory, on one core."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fashion import prediction_log
+from fashion.package import Package
+from fashion.prediction_log import PredictionLog
+from fashion.reference import Reference
+from tests.benchmarks import champion
+from tests.benchmarks.measurement import Table, fashion_mnist, say
+from tests.benchmarks.serving import ServingOptions
+
+ROWS = 1_000_000
+START = 1_800_000_000_000_000
+WORK = """
+import json, resource, sys, time
+from pathlib import Path
+started = time.perf_counter()
+from fashion import config, drift, drift_page, drift_report, inspection, package, windows
+from fashion.drift_config import DriftConfig
+from fashion.prediction_log import PredictionLog
+from fashion.reference import Reference
+settings = config.load_as(DriftConfig, config.compose(root="drift"))
+packed = package.read(Path(sys.argv[1]))
+reference = Reference.of(packed)
+yardstick = drift.Yardstick(reference, packed.severity, packed.class_names)
+with PredictionLog(sys.argv[2]) as log:
+    (found,) = inspection.inspect(
+        windows.LocalRows(log).batches(windows.Window(0, windows.FOREVER_US)),
+        lambda version: yardstick, settings.decision, drawn=settings.report.rows, examples=settings.report.examples,
+    )
+decided = time.perf_counter()
+result = found.result
+drawings = drift_report.draw(
+    found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows)
+page = drift_page.page(
+    found, model="m", class_names=packed.class_names, reference=reference.predictions,
+    examples=[], history=[], drawings=drawings)
+done = time.perf_counter()
+print(json.dumps({
+    "rows": result.rows, "decision": result.decision, "decide": decided - started, "report": done - decided,
+    "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "page": len(page)}))
+"""
+
+
+def tables(options: ServingOptions) -> Iterator[Table]:
+    """Fill a log with rows like the reference's, and walk through it in a process of its own."""
+    data = fashion_mnist(3000 if options.quick else None)
+    packed = champion.fetched(options.home, data, quick=options.quick)
+    with tempfile.TemporaryDirectory() as folder:
+        path, rows = Path(folder, "predictions.db"), 2000 if options.quick else ROWS
+        _fill(path, packed, rows)
+        command = ["taskset", "-c", "0"] if Path("/usr/bin/taskset").exists() else []
+        done = subprocess.run(
+            [*command, sys.executable, "-c", WORK, str(packed.folder), str(path)], capture_output=True, text=True
+        )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-2000:])
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["rows"] != rows:
+        raise RuntimeError(f"{found['rows']} of {rows} rows were read")
+    row = {
+        "rows": float(found["rows"]),
+        "decision": found["decision"],
+        "read and decide, s": found["decide"],
+        "draw, s": found["report"],
+        "in all, s": found["decide"] + found["report"],
+        "peak memory, MB": found["megabytes"],
+        "page, MB": found["page"] / 1e6,
+    }
+    note = (
+        "Every row decides; 10,000 chosen at random are drawn. Imports included, in one process on one core. The rows "
+        "are drawn from the reference with replacement."
+    )
+    formats = {key: ".1f" for key in row if key.endswith(", s") or key == "page, MB"}
+    yield Table("Drift on a large log", [row], note, formats)
+
+
+def _fill(path: Path, packed: Package, count: int) -> None:
+    """Write rows in one transaction: the log itself commits each request, which is not what is measured here."""
+    PredictionLog(path).close()
+    started, rows = time.perf_counter(), Reference.of(packed).predictions
+    chosen = np.random.default_rng(0).integers(0, len(rows.labels), count)
+    probabilities, statistics, embeddings = (
+        [row.tobytes() for row in column] for column in (rows.probabilities, rows.statistics, rows.embeddings)
+    )
+    with sqlite3.connect(path) as connection:
+        connection.executemany(
+            prediction_log._INSERT,
+            (
+                (
+                    f"{number >> 16:08x}-{number & 0xFFFF:04x}-7000-8000-{number:012x}",
+                    "champion",
+                    START + 1000 * number,
+                    "1",
+                    int(rows.labels[row]),
+                    float(rows.confidences[row]),
+                    probabilities[row],
+                    statistics[row],
+                    embeddings[row],
+                    f"{row:064x}",
+                    1.0,
+                    None,
+                )
+                for number, row in enumerate(chosen)
+            ),
+        )
+    connection.close()
+    say(f"{count:,} rows logged in {time.perf_counter() - started:.0f} s")

@@ -1,0 +1,370 @@
+"""The loop closes: the demo's story told once with real parts, and what the drift flow does when something is wrong."""
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from machine import FLOWS, Machine
+from served import Served
+
+from fashion import registry, reports
+from fashion.blobs import store
+from fashion.prediction_log import PredictionLog, PredictionRecord, new_prediction_id
+
+SECONDS_OF_STORY = 1500
+
+
+@pytest.fixture(scope="session")
+def story(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, str]:
+    """A machine on which the short demo has run, and what it said."""
+    told = Machine(tmp_path_factory.mktemp("story") / "var")
+    (told.root / "data").unlink()
+    shutil.rmtree(told.root)
+    command = [sys.executable, str(FLOWS / "demo.py"), "--short", "--home", str(told.root)]
+    # From a home whose data is there: the demo borrows it.
+    done = subprocess.run(
+        command, cwd="/", env=machine.environment, capture_output=True, text=True, timeout=SECONDS_OF_STORY
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return told, done.stdout
+
+
+@pytest.fixture(scope="session")
+def results(story: tuple[Machine, str]) -> list[dict[str, Any]]:
+    """Results of its four drift flows, oldest first."""
+    return reports.latest(store(str(story[0].root / "reports")), 10)[::-1]
+
+
+@pytest.fixture(scope="session")
+def page(story: tuple[Machine, str], results: list[dict[str, Any]]) -> Path:
+    """The report on drift that feedback confirmed."""
+    return story[0].root / "reports" / results[2]["id"] / "report.html"
+
+
+class TestStory:
+    def test_usual_pictures_are_no_drift(self, results: list[dict[str, Any]]) -> None:
+        assert results[0]["decision"] == "no_drift"
+        assert results[0]["conditions"] == []
+        assert results[0]["estimated"]["reliable"]
+        assert results[0]["false_alarms"]["resplits"] == 200
+
+    def test_changed_ones_are_harmful_drift(self, results: list[dict[str, Any]]) -> None:
+        assert results[1]["conditions"] == ["drift", "harmful"]
+        assert max(results[1]["p_values"].values()) < 0.001
+
+    def test_feedback_shows_the_decline(self, results: list[dict[str, Any]]) -> None:
+        judged = results[2]["feedback"]
+        assert judged["declined"]
+        assert judged["low"] <= judged["accuracy"] <= judged["high"] < results[2]["reference_accuracy"] - 0.1
+        assert sum(map(sum, judged["confusion"])) == judged["rows"]
+
+    def test_the_new_champion_copes(self, results: list[dict[str, Any]]) -> None:
+        assert (results[3]["model_version"], results[3]["level"]) == ("2", "harmless")
+
+    def test_the_recovery_is_printed(self, story: tuple[Machine, str]) -> None:
+        found = re.search(r"brightness=0\.4 +([\d.]+)% +([\d.]+)% +\+([\d.]+) points", story[1])
+        assert found is not None
+        before, after, gained = map(float, found.groups())
+        assert gained == pytest.approx(after - before, abs=0.11)
+        assert gained > 15
+
+    def test_the_gate_judged_by_feedback_too(self, story: tuple[Machine, str]) -> None:
+        trained = story[0].runs()[-1].data
+        assert trained.promoted
+        assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {"test", "feedback", "latency"}
+        assert len(trained.lessons.train) > len(trained.lessons.held_out) > 50
+
+    def test_what_was_learnt_from_is_on_the_run(self, story: tuple[Machine, str]) -> None:
+        client = story[0].connect()
+        version = registry.get("2")
+        path = client.download_artifacts(version.mlflow_run_id, "data/feedback.csv")
+        lines = Path(path).read_text().splitlines()
+        assert lines[0] == "sha256,label,part"
+        assert len(lines) == 1 + int(re.search(r"learn from, (\d+) held out", story[1])[1]) + int(  # type: ignore[index]
+            re.search(r"(\d+) labelled pictures of users", story[1])[1]  # type: ignore[index]
+        )
+
+    def test_rollback_restores_the_first_champion(self, story: tuple[Machine, str]) -> None:
+        story[0].connect()
+        champion = registry.champion()
+        assert champion is not None
+        assert champion.number == 1
+        assert re.search(r"20 predicted by version 1", story[1])
+
+    def test_it_ends_with_a_table_and_links_that_lead_somewhere(self, story: tuple[Machine, str]) -> None:
+        links = re.findall(r"file://(\S+)", story[1])
+        assert len(links) == 4
+        assert all(Path(link).is_file() for link in links)
+
+    def test_alerts_began_and_ended(self, story: tuple[Machine, str]) -> None:
+        assert "ALERT Drift, that is likely to hurt: fashion-classifier version 1, 300 predictions" in story[1]
+        assert "ALERT Accuracy has fallen: fashion-classifier version 1, 900 predictions" in story[1]
+        state = json.loads((story[0].root / "reports/state/alerts.json").read_text())
+        assert state["waiting"] == []
+
+    def test_a_second_training_waits(self, story: tuple[Machine, str]) -> None:
+        said = drift(story[0], "rows=900", "retrain.enabled=true", "report.examples=0")
+        assert re.search(r"training not due: .*the last training began 0\.\d hours ago", said)
+
+
+class TestReport:
+    def test_it_needs_no_connection(self, page: Path) -> None:
+        with_addresses = re.findall(r"(?:src|href)=['\"]?(?:https?:)?//[^'\" >]+", page.read_text())
+        assert with_addresses == []
+
+    def test_a_person_can_read_it(self, page: Path, tmp_path: Path) -> None:
+        with browser.start(tmp_path) as driver:
+            driver.get(page.as_uri())
+            text = driver.find_element("tag name", "body").text
+            for words in ("Drift, that is likely to hurt; accuracy has fallen", "Why", "How bad", "What changed"):
+                assert words in text
+            assert "windows of 900 rows, drawn from the model's own held-out data, were called drift" in text
+            pictures = driver.find_elements("css selector", ".examples img")
+            assert len(pictures) == 20
+            assert all(int(each.get_property("naturalWidth")) == 28 for each in pictures)
+            assert len(driver.find_elements("css selector", ".charts svg")) == 6
+            assert "No drift" in text  # of the windows before
+            for part in driver.find_elements("css selector", "details"):
+                part.find_element("tag name", "summary").click()
+                driver.switch_to.frame(part.find_element("tag name", "iframe"))
+                assert shown(driver, "predicted label") or shown(driver, "Accuracy")
+                driver.switch_to.default_content()
+            assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+    def test_evidently_uses_the_thresholds_that_decide(self, page: Path, results: list[dict[str, Any]]) -> None:
+        import base64
+        import gzip
+
+        packed = re.findall(r"<script type='application/gzip'>(.*?)</script>", page.read_text())
+        drawn = [gzip.decompress(base64.b64decode(each)).decode() for each in packed]
+        assert len(drawn) == 2
+        for column in results[2]["columns"]:
+            assert column["name"] in drawn[0] or column["distance"] == 0
+
+    def test_it_is_in_mlflow(self, story: tuple[Machine, str], results: list[dict[str, Any]], page: Path) -> None:
+        client = story[0].connect()
+        experiment = client.get_experiment_by_name("fashion-drift")
+        runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        assert {result["id"] for result in results} <= set(runs)
+        run = runs[results[2]["id"]]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["decision"] == "drift"
+        assert run.data.metrics["accuracy/feedback"] == pytest.approx(results[2]["feedback"]["accuracy"])
+        logged = Path(client.download_artifacts(run.info.run_id, "drift"))
+        assert (logged / "report.html").read_bytes() == page.read_bytes()
+        assert json.loads((logged / "result.json").read_text())["rows"] == 900
+
+    def test_it_is_in_the_card(self, story: tuple[Machine, str]) -> None:
+        path = story[0].root / "drift.html"
+        run = story[0].runs("DriftFlow")[0]
+        story[0].flow("card", "get", f"{run.id}/report", str(path), "--id", "drift", name="drift_flow")
+        assert "iframe" in path.read_text()
+
+    def test_monitoring_lists_and_shows_it(
+        self, story: tuple[Machine, str], results: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        served = Served("fashion-classifier:latest", story[0].serving(), tmp_path / "service.log")
+        try:
+            listed = served.json("GET", "/monitoring/reports")["reports"]
+            assert [each["id"] for each in listed if each["rows"] in (300, 900, 600)][-4:] == [
+                each["id"] for each in results[::-1]
+            ]
+            with browser.start(tmp_path / "profile") as driver:
+                driver.get(f"{served.url}/monitoring")
+                driver.find_element("link text", results[2]["id"]).click()
+                assert shown(driver, "accuracy has fallen")
+                driver.find_element("css selector", "details summary").click()
+                driver.switch_to.frame(driver.find_element("css selector", "details iframe"))
+                assert shown(driver, "predicted label")
+        finally:
+            assert served.stop() == 0
+
+
+class TestTrouble:
+    """Each on a home that is copied from the story's, or empty."""
+
+    @pytest.fixture
+    def home(self, story: tuple[Machine, str], tmp_path: Path) -> Machine:
+        """The story's registry and log, in a place of their own."""
+        mine = Machine(tmp_path / "var")
+        for name in ("mlflow.db", "predictions.db"):
+            shutil.copy(story[0].root / name, mine.root / name)
+        return mine
+
+    def test_no_log_is_told_and_is_an_alert_that_ends(self, home: Machine) -> None:
+        moved = home.root / "moved.db"
+        (home.root / "predictions.db").rename(moved)
+        with sink() as (url, received):
+            home.environment["FASHION_WEBHOOK"] = f"{url}/secret"
+            said = failing(home)
+            assert re.search(r"error: there is no prediction log .*: `make serve` begins one", said)
+            assert "Traceback" not in said
+            assert [each["title"] for each in received] == ["The drift flow cannot do its work"]
+            moved.rename(home.root / "predictions.db")
+            drift(home, "rows=10")
+            assert received[-1]["title"] == "Over: The drift flow cannot do its work"
+
+    def test_a_damaged_log_is_named_and_left_as_it_is(self, home: Machine) -> None:
+        log = home.root / "predictions.db"
+        content = bytearray(log.read_bytes())
+        content[4096 * 3 : 4096 * 9] = b"\xff" * (4096 * 6)
+        log.write_bytes(content)
+        said = failing(home, "since=2000-01-01")
+        assert re.search(r"error: .*predictions\.db is damaged .*nothing was deleted", said)
+        assert log.read_bytes() == content
+
+    def test_an_empty_window_is_too_little_and_no_error(self, home: Machine) -> None:
+        assert "insufficient_data: nothing was predicted in this window" in drift(home, "since=2100-01-01")
+        (result,) = latest(home)
+        assert (result["decision"], result["rows"]) == ("insufficient_data", 0)
+
+    def test_few_rows_are_too_little_and_no_error(self, home: Machine) -> None:
+        assert "insufficient_data: 10 rows are too few to judge: 200 are needed" in drift(home, "rows=10")
+
+    def test_rows_of_an_unknown_version_are_reported_beside_the_others(self, home: Machine) -> None:
+        with PredictionLog(home.root / "predictions.db") as log:
+            log.append([made(time.time_ns() // 1000, version="77") for _ in range(30)])
+        said = drift(home, "rows=350", "report.examples=0")
+        assert "version 77: insufficient_data: 30 rows are of version 77, which the registry does not hold" in said
+        versions = {result["model_version"]: result["rows"] for result in latest(home)}
+        assert versions["77"] == 30
+        assert sum(versions.values()) == 350
+
+    def test_rows_from_the_future_are_told_and_wait(self, home: Machine) -> None:
+        with PredictionLog(home.root / "predictions.db") as log:
+            log.append([made(time.time_ns() // 1000 + 10**12) for _ in range(5)])
+        drift(home, "window=7d", "report.examples=0")
+        page = next((home.root / "reports").glob("2*/report.html")).read_text()
+        assert "5 predictions are dated after this window, in the future: a clock was set back" in page
+
+    def test_numbers_that_are_none_cost_their_rows_only(self, home: Machine) -> None:
+        # The log refuses them; a row that was damaged on the disk may still hold one.
+        with contextlib.closing(sqlite3.connect(home.root / "predictions.db")) as connection, connection:
+            nan = bytes.fromhex("0000c07f") * 8
+            connection.execute(
+                "UPDATE predictions SET statistics = ? WHERE prediction_id IN "
+                "(SELECT prediction_id FROM predictions ORDER BY time_us DESC LIMIT 3)",
+                (nan,),
+            )
+        drift(home, "rows=400", "report.examples=0")
+        assert sum(result["unreadable"] for result in latest(home)) == 3
+        assert sum(result["rows"] for result in latest(home)) == 397
+
+    def test_half_a_report_does_not_exist(self, home: Machine) -> None:
+        half = home.root / "reports" / "20200101T000000Z-v1"
+        half.mkdir(parents=True)
+        (half / "report.html").write_text("half")
+        damaged = home.root / "reports" / "20200102T000000Z-v1"
+        damaged.mkdir()
+        (damaged / "result.json").write_text('{"decision": ')
+        drift(home, "rows=10")
+        assert [result["decision"] for result in latest(home)] == ["insufficient_data", "unreadable"]
+
+    def test_a_second_flow_at_once_leaves_it_to_the_first(self, home: Machine) -> None:
+        with (home.root / "drift.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write("process 4711")
+            lock.flush()
+            said = drift(home, "rows=10")
+        assert said.strip() == "another drift flow is at work (process 4711): this one leaves it to that"
+        assert not (home.root / "reports").exists()
+
+    def test_a_cluster_is_asked_by_an_event(self, home: Machine, story: tuple[Machine, str]) -> None:
+        shutil.copytree(story[0].root / "images", home.root / "images")
+        with sink() as (url, received):
+            home.environment["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = url
+            said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0")
+        assert "event fashion-retrain published" in said
+        assert received[0]["payload"]["name"] == "fashion-retrain"
+        assert "feedback.use=true" in received[0]["payload"]["words"]
+        assert home.runs("TrainFlow") == [] if (home.root / "metaflow/.metaflow/TrainFlow").exists() else True
+
+    @pytest.mark.parametrize(
+        ("word", "sentence"),
+        [
+            ("windw=3h", "there is no key 'windw'"),
+            ("window=3", "window must be a number of minutes, hours or days such as 90m, 24h or 7d, got 3"),
+            ("decision.alpha=2", "decision: alpha must be in \\(0, 0.5\\), got 2"),
+            ("since=yesterday", "since must be a time such as 2026-11-25"),
+        ],
+    )
+    def test_a_wrong_word_is_one_sentence(self, home: Machine, word: str, sentence: str) -> None:
+        said = failing(home, word)
+        assert re.search(sentence, said)
+        assert len(said.strip().splitlines()) == 1
+
+
+def drift(machine: Machine, *words: str) -> str:
+    return machine.flow("run", *words, name="drift_flow")
+
+
+def failing(machine: Machine, *words: str) -> str:
+    process = machine.start("run", *words, name="drift_flow")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    return said
+
+
+def latest(machine: Machine) -> list[dict[str, Any]]:
+    return reports.latest(store(str(machine.root / "reports")), 100)
+
+
+def made(time_us: int, version: str = "1") -> PredictionRecord:
+    return PredictionRecord(
+        prediction_id=new_prediction_id(),
+        time_us=time_us,
+        model_version=version,
+        role="champion",
+        label=1,
+        confidence=0.5,
+        probabilities=(0.05, 0.55, *[0.05] * 8),
+        statistics=(0.5,) * 8,
+        embedding=(0.5,) * 16,
+        image_sha256="0" * 64,
+        latency_ms=1.0,
+    )
+
+
+def shown(driver: Any, text: str) -> bool:
+    until = time.monotonic() + browser.SECONDS
+    while time.monotonic() < until:
+        if text in driver.find_element("tag name", "body").text:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@contextlib.contextmanager
+def sink() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server that keeps the JSON it is sent."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", received
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,523 @@
+"""A timer for one machine: what is written means what was asked for, to systemd and to cron, and `check` knows it."""
+
+import datetime
+import fcntl
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fashion.home import REPOSITORY
+
+SCRIPT = REPOSITORY / "flows" / "schedule.py"
+FLOW = REPOSITORY / "flows" / "drift_flow.py"
+WORDS = [
+    "window=7d",
+    "retrain.words='tuning=off training.num_epochs=2'",
+    "retrain.deploy_words='alias=champion'",
+    "data.name='100% of $HOME'",
+]
+HOMES = ["plain", "with two spaces", "100%d sure %h", "$HOME of ${USER}", "it's", 'a "b"']
+START = datetime.datetime(2026, 6, 3)  # a Wednesday
+
+needs_flock = pytest.mark.skipif(shutil.which("flock") is None, reason="flock is of util-linux")
+
+
+@pytest.fixture(scope="module")
+def schedule() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("schedule", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def analyze() -> str:
+    """`systemd-analyze`; on a CI machine with Linux it must be there."""
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        must = sys.platform == "linux" and os.environ.get("CI")
+        (pytest.fail if must else pytest.skip)("systemd-analyze, of the package systemd, reads timers")
+    return found
+
+
+def call(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as from a shell, in a home of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASHION", "HYDRA"))}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd="/",
+        env={**kept, "FASHION_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def write(home: Path, *words: str, **environment: str) -> Path:
+    """The folder of what was written."""
+    done = call(*words, home=home, **environment)
+    assert done.returncode == 0, done.stderr
+    return home / "schedule"
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: "), done.stderr
+    (sentence,) = done.stderr.splitlines()
+    return sentence
+
+
+def cron_line(folder: Path) -> tuple[str, str]:
+    """The five fields, and the command as cron hands it to a shell: what follows a bare percent sign is its input."""
+    *_, line = (folder / "crontab").read_text().splitlines()
+    *fields, command = line.split(" ", 5)
+    assert not re.search(r"(?<!\\)%", command)
+    return " ".join(fields), command.replace("\\%", "%")
+
+
+def run_by_cron(folder: Path, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the line's command as cron would, with a flow that only tells its words and its environment."""
+    flow = tmp_path / "flow.py"
+    flow.write_text("import json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))\n")
+    command = cron_line(folder)[1]
+    assert str(FLOW) in command
+    return subprocess.run(
+        ["/bin/sh", "-c", command.replace(str(FLOW), str(flow))],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "HOME": "/", "SHELL": "/bin/sh", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def told(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Words and environment of the flow that cron ran."""
+    words, environment = json.loads((folder / "drift.log").read_text().splitlines()[-1])
+    return words, environment
+
+
+def settings(unit: Path, name: str) -> list[str]:
+    """Values of a setting, in order."""
+    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
+
+
+def words_of_systemd(value: str, *, dollars: bool) -> list[str]:
+    """Words as systemd reads them. A doubled percent sign is one everywhere; a doubled dollar only in a command."""
+    words = [word.replace("%%", "%") for word in shlex.split(value)]
+    return [word.replace("$$", "$") for word in words] if dollars else words
+
+
+@pytest.fixture(scope="module", params=HOMES)
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for which a timer was written."""
+    home: Path = tmp_path_factory.mktemp("home") / request.param
+    write(home, *WORDS)
+    return home
+
+
+class TestWrite:
+    def test_units_and_a_crontab_are_written_and_the_way_to_start_them_is_told(self, tmp_path: Path) -> None:
+        done = call(home=tmp_path / "var")
+        assert done.returncode == 0
+        assert done.stderr == ""
+        folder = tmp_path / "var" / "schedule"
+        names = {"fashion-drift.service", "fashion-drift.timer", "crontab"}
+        assert {path.name for path in folder.iterdir()} == names
+        link = f"systemctl --user link {folder}/fashion-drift.service"
+        for words in (*names, link, "crontab -", "make schedule-check"):
+            assert words in done.stdout
+
+    def test_what_is_told_to_start_it_can_be_pasted_into_a_shell(self, tmp_path: Path) -> None:
+        home = tmp_path / "two words"
+        said = call(home=home).stdout
+        (link,) = re.findall(r"^ *systemctl --user link (.*)$", said, re.MULTILINE)
+        folder = home / "schedule"
+        assert shlex.split(link) == [str(folder / "fashion-drift.service"), str(folder / "fashion-drift.timer")]
+
+    def test_it_runs_daily_when_nothing_else_is_asked_for(self, tmp_path: Path) -> None:
+        folder = write(tmp_path)
+        assert settings(folder / "fashion-drift.timer", "OnCalendar") == ["*-*-* 06:00:00 UTC"]
+        assert (folder / "crontab").read_text().startswith("CRON_TZ=UTC\n0 6 * * * ")
+
+    def test_when_it_runs_is_configured(self, tmp_path: Path) -> None:
+        folder = write(tmp_path, "cron=30 8 * * 1-5")
+        assert settings(folder / "fashion-drift.timer", "OnCalendar") == ["Mon..Fri *-*-* 08:30:00 UTC"]
+        assert cron_line(folder)[0] == "30 8 * * 1-5"
+
+    def test_words_of_the_environment_come_before_those_of_the_command_line(self, tmp_path: Path) -> None:
+        folder = write(tmp_path, "window=7d", HYDRA_ARGS="rows=500 'data.name=two words'")
+        (command,) = settings(folder / "fashion-drift.service", "ExecStart")
+        words = ["run", "rows=500", "data.name=two words", "window=7d"]
+        assert words_of_systemd(command, dollars=True)[5:] == words
+
+    def test_written_again_it_is_replaced(self, tmp_path: Path) -> None:
+        write(tmp_path, "cron=30 8 * * *", "window=7d")
+        folder = write(tmp_path)
+        assert "window" not in "".join(path.read_text() for path in folder.iterdir())
+        assert call("check", home=tmp_path).returncode == 0
+
+    @pytest.mark.parametrize(
+        ("word", "sentence"),
+        [
+            ("windw=7d", "error: windw=7d: there is no key 'windw'"),
+            ("window=7w", "error: window must be a number of minutes, hours or days"),
+            ("cron=0 6 * *", "error: cron must have five fields, got '0 6 * *'"),
+            ("cron=0 6 1 * 1", "error: cron '0 6 1 * 1' restricts days of the month and of the week: choose one"),
+            ("cron=99 6 * * *", "error: cron: '99' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3 or */2"),
+            ("checks", "error: 'checks' is not a configuration word"),
+        ],
+    )
+    def test_wrong_words_are_one_sentence_and_nothing_is_written(
+        self, word: str, sentence: str, tmp_path: Path
+    ) -> None:
+        done = call(word, home=tmp_path / "var")
+        assert refused(done).startswith(sentence)
+        assert done.stdout == ""
+        assert not (tmp_path / "var").exists()
+
+
+@needs_flock
+class TestAnyHome:
+    def test_check_calls_it_sound(self, home: Path) -> None:
+        done = call("check", home=home)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        expected = f"sound: fashion-drift.timer, fashion-drift.service and crontab in {home / 'schedule'}"
+        assert done.stdout.splitlines()[-1] == expected
+
+    def test_cron_runs_the_flow_with_these_words_in_this_home(self, home: Path, tmp_path: Path) -> None:
+        done = run_by_cron(home / "schedule", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        words, environment = told(home / "schedule")
+        assert words == ["run", *WORDS]
+        assert environment["FASHION_HOME"] == str(home)
+        assert (home / "schedule" / "lock").exists()
+
+    def test_systemd_runs_the_flow_with_these_words_under_the_same_lock(self, home: Path) -> None:
+        (command,) = settings(home / "schedule" / "fashion-drift.service", "ExecStart")
+        flock, *rest = words_of_systemd(command, dollars=True)
+        assert rest == ["-n", str(home / "schedule" / "lock"), sys.executable, str(FLOW), "run", *WORDS]
+        assert Path(flock).is_file()
+
+    def test_systemd_runs_it_in_this_home(self, home: Path) -> None:
+        (value,) = settings(home / "schedule" / "fashion-drift.service", "Environment")
+        assert words_of_systemd(value, dollars=False) == [f"FASHION_HOME={home}"]
+
+    def test_systemd_reads_addresses_from_this_home(self, home: Path) -> None:
+        (value,) = settings(home / "schedule" / "fashion-drift.service", "EnvironmentFile")
+        assert value.replace("%%", "%") == f"-{home / 'schedule' / 'environment'}"
+
+    def test_systemd_finds_nothing_wrong(self, home: Path, analyze: str) -> None:
+        units = [str(home / "schedule" / f"fashion-drift.{kind}") for kind in ("service", "timer")]
+        done = subprocess.run([analyze, "--man=no", "verify", *units], capture_output=True, text=True)
+        assert "fashion-drift" not in done.stderr + done.stdout
+
+
+@needs_flock
+class TestCronLine:
+    def test_addresses_come_from_the_environment_file(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "a home")
+        (folder / "environment").write_text("FASHION_WEBHOOK=https://example.org/x\nFASHION_FIRESTORE=my-project\n")
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        environment = told(folder)[1]
+        assert environment["FASHION_WEBHOOK"] == "https://example.org/x"
+        assert environment["FASHION_FIRESTORE"] == "my-project"
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "FASHION_SMTP=smtp://user:password@host:587?from=me@example.org&to=you@example.org",
+            "FASHION_WEBHOOK=https://example.org/messages?key=a&token=b",
+            "FASHION_WEBHOOK=https://example.org/a;b",
+            "FASHION_SMTP=smtp://user:pa$$word(1)@host?to=you@example.org",
+            "# a comment\nFASHION_WEBHOOK=https://example.org/#part",
+        ],
+    )
+    def test_an_address_reaches_the_flow_whole_as_it_does_by_systemd(self, line: str, tmp_path: Path) -> None:
+        folder = write(tmp_path / "var")
+        (folder / "environment").write_text(f"{line}\n")
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        name, _, address = line.splitlines()[-1].partition("=")
+        assert told(folder)[1].get(name) == address
+
+    def test_the_environment_file_may_be_missing(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "var")
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        assert "FASHION_WEBHOOK" not in told(folder)[1]
+
+    def test_two_never_overlap(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "var")
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = run_by_cron(folder, tmp_path)
+            assert (done.stdout, done.stderr) == ("", "")
+            assert (folder / "drift.log").read_text() == ""
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        assert told(folder)[0] == ["run"]
+
+    def test_what_the_flow_says_is_added_to_a_log(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "var")
+        for _ in range(2):
+            run_by_cron(folder, tmp_path)
+        assert len((folder / "drift.log").read_text().splitlines()) == 2
+
+    def test_a_flow_that_fails_is_told_to_cron_and_its_words_are_in_the_log(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "var")
+        command = cron_line(folder)[1].replace(str(FLOW), str(tmp_path / "nowhere.py"))
+        assert subprocess.run(["/bin/sh", "-c", command]).returncode == 2
+        assert "nowhere.py" in (folder / "drift.log").read_text()
+
+
+def replace(name: str, pattern: str, replacement: str) -> Callable[[Path], object]:
+    """An edit by hand of one of the files."""
+
+    def edit(folder: Path) -> None:
+        before = (folder / name).read_text()
+        after = re.sub(pattern, replacement, before, flags=re.MULTILINE)
+        assert after != before
+        (folder / name).write_text(after)
+
+    return edit
+
+
+DISAGREE = "timer, crontab and configuration (0 6 * * *) do not agree: run `make schedule` again"
+EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another time in the timer": (replace("fashion-drift.timer", "06:00:00", "07:00:00"), DISAGREE),
+    "another time zone in the timer": (replace("fashion-drift.timer", "UTC$", "Europe/Berlin"), DISAGREE),
+    "a new time in the timer, and the old one in a comment": (
+        replace("fashion-drift.timer", "^(OnCalendar=.*)$", r"#\1\nOnCalendar=*-*-* 07:00:00 UTC"),
+        DISAGREE,
+    ),
+    "a second time in the timer": (
+        replace("fashion-drift.timer", "^(OnCalendar=.*)$", r"\1\nOnCalendar=*-*-* 07:00:00 UTC"),
+        DISAGREE,
+    ),
+    "no time in the timer": (replace("fashion-drift.timer", "^OnCalendar=.*\n", ""), DISAGREE),
+    "another time in the crontab": (replace("crontab", r"^0 6", "0 7"), DISAGREE),
+    "an empty crontab": (lambda folder: (folder / "crontab").write_text(""), "do not agree"),
+    "a crontab without its zone": (replace("crontab", "^CRON_TZ=UTC\n", ""), "do not agree"),
+    "another cron word in the service": (
+        replace("fashion-drift.service", "(^ExecStart=.*)$", r'\1 "cron=0 7 * * *"'),
+        "timer, crontab and configuration (0 7 * * *) do not agree",
+    ),
+    "a word in the service that is none": (
+        replace("fashion-drift.service", "(^ExecStart=.*)$", r"\1 windw=7d"),
+        "windw=7d: there is no key 'windw'",
+    ),
+    "an environment that has gone": (
+        replace("fashion-drift.service", re.escape(sys.executable), "/nowhere/python"),
+        "/nowhere/python is not there",
+    ),
+    "a repository that has gone": (
+        replace("fashion-drift.service", re.escape(str(FLOW)), "/nowhere/drift_flow.py"),
+        "/nowhere/drift_flow.py is not there",
+    ),
+    "a service without a command": (replace("fashion-drift.service", "^ExecStart=.*\n", ""), "make schedule"),
+    "a service with half a command": (
+        replace("fashion-drift.service", "^(ExecStart=\\S+).*$", r"\1"),
+        "make schedule",
+    ),
+    "a command with an open quote": (
+        replace("fashion-drift.service", "(^ExecStart=.*)$", r'\1 "window=7d'),
+        "error: ",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which nothing was edited."""
+    home = tmp_path_factory.mktemp("sound")
+    write(home)
+    assert call("check", home=home).returncode == 0
+    return home
+
+
+@needs_flock
+class TestCheck:
+    def test_before_anything_is_written_the_way_to_it_is_told(self, tmp_path: Path) -> None:
+        folder = tmp_path / "schedule"
+        expected = (
+            f"error: {folder} has no fashion-drift.service, fashion-drift.timer, crontab: run `make schedule` first"
+        )
+        assert refused(call("check", home=tmp_path)) == expected
+
+    def test_a_file_that_was_removed_is_named(self, tmp_path: Path) -> None:
+        (write(tmp_path) / "crontab").unlink()
+        assert "has no crontab: run `make schedule` first" in refused(call("check", home=tmp_path))
+
+    @pytest.mark.parametrize(("edit", "problem"), EDITS.values(), ids=EDITS)
+    def test_an_edit_that_does_not_agree_is_found(
+        self, edit: Callable[[Path], object], problem: str, sound: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(sound / "schedule", tmp_path / "schedule")
+        edit(tmp_path / "schedule")
+        done = call("check", home=tmp_path)
+        assert done.returncode == 1
+        assert problem in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "sound" not in done.stdout
+
+    def test_an_edit_of_what_does_not_matter_is_sound(self, tmp_path: Path) -> None:
+        replace("fashion-drift.timer", "^Description=.*$", "Description=Drift")(write(tmp_path))
+        assert call("check", home=tmp_path).returncode == 0
+
+    def test_systemds_own_complaints_are_told(self, analyze: str, tmp_path: Path) -> None:
+        replace("fashion-drift.timer", "^Persistent=.*$", "Persistnt=true")(write(tmp_path))
+        done = call("check", home=tmp_path)
+        assert done.returncode == 1
+        assert "Persistnt" in done.stderr
+
+    def test_the_next_runs_are_told(self, analyze: str, tmp_path: Path) -> None:
+        write(tmp_path, "cron=30 8 * * 1")
+        said = call("check", home=tmp_path, TZ="UTC").stdout
+        assert len(re.findall(r"(?:Next elapse|Iter\. #[23]): Mon \d{4}-\d\d-\d\d 08:30:00 UTC", said)) == 3
+
+    def test_a_machine_without_systemd_is_told_what_was_not_checked(self, tmp_path: Path) -> None:
+        write(tmp_path)
+        done = call("check", home=tmp_path, PATH=str(tmp_path))
+        assert done.returncode == 0
+        first, last = done.stdout.splitlines()
+        assert first == "systemd-analyze is not on this machine: the timer's syntax was not checked"
+        assert last.startswith("sound: ")
+
+    def test_words_that_were_kept_are_not_read_from_the_environment_again(self, tmp_path: Path) -> None:
+        write(tmp_path)
+        assert call("check", home=tmp_path, HYDRA_ARGS="cron='0 7 * * *'").returncode == 0
+
+
+class TestCalendar:
+    @pytest.mark.parametrize(
+        ("line", "calendar"),
+        [
+            ("0 6 * * *", "*-*-* 06:00:00 UTC"),
+            ("* * * * *", "*-*-* *:*:00 UTC"),
+            ("*/15 */6 * * *", "*-*-* 0/6:0/15:00 UTC"),
+            ("5-20/5,40 8-18 * * *", "*-*-* 08..18:05..20/5,40:00 UTC"),
+            ("0 6 1,15 * *", "*-*-01,15 06:00:00 UTC"),
+            ("0 6 */10 1-3,12 *", "*-1..3,12-1/10 06:00:00 UTC"),
+            ("0 6 * * 1-5", "Mon..Fri *-*-* 06:00:00 UTC"),
+            ("0 6 * * 2,4", "Tue,Thu *-*-* 06:00:00 UTC"),
+            ("0 6 * * 0", "Sun *-*-* 06:00:00 UTC"),
+            ("0 6 * * 7", "Sun *-*-* 06:00:00 UTC"),
+            ("  0  6\t*  * * ", "*-*-* 06:00:00 UTC"),
+        ],
+    )
+    def test_cron_fields_are_written_as_systemd_does(self, schedule: ModuleType, line: str, calendar: str) -> None:
+        assert schedule.calendar(line) == calendar
+
+    @pytest.mark.parametrize(
+        ("line", "sentence"),
+        [
+            ("0 6 * *", "cron must have five fields, got '0 6 * *'"),
+            ("0 6 * * * *", "cron must have five fields, got '0 6 * * * *'"),
+            ("@daily", "cron must have five fields, got '@daily'"),
+            ("60 6 * * *", "'60' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3 or */2"),
+            ("0 24 * * *", "'24' is no hour: numbers are 0 to 23"),
+            ("0 6 0 * *", "'0' is no day of the month: numbers are 1 to 31"),
+            ("0 6 32 * *", "'32' is no day of the month"),
+            ("0 6 * 0 *", "'0' is no month: numbers are 1 to 12"),
+            ("0 6 * 13 *", "'13' is no month"),
+            ("0 6 * * 8", "'8' is no day of the week: numbers are 0 to 7"),
+            ("0 6 * * mon", "'mon' is no day of the week"),
+            ("0 6-24 * * *", "'6-24' is no hour"),
+            ("*/0 6 * * *", "'*/0' is no minute"),
+            ("-5 6 * * *", "'-5' is no minute"),
+            ("5- 6 * * *", "'5-' is no minute"),
+            ("1,,3 6 * * *", "'' is no minute"),
+            ("1-3-5 6 * * *", "'1-3-5' is no minute"),
+            ("*-5 6 * * *", "'*-5' is no minute"),
+            ("1.5 6 * * *", "'1.5' is no minute"),
+            ("20-10 6 * * *", "'20-10' is no minute"),
+            ("0 6 * * 5-1", "'5-1' is no day of the week"),
+            ("5/15 6 * * *", "'5/15' is no minute"),  # cron has steps of ranges only
+            ("0 6 1 * 1", "cron '0 6 1 * 1' restricts days of the month and of the week: choose one of them"),
+            ("0 6 */2 * 1-5", "restricts days of the month and of the week"),
+        ],
+    )
+    def test_what_is_no_cron_line_is_refused_in_one_sentence(
+        self, schedule: ModuleType, line: str, sentence: str
+    ) -> None:
+        with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
+            schedule.calendar(line)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "0 6 * * *",
+            "*/20 * * * *",
+            "*/40 */9 * * *",
+            "*/90 6 * * *",
+            "10-50/25,55 23 * * *",
+            "30 8 * * 1-5",
+            "0 6 * * 0",
+            "0 6 * * 7",
+            "0 6 * * 1,3",
+            "0 6 * * 6,0",
+            "0 6 * * 5-7",
+            "0 6 * * 0-2",
+            "0 6 * * 0-6",
+            "0 6 * * 0-7",
+            "0 6 * * */3",
+            "0 6 * * 1-5/2",
+            "0 6 1,15 * *",
+            "0 6 */10 2 *",
+            "0 6 5-20/7 * *",
+            "0 0 31 * *",
+            "0 0 1 */5 *",
+            "15 12 24 12 *",
+        ],
+    )
+    def test_systemd_and_cron_run_at_the_same_times(self, schedule: ModuleType, analyze: str, line: str) -> None:
+        base = f"{START - datetime.timedelta(seconds=1)} UTC"
+        done = subprocess.run(
+            [analyze, "calendar", f"--base-time={base}", "--iterations=3", schedule.calendar(line)],
+            env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        times = re.findall(r"(?:Next elapse|Iter\. #\d): \w+ ([-\d]+ [:\d]+) UTC", done.stdout)
+        assert times == [str(time) for time in itertools.islice(runs(line, START), 3)]
+
+
+def runs(line: str, moment: datetime.datetime) -> Iterator[datetime.datetime]:
+    """When cron runs a line, from a moment on: each minute is looked at, by the rules of crontab(5)."""
+    limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+    minutes, hours, days, months, weekdays = (
+        numbers(text, *limit) for text, limit in zip(line.split(), limits, strict=True)
+    )
+    while True:
+        weekday = {moment.isoweekday(), moment.isoweekday() % 7}
+        if moment.day not in days or moment.month not in months or not weekday & weekdays:
+            moment = moment.replace(hour=0, minute=0) + datetime.timedelta(days=1)
+            continue
+        if moment.hour in hours and moment.minute in minutes:
+            yield moment
+        moment += datetime.timedelta(minutes=1)
+
+
+def numbers(text: str, low: int, high: int) -> set[int]:
+    """The numbers that a field of cron means."""
+    found: set[int] = set()
+    for part in text.split(","):
+        span, _, step = part.partition("/")
+        first, _, last = span.partition("-")
+        ends = (low, high) if span == "*" else (int(first), int(last or first))
+        found |= set(range(ends[0], ends[1] + 1, int(step or 1)))
+    return found
