@@ -33,8 +33,8 @@ ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:
 bento: $(STAMP) ## Build a bento of the champion: ARGS="version=7 serve.shadow=challenger"
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
 
-serve: bento ## Build it and serve it on http://127.0.0.1:3000
-	$(BIN)/python -m bentos.serving
+serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento takes its place
+	$(BIN)/python -m bentos.serving --follow
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker

@@ -4,8 +4,11 @@ What a channel could not deliver waits in the state and is tried again in the ne
 the caller.
 """
 
+import contextlib
+import http.client
 import json
 import logging
+import re
 import smtplib
 import ssl
 import time
@@ -15,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from email.message import EmailMessage
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from fashion.blobs import BlobNotFound, Store
 from fashion.drift_config import AlertsConfig
@@ -69,10 +72,9 @@ class Webhook:
     name = "webhook"
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("FASHION_WEBHOOK must be an http or https address")
+        parts = _parts("FASHION_WEBHOOK", url, ("http", "https"), "an http or https address")
         self._url, self._timeout_s, self._host = url, timeout_s, parts.hostname
+        self._opener = urllib.request.build_opener(_NoRedirect)
 
     def send(self, notice: Notice) -> None:
         """Post it."""
@@ -86,28 +88,37 @@ class Webhook:
             self._url, json.dumps(content).encode(), {"content-type": "application/json"}, method="POST"
         )
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
                 answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 raise Undelivered(f"the webhook at {self._host} answered {error.code}") from None
-        except (OSError, ValueError) as error:  # the address itself may be a secret
+        except (OSError, ValueError, http.client.HTTPException) as error:  # the address itself may be a secret
             raise Undelivered(f"the webhook at {self._host} cannot be reached: {_cause(error)}") from None
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would go on as a GET that carries nothing, and count as delivered."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
 class Mail:
-    """A mail server: `smtp://user:password@host:587?from=a@b&to=c@d`; smtps for TLS from the start."""
+    """A mail server: `smtp://user:password@host:587?from=a@b&to=c@d`; smtps for TLS from the start.
+
+    A password goes over an encrypted connection or not at all.
+    """
 
     name = "mail"
 
     def __init__(self, address: str, *, timeout_s: float) -> None:
-        parts = urlsplit(address)
-        asked = parse_qs(parts.query)
-        if parts.scheme not in ("smtp", "smtps") or not parts.hostname or not asked.get("to"):
-            raise ValueError(
-                "FASHION_SMTP must be smtp://user:password@host:587?from=me@example.org&to=you@example.org"
-            )
-        self._host, self._timeout_s, self._secure = parts.hostname, timeout_s, parts.scheme == "smtps"
+        form = "smtp://user:password@host:587?from=me@example.org&to=you@example.org, with / in a password as %2F"
+        parts = _parts("FASHION_SMTP", address, ("smtp", "smtps"), form)
+        asked = parse_qs(parts.query.replace("+", "%2B"))  # in an address it is no space
+        if not asked.get("to"):
+            raise ValueError(f"FASHION_SMTP must be {form}")
+        self._host, self._timeout_s, self._secure = parts.hostname or "", timeout_s, parts.scheme == "smtps"
         self._port = parts.port or (465 if self._secure else 587)
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self._to = [each for group in asked["to"] for each in group.split(",")]
@@ -115,21 +126,45 @@ class Mail:
 
     def send(self, notice: Notice) -> None:
         """Mail it."""
-        message = EmailMessage()
-        message["Subject"], message["From"], message["To"] = notice.title, self._from, ", ".join(self._to)
-        message.set_content(notice.text)
-        kind = smtplib.SMTP_SSL if self._secure else smtplib.SMTP
         try:
-            with kind(self._host, self._port, timeout=self._timeout_s) as server:
-                if not self._secure and server.has_extn("starttls"):
-                    server.starttls(context=ssl.create_default_context())
-                if self._user:
-                    if not self._secure and not server.has_extn("auth"):
-                        raise Undelivered(f"the mail server {self._host} takes no password over this connection")
-                    server.login(self._user, self._password)
-                server.send_message(message)
-        except (OSError, smtplib.SMTPException) as error:
+            message = EmailMessage()
+            message["Subject"], message["From"], message["To"] = notice.title, self._from, ", ".join(self._to)
+            message.set_content(notice.text)
+            server = self._connected()
+            try:
+                refused = server.send_message(message)
+                with contextlib.suppress(OSError, smtplib.SMTPException):
+                    server.quit()  # it has the mail, whatever it says now
+            finally:
+                server.close()
+        except Undelivered:
+            raise
+        except (OSError, ValueError, smtplib.SMTPException) as error:
             raise Undelivered(f"the mail server {self._host} did not take it: {_cause(error)}") from None
+        for reader in refused:
+            _logger.warning("the mail server %s does not know %s", self._host, reader)
+
+    def _connected(self) -> smtplib.SMTP:
+        context = ssl.create_default_context()
+        if self._secure:
+            server: smtplib.SMTP = smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout_s, context=context)
+        else:
+            server = smtplib.SMTP(self._host, self._port, timeout=self._timeout_s)
+        try:
+            server.ehlo_or_helo_if_needed()
+            encrypted = self._secure
+            if not encrypted and server.has_extn("starttls"):
+                server.starttls(context=context)
+                server.ehlo()
+                encrypted = True
+            if self._user and not encrypted:
+                raise Undelivered(f"the mail server {self._host} takes no password over an encrypted connection")
+            if self._user:
+                server.login(self._user, self._password)
+        except BaseException:
+            server.close()
+            raise
+        return server
 
 
 def channels(environment: Mapping[str, str], *, timeout_s: float) -> list[Channel]:
@@ -243,14 +278,38 @@ def _attempt(channel: Channel, notice: Notice, attempts: int, pause: Callable[[f
 def _load(store: Store) -> tuple[dict[str, Any], list[str]]:
     try:
         state = json.loads(store.get(STATE))
-        if isinstance(state["open"], dict) and isinstance(state["waiting"], list):
+        if _is_state(state):
             return state, []
         problem = "it has another form"
     except BlobNotFound:
         return {"open": {}, "waiting": []}, []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         problem = str(error)
     return {"open": {}, "waiting": []}, [f"what was told before cannot be read ({problem}): it may be told again"]
+
+
+def _is_state(state: Any) -> bool:
+    def has(entry: Any, **kinds: Any) -> bool:
+        return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+
+    number = (int, float)
+    return (
+        has(state, open=dict, waiting=list)
+        and all(has(entry, since=number, told=number, title=str) for entry in state["open"].values())
+        and all(has(entry, channel=str, title=str, text=str, kind=str, time_us=int) for entry in state["waiting"])
+    )
+
+
+def _parts(variable: str, address: str, schemes: Sequence[str], form: str) -> SplitResult:
+    """An address in parts. What is wrong with one is not told: it may hold a password."""
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or re.search(r"[\s\x00-\x1f]", address) or (variable == "FASHION_WEBHOOK" and "@" in parts.netloc):
+        raise ValueError(f"{variable} must be {form}")
+    return parts
 
 
 def _cause(error: BaseException) -> str:

@@ -109,6 +109,8 @@ class Judged:
     """None with too few rows to tell."""
     confusion: tuple[tuple[int, ...], ...]
     """True label by predicted label."""
+    reference_confusion: tuple[tuple[int, ...], ...]
+    """The same of the reference."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +357,8 @@ class Tally:
             *wilson_interval(right, total),
             p_decline,
             p_decline < asked.alpha if total >= asked.min_labels else None,
-            tuple(tuple(int(count) for count in row) for row in self._confusion),
+            _counts(self._confusion),
+            _counts(yardstick.confusion),
         )
 
     def _reason(self, asked: DecisionConfig, drifted: Sequence[Column], found: Severity | None) -> str:
@@ -419,6 +422,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _counts(matrix: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(count) for count in row) for row in matrix)
 
 
 def _ks(column: _Distribution, distance: float, rows: int, others: int, threshold: float) -> Column:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fashion import image_store
 from fashion.blobs import BlobNotFound, Store
 from fashion.dataset import Split
-from fashion.drift import FAMILIES, LABELS, UNLABELLED, DriftResult
+from fashion.drift import FAMILIES, LABELS, UNLABELLED, DriftResult, Judged
 from fashion.drift_report import Drawing
 from fashion.image_store import DamagedImage
 from fashion.images import STATISTICS, Images
@@ -27,8 +27,11 @@ from fashion.predictor import Predictions
 
 MOST_CHANGED = 6
 """Columns whose distributions are on the first page."""
+MOST_GROWN = 6
+"""Mistakes that are listed."""
+MIN_CLASS_ROWS = 5
+"""Judged rows of a class from which its mistakes are listed."""
 BINS = 24
-EMPTY = {"model_version": "", "decision": "", "rows": 0}
 
 VERDICTS = {
     "insufficient_data": "Too little to judge",
@@ -191,7 +194,7 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
         yield from _signals(result)
     if judged is not None:
         yield "<p class='small'>Feedback is on rows that people chose to judge: they may not be like the others.</p>"
-        yield from _confusions(judged.confusion, class_names)
+        yield from _confusions(judged, class_names)
     yield "</section>"
 
 
@@ -216,19 +219,23 @@ def _signals(result: DriftResult) -> Iterator[str]:
     )
 
 
-def _confusions(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Iterator[str]:
-    wrong = [
-        (count, class_names[true], class_names[predicted])
-        for true, row in enumerate(matrix)
-        for predicted, count in enumerate(row)
-        if true != predicted and count
-    ]
-    if wrong:
-        yield "<p>Most often wrong: "
-        said = [
-            f"{count}&times; {escape(true)} taken for {escape(taken)}" for count, true, taken in sorted(wrong)[::-1][:5]
-        ]
-        yield "; ".join(said) + ".</p>"
+def _confusions(judged: Judged, class_names: Sequence[str]) -> Iterator[str]:
+    """The mistakes that have grown most, as shares of their class."""
+    now, before = (np.array(matrix, np.float64) for matrix in (judged.confusion, judged.reference_confusion))
+    counted = now.sum(axis=1) >= MIN_CLASS_ROWS
+    shares, usual = (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1) for matrix in (now, before))
+    grown = np.where(counted[:, None] & ~np.eye(len(now), dtype=bool), shares - usual, 0)
+    worst = [divmod(int(each), len(now)) for each in np.argsort(-grown, axis=None)[:MOST_GROWN]]
+    worst = [(true, taken) for true, taken in worst if grown[true, taken] > 0]
+    if not worst:
+        return
+    yield "<table><tr><th>it is</th><th>taken for</th><th class='n'>now</th><th class='n'>in the reference</th></tr>"
+    for true, taken in worst:
+        yield (
+            f"<tr><td>{escape(class_names[true])}</td><td>{escape(class_names[taken])}</td>"
+            f"<td class='n'>{shares[true, taken]:.1%}</td><td class='n'>{usual[true, taken]:.1%}</td></tr>"
+        )
+    yield "</table>"
 
 
 def _what_changed(found: Inspected, reference: Predictions | None, class_names: Sequence[str]) -> Iterator[str]:
@@ -365,7 +372,7 @@ def _fact(name: str, value: str, note: str, sure: bool) -> str:
 
 
 def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "0"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "under 1e-300"
 
 
 def _share(value: Any) -> str:

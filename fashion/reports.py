@@ -26,13 +26,15 @@ def name(time_us: int, model_version: str) -> str:
 
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
     """Keep a report; one of the same name is replaced."""
+    content = json.dumps(result, indent=1, allow_nan=False) + "\n"
     store.put(f"{report_id}/{PAGE}", page.encode())
-    store.put(f"{report_id}/{RESULT}", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    store.put(f"{report_id}/{RESULT}", content.encode())
 
 
 def latest(store: Store, count: int) -> list[dict[str, Any]]:
     """Results of the latest reports, newest first, each with its `id`; one that cannot be read says so."""
-    ids = sorted({each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}, reverse=True)
+    found = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
+    ids = sorted(found, key=_order, reverse=True)
     return [{"id": each, **_result(store, each)} for each in ids[:count]]
 
 
@@ -44,7 +46,15 @@ def page(store: Store, report_id: str) -> bytes:
     """
     if not ID.fullmatch(report_id):
         raise BlobNotFound(report_id)
-    return store.get(f"{report_id}/{PAGE}")
+    content = store.get(f"{report_id}/{PAGE}")
+    if not store.exists(f"{report_id}/{RESULT}"):
+        raise BlobNotFound(report_id)
+    return content
+
+
+def _order(report_id: str) -> list[tuple[int, str]]:
+    """By time, then by version, where 10 comes after 9."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", report_id)]
 
 
 def _result(store: Store, report_id: str) -> dict[str, Any]:

@@ -701,7 +701,7 @@ def test_a_mail_server_that_no_name_can_be_is_a_problem_and_no_failure(store: St
 def test_a_server_that_asks_for_no_password_is_told_none(store: Store, post: Post) -> None:
     mail = Mail(post.address(login=f"user:{SECRET}"), timeout_s=5)
     (problem,) = Runs(store, [mail]).tell(drift=FOUND)
-    assert problem.startswith("the mail server 127.0.0.1 takes no password over this connection")
+    assert problem.startswith("the mail server 127.0.0.1 takes no password over an encrypted connection")
     assert SECRET not in problem
     assert "AUTH" not in post.verbs
     assert post.letters == []

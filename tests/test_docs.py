@@ -28,8 +28,8 @@ def of(prefix: str) -> list[str]:
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     kinds = (
         *("make ", "flows/train_flow.py", "-m fashion.registry", "-m fashion.dataset add"),
-        # These four run in test_live_commands.py and test_service.py.
-        *("-m fashion.prediction_log ", "-m fashion.promotion ", "curl -F image="),
+        # These run in test_live_commands.py, test_service.py and test_traffic.py.
+        *("-m fashion.prediction_log ", "-m fashion.promotion ", "curl -F image=", "-m fashion.traffic "),
     )
     assert COMMANDS
     assert [command for command in COMMANDS if not any(kind in command for kind in kinds)] == []

@@ -276,6 +276,11 @@ def test_about_the_share_is_held_out(share: float) -> None:
     assert abs(held_out / len(HASHES) - share) < 4 * (share * (1 - share) / len(HASHES)) ** 0.5
 
 
+def test_the_same_pictures_are_held_out_in_every_process_and_version() -> None:
+    held_out = [number for number in range(40) if feedback.is_held_out(HASHES[number], 0.3)]
+    assert held_out == [1, 2, 3, 5, 7, 16, 32, 36]
+
+
 def test_what_is_held_out_stays_so_when_the_share_grows() -> None:
     shares = (0.1, 0.2, 0.3, 0.5, 0.99)
     held_out = [{sha256 for sha256 in HASHES if feedback.is_held_out(sha256, share)} for share in shares]
