@@ -7,6 +7,14 @@ from typing import ClassVar, Literal
 
 from fashion.config import DataConfig, Strict, TrackingConfig, parse_overrides, require
 
+CRON_FIELDS = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of the month", 1, 31),
+    ("month", 1, 12),
+    ("day of the week", 0, 7),
+)
+"""Name, and the smallest and largest number."""
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -63,7 +71,7 @@ class AlertsConfig(Strict):
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
         require(self.attempts >= 1, f"attempts must be at least 1, got {self.attempts}")
-        require(self.timeout_s > 0, f"timeout_s must be positive, got {self.timeout_s}")
+        require(0 < self.timeout_s < 3600, f"timeout_s must be positive and below an hour, got {self.timeout_s}")
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,10 @@ class RetrainConfig(Strict):
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
         require(self.min_new_labels >= 1, f"min_new_labels must be at least 1, got {self.min_new_labels}")
-        for words in (self.words, self.deploy_words):
-            parse_overrides(words)
+        for name in ("words", "deploy_words"):
+            for word in parse_overrides(getattr(self, name)):
+                is_word = re.match(r"[+~]{0,2}[A-Za-z_][\w./@]*=", word) is not None
+                require(is_word, f"{name} must be key=value words such as training.num_epochs=3, got {word!r}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ class DriftConfig(Strict):
     def __post_init__(self) -> None:
         seconds(self.window)
         require(self.rows is None or self.rows >= 1, f"rows must be at least 1, got {self.rows}")
-        require(len(self.cron.split()) == 5, f"cron must have five fields, got {self.cron!r}")
+        cron_times(self.cron)
         if self.since is not None:
             moment(self.since)
             require(self.rows is None, f"give either rows or since, got {self.rows} and {self.since}")
@@ -132,6 +142,28 @@ def seconds(window: str) -> int:
     )
     assert match is not None
     return int(match[1]) * UNITS[match[2]]
+
+
+def cron_times(line: str) -> tuple[tuple[int, ...], ...]:
+    """The minutes, hours, days of the month, months and days of the week (0 is Sunday) of a line of cron."""
+    fields = line.split()
+    require(len(fields) == len(CRON_FIELDS), f"cron must have five fields, got {line!r}")
+    times = [_times(field, *limits) for field, limits in zip(fields, CRON_FIELDS, strict=True)]
+    times[-1] = {day % 7 for day in times[-1]}
+    return tuple(tuple(sorted(each)) for each in times)
+
+
+def _times(field: str, name: str, low: int, high: int) -> set[int]:
+    found: set[int] = set()
+    for part in field.split(","):
+        match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,3}))?", part)
+        first, last, step = (None if text is None else int(text) for text in (match.groups() if match else (None,) * 3))
+        is_span = first is None or last is not None
+        begin, end = (low, high) if first is None else (first, first if last is None else last)
+        sound = match is not None and low <= begin <= end <= high and (step is None or (step >= 1 and is_span))
+        require(sound, f"cron: {part!r} is no {name}: numbers are {low} to {high}, as in 5, 1-5, 1,3, */2 or 1-5/2")
+        found |= set(range(begin, end + 1, step or 1))
+    return found
 
 
 def moment(since: str) -> datetime.datetime:

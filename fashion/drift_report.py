@@ -4,7 +4,6 @@ Every column names its method and its threshold, those that `fashion.drift` deci
 with the number of rows.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ def _drift(sample: Batch, reference: Reference, yardstick: Yardstick, alpha: flo
         _frame(rows, yardstick.ruler.distances(rows.embeddings), names)
         for rows in (sample.predictions, reference.predictions)
     )
-    numerical = [name for name in before.columns if name != LABELS and _drawable(window[name], before[name])]
+    numerical = [name for name in before.columns if name != LABELS]
     outputs = yardstick.threshold(FAMILIES[1], alpha)
     thresholds = {column.name: yardstick.threshold(column.family, alpha) for column in yardstick.columns}
     metrics = [
@@ -82,10 +81,9 @@ def _drift(sample: Batch, reference: Reference, yardstick: Yardstick, alpha: flo
         *(ValueDrift(column=name, method="ks", threshold=thresholds.get(name, outputs)) for name in numerical),
     ]
     definition = DataDefinition(numerical_columns=numerical, categorical_columns=[LABELS])
-    kept = [LABELS, *numerical]
     snapshot = Report(metrics, include_tests=True).run(
-        current_data=Dataset.from_pandas(window[kept], data_definition=definition),
-        reference_data=Dataset.from_pandas(before[kept], data_definition=definition),
+        current_data=Dataset.from_pandas(window, data_definition=definition),
+        reference_data=Dataset.from_pandas(before, data_definition=definition),
     )
     return str(snapshot.get_html_str(as_iframe=False))
 
@@ -127,9 +125,3 @@ def _frame(rows: Predictions, distances: NDArray[np.float64], class_names: Seque
 
 def _named(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
     return [class_names[label] for label in labels]
-
-
-def _drawable(window: Any, before: Any) -> bool:
-    """Evidently draws a density, which a column of one value has not."""
-    spread = min(float(window.max() - window.min()), float(before.max() - before.min()))
-    return math.isfinite(spread) and spread > 0

@@ -90,33 +90,30 @@ def send(
         NoService: see there.
         ValueError: the address is none.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url must be such as http://127.0.0.1:3000, got {url!r}")
+    _check(url, predict_key, feedback_key)
     judged = np.random.default_rng(seed).random(len(images)) < label_share
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for row in range(len(images)):
         todo.put(row)
     done: list[tuple[bool, bool, str] | None] = []
-    failures: list[NoService] = []
+    failures: list[Exception] = []
     lock = threading.Lock()
 
     def work() -> None:
         client = _Client(url)
-        while not failures:
-            try:
+        try:
+            while not failures:
                 row = todo.get_nowait()
-            except queue.Empty:
-                break
-            try:
                 found = _one(client, images[row], int(labels[row]), bool(judged[row]))
-            except NoService as error:
-                failures.append(error)
-                break
-            with lock:
-                done.append(found)
-                on_row(len(done))
-        client.close()
+                with lock:
+                    done.append(found)
+                    on_row(len(done))
+        except queue.Empty:
+            pass
+        except Exception as error:  # raised again where somebody can act
+            failures.append(error)
+        finally:
+            client.close()
 
     def _one(client: "_Client", image: Images, label: int, tell: bool) -> tuple[bool, bool, str] | None:
         headers = {"content-type": "image/png", **_key(predict_key)}
@@ -247,7 +244,7 @@ class _Client:
                 time.sleep(0.2 * 2**attempt)
                 continue
             if status in BUSY and attempt < ATTEMPTS - 1:
-                time.sleep(min(float(again or 1), 10.0))
+                time.sleep(_pause(again))
                 continue
             if status in (401, 404):
                 raise NoService(f"{self._url}{path} answered {status}: {content[:200].decode(errors='replace')}")
@@ -261,6 +258,26 @@ class _Client:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _check(url: str, *keys: str | None) -> None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or any(character.isspace() for character in url):
+        raise ValueError(f"url must be such as http://127.0.0.1:3000, got {url!r}")
+    if any(key is not None and not (key.isascii() and key.isprintable()) for key in keys):
+        raise ValueError("a key must be of printable ASCII characters")
+
+
+def _pause(again: str | None) -> float:
+    """Seconds to wait, as a service says; it may also say a date, or nonsense."""
+    try:
+        return min(max(float(again or 1), 0.0), 10.0)
+    except ValueError:
+        return 1.0
 
 
 def _key(key: str | None) -> dict[str, str]:

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion import config, home
-from fashion.drift_config import DriftConfig
+from fashion.drift_config import DriftConfig, cron_times
 
 NAME = "fashion-drift"
-DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 FLOW = home.REPOSITORY / "flows" / "drift_flow.py"
-LIMITS = {"minute": (0, 59), "hour": (0, 23), "day of the month": (1, 31), "month": (1, 12), "day of the week": (0, 7)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +61,7 @@ TimeoutStartSec=6h
 Environment={_quoted(f"FASHION_HOME={home.current().root}")}
 # Secrets and addresses, NAME=value in lines: FASHION_WEBHOOK, FASHION_SMTP, FASHION_FIRESTORE. May be missing.
 EnvironmentFile=-{str(home.current().root / "schedule" / "environment").replace("%", "%%")}
-ExecStart={" ".join(map(_quoted, command(words)))}
+ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command(words))}
 """
 
 
@@ -85,7 +84,9 @@ def cron(cron_line: str, words: Sequence[str]) -> str:
     """The same for cron."""
     folder = home.current().root / "schedule"
     addresses, said = (shlex.quote(str(folder / name)) for name in ("environment", "drift.log"))
-    script = f"[ ! -f {addresses} ] || {{ set -a; . {addresses}; }}; exec {shlex.join(command(words))}"
+    # Line by line, as systemd reads it: to a shell that sources it, an & in an address would be the end.
+    read = 'while IFS= read -r each || [ -n "$each" ]; do case $each in [A-Z]*=*) export "$each";; esac; done'
+    script = f"[ ! -f {addresses} ] || {read} < {addresses}; exec {shlex.join(command(words))}"
     line = shlex.join(["env", f"FASHION_HOME={home.current().root}", "sh", "-c", script])
     # To cron a percent sign is the end of the line.
     escaped = f"{line} >> {said} 2>&1".replace("%", "\\%")
@@ -95,7 +96,14 @@ def cron(cron_line: str, words: Sequence[str]) -> str:
 def command(words: Sequence[str]) -> list[str]:
     """The flow under a lock: what still runs from before is left alone."""
     lock = home.current().root / "schedule" / "lock"
-    return [shutil.which("flock") or "/usr/bin/flock", "-n", str(lock), sys.executable, str(FLOW), "run", *words]
+    flock = [
+        shutil.which("flock") or "/usr/bin/flock",
+        "-n",
+        "-E",
+        "0",
+        str(lock),
+    ]  # one that is left out is no failure
+    return [*flock, sys.executable, str(FLOW), "run", *words]
 
 
 def calendar(cron_line: str) -> str:
@@ -104,43 +112,27 @@ def calendar(cron_line: str) -> str:
     Raises:
         ValueError: a field is none, or both days are restricted: cron then means either, and systemd both.
     """
-    fields = cron_line.split()
-    if len(fields) != len(LIMITS):
-        raise ValueError(f"cron must have five fields, got {cron_line!r}")
-    minute, hour, day, month, weekday = (
-        _field(text, name, *LIMITS[name]) for text, name in zip(fields, LIMITS, strict=True)
-    )
-    if day != "*" and weekday != "*":
+    minute, hour, day, month, weekday = cron_times(cron_line)
+    if len(day) < 31 and len(weekday) < 7:
         raise ValueError(f"cron {cron_line!r} restricts days of the month and of the week: choose one of them")
-    days = "" if weekday == "*" else re.sub(r"\d", lambda match: DAYS[int(match[0])], weekday) + " "
-    return f"{days}*-{month}-{day} {hour}:{minute}:00 UTC"
+    days = "" if len(weekday) == 7 else ",".join(DAYS[each] for each in weekday) + " "
+    date = f"*-{_listed(month, 12)}-{_listed(day, 31)}"
+    return f"{days}{date} {_listed(hour, 24)}:{_listed(minute, 60)}:00 UTC"
 
 
-def _field(text: str, name: str, low: int, high: int) -> str:
-    parts = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(?:(\*)|(\d+)(?:-(\d+))?)(?:/(\d+))?", part)
-        numbers = [int(number) for number in (match.groups()[1:3] if match else ()) if number is not None]
-        step = int(match[4]) if match and match[4] else None
-        if match is None or step == 0 or not all(low <= number <= high for number in numbers):
-            raise ValueError(f"cron: {part!r} is no {name}: numbers are {low} to {high}, as in 5, 1-5, 1,3 or */2")
-        if match[1]:
-            parts.append(f"{low}/{step}" if step else "*")
-        else:
-            span = "..".join(f"{number:02d}" if high > 12 else str(number) for number in numbers)
-            parts.append(f"{span}/{step}" if step else span)
-    return ",".join(parts)
+def _listed(numbers: Sequence[int], count: int) -> str:
+    return "*" if len(numbers) == count else ",".join(f"{number:02d}" for number in numbers)
 
 
 def _quoted(word: str) -> str:
-    """A word as systemd reads it, for which a percent sign and a dollar begin something."""
-    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """A word as systemd reads it, for which a percent sign begins something, and a quote or a space ends it."""
+    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{plain}"' if re.search(r"[\s\"';]", word) else plain
 
 
 def explained(folder: Path, cron_line: str) -> str:
     """How to start what was written."""
-    units = " ".join(str(folder / f"{NAME}.{kind}") for kind in ("service", "timer"))
+    units = shlex.join(str(folder / f"{NAME}.{kind}") for kind in ("service", "timer"))
     return f"""In {folder}:
   {NAME}.service   what runs: the drift flow, under a lock, so that two never overlap
   {NAME}.timer     when: {calendar(cron_line)}
@@ -155,7 +147,7 @@ See and end it:
   journalctl --user -u {NAME}
   systemctl --user disable --now {NAME}.timer
 Without systemd:
-  (crontab -l; cat {folder / "crontab"}) | crontab -      # a cron that ignores CRON_TZ takes it as local time
+  (crontab -l; cat {shlex.quote(str(folder / "crontab"))}) | crontab -      # local time, where cron ignores CRON_TZ
 Addresses and secrets (FASHION_WEBHOOK=..., FASHION_SMTP=...) go into {folder / "environment"}.
 `make schedule-check` looks whether it is sound."""
 
@@ -166,21 +158,7 @@ def check(folder: Path) -> int:
     if missing:
         print(f"error: {folder} has no {', '.join(missing)}: run `make schedule` first", file=sys.stderr)
         return 1
-    text = (folder / f"{NAME}.service").read_text()
-    line = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)[1]
-    words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
-    problems = [f"{word} is not there" for word in (words[0], words[3], words[4]) if not Path(word).exists()]
-    try:
-        settings = config.compose(words[6:], root=DriftConfig.root)
-        line = (folder / "crontab").read_text().splitlines()[1]
-        asked = config.load_as(DriftConfig, settings).cron
-        if (
-            line.split()[:5] != asked.split()
-            or f"OnCalendar={calendar(asked)}" not in (folder / f"{NAME}.timer").read_text()
-        ):
-            problems.append(f"timer, crontab and configuration ({asked}) do not agree: run `make schedule` again")
-    except ValueError as error:
-        problems.append(str(error))
+    problems = _disagreements(folder)
     if shutil.which("systemd-analyze"):
         problems += _verified(folder)
     else:
@@ -192,11 +170,40 @@ def check(folder: Path) -> int:
     return 1 if problems else 0
 
 
+def _disagreements(folder: Path) -> list[str]:
+    """What of the three files is not as the words in the service ask for."""
+    again = "run `make schedule` again"
+    commands = _values(folder / f"{NAME}.service", "ExecStart")
+    try:
+        words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(" ".join(commands))]
+    except ValueError as error:
+        return [f"{NAME}.service: ExecStart cannot be read ({error}): {again}"]
+    if len(commands) != 1 or "run" not in words:
+        return [f"{NAME}.service: ExecStart is not the drift flow: {again}"]
+    asked, files = words[words.index("run") + 1 :], words[: words.index("run")]
+    problems = [f"{word} is not there" for word in (files[0], *files[-2:]) if not Path(word).exists()]
+    try:
+        line = config.load_as(DriftConfig, config.compose(asked, root=DriftConfig.root)).cron
+        zone, *entries = [*(folder / "crontab").read_text().splitlines(), ""]
+        same = _values(folder / f"{NAME}.timer", "OnCalendar") == [calendar(line)]
+        if not same or zone != "CRON_TZ=UTC" or not entries or entries[0].split()[:5] != line.split():
+            problems.append(f"timer, crontab and configuration ({line}) do not agree: {again}")
+    except ValueError as error:
+        problems.append(f"{error}: {again}")
+    return problems
+
+
+def _values(unit: Path, key: str) -> list[str]:
+    """What a unit file says of a key, in order."""
+    lines = [line.strip() for line in unit.read_text().splitlines()]
+    return [line.partition("=")[2].strip() for line in lines if line.partition("=")[0].strip() == key]
+
+
 def _verified(folder: Path) -> list[str]:
     units = [str(folder / f"{NAME}.{kind}") for kind in ("service", "timer")]
     done = subprocess.run(["systemd-analyze", "--man=no", "verify", *units], capture_output=True, text=True)
-    when = re.search(r"^OnCalendar=(.*)$", (folder / f"{NAME}.timer").read_text(), re.MULTILINE)[1]
-    asked = subprocess.run(["systemd-analyze", "calendar", "--iterations=3", when], capture_output=True, text=True)
+    when = _values(folder / f"{NAME}.timer", "OnCalendar")[:1]
+    asked = subprocess.run(["systemd-analyze", "calendar", "--iterations=3", *when], capture_output=True, text=True)
     if asked.returncode == 0:
         print("\n".join(line for line in asked.stdout.splitlines() if re.search(r"Next elapse|Iter|in UTC", line)))
     mine = [line for line in (done.stderr + done.stdout).splitlines() if NAME in line]

@@ -177,7 +177,7 @@ class TestWrite:
             ("window=7w", "error: window must be a number of minutes, hours or days"),
             ("cron=0 6 * *", "error: cron must have five fields, got '0 6 * *'"),
             ("cron=0 6 1 * 1", "error: cron '0 6 1 * 1' restricts days of the month and of the week: choose one"),
-            ("cron=99 6 * * *", "error: cron: '99' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3 or */2"),
+            ("cron=99 6 * * *", "error: cron: '99' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3, */2 or 1-5/2"),
             ("checks", "error: 'checks' is not a configuration word"),
         ],
     )
@@ -210,7 +210,7 @@ class TestAnyHome:
     def test_systemd_runs_the_flow_with_these_words_under_the_same_lock(self, home: Path) -> None:
         (command,) = settings(home / "schedule" / "fashion-drift.service", "ExecStart")
         flock, *rest = words_of_systemd(command, dollars=True)
-        assert rest == ["-n", str(home / "schedule" / "lock"), sys.executable, str(FLOW), "run", *WORDS]
+        assert rest == ["-n", "-E", "0", str(home / "schedule" / "lock"), sys.executable, str(FLOW), "run", *WORDS]
         assert Path(flock).is_file()
 
     def test_systemd_runs_it_in_this_home(self, home: Path) -> None:
@@ -426,7 +426,7 @@ class TestCalendar:
             ("0 6 * *", "cron must have five fields, got '0 6 * *'"),
             ("0 6 * * * *", "cron must have five fields, got '0 6 * * * *'"),
             ("@daily", "cron must have five fields, got '@daily'"),
-            ("60 6 * * *", "'60' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3 or */2"),
+            ("60 6 * * *", "'60' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3, */2 or 1-5/2"),
             ("0 24 * * *", "'24' is no hour: numbers are 0 to 23"),
             ("0 6 0 * *", "'0' is no day of the month: numbers are 1 to 31"),
             ("0 6 32 * *", "'32' is no day of the month"),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -66,6 +66,7 @@ class StandIn(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer of two packets waits 40 ms otherwise
     server: StandIn
 
     def do_POST(self) -> None:
@@ -271,13 +272,15 @@ class TestSent:
         assert str(dataclasses.replace(sent, refused=1)).endswith("; feedback on 600; 1 refused")
 
 
-class TestRows:
-    @pytest.fixture(autouse=True)
-    def home(self, small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A home that holds the data."""
-        (tmp_path / "data").symlink_to(REPOSITORY / "var" / "data")
-        monkeypatch.setenv("FASHION_HOME", str(tmp_path))
+@pytest.fixture
+def home_with_data(small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of its own that holds the data."""
+    (tmp_path / "data").symlink_to(REPOSITORY / "var" / "data")
+    monkeypatch.setenv("FASHION_HOME", str(tmp_path))
 
+
+@pytest.mark.usefixtures("home_with_data")
+class TestRows:
     def test_test_rows_are_marked(self, small_dataset: Dataset, data_config: DataConfig) -> None:
         split, source = traffic.rows_of(data_config, 1000, seed=0)
         assert source == TEST_ROWS
@@ -321,21 +324,35 @@ class TestCorrupted:
         assert np.array_equal(traffic.corrupted(rows.images, []), rows.images)
 
 
-@pytest.mark.usefixtures("small_dataset")
-class TestCommand:
-    def failed(self, folder: Path, *words: str) -> str:
-        """What a command says that ends in one sentence."""
-        done = Machine(folder / "var").python("-m", "fashion.traffic", *words)
-        assert done.returncode == 1
-        assert done.stdout == ""
-        (sentence,) = done.stderr.strip().splitlines()
+class Failed(Protocol):
+    """Runs a command that ends in one sentence, and returns that."""
+
+    def __call__(self, *words: str) -> str: ...
+
+
+@pytest.fixture
+def failed(home_with_data: None, capsys: pytest.CaptureFixture[str]) -> Failed:
+    def run(*words: str) -> str:
+        assert traffic.main(words) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        (sentence,) = said.err.strip().splitlines()
         assert sentence.startswith("error: ")
         return sentence.removeprefix("error: ")
 
-    def test_no_service_at_the_address(self, tmp_path: Path) -> None:
+    return run
+
+
+class TestCommand:
+    def test_no_service_at_the_address(self, failed: Failed) -> None:
         url = f"http://127.0.0.1:{free_port()}"
-        sentence = self.failed(tmp_path, "--rows", "5", "--url", url)
+        sentence = failed("--rows", "5", "--url", url)
         assert re.fullmatch(rf"{url} does not answer \(.*refused.*\): is `make serve` running\?", sentence)
+
+    def test_its_exit_code_tells_a_shell(self, small_dataset: Dataset, tmp_path: Path) -> None:
+        done = Machine(tmp_path / "var").python("-m", "fashion.traffic", "--rows", "0")
+        assert done.returncode == 1
+        assert done.stderr.startswith("\nerror: --rows must be at least 1")
 
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -354,8 +371,8 @@ class TestCommand:
             ("data.live_rows=10000", "data.live_rows=10000 leaves nothing of 10,000 test rows: choose fewer"),
         ],
     )
-    def test_wrong_words_are_one_sentence(self, words: str, sentence: str, tmp_path: Path) -> None:
-        assert self.failed(tmp_path, *words.split()).startswith(sentence)
+    def test_wrong_words_are_one_sentence(self, words: str, sentence: str, failed: Failed) -> None:
+        assert failed(*words.split()).startswith(sentence)
 
     @pytest.mark.parametrize(
         ("stand_in", "sentence"),
@@ -369,8 +386,8 @@ class TestCommand:
         ids=["a page", "no POST", "no such page", "other JSON", "a list"],
         indirect=["stand_in"],
     )
-    def test_a_server_that_is_none_of_ours(self, stand_in: StandIn, sentence: str, tmp_path: Path) -> None:
-        assert self.failed(tmp_path, "--rows", "9", "--url", stand_in.url) == f"{stand_in.url}{sentence}"
+    def test_a_server_that_is_none_of_ours(self, stand_in: StandIn, sentence: str, failed: Failed) -> None:
+        assert failed("--rows", "9", "--url", stand_in.url) == f"{stand_in.url}{sentence}"
 
 
 class Sending:

@@ -21,7 +21,7 @@ ERASE_PROBABILITIES = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
 def tables(options: Options) -> Iterator[Table]:
     """Compare with and without random erasing."""
     data = fashion_mnist(1000 if options.quick else None)
-    settings = config.load(config.compose())
+    settings = config.load(config.compose(["augmentation.crop_padding=1"]))
     for title, erase_probability in ERASE_PROBABILITIES.items():
         # torchvision has no alternating flips.
         augmentation = dataclasses.replace(settings.augmentation, flip="random", erase_probability=erase_probability)
