@@ -17,7 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "installing into $(VENV): a few minutes on the first run"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# A venv that was left half-made, as by a Python without ensurepip, has no pip: made anew.
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	awk '/^uv==/{p=1} p && /^[a-z]/ && !/^uv==/{exit} p && !/ # /' requirements.lock | \
 		$(BIN)/python -m pip install --quiet --require-hashes --requirement /dev/stdin
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.follow:
         return follow(options.bento, tag, options.host, options.port)
     print(f"{tag} on http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
+    os.environ.update(environment())
     os.execv(sys.executable, command(tag, options.host, options.port))
 
 
@@ -54,6 +55,11 @@ def command(tag: str, host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
 
 
+def environment() -> dict[str, str]:
+    """What the service's processes are given: memory of a large picture goes back to the system at once."""
+    return {"MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))}
+
+
 def follow(bento: str, tag: str, host: str, port: int) -> int:
     """Serve `tag`, and whatever `bento` comes to mean, until told to end; returns the exit code of the last one."""
     ending = False
@@ -67,7 +73,7 @@ def follow(bento: str, tag: str, host: str, port: int) -> int:
     while True:
         print(f"{tag} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
         # A session of its own: Ctrl-C in a terminal reaches the watcher alone, which ends the service in order.
-        served = subprocess.Popen(command(tag, host, port), start_new_session=True)
+        served = subprocess.Popen(command(tag, host, port), env={**os.environ, **environment()}, start_new_session=True)
         newer = tag
         while not ending and served.poll() is None and newer == tag:
             time.sleep(LOOK_SECONDS)

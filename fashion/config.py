@@ -446,7 +446,7 @@ def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
     try:
         config: Kind = _adapter(kind).validate_python(dict(mapping))  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(entry) for entry in error.errors())) from None
+        raise ConfigError("; ".join(_sentence(entry, mapping) for entry in error.errors())) from None
     return config
 
 
@@ -470,13 +470,18 @@ def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)
 
 
-def _sentence(error: Mapping[str, Any]) -> str:
+def _sentence(error: Mapping[str, Any], mapping: Mapping[str, Any]) -> str:
     """One of pydantic's errors for the person who typed the value."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
         return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
     if error["type"] == "unexpected_keyword_argument":
-        return f"{where}: there is no such key"
+        *parents, key = error["loc"]
+        siblings: Any = mapping
+        for part in parents:
+            siblings = siblings[part]
+        known = ", ".join(sorted(str(each) for each in siblings if each != key))
+        return f"{where}: there is no such key; {'.'.join(map(str, parents)) or 'the configuration'} has {known}"
     if error["type"] == "literal_error":
         return f"{where} must be {error['ctx']['expected']}, got {error['input']!r}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"

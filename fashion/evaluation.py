@@ -23,7 +23,7 @@ from fashion.dataset import DataReport, Dataset
 from fashion.images import Images, normalise
 from fashion.metrics import ClassScore
 from fashion.package import MODEL, REFERENCE, WEIGHTS, Metric, Package
-from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, interpret
+from fashion.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, axes, interpret
 from fashion.reference import Reference
 
 CAPTIONS = {
@@ -39,6 +39,17 @@ SEED = 0
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """A metric by its name, for a table."""
+
+    metric: str
+    value: float
+    low: float | None
+    """Of its 95 % interval, where one was computed."""
+    high: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A scored model, ready to be written and logged."""
 
@@ -50,6 +61,11 @@ class Evaluation:
     scores: list[ClassScore]
     """On the test split, by class."""
     test: Predictions
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """Every metric with its interval."""
+        return [Measurement(name, each.value, each.low, each.high) for name, each in self.package.metrics.items()]
 
     @property
     def summary(self) -> str:
@@ -119,7 +135,7 @@ def evaluate(
         "test/loss": Metric(negative_log_likelihood(test.probabilities, dataset.test.labels)),
         "test/brier": Metric(brier_score(test.probabilities, dataset.test.labels)),
         "test/f1_macro": Metric(float(np.mean([score.f1 for score in scores]))),
-        **_latency(network, dataset.test.images, dataset),
+        **_latency(package, network, dataset.test.images),
     }
     reference = Reference(dataset.val.labels, val)
     thresholds = severity.calibrate(predict, dataset.val.images, reference, seed=SEED)
@@ -157,13 +173,13 @@ def _accuracies(dataset: Dataset, report: DataReport, val: Predictions, test: Pr
     }
 
 
-def _latency(network: OnnxNetwork, images: Images, dataset: Dataset) -> dict[str, Metric]:
-    """Milliseconds from one image at rest to logits, on one thread."""
-    taken = []
+def _latency(package: Package, network: OnnxNetwork, images: Images) -> dict[str, Metric]:
+    """Milliseconds from one image at rest to its prediction as the package gives it, on one thread."""
+    taken, onto = [], axes(package)
     for index in range(LATENCY_CALLS):
         image = images[index % len(images)][None]
         started = time.perf_counter()
-        network(normalise(image, dataset.mean, dataset.std))
+        interpret(package, image, *network(normalise(image, package.mean, package.std)), onto)
         taken.append(1000 * (time.perf_counter() - started))
     p50, p95 = np.quantile(taken, [0.5, 0.95])
     return {"latency_ms/p50": Metric(float(p50)), "latency_ms/p95": Metric(float(p95))}

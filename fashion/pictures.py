@@ -380,7 +380,7 @@ def _where(box: tuple[int, int, int, int], reduced: tuple[int, int], whole: tupl
 
 
 def _too_large(message: str) -> BadPicture:
-    return BadPicture("too_large", message, "send a smaller picture: in the end 28 pixels are looked at")
+    return BadPicture("too_large", message, "send a smaller picture: it is shrunk to a few pixels in any case")
 
 
 def _undecodable(why: str) -> BadPicture:

@@ -72,6 +72,14 @@ class Verdict:
 FIRST = Verdict(True, (Check("first version", True, 1.0, 1.0, "there is no champion yet"),))
 
 
+def as_tags(verdict: Verdict) -> dict[str, str]:
+    """Each check's finding, as tags of the version that was judged."""
+    return {
+        f"check/{check.name}": f"{'passed' if check.passed else 'failed'}: {check.value:.6g}, bound {check.bound:.6g}"
+        for check in verdict.checks
+    }
+
+
 def judge(champion: Package, challenger: Package, splits: Mapping[str, Split], gate: GateConfig) -> Verdict:
     """Score two packages on the same rows of every split, timing them alternately, and decide."""
     try:

@@ -70,7 +70,7 @@ def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace)
     tracking.connect(address)
     version = registry.get(options.version, options.name)
     store = blobs.store(address.images)
-    found, missing, answered = Comparison(), 0, ""
+    found, missing, other, answered = Comparison(), 0, 0, ""
     with tempfile.TemporaryDirectory() as folder:
         contents = registry.fetch(version, Path(folder))
         predictor = Predictor(contents)
@@ -78,7 +78,11 @@ def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace)
             images, rows = [], []
             for each in page:
                 try:
-                    images.append(image_store.get(store, each.record.image_sha256))
+                    image = image_store.get(store, each.record.image_sha256)
+                    if image.shape[:2] != (contents.size, contents.size) or image.ndim != 2 + (contents.channels > 1):
+                        other += 1
+                        continue
+                    images.append(image)
                     rows.append(each)
                 except (blobs.BlobNotFound, image_store.DamagedImage):
                     missing += 1
@@ -100,10 +104,15 @@ def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace)
     print(file=sys.stderr)
     if missing:
         print(f"{missing:,} pictures were not kept (serve.log.images=true keeps them) or are damaged", file=sys.stderr)
+    if other:
+        print(
+            f"{other:,} pictures are of another size or have other channels than version {version.number} takes",
+            file=sys.stderr,
+        )
     if not found.rows:
         return 1
-    other = f"version {version.number}"
-    print(table(found, answered="as answered", other=other, class_names=contents.class_names))
+    scored_by = f"version {version.number}"
+    print(table(found, answered="as answered", other=scored_by, class_names=contents.class_names))
     return 0
 
 

@@ -125,6 +125,11 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
             return version
     if not known:
         raise RegistryError(f"no version of {name} is registered yet: run `make train` first")
+    if which == CHAMPION:
+        raise RegistryError(
+            f"{name} has no champion: `make train` makes one where the gate promotes, `python -m fashion.registry "
+            f"promote {known[0].number} --reason ...` makes one by hand"
+        )
     raise RegistryError(
         f"{name} has no version or alias {which!r}; it has versions "
         f"{', '.join(str(version.number) for version in known)} and aliases "
@@ -178,6 +183,13 @@ def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version
     if CHALLENGER in get(number, name).aliases:  # another run may have registered a newer one since
         client.delete_registered_model_alias(name, CHALLENGER)
     return get(number, name)
+
+
+def note(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
+    """Set tags of a version."""
+    client = MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(name, str(version.number), key, value)
 
 
 def refuse(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:

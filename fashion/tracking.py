@@ -199,22 +199,26 @@ def log_drift(experiment_id: str, name: str, result: Mapping[str, Any], page: st
 
 
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:
-    """Log each trial as a run nested under `parent`, and return their ids.
+    """Log each trial as a run nested under `parent`, on the data that the parent is on, and return their ids.
 
     A trial has one run: called again for it, as by a retried task, this completes the one there is.
     """
     client = MlflowClient()
     children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=50_000)
     logged = {child.data.tags.get("trial.number"): str(child.info.run_id) for child in children}
+    above = client.get_run(parent)
+    data = {name: value for name, value in above.data.tags.items() if name.startswith("data.")}
     run_ids = []
     for trial in trials:
         run_id = logged.get(str(trial.number))
         if run_id is None:
-            tags = {"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number)}
+            tags = {"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number), **data}
             run = client.create_run(
                 experiment_id, start_time=trial.start_ms, run_name=f"trial {trial.number}", tags=tags
             )
             run_id = str(run.info.run_id)
+            if above.inputs is not None and above.inputs.dataset_inputs:
+                client.log_inputs(run_id, above.inputs.dataset_inputs)
         value = [] if trial.value is None else [Metric("objective", trial.value, trial.end_ms, 0)]
         curve = [Metric("val/accuracy", y, trial.end_ms, x) for x, y in sorted(trial.intermediate.items())]
         client.log_batch(

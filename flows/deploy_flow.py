@@ -84,7 +84,10 @@ class DeployFlow(FlowSpec):
         cards.show(
             current.card["bento"],
             title=self.bento,
-            texts=[self.model["summary"], f"Serve it with `make serve`, or `bentoml serve {self.bento}`."],
+            texts=[
+                self.model["summary"],
+                f"Serve it with `make serve`, or `python -m bentos.serving --bento {self.bento}`.",
+            ],
         )
         cards.table(
             current.card["bento"],

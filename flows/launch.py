@@ -63,9 +63,11 @@ def run(
     """
     words, rest = lift(sys.argv[1:])
     try:
-        words = [*config.parse_overrides(os.environ.get("HYDRA_ARGS", "")), *words]
         if words and "resume" in rest:
             raise config.ConfigError(f"{words[0]}: resume keeps the configuration of the run that it resumes")
+        # What a shell has exported for runs is no reason to refuse to resume one.
+        exported = "" if "resume" in rest else os.environ.get("HYDRA_ARGS", "")
+        words = [*config.parse_overrides(exported), *words]
         if "run" in rest:
             check(config.load_as(kind, config.compose(words, root=kind.root)))  # refused here, before Metaflow starts
     except config.ConfigError as error:

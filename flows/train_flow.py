@@ -48,6 +48,7 @@ class TrainFlow(FlowSpec):
         self.git_commit = lineage.git_commit()
         self.tuning = "on" if settings.tuning.enabled else "off"
         self.study = f"{current.flow_name}-{current.run_id}"
+        self.checkpoints = f"{current.flow_name}/{current.run_id}"  # of this run, however often it is resumed
 
         tracking.connect(address)
         self.experiment_id = tracking.experiment(address, settings.tracking.experiment)
@@ -179,15 +180,19 @@ class TrainFlow(FlowSpec):
         tracking.connect(home.current())
         curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
         watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-        training_run_id = getattr(current, "origin_run_id", None) or current.run_id
-        checkpoints = blobs.store(f"{home.current().checkpoints}/{current.flow_name}/{training_run_id}")
+        checkpoints = blobs.store(f"{home.current().checkpoints}/{self.checkpoints}")
         with (
             launch.told(config.ConfigError, Diverged),
             tracking.failing(self.mlflow_run_id),
             tracking.system_metrics(self.mlflow_run_id),
         ):
             model, fitted = recipe.train(
-                settings, data, checkpoints=checkpoints, on_epoch=watch.epoch, on_step=watch.step
+                settings,
+                data,
+                checkpoints=checkpoints,
+                on_epoch=watch.epoch,
+                on_step=watch.step,
+                on_restored=watch.restored,
             )
             exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
         self.exported = dataclasses.asdict(exported)
@@ -237,6 +242,7 @@ class TrainFlow(FlowSpec):
                 self.mlflow_run_id, {f"evaluation/{name}.png": png for name, png in found.figures.items()}
             )
             tracking.log_table(self.mlflow_run_id, "evaluation/per_class.json", found.scores)
+            tracking.log_table(self.mlflow_run_id, "evaluation/metrics.json", found.measurements)
             with tempfile.TemporaryDirectory() as folder:
                 package.write(found.package, Path(folder, "package"), found.files)
                 self.model_uri = registry.log_package(self.mlflow_run_id, Path(folder, "package"))
@@ -314,6 +320,7 @@ class TrainFlow(FlowSpec):
             tracking.log_tags(
                 self.mlflow_run_id, {"version": str(self.version), "promoted": str(self.promoted), "reason": reason}
             )
+            registry.note(version, promotion.as_tags(verdict), name=name)
             if not decided:
                 decide = registry.promote if verdict.promoted else registry.refuse
                 decide(version, reason=reason, name=name)

@@ -45,6 +45,7 @@ class TestKeys:
             {"authorization": "Bearer "},
             {"authorization": "Bearer firs"},
             {"authorization": "Basic ***"},
+            {"authorization": "Basic kéy"},
             {"authorization": "first"},
             {"x-api-key": ""},
             {"x-api-key": "kéy"},

@@ -115,8 +115,8 @@ class TestWords:
         [
             ("training.epochs=3", "training.epochs=3: there is no key 'epochs'; training has batch_size, ema_decay, "),
             ("trainin.seed=3", "trainin.seed=3: there is no key 'trainin'; the configuration has architecture, "),
-            ("+training.epochs=3", "training.epochs: there is no such key"),
-            ("+speed=3", "speed: there is no such key"),
+            ("+training.epochs=3", "training.epochs: there is no such key; training has batch_size, ema_decay, "),
+            ("+speed=3", "speed: there is no such key; the configuration has architecture, augmentation, "),
             ("architecture=resnet50", "architecture=resnet50: no such option; architecture is one of convnet, "),
             ("optimizer=adam", "optimizer=adam: no such option; optimizer is one of adamw, muon, sgd"),
             ("tuning=false", "tuning=false: no such option; tuning is one of off, on"),

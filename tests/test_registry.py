@@ -113,6 +113,12 @@ def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]]
     assert found.mlflow_run_id == run
 
 
+def test_without_a_champion_it_is_said_how_to_get_one(register: Register) -> None:
+    register()
+    with pytest.raises(RegistryError, match="has no champion: `make train` makes one where the gate promotes"):
+        registry.get("champion")
+
+
 def test_an_unknown_version_lists_what_there_is(register: Register) -> None:
     register()
     registry.promote(register(), reason="better")

@@ -211,6 +211,9 @@ class TestRefuses:
             ("GET", "/monitoring/reports/none", 404),
             ("GET", "/monitoring/reports/..%2F..%2Fetc", 404),
             ("GET", "/docs.json", 404),
+            ("GET", f"/page/{'x' * 300}", 404),
+            ("GET", f"/gallery/{'x' * 300}", 404),
+            ("OPTIONS", "*", 404),
         ],
     )
     def test_paths_and_methods_that_are_not(self, service: Served, method: str, path: str, status: int) -> None:

@@ -40,6 +40,8 @@ def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first:
     children = client.search_runs([first.data.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert sorted(int(child.data.tags["trial.number"]) for child in children) == [0, 1, 2]
     assert all(child.info.status == "FINISHED" for child in children)
+    assert all(len(child.data.tags["data.digest"]) == 64 for child in children)
+    assert all(child.inputs.dataset_inputs[0].dataset.name == "fashion-mnist" for child in children)
     assert all("objective" in child.data.metrics for child in children if child.data.tags["trial.state"] == "complete")
     names = {entry.path for entry in client.list_artifacts(parent, "tuning")}
     assert {"tuning/study.html", "tuning/optimization_history.png", "tuning/slice.png"} <= names
@@ -162,6 +164,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(small_dataset: Dataset, t
     assert [epoch["epoch"] for epoch in run.data.history] == [1, 2, 3, 4, 5, 6]
     assert run["train"].task.current_attempt == 1
     assert said.count("epoch 1/6") == 1  # the second attempt did not begin anew
+    assert re.search(r"going on after epoch \d/6", said)
 
 
 def _task(launcher: int, step: str) -> int:

@@ -124,6 +124,17 @@ def test_a_line_is_said_now_and_then_and_at_the_end(few: Dataset, settings: Trai
     assert " 1,000/1,000  loss 0.500  " in line
 
 
+def test_epochs_of_an_interrupted_training_are_drawn_and_not_logged_again(
+    mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched
+) -> None:
+    chart, said = Paper(), list[str]()
+    Watch(watched.run_id, few, settings, chart, report=said.append).restored(watched.fitted.history)
+    assert chart.epochs == watched.chart.epochs
+    assert said == [f"going on after epoch {EPOCHS}/{EPOCHS}"]
+    logged = MlflowClient().get_metric_history(watched.run_id, "val/accuracy")
+    assert [metric.step for metric in logged] == list(range(1, EPOCHS + 1))
+
+
 def test_watching_changes_no_weights(mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched) -> None:
     _, alone = recipe.train(settings, few)
     assert [epoch.val_loss for epoch in watched.fitted.history] == [epoch.val_loss for epoch in alone.history]

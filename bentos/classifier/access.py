@@ -1,7 +1,6 @@
 """Who may ask, and how often. Knows headers and keys, not what is asked."""
 
 import base64
-import binascii
 import hmac
 import time
 from collections.abc import Callable, Mapping
@@ -100,6 +99,6 @@ def _given(headers: Headers) -> bytes | None:
     if kind.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is what is not ASCII
             return None
     return None

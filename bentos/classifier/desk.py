@@ -5,6 +5,7 @@ import base64
 import contextlib
 import csv
 import io
+import itertools
 import json
 import logging
 import threading
@@ -181,16 +182,7 @@ class Desk:
         Raises:
             Refusal: it is no table with `prediction_id` and `true_label`.
         """
-        try:
-            rows = list(csv.DictReader(io.StringIO(body.decode("utf-8-sig"))))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise Refusal(400, "bad_csv", f"the table cannot be read: {error}", "send CSV in UTF-8") from None
-        if not rows or not {"prediction_id", "true_label"} <= set(rows[0]):
-            message = "the table must have the columns prediction_id and true_label, and rows"
-            raise Refusal(422, "bad_csv", message, "name them in the first line; `source` may be a third")
-        if len(rows) > CSV_ROWS:
-            remedy = f"send at most {CSV_ROWS:,} rows at once"
-            raise Refusal(413, "too_large", f"the table has {len(rows):,} rows", remedy)
+        rows = await asyncio.to_thread(_table, body)
         told = await asyncio.to_thread(self._keep_rows, rows)
         return told | await self._kept([(row["prediction_id"] or "").strip() for row in rows])
 
@@ -383,6 +375,25 @@ class Desk:
                 return
 
 
+def _table(body: bytes) -> list[dict[str, Any]]:
+    """Rows of a CSV table.
+
+    Raises:
+        Refusal: it is none, or has other columns or too many rows.
+    """
+    try:
+        rows = list(itertools.islice(csv.DictReader(io.StringIO(body.decode("utf-8-sig"))), CSV_ROWS + 1))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refusal(400, "bad_csv", f"the table cannot be read: {error}", "send CSV in UTF-8") from None
+    if not rows or not {"prediction_id", "true_label"} <= set(rows[0]):
+        message = "the table must have the columns prediction_id and true_label, and rows"
+        raise Refusal(422, "bad_csv", message, "name them in the first line; `source` may be a third")
+    if len(rows) > CSV_ROWS:
+        message, remedy = f"the table has more than {CSV_ROWS:,} rows", f"send at most {CSV_ROWS:,} rows at once"
+        raise Refusal(413, "too_large", message, remedy)
+    return rows
+
+
 def _shipping(log: PredictionLog, address: Home, settings: ServiceConfig) -> tuple[Any, Any]:
     """Firestore and what ships to it, where the environment names one."""
     if address.firestore is None:
@@ -404,8 +415,11 @@ def _background(desk: Desk, address: Home, shadow: Path | None) -> list[backgrou
         works.append(background.keeper(blobs.store(address.images)))
     if shadow is not None:
         assert desk.deployment.shadow is not None
-        predictor = Predictor(package.read(shadow))
-        works.append(background.shadow(predictor, desk.log, model_version=str(desk.deployment.shadow["version"])))
+        version = str(desk.deployment.shadow["version"])
+        try:
+            works.append(background.shadow(Predictor(package.read(shadow)), desk.log, model_version=version))
+        except package.DamagedPackage as error:  # what only looks on must not keep the service from answering
+            _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works
 
 

@@ -128,7 +128,7 @@ class Front:
 
     def _admit(self, desk: Desk, scope: Scope, path: str) -> None:
         """Keys, rate and concurrency, before anything of the body is read."""
-        key_scope = SCOPES.get(path) or SCOPES.get("/" + path.split("/", 2)[1])
+        key_scope = SCOPES.get(path) or SCOPES.get("/" + path.removeprefix("/").partition("/")[0])
         if key_scope is None:
             return
         headers = Headers(scope=scope)
@@ -292,7 +292,11 @@ def _client(headers: Headers) -> str | None:
 
 
 def _file(path: Any) -> Response:
-    if "/" in path.name or path.name.startswith(".") or not path.is_file():
+    try:
+        is_there = "/" not in path.name and not path.name.startswith(".") and path.is_file()
+    except OSError:  # a name longer than any disk takes
+        is_there = False
+    if not is_there:
         raise Refusal(404, "not_found", f"there is no file {path.name[:100]}", "GET /docs lists what there is")
     return FileResponse(path, headers={"cache-control": "no-cache"})
 
@@ -302,7 +306,7 @@ def _too_large(limit: int, *, cut: bool) -> Refusal:
     Args:
         cut: close the connection, without reading the rest.
     """
-    remedy = "send a smaller picture: 28 pixels are looked at in the end"
+    remedy = "send a smaller picture: it is shrunk to a few pixels in any case"
     headers = {"connection": "close"} if cut else {}
     return Refusal(413, "too_large", f"the body is larger than {limit:,} bytes", remedy, headers)
 

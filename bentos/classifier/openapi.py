@@ -82,7 +82,10 @@ def document(of: Package) -> dict[str, Any]:
                     "Classify one picture",
                     body={
                         "multipart/form-data": {
-                            "schema": _object({"image": picture}, optional={"explain": explain}),
+                            "schema": _object(
+                                {"image": {**picture, "description": "may be called bmp_data, as it once was"}},
+                                optional={"explain": explain},
+                            ),
                         },
                         "image/*": {"schema": picture},
                         "application/json": {

@@ -64,6 +64,8 @@ class Fitted:
 
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
+OnRestored = Callable[[Sequence[Epoch]], None]
+"""Called with the epochs that a stored state already holds, before the first step that follows."""
 OnStep = Callable[[int, int, float], None]
 """Called with steps done, steps in all, and the last batch's loss."""
 
@@ -83,6 +85,7 @@ def fit(
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    on_restored: OnRestored | None = None,
 ) -> Fitted:
     """Train `model` in place, and leave it on the CPU with its best epoch's weights.
 
@@ -145,7 +148,10 @@ def fit(
         history = [Epoch(**epoch) for epoch in stored["history"]]
         best = stored["best"]
         seconds_before = history[-1].cpu_seconds
+        recent.extend(stored["recent"])
         _set_random_state(stored["random"])
+        if on_restored is not None:
+            on_restored(history)
     started = time.process_time() - seconds_before
 
     for epoch in range(len(history), training.num_epochs):
@@ -167,6 +173,8 @@ def fit(
                 averaged.update_parameters(model)
             total += loss.detach()
             recent.append(loss.detach())
+            if (step + 1) % CHANCE_STEPS == 0 and not torch.isfinite(recent[-1]):
+                raise Diverged(_diverged(float(recent[-1]), step + 1, "not a number", optimizer))
             if step + 1 == check_step and not (late := float(torch.stack(tuple(recent)).mean())) < chance:
                 raise Diverged(_diverged(late, step + 1, f"guessing has {chance:.3f}", optimizer))
             if on_step is not None:
@@ -199,6 +207,7 @@ def fit(
                 "averaged": None if averaged is None else averaged.state_dict(),
                 "history": [asdict(past) for past in history],
                 "best": best,
+                "recent": list(recent),
                 "random": _random_state(),
             }
             buffer = io.BytesIO()

@@ -7,7 +7,7 @@ from fashion.blobs import Store
 from fashion.config import TrainConfig
 from fashion.dataset import Dataset
 from fashion.training import models
-from fashion.training.fit import Fitted, OnEpoch, OnStep, fit
+from fashion.training.fit import Fitted, OnEpoch, OnRestored, OnStep, fit
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    on_restored: OnRestored | None = None,
 ) -> tuple[nn.Module, Fitted]:
     """Build and fit a network; see `fit` for checkpoints, callbacks and what is raised."""
     torch.manual_seed(config.training.seed)
@@ -40,5 +41,6 @@ def train(
         checkpoints=checkpoints,
         on_epoch=on_epoch,
         on_step=on_step,
+        on_restored=on_restored,
     )
     return model, fitted

@@ -1,7 +1,7 @@
 """What is said of a training while it runs: lines in a terminal, MLflow, a live chart. Knows not how it trains."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -60,12 +60,19 @@ class Watch:
         left = f", {(total - done) / pace:.0f} s left" if pace else ""
         self._report(f"{bar} {done:,}/{total:,}  loss {loss:.3f}  {pace * self._batch_size:,.0f} images/s{left}")
 
+    def restored(self, history: Sequence[Epoch]) -> None:
+        """Draw the epochs of a training that was interrupted; they are logged already."""
+        for past in history:
+            self._curves(past)
+        self._report(f"going on after epoch {history[-1].epoch}/{self._num_epochs}")
+
     def epoch(self, epoch: Epoch, model: nn.Module) -> None:
         """Log an epoch's metrics and one saliency map of each class."""
-        losses = {"train/loss": epoch.train_loss, "val/loss": epoch.val_loss}
-        accuracies = {"val/accuracy": epoch.val_accuracy}
-        self._chart.epoch(epoch.epoch, losses, accuracies)
-        metrics = {**losses, **accuracies, "learning_rate": epoch.learning_rate, "cpu_seconds": epoch.cpu_seconds}
+        metrics = {
+            **self._curves(epoch),
+            "learning_rate": epoch.learning_rate,
+            "cpu_seconds": epoch.cpu_seconds,
+        }
         tracking.log_metrics(self._run_id, metrics, step=epoch.epoch)
         picture = self._saliency(epoch, model)
         tracking.log_image(self._run_id, "saliency", picture, step=epoch.epoch)
@@ -74,6 +81,12 @@ class Watch:
             f"epoch {epoch.epoch}/{self._num_epochs}: train/loss {epoch.train_loss:.3f}, "
             f"val/loss {epoch.val_loss:.3f}, val/accuracy {epoch.val_accuracy:.2%}"
         )
+
+    def _curves(self, epoch: Epoch) -> dict[str, float]:
+        losses = {"train/loss": epoch.train_loss, "val/loss": epoch.val_loss}
+        accuracies = {"val/accuracy": epoch.val_accuracy}
+        self._chart.epoch(epoch.epoch, losses, accuracies)
+        return {**losses, **accuracies}
 
     def _saliency(self, epoch: Epoch, model: nn.Module) -> bytes:
         images = self._dataset.val.images[self._examples]
