@@ -184,11 +184,11 @@ class TestReport:
             with browser.start(tmp_path / "profile") as driver:
                 driver.get(f"{served.url}/monitoring")
                 link = driver.find_element("link text", results[2]["id"])
-                driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
+                driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
                 link.click()
                 assert shown(driver, "accuracy has fallen")
                 summary = driver.find_element("css selector", "details summary")
-                driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
+                driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", summary)
                 summary.click()
                 driver.switch_to.frame(driver.find_element("css selector", "details iframe"))
                 assert shown(driver, "predicted label")

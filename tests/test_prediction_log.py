@@ -926,11 +926,15 @@ def test_readers_do_not_wait_for_a_writer(log: PredictionLog) -> None:
 
 def test_an_interrupted_write_is_not_acknowledged_and_leaves_the_log_usable(log: PredictionLog) -> None:
     row = record()
-    with locked(log):
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            log.append([row])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with locked(log):
+            timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                log.append([row])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert log.count() == 0
     log.append([row])
     assert log.count() == 1
