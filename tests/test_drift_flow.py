@@ -18,11 +18,12 @@ from typing import Any
 import browser
 import pytest
 from machine import FLOWS, Machine
-from served import Served
+from served import Served, free_port
 
 from fashion import registry, reports
 from fashion.blobs import store
 from fashion.dataset import Dataset
+from fashion.firestore_log import FirestoreLog, Shipper
 from fashion.prediction_log import PredictionLog, PredictionRecord, new_prediction_id
 
 SECONDS_OF_STORY = 1500
@@ -228,6 +229,33 @@ class TestTrouble:
         said = failing(home, "since=2000-01-01")
         assert re.search(r"error: .*predictions\.db is damaged .*nothing was deleted", said)
         assert log.read_bytes() == content
+
+    def test_a_firestore_that_is_away_is_one_sentence(self, home: Machine) -> None:
+        home.environment |= {"FASHION_FIRESTORE": "away", "FIRESTORE_EMULATOR_HOST": f"127.0.0.1:{free_port()}"}
+        said = failing(home, "rows=10")
+        assert re.search(r"error: firestore://away/\(default\)/predictions cannot be used: 503 ", said)
+        assert "ALERT The drift flow cannot do its work" in said
+        assert "Traceback" not in said
+
+    def test_rows_of_all_machines_are_read_from_firestore(
+        self, home: Machine, emulator: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drift(home, "rows=400", "report.examples=0")
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+        with PredictionLog(home.root / "predictions.db") as log:
+            remote = FirestoreLog("watched")
+            assert Shipper(log, remote).drain(120).rows == 0
+            remote.close()
+        (home.root / "predictions.db").rename(home.root / "moved.db")
+        home.environment |= {"FASHION_FIRESTORE": "watched", "FIRESTORE_EMULATOR_HOST": emulator}
+        local = {result["model_version"]: result for result in latest(home)}
+        drift(home, "rows=400", "report.examples=0")
+        shipped = {result["model_version"]: result for result in latest(home)[: len(local)]}
+        assert sum(result["rows"] for result in shipped.values()) == 400
+        for version, result in shipped.items():
+            assert result["id"] != local[version]["id"]
+            for name in ("decision", "rows", "since_us", "until_us", "p_values", "feedback"):
+                assert result[name] == local[version][name]
 
     def test_an_empty_window_is_too_little_and_no_error(self, home: Machine) -> None:
         assert "insufficient_data: nothing was predicted in this window" in drift(home, "since=2100-01-01")

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import http.client
 import io
 import json
 import re
@@ -213,12 +214,18 @@ class TestRefuses:
             ("GET", "/docs.json", 404),
             ("GET", f"/page/{'x' * 300}", 404),
             ("GET", f"/gallery/{'x' * 300}", 404),
-            ("OPTIONS", "*", 404),
         ],
     )
     def test_paths_and_methods_that_are_not(self, service: Served, method: str, path: str, status: int) -> None:
         got, _, content = service.request(method, path)
         assert_error(got, json.loads(content), status)
+
+    def test_a_request_about_the_server_itself_is_answered(self, service: Served) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+        connection.request("OPTIONS", "*")
+        answer = connection.getresponse()
+        assert_error(answer.status, json.loads(answer.read()), 404)
+        connection.close()
 
 
 class TestFeedback:

@@ -163,7 +163,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(small_dataset: Dataset, t
     (run,) = machine.runs()
     assert [epoch["epoch"] for epoch in run.data.history] == [1, 2, 3, 4, 5, 6]
     assert run["train"].task.current_attempt == 1
-    assert said.count("epoch 1/6") == 1  # the second attempt did not begin anew
+    assert said.count("epoch 1/6:") == 1  # the second attempt did not begin anew
     assert re.search(r"going on after epoch \d/6", said)
 
 
