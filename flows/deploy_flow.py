@@ -20,6 +20,7 @@ from fashion import config
 from fashion.serve_config import ServeConfig
 
 
+@launch.after("TrainFlow")
 @package_sources(
     [("../fashion", "fashion"), ("../bentos", "bentos"), ("../configs", "configs")],
     suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template"],

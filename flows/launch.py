@@ -171,6 +171,15 @@ def triggered(name: str) -> Callable[[type], type]:
     return trigger(event=name)
 
 
+def after(flow: str) -> Callable[[type], type]:
+    """A decorator that starts a flow when another has ended well, on a cluster that has events."""
+    if not on_cluster():
+        return lambda flow: flow
+    from metaflow import trigger_on_finish
+
+    return trigger_on_finish(flow=flow)
+
+
 def train_and_deploy(words: Sequence[str], settings: RetrainConfig) -> str:
     """Run TrainFlow on this machine, and DeployFlow where its version became the champion. Return a sentence."""
     trained = _finished("train_flow.py", words)

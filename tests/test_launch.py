@@ -152,3 +152,16 @@ class TestCommands:
         assert done.returncode != 0
         assert "unexpected extra argument (foo)" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flow", ["train_flow", "deploy_flow", "drift_flow"])
+def test_flows_take_the_triggers_of_a_cluster(flow: str, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "FASHION_HOME": str(tmp_path),
+        "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, str(REPOSITORY / "flows" / f"{flow}.py"), "show"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Step start" in done.stdout + done.stderr
