@@ -23,7 +23,7 @@ from fashion import severity
 from fashion.drift_config import DecisionConfig
 from fashion.images import STATISTICS
 from fashion.metrics import confusion_matrix, wilson_interval
-from fashion.package import SeverityThresholds
+from fashion.package import DamagedPackage, Package, SeverityThresholds
 from fashion.predictor import Predictions
 from fashion.reference import Reference
 from fashion.severity import Ruler, Signals, Spread
@@ -173,6 +173,8 @@ class _Distribution:
     """(K,) ascending."""
     counts: NDArray[np.int64]
     """(K,) rows that have each."""
+    ranks: NDArray[np.int64]
+    """(N,) which of the values each row has."""
 
 
 class Yardstick:
@@ -188,17 +190,25 @@ class Yardstick:
         self.labels = np.bincount(rows.labels, minlength=len(class_names))
         self.thresholds = thresholds
         self.ruler = Ruler(rows, outlier_distance=thresholds.outlier_distance)
-        self._matrix = np.concatenate([rows.statistics, rows.probabilities], axis=1)
         names = [
             *((name, FAMILIES[0]) for name in STATISTICS),
             *((f"p({name})", FAMILIES[1]) for name in class_names),
         ]
-        self.columns = [
-            _Distribution(name, family, *np.unique(values, return_counts=True))
-            for (name, family), values in zip(names, self._matrix.T, strict=True)
-        ]
+        matrix = np.concatenate([rows.statistics, rows.probabilities], axis=1)
+        self.columns = [_distribution(*name, values) for name, values in zip(names, matrix.T, strict=True)]
         self._predicted = rows.labels
         self._statistics = Spread(rows.statistics.astype(np.float64))
+
+    @classmethod
+    def of(cls, package: Package) -> "Yardstick":
+        """The yardstick of a package that lies in a folder.
+
+        Raises:
+            fashion.package.DamagedPackage: its reference cannot be read, or its severity was never calibrated.
+        """
+        if package.severity is None:
+            raise DamagedPackage(f"{package.folder} holds no thresholds of severity: train this version again")
+        return cls(Reference.of(package), package.severity, package.class_names)
 
     def unusualness(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows lies from the reference, (N,): in its statistics and in its embedding together."""
@@ -214,18 +224,18 @@ class Yardstick:
         """Draw windows from the reference, compare each with the rest of it, and count what is called drift."""
         rows = min(rows, self.rows // 2)
         rng = np.random.default_rng(seed)
-        ranks = [np.unique(values, return_inverse=True)[1] for values in self._matrix.T]
+        thresholds = {family: self.threshold(family, alpha) for family in FAMILIES}
         alarms = 0
         for _ in range(resplits):
             chosen = rng.permutation(self.rows)[:rows]
             found = []
-            for column, rank in zip(self.columns, ranks, strict=True):
-                window = np.bincount(rank[chosen], minlength=len(column.values))
+            for column in self.columns:
+                window = np.bincount(column.ranks[chosen], minlength=len(column.values))
                 rest = column.counts - window
                 distance = np.abs(np.cumsum(window) / rows - np.cumsum(rest) / (self.rows - rows)).max()
-                found.append(_ks(column, distance, rows, self.rows - rows, self.threshold(column.family, alpha)))
+                found.append(_ks(column, distance, rows, self.rows - rows, thresholds[column.family]))
             predicted = np.bincount(self._predicted[chosen], minlength=len(self.labels))
-            found.append(_chi_square(predicted, self.labels - predicted, self.threshold(FAMILIES[2], alpha)))
+            found.append(_chi_square(predicted, self.labels - predicted, thresholds[FAMILIES[2]]))
             alarms += any(column.drifted for column in found)
         low, high = wilson_interval(alarms, resplits)
         return FalseAlarms(resplits, rows, alarms, low, high)
@@ -426,6 +436,11 @@ def _plain(value: Any) -> Any:
 
 def _counts(matrix: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(count) for count in row) for row in matrix)
+
+
+def _distribution(name: str, family: str, values: NDArray[Any]) -> _Distribution:
+    distinct, ranks, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return _Distribution(name, family, distinct, counts, ranks)
 
 
 def _ks(column: _Distribution, distance: float, rows: int, others: int, threshold: float) -> Column:

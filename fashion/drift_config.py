@@ -86,11 +86,12 @@ class RetrainConfig(Strict):
     min_new_labels: int
     """Rows with feedback that must have come in since the last one: without news nothing is learnt."""
     words: str
-    """Configuration words of TrainFlow, besides `feedback.use=true`, as in HYDRA_ARGS."""
+    """Configuration words of TrainFlow, besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster the flow has those
+    it was deployed with."""
     deploy: bool
     """Build a bento of a challenger that was promoted."""
     deploy_words: str
-    """Configuration words of DeployFlow."""
+    """Configuration words of DeployFlow; on a cluster likewise."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")

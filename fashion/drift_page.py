@@ -256,7 +256,18 @@ def _what_changed(found: Inspected, reference: Predictions | None, class_names: 
         )
     yield "</div><p class='small'><span class='key before'></span>reference "
     yield "<span class='key now'></span>this window; "
-    yield "heights are square roots of shares, so that few rows can be seen beside many</p></section>"
+    yield "heights are square roots of shares, so that few rows can be seen beside many</p>"
+    yield "<details><summary>Every column, with its test</summary><table><tr><th>column</th><th>test</th>"
+    yield "<th class='n'>distance</th><th class='n'>p-value</th><th class='n'>drift below</th><th></th></tr>"
+    for column in ranked:
+        test = "chi-square" if column.name == LABELS else "Kolmogorov-Smirnov"
+        said = "drift" if column.drifted else "as usual"
+        yield (
+            f"<tr><th>{escape(column.name)}</th><td>{test}</td><td class='n'>{column.distance:.3f}</td>"
+            f"<td class='n'>{_p(column.p_value)}</td><td class='n'>{column.threshold:.2g}</td>"
+            f"<td class='{'hit' if column.drifted else ''}'>{said}</td></tr>"
+        )
+    yield "</table></details></section>"
 
 
 def _examples(examples: Sequence[Example], class_names: Sequence[str]) -> Iterator[str]:
@@ -385,7 +396,7 @@ def _moment(time_us: int) -> str:
 
 # Each of Evidently's pages brings 4 MB of scripts: packed they are a quarter, and only who looks waits for them.
 UNPACK = """
-for (const drawing of document.querySelectorAll('details')) drawing.addEventListener('toggle', async () => {
+for (const drawing of document.querySelectorAll('details:has(iframe)')) drawing.addEventListener('toggle', async () => {
   const packed = drawing.querySelector('script'), frame = drawing.querySelector('iframe');
   if (!packed) return;
   const bytes = Uint8Array.from(atob(packed.textContent), each => each.charCodeAt(0));

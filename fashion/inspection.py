@@ -1,5 +1,6 @@
 """Walk through a window once: count it for each version, and keep the few rows that are drawn. Knows no logs."""
 
+import dataclasses
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.drift import DriftResult, Tally, Yardstick, not_comparable
+from fashion.drift import UNLABELLED, DriftResult, Tally, Yardstick, not_comparable
 from fashion.drift_config import DecisionConfig
 from fashion.windows import FOREVER_US, Batch, joined
 
@@ -83,6 +84,9 @@ class _Part:
         self._unusual: list[tuple[float, str, Unusual]] = []
 
     def add(self, batch: Batch) -> None:
+        # Feedback by number may name a class that this version has not: then nobody has said what the row is.
+        is_class = batch.true_labels < len(self._yardstick.class_names)
+        batch = dataclasses.replace(batch, true_labels=np.where(is_class, batch.true_labels, UNLABELLED))
         counted = np.flatnonzero(self._tally.add(batch.predictions, batch.true_labels, batch.times_us))
         batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
         self._sample.add(batch)

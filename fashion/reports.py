@@ -19,9 +19,8 @@ UNREADABLE = {"decision": "unreadable"}
 
 def name(time_us: int, model_version: str) -> str:
     """The name of a report on a version: sorted by time."""
-    moment = datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC)
     version = re.sub(r"[^A-Za-z0-9_.-]", "-", model_version)[:40] or "none"
-    return f"{moment:%Y%m%dT%H%M%S}Z-v{version}"
+    return f"{_moment(time_us)}-v{version}"
 
 
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
@@ -31,9 +30,15 @@ def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) 
     store.put(f"{report_id}/{RESULT}", content.encode())
 
 
-def latest(store: Store, count: int) -> list[dict[str, Any]]:
-    """Results of the latest reports, newest first, each with its `id`; one that cannot be read says so."""
+def latest(store: Store, count: int, *, before_us: int | None = None) -> list[dict[str, Any]]:
+    """Results of the latest reports, newest first, each with its `id`; one that cannot be read says so.
+
+    Args:
+        before_us: only reports of earlier seconds than this time's.
+    """
     found = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
+    if before_us is not None:
+        found = {each for each in found if each < _moment(before_us)}
     ids = sorted(found, key=_order, reverse=True)
     return [{"id": each, **_result(store, each)} for each in ids[:count]]
 
@@ -50,6 +55,10 @@ def page(store: Store, report_id: str) -> bytes:
     if not store.exists(f"{report_id}/{RESULT}"):
         raise BlobNotFound(report_id)
     return content
+
+
+def _moment(time_us: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _order(report_id: str) -> list[tuple[int, str]]:

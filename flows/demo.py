@@ -175,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if root.exists() and any(root.iterdir()) and not (root / "demo.log").exists():
         print(f"error: {root} holds something that is no demo: choose another --home", file=sys.stderr)
         return 1
-    shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        shutil.rmtree(root)
     root.mkdir(parents=True)
     own.data.mkdir(parents=True, exist_ok=True)
     (root / "data").symlink_to(own.data)

@@ -39,9 +39,8 @@ class DriftFlow(FlowSpec):
     @step
     def start(self):
         """Read the window, and decide on each version in it."""
-        from fashion import blobs, drift, inspection, package, registry, tracking, windows
-        from fashion.firestore_log import FirestoreUnavailable
-        from fashion.prediction_log import LogUnavailable
+        from fashion import drift, inspection, tracking, windows
+        from fashion.yardsticks import Yardsticks
 
         settings = config.load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
@@ -50,22 +49,11 @@ class DriftFlow(FlowSpec):
         self.now_us = time.time_ns() // 1000
         window = windows.chosen(settings, clock=lambda: 1000 * self.now_us)
         self.remarks = []
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            launch.told(
-                LogUnavailable,
-                FirestoreUnavailable,
-                blobs.StoreUnavailable,
-                package.DamagedPackage,
-                *registry.ERRORS,
-                first=functools.partial(tell_problem, settings, address),
-            ),
-        ):
-            yardsticks = Yardsticks(self.model, Path(folder))
+        with tempfile.TemporaryDirectory() as folder, telling(settings, address):
             source = windows.open_source(address, settings.source)
             self.inspected = inspection.inspect(
                 source.batches(window),
-                yardsticks,
+                Yardsticks(self.model, Path(folder)),
                 settings.decision,
                 drawn=settings.report.rows,
                 examples=settings.report.examples,
@@ -92,8 +80,9 @@ class DriftFlow(FlowSpec):
     @step
     def report(self):
         """Draw what was found, and keep it where the monitoring page and MLflow show it."""
-        from fashion import blobs, drift, drift_page, drift_report, package, registry, reports, tracking
+        from fashion import blobs, drift, drift_page, drift_report, reports, tracking
         from fashion.reference import Reference
+        from fashion.yardsticks import Yardsticks
 
         settings = config.load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
@@ -101,16 +90,9 @@ class DriftFlow(FlowSpec):
         experiment_id = tracking.experiment(address, f"{settings.tracking.experiment}-drift")
         store = blobs.store(address.reports)
         self.reports = []
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            launch.told(blobs.StoreUnavailable, package.DamagedPackage, *registry.ERRORS),
-        ):
+        with tempfile.TemporaryDirectory() as folder, telling(settings, address):
             yardsticks = Yardsticks(self.model, Path(folder))
-            history = [
-                past
-                for past in reports.latest(store, settings.report.history)
-                if past["id"] < reports.name(self.now_us, "")[:16]
-            ]
+            history = reports.latest(store, settings.report.history, before_us=self.now_us)
             for found in self.inspected:
                 result = found.result
                 report_id = reports.name(self.now_us, result.model_version)
@@ -148,8 +130,6 @@ class DriftFlow(FlowSpec):
     def act(self):
         """Tell whom it concerns, and find out whether a new model is due."""
         from fashion import alerts, blobs, drift_page, retraining, windows
-        from fashion.firestore_log import FirestoreUnavailable
-        from fashion.prediction_log import LogUnavailable
 
         settings = config.load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
@@ -164,7 +144,7 @@ class DriftFlow(FlowSpec):
             conditions[name] = found if name in latest.conditions else None
         told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
         alerts.tell(conditions, told_to, settings.alerts, store)
-        with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
+        with telling(settings, address):
             answer = retraining.due(
                 self.conditions, windows.open_source(address, settings.source).judged(), settings.retrain, store
             )
@@ -180,14 +160,11 @@ class DriftFlow(FlowSpec):
 
         settings = config.load_as(DriftConfig, self.config.to_dict())
         retraining.remember(blobs.store(home.current().reports))
-        words = [
-            *config.parse_overrides(settings.retrain.words),
-            "feedback.use=true",
-            f"tracking.registered_model={self.model}",
-        ]
         if launch.on_cluster():
-            self.outcome = launch.publish_event(launch.RETRAIN, {"words": words, "report": self.reports[-1]})
+            self.outcome = launch.publish_event(launch.RETRAIN, {"report": self.reports[-1]})
         else:
+            asked = config.parse_overrides(settings.retrain.words)
+            words = [*asked, "feedback.use=true", f"tracking.registered_model={self.model}"]
             self.outcome = launch.train_and_deploy(words, settings.retrain)
         print(self.outcome)
         self.next(self.end)
@@ -196,36 +173,6 @@ class DriftFlow(FlowSpec):
     def end(self):
         """Say what came of it."""
         print(f"{self.decision}; {self.outcome}")
-
-
-class Yardsticks:
-    """References of versions, fetched when they are first asked for."""
-
-    def __init__(self, model, folder):
-        self._model, self._folder = model, folder
-        self._packages, self._made = {}, {}
-
-    def package(self, version):
-        """A version's package, or None where the registry does not hold it."""
-        from fashion import registry
-
-        if version not in self._packages:
-            known = {str(each.number): each for each in registry.versions(self._model)}
-            self._packages[version] = (
-                registry.fetch(known[version], self._folder / version) if version in known else None
-            )
-        return self._packages[version]
-
-    def __call__(self, version):
-        from fashion.drift import Yardstick
-        from fashion.reference import Reference
-
-        served = self.package(version)
-        if served is None or served.severity is None:
-            return None
-        if version not in self._made:
-            self._made[version] = Yardstick(Reference.of(served), served.severity, served.class_names)
-        return self._made[version]
 
 
 def reference_pictures(settings, served):
@@ -241,14 +188,20 @@ def reference_pictures(settings, served):
     return data.val if data.digest == served.data["digest"] else None
 
 
-def tell_problem(settings, address, error):
-    """An alert that the flow cannot do its work, where somebody asked for that."""
-    from fashion import alerts, blobs
+def telling(settings, address):
+    """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
+    from fashion import alerts, blobs, package, registry
+    from fashion.firestore_log import FirestoreUnavailable
+    from fashion.prediction_log import LogUnavailable
 
-    if "problem" in settings.alerts.on:
-        told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
-        title = "The drift flow cannot do its work"
-        alerts.tell({"problem": (title, str(error))}, told_to, settings.alerts, blobs.store(address.reports))
+    def alert(error):
+        if "problem" in settings.alerts.on:
+            told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
+            found = ("The drift flow cannot do its work", str(error))
+            alerts.tell({"problem": found}, told_to, settings.alerts, blobs.store(address.reports))
+
+    unavailable = (LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable)
+    return launch.told(*unavailable, package.DamagedPackage, *registry.ERRORS, first=alert)
 
 
 if __name__ == "__main__":

@@ -139,14 +139,11 @@ def alone(name: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             print(f"another {name} flow is at work ({lock.read().strip()}): this one leaves it to that", flush=True)
-            return_code = 0
-        else:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()}")
-            lock.flush()
-            yield
-            return
-    sys.exit(return_code)
+            sys.exit(0)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
 
 
 def on_cluster() -> bool:
@@ -169,6 +166,14 @@ def triggered(name: str) -> Callable[[type], type]:
     from metaflow import trigger
 
     return trigger(event=name)
+
+
+def was_triggered(name: str) -> bool:
+    """Whether the run under way was started by an event of this name."""
+    from metaflow import current
+
+    trigger = getattr(current, "trigger", None)  # there is none on one machine
+    return trigger is not None and any(event.name == name for event in trigger.events or ())
 
 
 def after(flow: str) -> Callable[[type], type]:

@@ -357,7 +357,7 @@ def collect_lessons(settings, data, address):
     from fashion.firestore_log import FirestoreUnavailable
     from fashion.prediction_log import LogUnavailable
 
-    if not settings.feedback.use:
+    if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
         return None
     with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
         rows = windows.open_source(address).judged()

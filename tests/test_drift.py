@@ -244,8 +244,7 @@ class TestResult:
 
 @pytest.fixture(scope="module")
 def sound(sound_package: Package) -> Yardstick:
-    assert sound_package.severity is not None
-    return Yardstick(Reference.of(sound_package), sound_package.severity, sound_package.class_names)
+    return Yardstick.of(sound_package)
 
 
 @pytest.fixture(scope="module")

@@ -131,3 +131,14 @@ def test_rows_that_cannot_be_read_are_neither_drawn_nor_examples(yardstick: Yard
     assert found.sample is not None
     assert "id-000005" not in found.sample.prediction_ids
     assert len(found.unusual) == 59
+
+
+def test_feedback_that_names_no_class_of_the_version_is_none(yardstick: Yardstick) -> None:
+    said = batch(drawn(60, seed=7))
+    said.true_labels[:3] = [len(CLASSES), 99, 0]
+    (found,) = inspected([said], yardstick, examples=60)
+    assert found.result.feedback is not None
+    assert found.result.feedback.rows == 1
+    assert found.sample is not None
+    assert found.sample.true_labels.tolist() == [UNLABELLED, UNLABELLED, 0, *[UNLABELLED] * 57]
+    assert sorted({row.true_label for row in found.unusual}) == [UNLABELLED, 0]

@@ -165,3 +165,21 @@ def test_flows_take_the_triggers_of_a_cluster(flow: str, tmp_path: Path) -> None
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Step start" in done.stdout + done.stderr
+
+
+def test_only_the_event_that_asks_for_it_makes_a_training_learn_from_feedback(launch: ModuleType) -> None:
+    from metaflow import current
+    from metaflow.events import Trigger
+
+    def triggered_by(*names: str) -> bool:
+        events = [{"name": name, "type": "event", "id": name, "timestamp": 1_800_000_000} for name in names]
+        current._update_env({"trigger": Trigger(events)})
+        try:
+            return bool(launch.was_triggered(launch.RETRAIN))
+        finally:
+            del type(current).trigger
+
+    assert not launch.was_triggered(launch.RETRAIN)
+    assert not triggered_by("another")
+    assert triggered_by("another", launch.RETRAIN)
+    assert triggered_by(launch.RETRAIN)

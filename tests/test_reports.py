@@ -184,3 +184,11 @@ def test_a_report_that_never_was_has_no_page(store: Store) -> None:
     publish(store, 1)
     with pytest.raises(BlobNotFound):
         reports.page(store, reports.name(NOW_US, "3"))
+
+
+def test_reports_before_a_time_leave_out_those_of_its_second(tmp_path: Path) -> None:
+    store = blobs.store(str(tmp_path))
+    for seconds, version in ((0, "1"), (1, "1"), (1, "2"), (2, "1")):
+        reports.publish(store, reports.name(NOW_US + 1_000_000 * seconds, version), "page", {"rows": seconds})
+    assert [each["rows"] for each in reports.latest(store, 9, before_us=NOW_US + 1_500_000)] == [0]
+    assert [each["rows"] for each in reports.latest(store, 9)] == [2, 1, 1, 0]

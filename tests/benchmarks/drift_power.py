@@ -64,14 +64,13 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     """Draw windows of test images, let each method decide, and count."""
     data = fashion_mnist(3000 if options.quick else None)
     packed = champion.fetched(options.home, data, quick=options.quick)
-    assert packed.severity is not None
     reference = Reference.of(packed)
     defaults = config.load_as(DriftConfig, config.compose(root="drift")).decision
     bench = Bench(
         data,
         Predictor(packed),
         reference,
-        Yardstick(reference, packed.severity, packed.class_names),
+        Yardstick.of(packed),
         dataclasses.replace(defaults, resplits=0),
         options.quick,
     )

@@ -32,7 +32,7 @@ from fashion.reference import Reference
 settings = config.load_as(DriftConfig, config.compose(root="drift"))
 packed = package.read(Path(sys.argv[1]))
 reference = Reference.of(packed)
-yardstick = drift.Yardstick(reference, packed.severity, packed.class_names)
+yardstick = drift.Yardstick.of(packed)
 with PredictionLog(sys.argv[2]) as log:
     (found,) = inspection.inspect(
         windows.LocalRows(log).batches(windows.Window(0, windows.FOREVER_US)),
