@@ -19,12 +19,13 @@ import browser
 import pytest
 from machine import FLOWS, Machine
 from served import Served, free_port
+from test_prediction_log import record
 
 from fashion import registry, reports
 from fashion.blobs import store
 from fashion.dataset import Dataset
 from fashion.firestore_log import FirestoreLog, Shipper
-from fashion.prediction_log import PredictionLog, PredictionRecord, new_prediction_id
+from fashion.prediction_log import PredictionLog, PredictionRecord
 
 SECONDS_OF_STORY = 1500
 
@@ -361,19 +362,7 @@ def latest(machine: Machine) -> list[dict[str, Any]]:
 
 
 def made(time_us: int, version: str = "1") -> PredictionRecord:
-    return PredictionRecord(
-        prediction_id=new_prediction_id(),
-        time_us=time_us,
-        model_version=version,
-        role="champion",
-        label=1,
-        confidence=0.5,
-        probabilities=(0.05, 0.55, *[0.05] * 8),
-        statistics=(0.5,) * 8,
-        embedding=(0.5,) * 16,
-        image_sha256="0" * 64,
-        latency_ms=1.0,
-    )
+    return record(time_us=time_us, model_version=version, label=1, probabilities=(0.05, 0.55, *[0.05] * 8))
 
 
 def shown(driver: Any, text: str) -> bool:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_prediction_log import record as logged
 
 from fashion import blobs, feedback, image_store
 from fashion.blobs import BlobNotFound, Store, StoreUnavailable
 from fashion.config import DataConfig, FeedbackConfig
 from fashion.dataset import Dataset, Split
 from fashion.feedback import TEST_ROWS, Lessons
-from fashion.images import STATISTICS, Images
-from fashion.prediction_log import Feedback, LoggedPrediction, PredictionLog, PredictionRecord, new_prediction_id
+from fashion.images import Images
+from fashion.prediction_log import Feedback, LoggedPrediction, PredictionLog
 
 ASKED = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2)
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2000)]
@@ -37,19 +38,7 @@ class Users:
         if keep:
             image_store.put(self.store, image, sha256)
         self.now_us += 1_000_000
-        record = PredictionRecord(
-            prediction_id=new_prediction_id(),
-            time_us=self.now_us,
-            model_version="3",
-            role="champion",
-            label=1,
-            confidence=0.9,
-            probabilities=(0.1, 0.9),
-            statistics=(0.5,) * len(STATISTICS),
-            embedding=(0.0,) * 16,
-            image_sha256=sha256,
-            latency_ms=1.0,
-        )
+        record = logged(time_us=self.now_us, image_sha256=sha256)
         self.log.append([record])
         said = [Feedback(record.prediction_id, label, source, self.now_us + i) for i, label in enumerate(labels)]
         self.log.append_feedback(said)

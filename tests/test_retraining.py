@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from test_prediction_log import record as logged
 
 from fashion import blobs, retraining
 from fashion.blobs import Store, StoreUnavailable
 from fashion.drift_config import RetrainConfig
 from fashion.feedback import TEST_ROWS
-from fashion.images import STATISTICS
-from fashion.prediction_log import Feedback, LoggedPrediction, PredictionRecord, new_prediction_id
+from fashion.prediction_log import Feedback, LoggedPrediction
 from fashion.retraining import Answer
 
 NOW = 1_800_000_000.0
@@ -29,19 +29,7 @@ SETTINGS = RetrainConfig(
 
 def judged(count: int, *times: float, source: str = "page") -> list[LoggedPrediction]:
     """So many rows, with feedback given at these times, in seconds since 1970; by default a minute ago."""
-    record = PredictionRecord(
-        prediction_id=new_prediction_id(),
-        time_us=0,
-        model_version="3",
-        role="champion",
-        label=1,
-        confidence=0.9,
-        probabilities=(0.1, 0.9),
-        statistics=(0.5,) * len(STATISTICS),
-        embedding=(0.0,) * 16,
-        image_sha256="0" * 64,
-        latency_ms=1.0,
-    )
+    record = logged()
     said = [Feedback(record.prediction_id, 1, source, int(each * 1e6)) for each in times or (NOW - 60,)]
     return [LoggedPrediction(record, tuple(said))] * count
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_prediction_log import record as logged
 
 from fashion import config, firestore_log, windows
 from fashion.drift import UNLABELLED
@@ -20,7 +21,6 @@ from fashion.prediction_log import (
     Outgoing,
     PredictionLog,
     PredictionRecord,
-    new_prediction_id,
 )
 from fashion.windows import Batch, FirestoreRows, LocalRows, Source, Window
 
@@ -32,10 +32,8 @@ TIED = 40
 
 
 def record(row: int, *, role: str = "champion", version: str = "1", classes: int = 3) -> PredictionRecord:
-    time_us = START + (min(row, TIED) * 1000)  # rows from TIED on are of one moment
-    return PredictionRecord(
-        prediction_id=new_prediction_id(),
-        time_us=time_us,
+    return logged(
+        time_us=START + (min(row, TIED) * 1000),  # rows from TIED on are of one moment
         model_version=version,
         role=role,
         label=row % classes,
@@ -44,7 +42,6 @@ def record(row: int, *, role: str = "champion", version: str = "1", classes: int
         statistics=tuple(row + column / 8 for column in range(8)),
         embedding=tuple(float(row) for _ in range(16)),
         image_sha256=f"{row:064x}",
-        latency_ms=1.0,
     )
 
 
