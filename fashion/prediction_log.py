@@ -437,7 +437,7 @@ class PredictionLog:
         newest: int | None = None,
         page_rows: int = 10 * PAGE_ROWS,
     ) -> Iterator[Columns]:
-        """What `window` gives, as columns: ten times as fast. Holds one page in memory.
+        """What `window` gives, as columns and without an object for each row. Holds one page in memory.
 
         Args:
             newest: only that many rows, the latest ones.

@@ -128,24 +128,31 @@ class FirestoreRows:
 
         Raises:
             fashion.firestore_log.FirestoreUnavailable: Firestore cannot be read.
+            fashion.prediction_log.DamagedLog: a document is not a prediction.
         """
         rows = (
             self._log.read_window(window.since_us, window.until_us)
             if window.rows is None
             else self._log.latest(window.rows)
         )
-        yield from _batches(row for row in rows if row.record.role == "champion")
+        yield from _batches(row for row in self._sound(rows) if row.record.role == "champion")
 
     def judged(self) -> Iterator[LoggedPrediction]:
         """As for LocalRows."""
-        return (row for row in self._log.latest(ALL_ROWS) if row.feedback)
+        return (row for row in self._sound(self._log.latest(ALL_ROWS)) if row.feedback)
 
     def later(self, window: Window) -> int:
         """As for LocalRows; counted up to a thousand."""
         if window.until_us >= FOREVER_US:
             return 0
-        rows = self._log.read_window(window.until_us, FOREVER_US)
+        rows = self._sound(self._log.read_window(window.until_us, FOREVER_US))
         return sum(1 for _, row in zip(range(1000), rows, strict=False) if row.record.role == "champion")
+
+    def _sound(self, rows: Iterator[LoggedPrediction]) -> Iterator[LoggedPrediction]:
+        try:
+            yield from rows
+        except ValueError as error:
+            raise DamagedLog(f"{self.address} is damaged: {error}; mend or delete that document") from error
 
 
 Source = LocalRows | FirestoreRows

@@ -186,6 +186,21 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
             list(LocalRows(log).batches(EVERYTHING))
 
 
+def test_a_damaged_document_is_named(emulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.cloud import firestore
+
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+    project = f"damaged-{time.time_ns()}"
+    moment = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    firestore.Client(project).collection("predictions").document("spoilt").set({"time": moment, "role": "champion"})
+    rows = FirestoreRows(FirestoreLog(project))
+    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.judged())):
+        with pytest.raises(
+            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* mend or"
+        ):
+            read()
+
+
 class TestChosen:
     NOW = 1_800_000_000
 
