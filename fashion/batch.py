@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fashion import blobs, pictures
-from fashion.blobs import BlobNotFound, Store
+from fashion.blobs import BlobNotFound, BlobUnreadable, Store
 from fashion.images import STATISTICS, Images
 from fashion.pictures import BadPicture
 from fashion.predictor import Predictions, Predictor
@@ -80,7 +80,7 @@ def divide(names: Sequence[str], parts: int) -> list[list[str]]:
 
 
 def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report: Callable[[str], Any]) -> Result:
-    """Predict files, `TOGETHER` at a time; a file that is gone or no picture is listed.
+    """Predict files, `TOGETHER` at a time; a file that is gone, locked or no picture is listed.
 
     Raises:
         fashion.blobs.StoreUnavailable: the store cannot be read.
@@ -97,6 +97,8 @@ def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report:
                 bad[name] = error.message
             except BlobNotFound:
                 bad[name] = "it is not there any more"
+            except BlobUnreadable as error:
+                bad[name] = str(error)
         if good:
             parts.append(_result(good, predictor.predict(np.stack(images))))
         report(f"{min(start + TOGETHER, len(names)):,}/{len(names):,} files, {len(bad):,} could not be read")

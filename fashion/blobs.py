@@ -31,6 +31,10 @@ class StoreUnavailable(OSError):
     """A store cannot be read or written. The message is one sentence that names its address."""
 
 
+class BlobUnreadable(StoreUnavailable):
+    """This one blob cannot be read, as its owner's permissions say; others may be. The message names it."""
+
+
 class Store(Protocol):
     """Blobs under one address. Names are relative to it, with `/` between parts.
 
@@ -55,6 +59,7 @@ class Store(Protocol):
 
         Raises:
             BlobNotFound: no blob has this name.
+            BlobUnreadable: it is there, but this blob cannot be read.
         """
 
     def exists(self, name: str) -> bool:
@@ -131,7 +136,7 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BlobNotFound(f"{self.address} holds no {name}") from None
         except OSError as error:
-            raise self._unavailable(error) from error
+            raise BlobUnreadable(f"{self.address}/{name} cannot be read: {error.strerror or error}") from error
         if on_bytes is not None:
             on_bytes(len(data))
         return data

@@ -29,6 +29,8 @@ LIGHT = 128
 """Backgrounds from this grey level on are light; the network has learned dark ones."""
 WORKING_PIXELS = 512
 """Longest edge at which the garment is looked for: finer detail does not survive 28 pixels."""
+BAND_PIXELS = 1_000_000
+"""So many pixels of a large picture are reduced at once."""
 RUN_LENGTH_PIXELS = 1_000_000
 """Pillow unpacks run lengths of BMP in Python: 50 million pixels in 1 KB took 9 s."""
 SCANS = 20
@@ -246,17 +248,31 @@ def _orientation(picture: Any) -> int:
 
 
 def _reduced(picture: Image.Image) -> Image.Image:
-    """Shrink what is much larger than needed, before anything copies it."""
+    """Shrink what is much larger than needed, by bands: a copy of the whole picture would take its memory again."""
     factor = max(picture.size) // WORKING_PIXELS
     if factor < 2 or max(picture.size) <= 2 * WORKING_PIXELS:
         return picture
+    rows = factor * max(1, BAND_PIXELS // (factor * picture.width))
+    tops = range(0, picture.height, rows)
+    bands = [
+        _reducible(picture.crop((0, top, picture.width, min(top + rows, picture.height)))).reduce(factor)
+        for top in tops
+    ]
+    whole = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    for top, band in zip(tops, bands, strict=True):
+        whole.paste(band, (0, top // factor))
+    return whole
+
+
+def _reducible(picture: Image.Image) -> Image.Image:
+    """In a mode whose pixels can be averaged."""
     if picture.mode.startswith("I;16"):
-        picture = picture.convert("I")
-    elif picture.mode == "PA" or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    elif picture.mode in ("1", "P"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    return picture.reduce(factor)
+        return picture.convert("I")
+    if picture.mode == "PA" or "transparency" in picture.info:
+        return picture.convert("RGBA")
+    if picture.mode in ("1", "P"):
+        return picture.convert("L" if picture.mode == "1" else "RGB")
+    return picture
 
 
 def _in_eight_bits(picture: Image.Image, steps: list[str], *, is_sixteen_bit: bool) -> Image.Image:

@@ -46,7 +46,7 @@ class Served:
         for name in ("bentos", "models"):
             (own / name).symlink_to(Path(environment["BENTOML_HOME"], name))
         environment = {**environment, "BENTOML_HOME": str(own)}
-        command = [python, "-m", "bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [python, "-m", "bentoml", "serve", bento, "--port", str(self.port)]
         with said.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -62,6 +62,13 @@ class Served:
     def workers(self) -> list[int]:
         """Process ids of the workers."""
         return [each.pid for each in self._processes() if "_bentoml_impl.worker.service" in " ".join(each.cmdline())]
+
+    def addresses(self) -> set[str]:
+        """Where its processes listen."""
+        listening = [
+            each for one in self._processes() for each in one.net_connections("tcp") if each.status == "LISTEN"
+        ]
+        return {each.laddr.ip for each in listening}
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None

@@ -39,6 +39,20 @@ def test_answers_are_those_of_the_document(described: schemathesis.BaseSchema) -
         check()
 
 
+def test_a_record_is_as_described(described: schemathesis.BaseSchema, service: Served, pngs: list[bytes]) -> None:
+    prediction_id = service.predict(pngs[0])["prediction_id"]
+    service.json("POST", "/feedback", {"prediction_id": prediction_id, "true_label": "Coat"})
+    case = described["/predictions/{prediction_id}"]["GET"].Case(path_parameters={"prediction_id": prediction_id})
+    assert case.call_and_validate(checks=CHECKS).status_code == 200
+
+
+def test_the_picture_to_try_can_be_sent(described: schemathesis.BaseSchema, service: Served) -> None:
+    body = described.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["image/*"]
+    status, _, picture = service.request("GET", body["examples"]["gallery"]["externalValue"])
+    assert status == 200
+    assert service.predict(picture)["preprocessing"][-1] == "used as it is"
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
 @given(st.data())
 def test_no_body_whatever_is_our_fault(service: Served, data: st.DataObject) -> None:

@@ -148,6 +148,9 @@ class TestContainer:
         assert "HEALTHCHECK" in dockerfile
         assert "/readyz" in dockerfile
 
+    def test_is_reached_from_outside_its_container(self, dockerfile: str) -> None:
+        assert "ENV BENTOML_HOST=0.0.0.0" in dockerfile  # left alone, the service binds loopback
+
     def test_keeps_its_state_in_a_volume(self, dockerfile: str) -> None:
         assert "ENV FASHION_HOME=/home/bentoml/var" in dockerfile
         assert "VOLUME /home/bentoml/var" in dockerfile

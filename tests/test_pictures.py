@@ -2,9 +2,12 @@
 
 import io
 import re
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +231,24 @@ def test_whatever_the_bytes_are_it_is_fitted_or_refused(data: st.DataObject) -> 
     else:
         assert isinstance(found, Fitted)
         assert found.image.shape == (28, 28)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "I;16"])
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(mode: str, tmp_path: Path) -> None:
+    picture = Image.new(mode, (5000, 5000))
+    transparency = {"transparency": 3} if mode == "P" else {}
+    picture.save(tmp_path / "large.png", compress_level=1, **transparency)
+    bytes_of_pixels = 25_000_000 * {"RGBA": 4, "P": 1, "LA": 4, "I;16": 2}[mode]  # Pillow keeps LA as four bytes
+    code = (
+        "import resource, sys; from pathlib import Path; from fashion import pictures\n"
+        "peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "data, before = Path(sys.argv[1]).read_bytes(), peak()\n"
+        "pictures.fit(data, size=28, channels=1)\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < bytes_of_pixels + 60_000_000
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:

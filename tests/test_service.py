@@ -336,6 +336,9 @@ class TestPages:
         assert service.request("GET", "/livez")[0] == 200
         assert service.json("GET", "/readyz")["log"]["backlog_rows"] == 0
 
+    def test_listens_on_loopback_unless_told(self, service: Served) -> None:
+        assert service.addresses() == {"127.0.0.1"}
+
     def test_metrics_count_requests_by_path_and_status(self, service: Served, pngs: list[bytes]) -> None:
         def count() -> float:
             text = service.request("GET", "/metrics")[2].decode()

@@ -231,11 +231,16 @@ class Front:
         return await asyncio.to_thread(monitoring.report, desk.reports, name)
 
     async def _openapi(self, request: Request) -> Response:
-        return answer(openapi.document(self._desk().package))
+        return answer(_described(self._desk()))
 
     async def _docs(self, request: Request) -> Response:
         desk = self._desk()
-        return HTMLResponse(openapi.page(openapi.document(desk.package), str(request.base_url).rstrip("/")))
+        return HTMLResponse(openapi.page(_described(desk), str(request.base_url).rstrip("/")))
+
+
+def _described(desk: "Desk") -> dict[str, Any]:
+    first = next(iter(desk.gallery_list()), None)
+    return openapi.document(desk.package, picture_url=None if first is None else first["url"])
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

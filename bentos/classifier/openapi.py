@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from bentos.classifier.sheet import sheet
+from fashion.images import STATISTICS
 from fashion.package import Package
 
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
@@ -12,6 +13,8 @@ EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
 EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
 KEPT = {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"}
 IDS = {"type": "string", "description": "a uuid7", "example": EXAMPLE_ID}
+TIME = {"type": "string", "format": "date-time"}
+PICTURES = "image/png, image/jpeg, image/gif, image/webp, image/bmp, image/tiff"
 ERRORS = {
     "400": "The body cannot be read: no picture, a broken one, bad JSON, base64 or form",
     "401": "The key is missing or wrong; only where keys are set",
@@ -29,8 +32,8 @@ ERRORS = {
 UPLOAD_ERRORS = ("400", "401", "408", "413", "415", "422", "429", "503")
 
 
-def document(of: Package) -> dict[str, Any]:
-    """OpenAPI 3.1."""
+def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
+    """OpenAPI 3.1; `picture_url` is where a picture lies that can be sent as an example."""
     first, *_, last = of.class_names
     label = {"type": "string", "enum": list(of.class_names), "example": last}
     likely = 0.97
@@ -67,6 +70,9 @@ def document(of: Package) -> dict[str, Any]:
     picture = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     explain = {"type": "boolean", "default": False, "description": "add a heat map"}
     feedback = _object({"prediction_id": IDS, "true_label": label}, optional={"kept": KEPT})
+    report = _object({name: {"type": "string"} for name in ("id", "url", "decision")})
+    ready = _object({"ready": {"const": True}, "model_version": {"type": "string"}, "log": {"type": "object"}})
+    not_ready = _object({"ready": {"const": False}, "problem": {"type": "string"}})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -86,8 +92,9 @@ def document(of: Package) -> dict[str, Any]:
                                 {"image": {**picture, "description": "may be called bmp_data, as it once was"}},
                                 optional={"explain": explain},
                             ),
+                            "encoding": {"image": {"contentType": PICTURES}},
                         },
-                        "image/*": {"schema": picture},
+                        "image/*": {"schema": picture, **_example(picture_url)},
                         "application/json": {
                             "schema": {
                                 **_object(
@@ -124,7 +131,8 @@ def document(of: Package) -> dict[str, Any]:
                     "Classify several pictures; each has its result or its error",
                     body={
                         "multipart/form-data": {
-                            "schema": _object({"images": {"type": "array", "minItems": 1, "items": picture}})
+                            "schema": _object({"images": {"type": "array", "minItems": 1, "items": picture}}),
+                            "encoding": {"images": {"contentType": PICTURES}},
                         }
                     },
                     answers={
@@ -198,23 +206,30 @@ def document(of: Package) -> dict[str, Any]:
                     "getPrediction",
                     "A prediction as it was logged, with all feedback",
                     parameters=[{"name": "prediction_id", "in": "path", "required": True, "schema": IDS}],
-                    answers={"200": ("The record", {"type": "object"})},
+                    answers={"200": ("The record", _record(label, spread))},
                     errors=("401", "404", "503"),
                 )
             },
             "/model": {
                 "get": _operation(
-                    "getModel", "Which version serves, where it came from, how good it is", answers=_any("The version")
+                    "getModel",
+                    "Which version serves, where it came from, how good it is",
+                    answers={"200": ("The version", _version())},
                 )
             },
             "/monitoring/reports": {
                 "get": _operation(
-                    "listReports", "Drift reports, newest first", answers=_any("The reports"), errors=("401", "503")
+                    "listReports",
+                    "Drift reports, newest first",
+                    answers={"200": ("The reports", _object({"reports": {"type": "array", "items": report}}))},
+                    errors=("401", "503"),
                 )
             },
             "/readyz": {
                 "get": _operation(
-                    "ready", "Whether predictions can be given and kept", answers=_any("Ready"), errors=()
+                    "ready",
+                    "Whether predictions can be given and kept",
+                    answers={"200": ("Ready", ready), "503": ("Not ready", not_ready)},
                 )
             },
         },
@@ -307,5 +322,47 @@ def _png(text: str) -> dict[str, Any]:
     return {"type": "string", "description": f"{text}: PNG as a data URL"}
 
 
-def _any(text: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    return {"200": (text, {"type": "object"})}
+def _example(url: str | None) -> dict[str, Any]:
+    return {} if url is None else {"examples": {"gallery": {"summary": "a picture to try", "externalValue": url}}}
+
+
+def _record(label: dict[str, Any], spread: dict[str, float]) -> dict[str, Any]:
+    said = _object({"true_label": label, "source": {"type": "string"}, "time": TIME})
+    numbers = {"type": "number"}
+    return _object(
+        {
+            "prediction_id": IDS,
+            "time": TIME,
+            "model_version": {"type": "string"},
+            "label": label,
+            "confidence": numbers,
+            "probabilities": {**_object(dict.fromkeys(spread, numbers)), "example": spread},
+            "statistics": _object(dict.fromkeys(STATISTICS, numbers)),
+            "image_sha256": {"type": "string", "description": "of the pixels that the network saw"},
+            "latency_ms": numbers,
+            "client": {"type": ["string", "null"]},
+            "feedback": {"type": "array", "items": said, "description": "oldest first; the last counts"},
+        }
+    )
+
+
+def _version() -> dict[str, Any]:
+    words, perhaps = {"type": "string"}, {"type": ["number", "null"]}
+    return _object(
+        {
+            "name": words,
+            "version": words,
+            "class_names": {"type": "array", "items": words},
+            "channels": {"type": "integer"},
+            "size": {"type": "integer", "description": "edge of what the network sees, in pixels"},
+            "summary": words,
+            "metrics": {
+                "type": "object",
+                "additionalProperties": _object({"value": {"type": "number"}, "low": perhaps, "high": perhaps}),
+            },
+            "architecture": {"type": ["string", "null"]},
+            "data": {"type": "object"},
+            "lineage": {"type": "object"},
+            "shadow": {"type": ["string", "null"], "description": "the version that is tried beside it"},
+        }
+    )

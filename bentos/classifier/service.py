@@ -31,6 +31,7 @@ class FrontedService(Service[Any]):
 @bentoml.service(
     name="fashion-classifier",
     workers=DEPLOYMENT["settings"]["workers"],
+    http={"host": "127.0.0.1"},  # BentoML's own default is every address; BENTOML_HOST and --host tell it otherwise
     # The front measures, logs and limits; these would cost every probe more than it does.
     logging={"access": {"enabled": False}},
     service_class=FrontedService,
