@@ -62,7 +62,9 @@ demo: $(STAMP) ## The whole story on this machine: drift, alarm, feedback, retra
 	$(BIN)/python flows/demo.py $(ARGS)
 
 test: $(STAMP) ## Run the tests: ARGS="-k dataset"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(ARGS)
+
+TEST_WORKERS = --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .

@@ -8,8 +8,8 @@ from typing import Any
 
 from metaflow.cards import Markdown, ProgressBar, Table, VegaChart
 
-REDRAW_SECONDS = 2.0
-"""A card is written at most this often."""
+REDRAW_SECONDS = 10.0
+"""While an epoch runs, its card is written this often: each time costs a process and more than a CPU-second."""
 
 
 class LiveCurves:
@@ -41,12 +41,11 @@ class LiveCurves:
         self._card.refresh()
 
     def epoch(self, number: int, losses: Mapping[str, float], accuracies: Mapping[str, float]) -> None:
-        """Add a point to each curve."""
+        """Add a point to each curve; seen with what is drawn next."""
         self._loss += [{"epoch": number, "of": name, "value": value} for name, value in losses.items()]
         self._accuracy += [{"epoch": number, "of": name, "value": value} for name, value in accuracies.items()]
         self._loss_chart.update(_curves("loss", "cross-entropy", self._loss))
         self._accuracy_chart.update(_curves("accuracy", "validation accuracy", self._accuracy))
-        self._card.refresh()
 
     def picture(self, caption: str, png: bytes) -> None:
         """Append a picture (PNG)."""
