@@ -30,6 +30,7 @@ FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
 """Configuration of a flow that takes seconds."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give what shares a fixture of minutes to one worker, the longest first; everything else goes by file."""
     for item in items:

@@ -96,7 +96,8 @@ def service_account(folder: Path, token_server: str) -> Path:
     )
     path = folder / "key.json"
     account = {"type": "service_account", "project_id": "none", "client_email": "nobody@none.example", "client_id": "0"}
-    path.write_text(json.dumps(account | {"private_key": key.decode(), "private_key_id": "0", "token_uri": token_server}))
+    account |= {"private_key": key.decode(), "private_key_id": "0", "token_uri": token_server}
+    path.write_text(json.dumps(account))
     return path
 
 

@@ -309,3 +309,20 @@ class TestSettings:
         _, fitted = recipe.train(configured("training.num_epochs=1"), data)
         assert fitted.precision == "32-true"
         assert fitted.num_threads == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or not os.confstr("CS_GNU_LIBC_VERSION"), reason="glibc's")
+def test_freed_memory_is_used_again() -> None:
+    code = (
+        "import resource, torch; from fashion.training import fit\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for keep in (False, True):\n"
+        "    if keep: fit.keep_freed_memory()\n"
+        "    use = lambda: [torch.ones(2_500_000) for _ in range(5)]\n"
+        "    use(); before = faults()\n"
+        "    for _ in range(5): use()\n"
+        "    print(faults() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert given_back > 10_000 > 500 > kept
