@@ -447,6 +447,7 @@ def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
         config: Kind = _adapter(kind).validate_python(dict(mapping))  # type: ignore[arg-type]  # classes are hashable
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(entry, mapping) for entry in error.errors())) from None
+    _check_switches(config, mapping)
     return config
 
 
@@ -468,6 +469,16 @@ def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+def _check_switches(config: Any, mapping: Mapping[str, Any], where: str = "") -> None:
+    """Refuse `true` and `false` where pydantic has read them as 1 and 0."""
+    for field in dataclasses.fields(config):
+        read, given = getattr(config, field.name), mapping.get(field.name)
+        if isinstance(given, bool) and isinstance(read, (int, float)) and not isinstance(read, bool):
+            raise ConfigError(f"{where}{field.name} must be a number, got {str(given).lower()}")
+        if dataclasses.is_dataclass(read) and isinstance(given, Mapping):
+            _check_switches(read, given, f"{where}{field.name}.")
 
 
 def _sentence(error: Mapping[str, Any], mapping: Mapping[str, Any]) -> str:

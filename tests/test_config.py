@@ -127,6 +127,8 @@ class TestWords:
             ("training.num_epochs=x", "training.num_epochs: input should be a valid integer, .*, got 'x'"),
             ("training.num_epochs=3.5", "training.num_epochs: .*fractional part, got 3.5"),
             ("training.num_epochs=null", "training.num_epochs: input should be a valid integer, got None"),
+            ("training.num_epochs=true", "training.num_epochs must be a number, got true"),
+            ("training.label_smoothing=false", "training.label_smoothing must be a number, got false"),
             ("training=3", "training: input should be a dictionary.*, got 3"),
             ("~training.seed", "training.seed: field required"),
             ("training", "'training' is not a configuration word: write key=value, e.g. "),
