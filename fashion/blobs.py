@@ -136,7 +136,8 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BlobNotFound(f"{self.address} holds no {name}") from None
         except OSError as error:
-            raise BlobUnreadable(f"{self.address}/{name} cannot be read: {error.strerror or error}") from error
+            reason = f"{name} cannot be read: {error.strerror or error}"
+            raise BlobUnreadable(f"{self.address} cannot be used: {reason}") from error
         if on_bytes is not None:
             on_bytes(len(data))
         return data

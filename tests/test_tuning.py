@@ -129,6 +129,23 @@ class TestWorkers:
         assert second.params == tuning.configured_params(settings)
         assert second.user_attrs["configured"]
 
+    def test_a_worker_that_was_killed_does_not_draw_the_same_values_again(self, storage: str) -> None:
+        settings = configured("tuning.num_trials=6", "tuning.num_workers=1")
+
+        def killed(trial: Trial) -> float:
+            tuning.suggest(trial, settings)
+            if trial.number == 1:
+                raise KeyboardInterrupt
+            return 0.5
+
+        tuning.create_study(storage, "study", settings)
+        with pytest.raises(KeyboardInterrupt):
+            tuning.work(storage, "study", 0, settings, killed)
+        tuning.work(storage, "study", 0, settings, lambda trial: float(len(tuning.suggest(trial, settings))))
+        tried = [trial.params for trial in finished(tuning.trials(storage, "study"))]
+        assert len(tried) == 6
+        assert [tried.count(params) for params in tried] == [1] * 6
+
     @pytest.mark.parametrize("tagged_last", [0, 1])
     def test_a_trial_that_two_workers_were_handed_counts_once(self, tagged_last: int, storage: str) -> None:
         settings = configured("tuning.num_trials=4", "tuning.num_workers=2")

@@ -50,7 +50,10 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
         objective: gives the value to maximise; see `fashion.training.objective`.
     """
     tuning = config.tuning
-    study = _load(storage, name, tuning, seed=tuning.seed + worker)
+    study = optuna.load_study(storage=_storage(storage), study_name=name, pruner=_pruner(tuning))
+    begun = len(_of_worker(study, worker, None))
+    # After a restart the same seed would draw the values again that this worker has tried.
+    study.sampler = _sampler(tuning, seed=tuning.seed + worker + tuning.num_workers * begun)
     for left in _of_worker(study, worker, (TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
         # Killed early, it had drawn few of its values; those that it was given by `enqueue_trial` come back all.
@@ -189,14 +192,8 @@ def _suggested(trial: FrozenTrial, config: TrainConfig) -> Params:
     return suggest(optuna.trial.FixedTrial(trial.params), config)  # type: ignore[arg-type]
 
 
-def _load(storage: str, name: str, tuning: TuningConfig, *, seed: int) -> optuna.Study:
-    startup = max(STARTUP_TRIALS, tuning.num_trials // 3)
-    return optuna.load_study(
-        storage=_storage(storage),
-        study_name=name,
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup),
-        pruner=_pruner(tuning),
-    )
+def _sampler(tuning: TuningConfig, *, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(STARTUP_TRIALS, tuning.num_trials // 3))
 
 
 def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
@@ -219,7 +216,7 @@ def _storage(address: str) -> BaseStorage | str:
     return JournalStorage(JournalFileBackend(address))
 
 
-def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
     found = study.get_trials(deepcopy=False, states=states)
     return [trial for trial in found if trial.user_attrs.get("worker") == worker]
 

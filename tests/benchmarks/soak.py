@@ -210,12 +210,13 @@ def _watch(
     seconds = minutes * 60 / max(round(minutes * SLICES), 2)
     rows: list[dict[str, float | str]] = []
     looks: list[Look] = []
-    started = time.perf_counter()
-    while (passed := time.perf_counter() - started) < 60 * minutes - seconds / 2:
+    started, is_over = time.perf_counter(), False
+    while not is_over:
         found = load.drive(server.port, asking, connections=CONNECTIONS, seconds=seconds, pause=PAUSE_SECONDS)
         judge([*found.first, *found.answers], tally)
         looks.append(Look(time.perf_counter() - started, server.megabytes()[0]))
-        if len(looks) % SLICES == 0 or passed + seconds >= 60 * minutes - seconds / 2:
+        is_over = looks[-1].seconds >= 60 * minutes - seconds / 2
+        if len(looks) % SLICES == 0 or is_over:
             minute = looks[-1].seconds / 60
             total, errors = tally.asked.total(), tally.errors.total()
             rows.append({"minute": minute, "requests": total, "errors": errors, "worker MB": looks[-1].megabytes})
