@@ -21,11 +21,15 @@ from machine import FLOWS, Machine
 from served import Served, free_port
 from test_prediction_log import record
 
-from fashion import registry, reports
+from fashion import home, image_store, registry, reports, tracking
 from fashion.blobs import store
+from fashion.corruptions import corrupt
 from fashion.dataset import Dataset
 from fashion.firestore_log import FirestoreLog, Shipper
-from fashion.prediction_log import PredictionLog, PredictionRecord
+from fashion.images import Images
+from fashion.package import Package
+from fashion.prediction_log import Feedback, PredictionLog, PredictionRecord
+from fashion.predictor import Predictor
 
 SECONDS_OF_STORY = 1500
 
@@ -205,15 +209,49 @@ class TestReport:
             assert served.stop() == 0
 
 
+@pytest.fixture(scope="session")
+def watched(
+    tiny_package: Package, small_dataset: Dataset, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Machine:
+    """A machine with two versions, which have answered 600 usual pictures and then, rolled back, 400 bright ones."""
+    machine = Machine(tmp_path_factory.mktemp("watched") / "var")
+    shutil.copy(migrated_database, machine.root / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASHION_HOME", str(machine.root))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{machine.root / 'mlflow.db'}")
+        tracking.connect(home.current())
+        experiment = tracking.experiment(home.current(), "fashion")
+        assert tiny_package.folder is not None
+        for _ in range(2):
+            run = tracking.start_run(experiment, "tiny", {})
+            address = registry.log_package(run, tiny_package.folder)
+            registry.promote(registry.register(address, run_id=run, tags={}), reason="to be watched")
+        registry.rollback(reason="to be watched")
+    test, images = small_dataset.test, store(str(machine.root / "images"))
+    with PredictionLog(machine.root / "predictions.db") as log:
+        for version, rows, brightness in (("2", slice(0, 600), 0.0), ("1", slice(600, 1000), 0.4)):
+            shown_pictures = corrupt(test.images[rows], "brightness", brightness, seed=1)
+            found = [answered(tiny_package, version, image) for image in shown_pictures]
+            log.append(found)
+            log.append_feedback(
+                [
+                    Feedback(each.prediction_id, int(label), "page", time.time_ns() // 1000)
+                    for each, label in zip(found, test.labels[rows], strict=True)
+                ]
+            )
+            for each, image in zip(found, shown_pictures, strict=True):
+                image_store.put(images, image, each.image_sha256)
+    return machine
+
+
 class TestTrouble:
-    """Each on a home that is copied from the story's, or empty."""
+    """Each on a machine of its own, with the registry and the log of the one that is watched."""
 
     @pytest.fixture
-    def home(self, story: tuple[Machine, str], tmp_path: Path) -> Machine:
-        """The story's registry and log, in a place of their own."""
+    def home(self, watched: Machine, tmp_path: Path) -> Machine:
         mine = Machine(tmp_path / "var")
         for name in ("mlflow.db", "predictions.db"):
-            copy_database(story[0].root / name, mine.root / name)
+            copy_database(watched.root / name, mine.root / name)
         return mine
 
     def test_no_log_is_told_and_is_an_alert_that_ends(self, home: Machine) -> None:
@@ -321,8 +359,8 @@ class TestTrouble:
         assert said.strip() == "another drift flow is at work (process 4711): this one leaves it to that"
         assert not (home.root / "reports").exists()
 
-    def test_a_cluster_is_asked_by_an_event(self, home: Machine, story: tuple[Machine, str]) -> None:
-        shutil.copytree(story[0].root / "images", home.root / "images")
+    def test_a_cluster_is_asked_by_an_event(self, home: Machine, watched: Machine) -> None:
+        shutil.copytree(watched.root / "images", home.root / "images")
         with sink() as (url, received):
             home.environment["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = url
             said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0")
@@ -366,6 +404,20 @@ def copy_database(source: Path, target: Path) -> None:
 
 def latest(machine: Machine) -> list[dict[str, Any]]:
     return reports.latest(store(str(machine.root / "reports")), 100)
+
+
+def answered(package: Package, version: str, image: Images) -> PredictionRecord:
+    """What the service logs of a picture."""
+    found = Predictor(package).predict(image[None])
+    return record(
+        model_version=version,
+        label=int(found.labels[0]),
+        confidence=float(found.confidences[0]),
+        probabilities=tuple(found.probabilities[0].tolist()),
+        statistics=tuple(found.statistics[0].tolist()),
+        embedding=tuple(found.embeddings[0].tolist()),
+        image_sha256=image_store.digest(image),
+    )
 
 
 def made(time_us: int, version: str = "1") -> PredictionRecord:

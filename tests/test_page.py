@@ -142,8 +142,8 @@ class Page:
         wait = WebDriverWait(self.driver, browser.SECONDS, 0.05, [StaleElementReferenceException])
         return wait.until(lambda _: true(), "the page did not come to this: " + self.one("body").text)
 
-    def upload(self, path: Path) -> None:
-        self.one("#file").send_keys(str(path))
+    def upload(self, path: Path, *, by: str = "#file") -> None:
+        self.one(by).send_keys(str(path))
 
     def answered(self, count: int = 1) -> str:
         """Wait until so many pictures were answered, and give the sentence."""
@@ -488,9 +488,10 @@ def test_nothing_is_wider_than_the_screen(page: Page, photo: Path, width: int) -
     page.screenshot(f"width-{width}")
 
 
-def test_an_answer_comes_into_view_on_a_phone(page: Page, photo: Path) -> None:
+def test_what_a_phone_photographs_is_answered_in_view(page: Page, photo: Path) -> None:
     page.screen(390, 800, touch=True)
-    page.upload(photo)
+    assert page.one("#photo").get_attribute("capture") == "environment"  # the camera, where there is one
+    page.upload(photo, by="#photo")
     page.answered()
     assert page.js("return document.querySelector('#figures').getBoundingClientRect().top") < 200
     assert page.js("return document.querySelector('#sentence').getBoundingClientRect().bottom") < 800
