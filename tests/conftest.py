@@ -25,19 +25,17 @@ ROWS = 1000
 """Rows of each split in the slice."""
 COSTLY = ("story", "machine")
 """Fixtures that run flows: with several workers, each that needs one would make its own."""
-RANK = pytest.StashKey[int]()
 FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
 """Configuration of a flow that takes seconds."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Give what shares a fixture of minutes to one worker, the longest first; everything else goes by file."""
-    for item in items:
-        shared = next((name for name in COSTLY if name in getattr(item, "fixturenames", ())), None)
-        item.add_marker(pytest.mark.xdist_group(shared or item.path.name))
-        item.stash[RANK] = COSTLY.index(shared) if shared else len(COSTLY)
-    items.sort(key=lambda item: item.stash[RANK])
+    groups = {item: next((name for name in COSTLY if name in item.fixturenames), item.path.name) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: [*COSTLY, groups[item]].index(groups[item]))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ or explains a model need not ask which of the two it is.
 
 The shape follows Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024, arXiv:2404.00498): a frozen whitening
 convolution, stages of [conv, pool, norm, activation, conv, norm, activation], global maximum, linear layer. The last
-stage pools before it convolves: a fifth less work, for one or two tenths of a point.
+stage pools before it convolves: a fifth less work.
 """
 
 from collections.abc import Sequence

@@ -228,8 +228,8 @@ def fit(
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, where it runs on glibc; elsewhere nothing is done.
 
-    glibc gives each large tensor back to the system, and the next one of its size costs page faults again: 10,000 a
-    step, and a fifth of a small network's time on a CPU.
+    glibc gives each large tensor back to the system, and the next one of its size costs page faults again: thousands
+    in each step of a small network.
     """
     with contextlib.suppress(OSError, AttributeError):
         for parameter, value in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, -1)):
