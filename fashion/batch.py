@@ -85,13 +85,14 @@ def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report:
     Raises:
         fashion.blobs.StoreUnavailable: the store cannot be read.
     """
-    size, channels = predictor.package.size, predictor.package.channels
+    of = predictor.package
     parts, bad = [], dict[str, str]()
     for start in range(0, len(names), TOGETHER):
         images, good = list[Images](), list[str]()
         for name in names[start : start + TOGETHER]:
             try:
-                images.append(pictures.fit(store.get(name), size=size, channels=channels).image)
+                fitted = pictures.fit(store.get(name), size=of.size, channels=of.channels, preparation=of.preparation)
+                images.append(fitted.image)
                 good.append(name)
             except BadPicture as error:
                 bad[name] = error.message

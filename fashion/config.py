@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from fashion.home import REPOSITORY
+from fashion.package import Preparation
 
 Kind = TypeVar("Kind")
 
@@ -58,6 +59,9 @@ class DataConfig(Strict):
     """1 for grey, 3 for colour."""
     size: int
     """Height and width in pixels."""
+    preparation: Preparation
+    """What the service does with a picture of another size: `product_photo` as Fashion-MNIST was made (the background
+    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour."""
     manifest: str
     """Path of the manifest (file names, sizes, sha256), relative to the repository."""
     sources: tuple[SourceConfig, ...]

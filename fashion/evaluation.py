@@ -119,6 +119,7 @@ def evaluate(
         metrics={},
         severity=None,
         export_check={key: exported[key] for key in ("rows", "max_difference", "label_agreement")},
+        preparation=data.preparation,
     )
     val = interpret(package, dataset.val.images, val_logits, val_embeddings)
     test = interpret(package, dataset.test.images, test_logits, test_embeddings)

@@ -10,13 +10,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 FORMAT = 1
 MANIFEST = "package.json"
 MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.parquet"
+
+Preparation = Literal["product_photo", "whole_picture"]
+"""What makes a picture of another size one like those of the data (fashion/pictures.py)."""
 
 
 class DamagedPackage(ValueError):
@@ -84,6 +87,8 @@ class Package:
     """Null before calibration only."""
     export_check: dict[str, Any]
     """How far the exported network is from the trained one."""
+    preparation: Preparation = "product_photo"
+    """Of pictures that users send. Versions that were made before there was another have none."""
     folder: Path | None = None
     """Where the package lies; not stored."""
 

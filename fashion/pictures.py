@@ -1,8 +1,8 @@
 """Any picture that somebody sends, to one like those the network was trained on. Knows no request and no model.
 
-A picture that has exactly the size passes as it is. Any other goes through the preparation that the makers of
-Fashion-MNIST describe for product photos (Xiao, Rasul, Vollgraf 2017, section 2): trim to the garment, fit its longest
-edge, sharpen, centre, negate where the background is light.
+A picture that has exactly the size passes as it is. Any other goes through the preparation of the data: as a product
+photo what the makers of Fashion-MNIST describe (Xiao, Rasul, Vollgraf 2017, section 2): trim to the garment, fit its
+longest edge, sharpen, centre, negate where the background is light; as a whole picture no more than is needed to fit.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from fashion.images import Images
+from fashion.package import Preparation
 
 FORMATS = ("BMP", "PNG", "JPEG", "GIF", "WEBP", "TIFF")
 TOLERANCE = 0.05
@@ -83,7 +84,9 @@ class Fitted:
     """What was done, in order, for a person."""
 
 
-def fit(data: bytes, *, size: int, channels: int, max_pixels: int = 50_000_000) -> Fitted:
+def fit(
+    data: bytes, *, size: int, channels: int, preparation: Preparation = "product_photo", max_pixels: int = 50_000_000
+) -> Fitted:
     """Decode a picture and make it `size` pixels square. Of several frames, the first counts.
 
     Raises:
@@ -104,6 +107,8 @@ def fit(data: bytes, *, size: int, channels: int, max_pixels: int = 50_000_000) 
     if exact:
         plain = len(steps) == 1
         return Fitted(np.asarray(decoded), (*steps, "used as it is" if plain else "used as it is: the size fits"))
+    if preparation == "whole_picture":
+        return Fitted(_whole_picture(decoded, size, steps), tuple(steps))
     return Fitted(_product_photo(decoded, whole, size, steps), tuple(steps))
 
 
@@ -328,17 +333,10 @@ def _product_photo(picture: Image.Image, whole: tuple[int, int], size: int, step
         trimmed = _where(box, picture.size, whole)
         picture = picture.crop(box)
         steps.append(f"trimmed the background, to {trimmed}")
-    inside = _within(picture.size, size)
-    steps.append(f"{'shrunk' if max(picture.size) > size else 'enlarged'} to {inside[0]}x{inside[1]}")
-    # BOX first where it is much larger: Lanczos over everything costs more and looks the same.
-    picture = picture.resize(inside, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    picture = _scaled(picture, size, steps)
     picture = picture.filter(ImageFilter.UnsharpMask(radius=1.0, percent=25, threshold=0))
     steps.append("sharpened")
-    canvas = Image.new(picture.mode, (size, size), background)
-    canvas.paste(picture, ((size - inside[0]) // 2, (size - inside[1]) // 2))
-    if inside != (size, size):
-        steps.append(f"centred on {size}x{size}")
-    image = np.asarray(canvas)
+    image = _centred(picture, size, background, steps)
     if _level(background) >= LIGHT:
         steps.append("inverted: the background is light")
         image = 255 - image
@@ -346,7 +344,31 @@ def _product_photo(picture: Image.Image, whole: tuple[int, int], size: int, step
     return _on_black(image, background)
 
 
+def _whole_picture(picture: Image.Image, size: int, steps: list[str]) -> Images:
+    """Fit all of a picture; where it is not square, its border's colour fills the rest."""
+    background, _ = _garment(np.asarray(picture))
+    return _centred(_scaled(picture, size, steps), size, background, steps)
+
+
+def _scaled(picture: Image.Image, size: int, steps: list[str]) -> Image.Image:
+    """With its longest edge `size`."""
+    inside = _within(picture.size, size)
+    if inside == picture.size:
+        return picture
+    steps.append(f"{'shrunk' if max(picture.size) > size else 'enlarged'} to {inside[0]}x{inside[1]}")
+    # BOX first where it is much larger: Lanczos over everything costs more and looks the same.
+    return picture.resize(inside, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
 Colour = int | tuple[int, ...]
+
+
+def _centred(picture: Image.Image, size: int, background: Colour, steps: list[str]) -> Images:
+    canvas = Image.new(picture.mode, (size, size), background)
+    canvas.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
+    if picture.size != (size, size):
+        steps.append(f"centred on {size}x{size}")
+    return np.asarray(canvas)
 
 
 def _garment(pixels: Images) -> tuple[Colour, tuple[int, int, int, int] | None]:

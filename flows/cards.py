@@ -8,7 +8,7 @@ from typing import Any
 
 from metaflow.cards import Markdown, ProgressBar, Table, VegaChart
 
-REDRAW_SECONDS = 10.0
+REDRAW_SECONDS = 20.0
 """While an epoch runs, its card is written this often: each time costs a process and more than a CPU-second."""
 
 
@@ -23,22 +23,23 @@ class LiveCurves:
         self._accuracy: list[dict[str, Any]] = []
         self._loss_chart = VegaChart(_curves("loss", "cross-entropy"))
         self._accuracy_chart = VegaChart(_curves("accuracy", "validation accuracy"))
-        self._drawn = 0.0
+        # One component that grows: to append another would have Metaflow render the card anew, and training wait.
+        self._pictures = Markdown("")
+        self._shown: list[str] = []
         card.append(Markdown(f"# {title}"))
         card.append(self._progress)
         card.append(self._status)
         card.append(self._loss_chart)
         card.append(self._accuracy_chart)
-        card.refresh()
+        card.append(self._pictures)
+        self._draw()
 
     def step(self, done: int, total: int, loss: float) -> None:
-        """Show how far training is, unless that was shown just now."""
-        if time.monotonic() - self._drawn < REDRAW_SECONDS and done < total:
-            return
-        self._drawn = time.monotonic()
+        """Show how far training is, unless the card was drawn just now; the last step is seen with what follows it."""
         self._progress.update(round(100 * done / total))
         self._status.update(f"step {done:,} of {total:,}, loss {loss:.3f}")
-        self._card.refresh()
+        if time.monotonic() - self._drawn >= REDRAW_SECONDS:
+            self._draw()
 
     def epoch(self, number: int, losses: Mapping[str, float], accuracies: Mapping[str, float]) -> None:
         """Add a point to each curve; seen with what is drawn next."""
@@ -49,8 +50,12 @@ class LiveCurves:
 
     def picture(self, caption: str, png: bytes) -> None:
         """Append a picture (PNG)."""
-        self._card.append(Markdown(f"## {caption}"))
-        self._card.append(_picture(caption, png))
+        self._shown.append(f"## {caption}\n\n{_image(caption, png)}")
+        self._pictures.update("\n\n".join(self._shown))
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
         self._card.refresh()
 
 
@@ -61,7 +66,7 @@ def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[
         card.append(Markdown(text))
     for caption, png in (pictures or {}).items():
         card.append(Markdown(f"## {caption}"))
-        card.append(_picture(caption, png))
+        card.append(Markdown(_image(caption, png)))
 
 
 def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -77,10 +82,10 @@ def framed(card: Any, page: str) -> None:
     card.append(Markdown(f'<iframe {frame} srcdoc="{html.escape(page)}"></iframe>'))
 
 
-def _picture(caption: str, png: bytes) -> Markdown:
-    """A picture as wide as the card: Metaflow's own Image is cut down to a height at which text is not read."""
+def _image(caption: str, png: bytes) -> str:
+    """Markdown of a picture as wide as the card: Metaflow's own Image is cut down to a height that no one can read."""
     encoded = base64.b64encode(png).decode()
-    return Markdown(f'<img alt="{caption}" style="max-width: 100%" src="data:image/png;base64,{encoded}">')
+    return f'<img alt="{caption}" style="max-width: 100%" src="data:image/png;base64,{encoded}">'
 
 
 def _curves(name: str, label: str, points: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

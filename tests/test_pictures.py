@@ -132,6 +132,22 @@ class TestGood:
         assert found.image[0, 0] == 0
         assert "laid on black" in found.steps
 
+    def test_a_whole_picture_keeps_its_background_and_colours(self) -> None:
+        photo = Image.new("RGB", (600, 300), (250, 240, 200))
+        photo.paste((200, 30, 40), (400, 100, 500, 200))
+        found = fit(saved(photo, "PNG"), size=32, channels=3, preparation="whole_picture")
+        assert found.steps == ("read as PNG, 600x300, RGB", "shrunk to 32x16", "centred on 32x32")
+        assert found.image.shape == (32, 32, 3)
+        assert (found.image[[0, 8, 23, 31], 2] == (250, 240, 200)).all()  # the photo's, and in the bands beside it
+        assert np.abs(found.image[16, 24].astype(int) - (200, 30, 40)).max() <= 12
+
+    @pytest.mark.parametrize("side", [16, 31, 33, 1000])
+    def test_a_square_whole_picture_is_scaled_only(self, side: int) -> None:
+        shades = Image.linear_gradient("L").resize((side, side))
+        found = fit(saved(shades, "PNG"), size=32, channels=1, preparation="whole_picture")
+        assert len(found.steps) == 2
+        assert np.abs(found.image.astype(int) - np.asarray(Image.linear_gradient("L").resize((32, 32)))).max() <= 8
+
     def test_broken_tags_do_not_spoil_a_picture_of_the_data(self, small_dataset: Dataset) -> None:
         image = small_dataset.test.images[0]
         for tags in (b"", b"no tags at all", b"II*\x00\xff\xff\xff\x7f", b"Exif\x00\x00MM\x00*\x00\x00"):

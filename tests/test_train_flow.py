@@ -1,4 +1,6 @@
-"""The flow as a person runs it: once from nothing, once with a worse challenger, once with its training killed."""
+"""The flow as a person runs it: once from nothing, once with a worse challenger, once on pictures of their own with its
+training killed.
+"""
 
 import os
 import re
@@ -7,11 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import FLOW_WORDS
 from machine import Machine
+from PIL import Image
 
+from fashion import registry
 from fashion.dataset import Dataset
+from fashion.predictor import Predictor
+
+TINTS = {"red": (1.0, 0.3, 0.3), "green": (0.3, 1.0, 0.3), "blue": (0.4, 0.4, 1.0)}
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +156,23 @@ def test_a_worse_challenger_is_kept_and_refused_with_its_reasons(challenged: Mac
     assert {check["passed"] for check in verdict["checks"]} == {True, False}
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(small_dataset: Dataset, tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "var")
-    process = machine.start("run", *FLOW_WORDS, "training.num_epochs=6", "tuning=off")
+@pytest.fixture(scope="session")
+def own(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, str]:
+    """A machine that trained on colour pictures of a person's own and was killed once; and what the flow said."""
+    folder = tmp_path_factory.mktemp("own")
+    machine = Machine(folder / "var")
+    (machine.root / "data").unlink()
+    for split, images in (("train", small_dataset.train.images[:900]), ("test", small_dataset.test.images[:300])):
+        for index, image in enumerate(images):
+            name = list(TINTS)[index % len(TINTS)]
+            path = folder / "pictures" / split / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image[2:26, 2:26, None] * np.array(TINTS[name])).astype(np.uint8)).save(path)
+    data = ["name=own", f"class_names=[{','.join(TINTS)}]", "channels=3", "size=24", "preparation=whole_picture"]
+    words = [f"data.{word}" for word in (*data, f"manifest={folder / 'own.manifest.json'}", "sources=[]")]
+    added = machine.python("-m", "fashion.dataset", "add", str(folder / "pictures"), *words)
+    assert added.returncode == 0, added.stderr
+    process = machine.start("run", *words, "training.num_epochs=6", "tuning=off")
     deadline = time.monotonic() + 300
     while not list(machine.root.glob("checkpoints/TrainFlow/*/checkpoint.pt")):
         assert time.monotonic() < deadline, "no checkpoint appeared"
@@ -160,11 +181,29 @@ def test_a_killed_training_goes_on_from_its_checkpoint(small_dataset: Dataset, t
     os.kill(_task(process.pid, "train"), signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
+    return machine, said
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(own: tuple[Machine, str]) -> None:
+    machine, said = own
     (run,) = machine.runs()
     assert [epoch["epoch"] for epoch in run.data.history] == [1, 2, 3, 4, 5, 6]
     assert run["train"].task.current_attempt == 1
     assert said.count("epoch 1/6:") == 1  # the second attempt did not begin anew
     assert re.search(r"going on after epoch \d/6", said)
+
+
+def test_own_pictures_are_a_matter_of_the_data_config(own: tuple[Machine, str], tmp_path: Path) -> None:
+    machine, _ = own
+    machine.connect()
+    champion = registry.champion()
+    assert champion is not None
+    made = registry.fetch(champion, tmp_path)
+    assert (made.class_names, made.channels, made.size) == (tuple(TINTS), 3, 24)
+    assert made.preparation == "whole_picture"
+    assert made.metrics["test/accuracy"].value > 0.9
+    plain = np.array(list(TINTS.values()))[:, None, None] * np.full((1, 24, 24, 1), 200)
+    assert Predictor(made).predict(plain.astype(np.uint8)).labels.tolist() == [0, 1, 2]
 
 
 def _task(launcher: int, step: str) -> int:

@@ -276,7 +276,8 @@ class Desk:
         return await self._in_pool(self._fitted, data, limit)
 
     def _fitted(self, data: bytes, max_pixels: int) -> Fitted:
-        return pictures.fit(data, size=self.package.size, channels=self.package.channels, max_pixels=max_pixels)
+        of = self.package
+        return pictures.fit(data, size=of.size, channels=of.channels, preparation=of.preparation, max_pixels=max_pixels)
 
     async def _in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

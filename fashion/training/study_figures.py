@@ -24,6 +24,7 @@ def study_figures(trials: Sequence[FrozenTrial]) -> dict[str, bytes]:
 
     A plot that Optuna cannot draw of so few trials is left out.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
     study = optuna.create_study(direction="maximize")
     study.add_trials([trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)])
     files, pages = {}, []
