@@ -1,6 +1,7 @@
 """Requests a second of the served bento beside FastAPI on torch and on ONNX Runtime, around the same model package."""
 
 import contextlib
+import dataclasses
 import http.client
 import itertools
 import json
@@ -30,6 +31,7 @@ from tests.benchmarks.load import HOST, LOST, Answer, Load
 from tests.benchmarks.measurement import Options, Spread, Table, alternately, fashion_mnist, say
 
 OURS = "this service: BentoML, ONNX Runtime, prediction log"
+SHADOWED = "this service, with a shadow that scores all again"
 TORCH = "FastAPI, torch eager"
 ONNX = "FastAPI, ONNX Runtime, no log"
 NOTHING = "an endpoint that does nothing"
@@ -220,7 +222,8 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     """
     with tempfile.TemporaryDirectory() as folder:
         deployed = deploy(Path(folder), options)
-        contenders = {OURS: Contender(deployed.serve)} | baselines(deployed)
+        shadowed = with_shadow(deployed, options)
+        contenders = {OURS: Contender(deployed.serve), SHADOWED: Contender(shadowed.serve)} | baselines(deployed)
         acknowledged = compare(contenders, deployed.package, options)
         lost = acknowledged - deployed.logged()
     rounds = len(contenders[OURS].ready)
@@ -236,17 +239,20 @@ def deploy(folder: Path, options: ServingOptions) -> Deployed:
     """Build a bento in a home of its own, of a model that is there or that is trained for it."""
     fashion_mnist(None)  # fetched, so that the flows find it
     (folder / "data").symlink_to(home.current().data, target_is_directory=True)
-    settings = environment(folder)
     if options.home is None:
         words = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
-        _run([options.python, str(home.REPOSITORY / "flows" / "train_flow.py"), "run", *words], settings)
-    else:
-        settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
-    _run([options.python, str(home.REPOSITORY / "flows" / "deploy_flow.py"), "run"], settings)
-    store = folder / "bentoml"
-    (bento,) = (file.parent for file in store.glob("bentos/*/*/bento.yaml"))
-    used = next(file.parent for file in store.rglob(package.MANIFEST) if (file.parent / package.MODEL).exists())
+        _run_flow("train_flow", words, folder, options)
+    (bento,) = _built([], folder, options)
+    used = next(
+        file.parent for file in (folder / "bentoml").rglob(package.MANIFEST) if (file.parent / package.MODEL).exists()
+    )
     return Deployed(folder, bento, used)
+
+
+def with_shadow(deployed: Deployed, options: ServingOptions) -> Deployed:
+    """The same bento and state, with the model's twin as its shadow."""
+    (bento,) = _built(["serve.shadow=champion"], deployed.folder, options)
+    return dataclasses.replace(deployed, bento=bento)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -354,7 +360,18 @@ def free_port() -> int:
         return port
 
 
-def _run(command: list[str], settings: Mapping[str, str]) -> None:
+def _built(words: list[str], folder: Path, options: ServingOptions) -> set[Path]:
+    """The bentos that a run of the flow adds."""
+    before = set(folder.glob("bentoml/bentos/*/*/bento.yaml"))
+    _run_flow("deploy_flow", words, folder, options)
+    return {file.parent for file in set(folder.glob("bentoml/bentos/*/*/bento.yaml")) - before}
+
+
+def _run_flow(flow: str, words: list[str], folder: Path, options: ServingOptions) -> None:
+    settings = environment(folder)
+    if options.home is not None:
+        settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
+    command = [options.python, str(home.REPOSITORY / "flows" / f"{flow}.py"), "run", *words]
     say(" ".join(command))
     done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
