@@ -66,6 +66,12 @@ test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 
 TEST_WORKERS = --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
+coverage: $(STAMP) ## Run them slower, and list the lines that none reaches
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(TEST_WORKERS) $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
 lint: $(STAMP) ## Check style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,4 +100,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check demo test lint bench lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check demo test coverage lint bench lock clean
