@@ -66,7 +66,7 @@ test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 
 TEST_WORKERS = --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-coverage: $(STAMP) ## Run them slower, and list the lines that none reaches
+coverage: $(STAMP) ## Run them slower, and list the lines of fashion/ that none reaches
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(TEST_WORKERS) $(ARGS)
 	$(BIN)/python -m coverage combine --quiet

@@ -353,12 +353,12 @@ def load_data(settings):
 
 def collect_lessons(settings, data, address):
     """Labelled pictures of users, where they are asked for and there is a log."""
+    if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
+        return None
     from fashion import blobs, feedback, windows
     from fashion.firestore_log import FirestoreUnavailable
     from fashion.prediction_log import LogUnavailable
 
-    if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
-        return None
     with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
         rows = windows.open_source(address).judged()
         return feedback.collect(rows, blobs.store(address.images), settings.data, data, settings.feedback)
