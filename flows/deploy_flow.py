@@ -77,7 +77,7 @@ class DeployFlow(FlowSpec):
             "shadow": self.shadow,
             "home": str(address.root),
         }
-        gallery = _gallery(settings) if settings.serve.gallery else []
+        gallery = _gallery(settings, self.model["lineage"].get("data.digest")) if settings.serve.gallery else []
         with launch.told(building.BuildFailed):
             self.bento = building.build(
                 self.deployment, version=f"v{self.model['version']}-{current.run_id}", gallery=gallery
@@ -122,20 +122,24 @@ def _stored(version, name):
     return {"name": name, "version": version.number, "labels": {"model_version": str(version.number), **labels}}
 
 
-def _gallery(settings):
-    """Test pictures, evenly of all classes; none where no source of the data is reachable."""
+def _gallery(settings, digest):
+    """Test pictures, evenly of all classes; none where no source is reachable, or the data are not the model's."""
     from bentos.building import Picture
     from fashion import dataset, image_store, manifest, sources
 
     try:
         sources.fetch(settings.data, home.current().data)
-        test = dataset.load(settings.data, home.current().data).test
+        data = dataset.load(settings.data, home.current().data)
     except manifest.DataError as error:
         print(f"no gallery: {error}")
         return []
-    names = settings.data.class_names
-    chosen = dataset.evenly(test.labels, settings.serve.gallery)
-    return [Picture(names[test.labels[row]], image_store.to_png(test.images[row])) for row in chosen]
+    if data.digest != digest:
+        print(f"no gallery: the model has not learnt from {data.name}; data=NAME says which data set it is of")
+        return []
+    chosen = dataset.evenly(data.test.labels, settings.serve.gallery)
+    return [
+        Picture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row])) for row in chosen
+    ]
 
 
 if __name__ == "__main__":

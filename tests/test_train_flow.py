@@ -15,7 +15,9 @@ from machine import Machine
 from PIL import Image
 
 from fashion import registry
+from fashion.config import DataConfig
 from fashion.dataset import Dataset
+from fashion.home import REPOSITORY
 from fashion.predictor import Predictor
 
 TINTS = {"red": (1.0, 0.3, 0.3), "green": (0.3, 1.0, 0.3), "blue": (0.4, 0.4, 1.0)}
@@ -204,6 +206,15 @@ def test_own_pictures_are_a_matter_of_the_data_config(own: tuple[Machine, str], 
     assert made.metrics["test/accuracy"].value > 0.9
     plain = np.array(list(TINTS.values()))[:, None, None] * np.full((1, 24, 24, 1), 200)
     assert Predictor(made).predict(plain.astype(np.uint8)).labels.tolist() == [0, 1, 2]
+
+
+def test_a_service_of_own_pictures_shows_no_others(own: tuple[Machine, str], data_config: DataConfig) -> None:
+    machine, _ = own
+    others = machine.root / "data" / data_config.name
+    others.symlink_to(REPOSITORY / "var" / "data" / data_config.name)
+    said = machine.flow("run", name="deploy_flow")
+    assert "no gallery: the model has not learnt from fashion-mnist; data=NAME says which data set it is of" in said
+    assert {file.read_text() for file in machine.root.rglob("gallery.json")} == {"[]"}
 
 
 def _task(launcher: int, step: str) -> int:
