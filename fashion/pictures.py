@@ -346,7 +346,7 @@ def _product_photo(picture: Image.Image, whole: tuple[int, int], size: int, step
 
 def _whole_picture(picture: Image.Image, size: int, steps: list[str]) -> Images:
     """Fit all of a picture; where it is not square, its border's colour fills the rest."""
-    background, _ = _garment(np.asarray(picture))
+    background = _background(np.asarray(picture))
     return _centred(_scaled(picture, size, steps), size, background, steps)
 
 
@@ -371,14 +371,19 @@ def _centred(picture: Image.Image, size: int, background: Colour, steps: list[st
     return np.asarray(canvas)
 
 
-def _garment(pixels: Images) -> tuple[Colour, tuple[int, int, int, int] | None]:
-    """The background's colour, as most of the border has it, and the box of what is of another one."""
+def _background(pixels: Images) -> Colour:
+    """The colour that most of the border has."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     middle = np.median(border, axis=0).astype(np.int16)
-    distance = np.abs(pixels.astype(np.int16) - middle)
+    return int(middle) if middle.ndim == 0 else tuple(int(value) for value in middle)
+
+
+def _garment(pixels: Images) -> tuple[Colour, tuple[int, int, int, int] | None]:
+    """The background's colour, and the box of what is of another one."""
+    colour = _background(pixels)
+    distance = np.abs(pixels.astype(np.int16) - np.asarray(colour, np.int16))
     other = (distance if distance.ndim == 2 else distance.max(axis=2)) > TOLERANCE * 255
     rows, columns = (np.flatnonzero(_is_crossed(other, axis)) for axis in (1, 0))
-    colour: Colour = int(middle) if middle.ndim == 0 else tuple(int(value) for value in middle)
     if rows.size == 0 or columns.size == 0:
         return colour, None
     return colour, (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

@@ -123,18 +123,14 @@ def _stored(version, name):
 
 
 def _gallery(settings, digest):
-    """Test pictures, evenly of all classes; none where no source is reachable, or the data are not the model's."""
-    from bentos.building import Picture
-    from fashion import dataset, image_store, manifest, sources
+    """Test pictures, evenly of all classes; none where the data set that the model learnt from is not at hand."""
+    import shown
 
-    try:
-        sources.fetch(settings.data, home.current().data)
-        data = dataset.load(settings.data, home.current().data)
-    except manifest.DataError as error:
-        print(f"no gallery: {error}")
-        return []
-    if data.digest != digest:
-        print(f"no gallery: the model has not learnt from {data.name}; data=NAME says which data set it is of")
+    from bentos.building import Picture
+    from fashion import dataset, image_store
+
+    data = shown.learnt_from(settings.data, digest, what="gallery")
+    if data is None:
         return []
     chosen = dataset.evenly(data.test.labels, settings.serve.gallery)
     return [

@@ -176,16 +176,11 @@ class DriftFlow(FlowSpec):
 
 
 def reference_pictures(settings, served):
-    """Pictures of the reference's rows with their predicted labels; None where the data is not the version's."""
-    from fashion import dataset, manifest, sources
+    """Pictures of the reference's rows with their predicted labels; None where that data set is not at hand."""
+    import shown
 
-    try:
-        sources.fetch(settings.data, home.current().data)
-        data = dataset.load(settings.data, home.current().data)
-    except manifest.DataError as error:
-        print(f"no reference pictures: {error}")
-        return None
-    return data.val if data.digest == served.data["digest"] else None
+    data = shown.learnt_from(settings.data, served.data["digest"], what="reference pictures")
+    return None if data is None else data.val
 
 
 def telling(settings, address):

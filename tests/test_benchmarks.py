@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -73,6 +74,12 @@ def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> No
 
 def test_a_missing_lightning_is_said(quick: tuple[str, dict[str, Any]]) -> None:
     assert ("Lightning is not installed" in quick[0]) == (util.find_spec("lightning") is None)
+
+
+def test_a_benchmark_is_a_command_too() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.drift_power", "--list"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert re.search(r"^  drift_power +\S", done.stdout, re.MULTILINE)
 
 
 def test_servers_are_compared_and_lose_nothing(machine: Machine, tmp_path: Path) -> None:

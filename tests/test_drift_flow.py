@@ -231,7 +231,7 @@ def watched(
     with PredictionLog(machine.root / "predictions.db") as log:
         for version, rows, brightness in (("2", slice(0, 600), 0.0), ("1", slice(600, 1000), 0.4)):
             shown_pictures = corrupt(test.images[rows], "brightness", brightness, seed=1)
-            found = [answered(tiny_package, version, image) for image in shown_pictures]
+            found = answered(tiny_package, version, shown_pictures)
             log.append(found)
             log.append_feedback(
                 [
@@ -415,18 +415,21 @@ def latest(machine: Machine) -> list[dict[str, Any]]:
     return reports.latest(store(str(machine.root / "reports")), 100)
 
 
-def answered(package: Package, version: str, image: Images) -> PredictionRecord:
-    """What the service logs of a picture."""
-    found = Predictor(package).predict(image[None])
-    return record(
-        model_version=version,
-        label=int(found.labels[0]),
-        confidence=float(found.confidences[0]),
-        probabilities=tuple(found.probabilities[0].tolist()),
-        statistics=tuple(found.statistics[0].tolist()),
-        embedding=tuple(found.embeddings[0].tolist()),
-        image_sha256=image_store.digest(image),
-    )
+def answered(package: Package, version: str, images: Images) -> list[PredictionRecord]:
+    """What the service logs of pictures."""
+    found = Predictor(package).predict(images)
+    return [
+        record(
+            model_version=version,
+            label=int(found.labels[row]),
+            confidence=float(found.confidences[row]),
+            probabilities=tuple(found.probabilities[row].tolist()),
+            statistics=tuple(found.statistics[row].tolist()),
+            embedding=tuple(found.embeddings[row].tolist()),
+            image_sha256=image_store.digest(image),
+        )
+        for row, image in enumerate(images)
+    ]
 
 
 def made(time_us: int, version: str = "1") -> PredictionRecord:

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fashion import home
@@ -15,10 +16,10 @@ from tests.benchmarks.serving import ServingOptions
 NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak", "drift_power", "drift_scale")
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the benchmarks that were named, or all."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if unknown := [name for name in arguments.names if name not in NAMES]:
         parser.error(f"there is no benchmark {unknown[0]}; there is {', '.join(NAMES)}")
     if arguments.list:

@@ -20,7 +20,7 @@ from fashion.predictor import Predictions, Predictor
 from fashion.reference import Reference
 from tests import shifts
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, say
+from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
 from tests.benchmarks.serving import ServingOptions
 
 SIZES = (200, 1000)
@@ -180,3 +180,7 @@ def _evidently(bench: Bench) -> tuple[Method, Method]:
         return bool(snapshot.dict()["tests"][0]["status"].value == "FAIL")
 
     return preset, labels_only
+
+
+if __name__ == "__main__":
+    alone("drift_power")

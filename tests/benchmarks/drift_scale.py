@@ -16,7 +16,7 @@ from fashion.package import Package
 from fashion.prediction_log import PredictionLog
 from fashion.reference import Reference
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, say
+from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
 from tests.benchmarks.serving import ServingOptions
 
 ROWS = 1_000_000
@@ -116,3 +116,7 @@ def _fill(path: Path, packed: Package, count: int) -> None:
         )
     connection.close()
     say(f"{count:,} rows logged in {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    alone("drift_scale")

@@ -15,7 +15,7 @@ import psutil
 
 from fashion import config, home
 from fashion.config import TrainConfig
-from tests.benchmarks.measurement import Options, Table, fashion_mnist, say
+from tests.benchmarks.measurement import Options, Table, alone, fashion_mnist, say
 
 LOOK_SECONDS = 0.05
 """Processes are looked at this often; what they use after the last look is in the sum alone."""
@@ -177,3 +177,7 @@ def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, 
         "from the same training without a flow. Aim: an overhead of at most 60 CPU-seconds.",
         dict.fromkeys(seconds, ".1f"),
     )
+
+
+if __name__ == "__main__":
+    alone("flow_overhead")

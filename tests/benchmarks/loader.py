@@ -12,7 +12,7 @@ from fashion import config, dataset
 from fashion.config import AugmentationConfig
 from fashion.images import with_channels
 from fashion.training.batches import ERASE_ASPECTS, Batches
-from tests.benchmarks.measurement import Options, Seconds, Spread, Table, alternately, fashion_mnist, measured
+from tests.benchmarks.measurement import Options, Seconds, Spread, Table, alone, alternately, fashion_mnist, measured
 
 ERASE_PROBABILITIES = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
 """By title of the comparison."""
@@ -109,3 +109,7 @@ def exhaust(batches: Iterable[object]) -> None:
     """Read one epoch and keep nothing of it."""
     for _ in batches:
         pass
+
+
+if __name__ == "__main__":
+    alone("loader")

@@ -28,7 +28,7 @@ from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
 from fashion.training.fit import WHITENING_IMAGES, fit, supported_precision
 from tests.benchmarks.loader import Transformed, transforms
-from tests.benchmarks.measurement import Options, Spread, Table, alternately, fashion_mnist
+from tests.benchmarks.measurement import Options, Spread, Table, alone, alternately, fashion_mnist
 
 UNTIMED_STEPS = 2
 """First steps allocate, and choose kernels."""
@@ -284,3 +284,7 @@ def _convnet(settings: TrainConfig) -> nn.Module:
 def _linear(settings: TrainConfig) -> nn.Module:
     torch.manual_seed(settings.training.seed)
     return Linear(settings.data.channels * settings.data.size**2, len(settings.data.class_names))
+
+
+if __name__ == "__main__":
+    alone("loop")

@@ -154,3 +154,10 @@ def _cpu_model() -> str:
     lines = file.read_text().splitlines() if file.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def alone(name: str) -> None:
+    """Run one benchmark, as `python -m tests.benchmarks.NAME` does."""
+    from tests.benchmarks.__main__ import main
+
+    main([name, *sys.argv[1:]])

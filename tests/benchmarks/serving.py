@@ -28,7 +28,7 @@ import psutil
 from fashion import home, package
 from tests.benchmarks import load
 from tests.benchmarks.load import HOST, LOST, Answer, Load
-from tests.benchmarks.measurement import Options, Spread, Table, alternately, fashion_mnist, say
+from tests.benchmarks.measurement import Options, Spread, Table, alone, alternately, fashion_mnist, say
 
 OURS = "this service: BentoML, ONNX Runtime, prediction log"
 SHADOWED = "this service, with a shadow that scores all again"
@@ -454,3 +454,7 @@ def _targets(contenders: Mapping[str, Contender], num_acknowledged: int, num_los
         rows,
         "Ratios are of loads of the same round. A time that misses its aim is told, and fails nothing.",
     )
+
+
+if __name__ == "__main__":
+    alone("serving")

@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.benchmarks import load
 from tests.benchmarks.load import LOST, Answer
-from tests.benchmarks.measurement import Table, say
+from tests.benchmarks.measurement import Table, alone, say
 from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, deploy, pictures
 
 CONNECTIONS = 4
@@ -253,3 +253,7 @@ def _verdict(looks: list[Look], tally: Tally, lost: tuple[int, int]) -> Table:
         ],
         f"Growth: a line through {len(looks)} looks without the first {WARM_UP:.0%} ({hourly:+.1f} MB an hour).",
     )
+
+
+if __name__ == "__main__":
+    alone("soak")

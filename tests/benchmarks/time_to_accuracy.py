@@ -15,7 +15,7 @@ from fashion.images import with_channels
 from fashion.training.batches import Batches
 from fashion.training.fit import EVALUATION_BATCH, score
 from fashion.training.recipe import train
-from tests.benchmarks.measurement import Options, Spread, Table, fashion_mnist, say
+from tests.benchmarks.measurement import Options, Spread, Table, alone, fashion_mnist, say
 
 TARGETS = (0.92, 0.93)
 
@@ -105,3 +105,7 @@ def _targets(trained: Sequence[Trained], budgets: Sequence[int]) -> Table:
         "One standard error of a test accuracy is 0.26 points here.",
         {"reached": ".2%", "mean": ".2%"},
     )
+
+
+if __name__ == "__main__":
+    alone("time_to_accuracy")

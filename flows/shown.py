@@ -1,0 +1,24 @@
+"""The data set whose pictures a service or a report shows beside a model. Knows neither of them."""
+
+from fashion import dataset, home, manifest, sources
+from fashion.config import DataConfig
+from fashion.dataset import Dataset
+
+
+def learnt_from(data: DataConfig, digest: str | None, *, what: str) -> Dataset | None:
+    """The configured data set where a model has learnt from it; else None, and a line that says why `what` is missing.
+
+    Args:
+        digest: of the version that the model has learnt from; None where it does not say.
+    """
+    try:
+        sources.fetch(data, home.current().data)
+        found = dataset.load(data, home.current().data)
+        if found.digest != digest:
+            raise manifest.DataError(
+                f"the model has not learnt from {data.name}; data=NAME says which data set it is of"
+            )
+    except manifest.DataError as error:
+        print(f"no {what}: {error}")
+        return None
+    return found
