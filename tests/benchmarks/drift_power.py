@@ -49,9 +49,13 @@ class Bench:
         images = shifts.shifted(self.data.test.images, name) if name else self.data.test.images
         predicted = self.predictor.predict(images)
         rng = np.random.default_rng(rows)
-        for _ in range(2 if self.quick else count):
+        for _ in range(self.drawn(count)):
             chosen = shifts.drawn(labels, name, rows, rng)
             yield predicted[chosen], float((predicted.labels[chosen] == labels[chosen]).mean())
+
+    def drawn(self, count: int) -> int:
+        """How many windows are drawn where `count` are wanted."""
+        return 2 if self.quick else count
 
     def decide(self, window: Predictions) -> DriftResult:
         """What the drift flow would say."""
@@ -109,10 +113,13 @@ def _methods(bench: Bench, names: Sequence[str]) -> Table:
             row |= {f"false alarms at {size:,}": np.mean(alarms), f"detection at {size:,}": np.mean(found)}
             say(f"{name}, {size} rows: {np.mean(alarms):.1%} false alarms, {np.mean(found):.1%} found")
         rows.append(row)
+    clean, shifted, clean_evidently, shifted_evidently = map(
+        bench.drawn, (CLEAN, SHIFTED, CLEAN_EVIDENTLY, SHIFTED_EVIDENTLY)
+    )
     note = (
-        f"Windows of test images against {bench.yardstick.rows:,} validation images: {CLEAN} without a shift, "
-        f"{SHIFTED} with each of {len(names)} shifts (tests/shifts.py); for Evidently {CLEAN_EVIDENTLY} and "
-        f"{SHIFTED_EVIDENTLY}, for its time."
+        f"Windows of test images against {bench.yardstick.rows:,} validation images: {clean} without a shift, "
+        f"{shifted} with each of {len(names)} shifts (tests/shifts.py); for Evidently {clean_evidently} and "
+        f"{shifted_evidently}, for its time."
     )
     return Table("Drift decisions", rows, note, {key: ".1%" for key in rows[0] if key != "method"})
 
