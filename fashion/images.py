@@ -67,13 +67,15 @@ def statistics(images: Images) -> NDArray[np.float32]:
         fractions of pixels that are foreground and that are at least 250; mean absolute Laplacian; mean
         absolute difference from the mirrored image; centre of mass in [0, 1], 0.5 for a blank image.
     """
-    grey = _grey(images)
-    count, height, width = grey.shape
-    flat = grey.reshape(count, -1)
+    levels = with_channels(images).mean(axis=1, dtype=np.float32)
+    count, height, width = levels.shape
     size = np.float32(height * width)
     # The service does this for each request: few and plain operations, for each costs more than its arithmetic.
-    mass, mass_x, mass_y = (flat @ _masses(height, width)).T
-    mean = mass / size
+    # Sums of whole numbers are exact in any order: a processor may add up one picture otherwise than many.
+    mass, mass_x, mass_y = (levels.reshape(count, -1) @ _masses(height, width)).T
+    grey = levels / np.float32(255)
+    flat = grey.reshape(count, -1)
+    mean = mass / (255 * size)
     deviations = flat - mean[:, None]
     inner = np.abs(_laplacian(grey)).reshape(count, -1)
     halves = np.abs(grey[:, :, : width // 2] - grey[:, :, : (width - 1) // 2 : -1]).reshape(count, -1)
@@ -84,14 +86,9 @@ def statistics(images: Images) -> NDArray[np.float32]:
     columns[:, 3] = np.count_nonzero(flat >= 250 / 255, axis=1) / size
     columns[:, 4] = inner.sum(axis=1) / inner.shape[1]
     columns[:, 5] = 2 * halves.sum(axis=1) / size  # each pair differs twice
-    columns[:, 6] = np.where(mass > 0, mass_x / np.maximum(mass, 1e-6), 0.5)
-    columns[:, 7] = np.where(mass > 0, mass_y / np.maximum(mass, 1e-6), 0.5)
+    columns[:, 6] = np.where(mass > 0, mass_x / np.maximum(mass * max(width - 1, 1), 1e-6), 0.5)
+    columns[:, 7] = np.where(mass > 0, mass_y / np.maximum(mass * max(height - 1, 1), 1e-6), 0.5)
     return columns
-
-
-def _grey(images: Images) -> NDArray[np.float32]:
-    grey: NDArray[np.float32] = with_channels(images).mean(axis=1, dtype=np.float32) / np.float32(255)
-    return grey
 
 
 def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,8 +100,8 @@ def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @functools.cache
 def _masses(height: int, width: int) -> NDArray[np.float32]:
-    """`(H * W, 3)`: what pixels are summed with for the mass, and for its moments in x and y."""
+    """`(H * W, 3)`: what pixels are summed with for the mass, and for its moments in x and y, in pixels."""
     ones = np.ones((height, width), np.float32)
-    x = ones * np.linspace(0, 1, width, dtype=np.float32)
-    y = ones * np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    x = ones * np.arange(width, dtype=np.float32)
+    y = ones * np.arange(height, dtype=np.float32)[:, None]
     return np.stack([ones.ravel(), x.ravel(), y.ravel()], axis=1)

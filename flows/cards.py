@@ -9,7 +9,7 @@ from typing import Any
 from metaflow.cards import Markdown, ProgressBar, Table, VegaChart
 
 REDRAW_SECONDS = 20.0
-"""While an epoch runs, its card is written this often: each time costs a process and more than a CPU-second."""
+"""While training runs, its card is written this often: each time costs a process and about a CPU-second."""
 
 
 class LiveCurves:
@@ -35,14 +35,17 @@ class LiveCurves:
         self._draw()
 
     def step(self, done: int, total: int, loss: float) -> None:
-        """Show how far training is, unless the card was drawn just now; the last step is seen with what follows it."""
+        """Show how far training is, and what else is new, unless the card was drawn just now.
+
+        What comes after the last step is in the card that Metaflow writes at the end of the task.
+        """
         self._progress.update(round(100 * done / total))
         self._status.update(f"step {done:,} of {total:,}, loss {loss:.3f}")
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
             self._draw()
 
     def epoch(self, number: int, losses: Mapping[str, float], accuracies: Mapping[str, float]) -> None:
-        """Add a point to each curve; seen with what is drawn next."""
+        """Add a point to each curve."""
         self._loss += [{"epoch": number, "of": name, "value": value} for name, value in losses.items()]
         self._accuracy += [{"epoch": number, "of": name, "value": value} for name, value in accuracies.items()]
         self._loss_chart.update(_curves("loss", "cross-entropy", self._loss))
@@ -52,7 +55,6 @@ class LiveCurves:
         """Append a picture (PNG)."""
         self._shown.append(f"## {caption}\n\n{_image(caption, png)}")
         self._pictures.update("\n\n".join(self._shown))
-        self._draw()
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
