@@ -71,12 +71,18 @@ class Served:
         return {each.laddr.ip for each in listening}
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 30,
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers in lower case, body."""
         asked = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:
+            with urllib.request.urlopen(asked, timeout=timeout) as answer:
                 return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -127,7 +133,8 @@ class Served:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                if self.request("GET", "/readyz")[0] == 200:
+                # Connections are taken before there is a worker to answer.
+                if self.request("GET", "/readyz", timeout=3)[0] == 200:
                     return time.monotonic() - self.started
             time.sleep(0.05)
         self.kill()

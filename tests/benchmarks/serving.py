@@ -27,6 +27,7 @@ import psutil
 
 from fashion import home, package
 from tests.benchmarks import load
+from tests.benchmarks.baselines import LOG_VARIABLE, PACKAGE_VARIABLE
 from tests.benchmarks.load import HOST, LOST, Answer, Load
 from tests.benchmarks.measurement import Options, Spread, Table, alone, alternately, fashion_mnist, say
 
@@ -34,6 +35,7 @@ OURS = "this service: BentoML, ONNX Runtime, prediction log"
 SHADOWED = "this service, with a shadow that scores all again"
 TORCH = "FastAPI, torch eager"
 ONNX = "FastAPI, ONNX Runtime, no log"
+ONE_ROW = "no framework, ONNX Runtime, one row committed"
 NOTHING = "an endpoint that does nothing"
 
 CONNECTIONS = (1, 8, 64)
@@ -269,7 +271,8 @@ def environment(folder: Path) -> dict[str, str]:
 def baselines(deployed: Deployed) -> dict[str, Contender]:
     """The other ways to serve the package."""
     settings = environment(deployed.folder) | {
-        "BENCHMARK_PACKAGE": str(deployed.package),
+        PACKAGE_VARIABLE: str(deployed.package),
+        LOG_VARIABLE: str(deployed.folder / "one_row.db"),
         "PYTHONPATH": str(home.REPOSITORY),
     }
 
@@ -283,7 +286,8 @@ def baselines(deployed: Deployed) -> dict[str, Contender]:
 
         return Contender(serve)
 
-    return {TORCH: contender("torch_eager"), ONNX: contender("onnx_runtime"), NOTHING: contender("nothing")}
+    functions = {TORCH: "torch_eager", ONNX: "onnx_runtime", ONE_ROW: "one_row", NOTHING: "nothing"}
+    return {name: contender(function) for name, function in functions.items()}
 
 
 def compare(contenders: Mapping[str, Contender], used: Path, options: ServingOptions) -> set[str]:
