@@ -28,6 +28,7 @@ from fashion.prediction_log import (
     Backlog,
     Feedback,
     LoggedPrediction,
+    LogUnavailable,
     Outgoing,
     PredictionLog,
     PredictionRecord,
@@ -55,7 +56,7 @@ _YEAR_10000 = 253_402_300_800_000_000
 _logger = logging.getLogger(__name__)
 
 
-class FirestoreUnavailable(OSError):
+class FirestoreUnavailable(LogUnavailable):
     """Firestore cannot be reached or refuses. The message is one sentence with its address."""
 
 

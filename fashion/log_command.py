@@ -65,7 +65,7 @@ def _export(log: PredictionLog, options: argparse.Namespace) -> bool:
 
 
 def _feedback(log: PredictionLog, options: argparse.Namespace) -> bool:
-    names = {name.strip(): label for label, name in enumerate((options.classes or "").split(","))}
+    names = {name.strip(): label for label, name in enumerate(options.classes.split(","))} if options.classes else {}
     kept = refused = 0
     with options.file.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file)
@@ -77,8 +77,12 @@ def _feedback(log: PredictionLog, options: argparse.Namespace) -> bool:
                 label = int(text) if text.isdecimal() else names.get(text)
                 if label is None:
                     raise ValueError(f"true_label {text!r} is neither a number nor one of --classes")
+                prediction_id = (row["prediction_id"] or "").strip()
+                num_classes = len(log.get(prediction_id).record.probabilities)
+                if label >= num_classes:
+                    raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {label}")
                 source = (row.get("source") or "csv").strip()
-                log.append_feedback([Feedback(row["prediction_id"].strip(), label, source, time.time_ns() // 1000)])
+                log.append_feedback([Feedback(prediction_id, label, source, time.time_ns() // 1000)])
                 kept += 1
             except (UnknownPrediction, ValueError) as error:
                 print(f"line {line}: {error}", file=sys.stderr)

@@ -186,7 +186,6 @@ def reference_pictures(settings, served):
 def telling(settings, address):
     """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
     from fashion import alerts, blobs, package, registry
-    from fashion.firestore_log import FirestoreUnavailable
     from fashion.prediction_log import LogUnavailable
 
     def alert(error):
@@ -195,7 +194,7 @@ def telling(settings, address):
             found = ("The drift flow cannot do its work", str(error))
             alerts.tell({"problem": found}, told_to, settings.alerts, blobs.store(address.reports))
 
-    unavailable = (LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable)
+    unavailable = (LogUnavailable, blobs.StoreUnavailable)
     return launch.told(*unavailable, package.DamagedPackage, *registry.ERRORS, first=alert)
 
 

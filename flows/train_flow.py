@@ -356,10 +356,9 @@ def collect_lessons(settings, data, address):
     if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
         return None
     from fashion import blobs, feedback, windows
-    from fashion.firestore_log import FirestoreUnavailable
     from fashion.prediction_log import LogUnavailable
 
-    with launch.told(LogUnavailable, FirestoreUnavailable, blobs.StoreUnavailable):
+    with launch.told(LogUnavailable, blobs.StoreUnavailable):
         rows = windows.open_source(address).judged()
         return feedback.collect(rows, blobs.store(address.images), settings.data, data, settings.feedback)
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -237,11 +238,34 @@ class TestEnd:
         with pytest.raises(OSError, match="refused"):
             served.request("GET", "/readyz")
 
+    def test_a_request_that_was_under_way_at_sigterm_is_answered(
+        self, challenged: Machine, bento: str, pngs: list[bytes], tmp_path: Path
+    ) -> None:
+        import http.client
+
+        from fashion.prediction_log import PredictionLog
+
+        home = tmp_path / "var"
+        served = Served(bento, challenged.serving(FASHION_HOME=str(home)), tmp_path / "service.log")
+        client = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        client.putrequest("POST", "/predict")
+        for name, value in (("content-type", "image/png"), ("content-length", str(len(pngs[0])))):
+            client.putheader(name, value)
+        client.endheaders(pngs[0][:50])
+        time.sleep(0.5)  # the service has begun to read it
+        os.kill(served.process.pid, signal.SIGTERM)
+        time.sleep(0.5)  # and has heard that it is to end
+        client.send(pngs[0][50:])
+        answer = client.getresponse()
+        told = json.loads(answer.read())
+        assert answer.status == 200
+        assert served.process.wait(30) == 0
+        with PredictionLog(home / "predictions.db") as log:
+            assert log.get(told["prediction_id"])
+
     def test_a_killed_worker_is_replaced_and_has_lost_nothing(
         self, challenged: Machine, bento: str, pngs: list[bytes], tmp_path: Path
     ) -> None:
-        import signal
-
         from fashion.prediction_log import PredictionLog
 
         home = tmp_path / "var"

@@ -53,16 +53,30 @@ class TestPredictionLog:
         file = tmp_path / "labels.csv"
         with file.open("w", newline="") as out:
             csv.writer(out).writerows(
-                [["prediction_id", "true_label"], [ids[0], "shirt"], [ids[1], 3], ["none", 3], [ids[2], "hat"]]
+                [
+                    ["true_label", "prediction_id"],
+                    *(["shirt", ids[0]], [3, ids[1]], [3, "none"], ["hat", ids[2]], ["", ids[2]], [10, ids[2]], [3]),
+                ]
             )
         done = challenged.python(
             "-m", "fashion.prediction_log", "feedback", str(file), "--classes", "top,trouser,pullover,dress,shirt"
         )
         assert done.returncode == 1  # not all of it was kept
-        assert done.stdout == "2 rows kept, 2 refused\n"
-        assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["line 4", "line 5"]
+        assert done.stdout == "2 rows kept, 5 refused\n"
+        assert [line.split(":")[0] for line in done.stderr.splitlines()] == [f"line {number}" for number in range(4, 9)]
+        assert "true_label must be less than 10, the number of classes, got 10" in done.stderr
         with PredictionLog(challenged.root / "predictions.db") as log:
             assert [log.get(each).true_label for each in ids] == [4, 3, None]
+
+    def test_without_classes_only_numbers_are_labels(
+        self, challenged: Machine, service: Served, pngs: list[bytes], tmp_path: Path
+    ) -> None:
+        ids = [service.predict(png)["prediction_id"] for png in pngs[:3]]
+        (tmp_path / "labels.csv").write_text(f"prediction_id,true_label\n{ids[0]},7\n{ids[1]},\n{ids[2]},Coat\n")
+        done = challenged.python("-m", "fashion.prediction_log", "feedback", str(tmp_path / "labels.csv"))
+        assert done.stdout == "1 rows kept, 2 refused\n"
+        with PredictionLog(challenged.root / "predictions.db") as log:
+            assert [log.get(each).true_label for each in ids] == [7, None, None]
 
     def test_a_table_without_the_columns_is_one_sentence(self, challenged: Machine, tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text("id,label\n1,2\n")

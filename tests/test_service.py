@@ -360,6 +360,11 @@ class TestPages:
             headers = service.request("GET", path)[1]
             assert headers["x-content-type-options"] == "nosniff", path
             assert "default-src 'none'" in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert (headers["x-frame-options"], headers["referrer-policy"]) == ("DENY", "no-referrer")
+            assert "geolocation=()" in headers["permissions-policy"]
+            for about in ("cross-origin-opener-policy", "cross-origin-resource-policy"):
+                assert headers[about] == "same-origin"
 
     def test_monitoring_sums_up_the_traffic(self, service: Served, pngs: list[bytes]) -> None:
         prediction_id = service.predict(pngs[0])["prediction_id"]

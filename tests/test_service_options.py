@@ -17,7 +17,7 @@ from test_page import Page
 from test_service import form
 
 from fashion.firestore_log import FirestoreLog
-from fashion.prediction_log import PredictionLog
+from fashion.prediction_log import PredictionLog, new_prediction_id
 
 PER_MINUTE = 600
 KEYS = {"FASHION_PREDICT_KEYS": "p1,p2", "FASHION_FEEDBACK_KEYS": "f1", "FASHION_MONITORING_KEYS": "m1"}
@@ -207,19 +207,44 @@ class TestFirestore:
         assert {told["kept"] for _, told in answers} == {"disk"}
         log = strict.json("GET", "/readyz")["log"]
         assert log["backlog_rows"] >= 24
+        assert log["backlog_seconds"] > 0
         assert log["ships_to"] == "firestore://strict/(default)/predictions"
         status, _, content = strict.request("GET", "/metrics", headers={"x-api-key": "m1"})
         metrics = content.decode()
         assert status == 200, metrics
-        rows = [line for line in metrics.splitlines() if line.startswith("fashion_log_backlog_rows")]
-        assert rows, metrics
-        assert float(rows[0].split()[-1]) >= 24
+        for name, least in (("rows", 24), ("seconds", 0.001)):
+            (line,) = [each for each in metrics.splitlines() if each.startswith(f"fashion_log_backlog_{name}")]
+            assert float(line.split()[-1]) >= least
         wire.release()
         deadline = time.monotonic() + 60
         while strict.json("GET", "/readyz")["log"]["backlog_rows"] and time.monotonic() < deadline:
             time.sleep(0.2)
         for _, told in answers:
             assert remote.get(told["prediction_id"])
+
+    def test_while_it_hangs_what_is_elsewhere_is_no_error_of_ours(
+        self, strict: Served, wire: proxy.Proxy, pngs: list[bytes]
+    ) -> None:
+        known, others = predict(strict, pngs[0])[1]["prediction_id"], [new_prediction_id() for _ in range(3)]
+        table = "\n".join(["prediction_id,true_label", *(f"{each},Coat" for each in (known, *others))])
+        headers = {"x-api-key": "f1", "content-type": "text/csv"}
+        wire.stall()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                found = pool.submit(
+                    strict.request, "GET", f"/predictions/{others[0]}", headers={"x-api-key": "p1"}, timeout=90
+                )
+                kept = pool.submit(strict.request, "POST", "/feedback", table.encode(), headers, timeout=90)
+            status, told, content = found.result()
+            assert (status, json.loads(content)["error"]["code"]) == (503, "unavailable")
+            assert int(told["retry-after"]) > 0
+            told = json.loads(kept.result()[2])
+            assert (told["kept"], told["refused"]) == (1, 3)
+            (error,) = told["errors"]
+            assert error["line"] == 3
+            assert "send this line and those below it again" in error["message"]
+        finally:
+            wire.release()
 
 
 def test_remote_acknowledgement_needs_an_address(challenged: Machine, strict_bento: str, tmp_path: Path) -> None:

@@ -362,6 +362,11 @@ class Desk:
                 kept += 1
             except (Refusal, ValueError) as error:
                 errors.append({"line": line, "message": str(error)})
+            except LogUnavailable as error:  # what was kept is said, and what to send again
+                _logger.error("%s", error)
+                left = len(rows) - (line - 2)
+                errors.append({"line": line, "message": "cannot be kept now: send this line and those below it again"})
+                return {"kept": kept, "refused": len(errors) - 1 + left, "errors": errors[-100:]}
         return {"kept": kept, "refused": len(errors), "errors": errors[:100]}
 
     def _retain(self) -> None:

@@ -106,7 +106,7 @@ class Front:
                 raise
             self._under_way += 1
             try:
-                await self._pass(desk, path)(scope, receive, send_safely)
+                await (await self._pass(desk, path))(scope, receive, send_safely)
             finally:
                 self._under_way -= 1
         except ClientDisconnect:
@@ -119,11 +119,11 @@ class Front:
             desk.measures.requests.labels(known, status).inc()
             desk.measures.seconds.labels(known).observe(time.perf_counter() - started)
 
-    def _pass(self, desk: Desk, path: str) -> ASGIApp:
+    async def _pass(self, desk: Desk, path: str) -> ASGIApp:
         if path not in PASSED_ON:
             return self._router
         if path == "/metrics":
-            desk.measure()
+            await asyncio.to_thread(desk.measure)
         return self.bento
 
     def _admit(self, desk: Desk, scope: Scope, path: str) -> None:
@@ -133,6 +133,11 @@ class Front:
             return
         headers = Headers(scope=scope)
         key = desk.keys.check(key_scope, headers)
+        if path in PASSED_ON:
+            return
+        asker = key or (scope.get("client") or ("",))[0]
+        scope["asker"] = asker
+        desk.rate.take(asker)
         if scope["method"] != "POST":
             return
         limits = desk.settings.limits
@@ -144,7 +149,6 @@ class Front:
                 "try again in a second",
                 {"retry-after": "1"},
             )
-        desk.rate.take(key or (scope.get("client") or ("",))[0])
         declared = headers.get("content-length")
         if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
             raise _too_large(limits.body_bytes, cut=int(declared) > PATIENCE * limits.body_bytes)
@@ -167,6 +171,7 @@ class Front:
         client = _client(request.headers)
         body = await _body(request, limits.body_bytes, limits.body_seconds)
         files = forms.read_files(body, request.headers.get("content-type", ""), limit=limits.files)
+        desk.rate.take(request.scope["asker"], len(files) - 1)  # the request itself was counted as one
         started: float = request.scope["started"]
         return answer(await desk.predict_batch(files, client=client, started=started))
 
@@ -329,7 +334,7 @@ def _refusal(error: Exception) -> Refusal:
         return Refusal(
             503,
             "unavailable",
-            "the prediction cannot be kept now, so it is not given",
+            "predictions cannot be kept or looked up now, and none is given that is not kept",
             "try again in a few seconds; the operator finds the reason in the log and in /readyz",
             {"retry-after": "5"},
         )

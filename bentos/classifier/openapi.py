@@ -14,6 +14,12 @@ EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABA
 KEPT = {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"}
 IDS = {"type": "string", "description": "a uuid7", "example": EXAMPLE_ID}
 TIME = {"type": "string", "format": "date-time"}
+CLIENT = {
+    "name": "X-Client",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": 200, "pattern": "^[ -~]*$"},
+    "description": "an opaque tag that is logged",
+}
 PICTURES = "image/png, image/jpeg, image/gif, image/webp, image/bmp, image/tiff"
 ERRORS = {
     "400": "The body cannot be read: no picture, a broken one, bad JSON, base64 or form",
@@ -114,12 +120,7 @@ def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
                     },
                     parameters=[
                         {"name": "explain", "in": "query", "schema": explain},
-                        {
-                            "name": "X-Client",
-                            "in": "header",
-                            "schema": {"type": "string", "maxLength": 200, "pattern": "^[ -~]*$"},
-                            "description": "an opaque tag that is logged",
-                        },
+                        CLIENT,
                     ],
                     answers={"200": ("The prediction", prediction)},
                     errors=UPLOAD_ERRORS,
@@ -135,6 +136,7 @@ def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
                             "encoding": {"images": {"contentType": PICTURES}},
                         }
                     },
+                    parameters=[CLIENT],
                     answers={
                         "200": (
                             "Results in the order of the files",
@@ -207,7 +209,7 @@ def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
                     "A prediction as it was logged, with all feedback",
                     parameters=[{"name": "prediction_id", "in": "path", "required": True, "schema": IDS}],
                     answers={"200": ("The record", _record(label, spread))},
-                    errors=("401", "404", "503"),
+                    errors=("401", "404", "429", "503"),
                 )
             },
             "/model": {
