@@ -396,12 +396,13 @@ class TrainConfig(Strict):
         )
 
 
-def architecture_names() -> set[str]:
-    """`architecture.name` of every file in configs/architecture."""
+def is_shipped(architecture: ArchitectureConfig) -> bool:
+    """Whether a file in configs/architecture builds this very network; those are known to be sound."""
     import yaml
 
+    shape = {name: getattr(architecture, name) for name in ("name", "kwargs", "min_final_map", "pretrained")}
     files = (CONFIGS / "architecture").glob("*.yaml")
-    return {yaml.safe_load(file.read_text())["architecture"]["name"] for file in files}
+    return any(shape.items() <= yaml.safe_load(file.read_text())["architecture"].items() for file in files)
 
 
 def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, Any]:

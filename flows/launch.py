@@ -100,12 +100,14 @@ def check_network(settings: TrainConfig) -> None:
     """Check what only the libraries of training know; they are loaded only where there is doubt.
 
     Raises:
-        ConfigError: there is no network of the configured name.
+        ConfigError: there is no network of the configured name, or it cannot be built for this data, or exported.
     """
-    if settings.architecture.name not in config.architecture_names():
-        from fashion.training import models
+    if not config.is_shipped(settings.architecture):
+        from fashion.training import export, models
 
-        models.check_name(settings.architecture.name)
+        data, shape = settings.data, {"channels": settings.data.channels, "size": settings.data.size}
+        network = models.build(settings.architecture, num_classes=len(data.class_names), **shape)
+        export.check(network, **shape)
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ class TrainFlow(FlowSpec):
         settings = config.load(self.config.to_dict())
         data = with_lessons(load_data(settings)[0], self.lessons, settings)
         objective = Objective(settings, data, report=functools.partial(print, flush=True))
-        with launch.told(config.ConfigError):
+        with launch.told(config.ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
             tuning.work(home.current().studies, self.study, self.input, settings, objective)
         self.next(self.collect)
 
@@ -361,6 +361,14 @@ def collect_lessons(settings, data, address):
     with launch.told(LogUnavailable, blobs.StoreUnavailable):
         rows = windows.open_source(address).judged()
         return feedback.collect(rows, blobs.store(address.images), settings.data, data, settings.feedback)
+
+
+def mark_failed(run_id, _):
+    """Say in MLflow that a run has come to nothing. Imported here: a worker that does its work needs no MLflow."""
+    from fashion import tracking
+
+    tracking.connect(home.current())
+    tracking.finish_run(run_id, failed=True)
 
 
 def with_lessons(data, lessons, settings):

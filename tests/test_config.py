@@ -68,11 +68,11 @@ class TestFiles:
                 for value in (distribution.low, distribution.high):
                     dataclasses.replace(settings.optimizers[name], **{key: value})
 
-    def test_architecture_names_are_those_of_the_files(self) -> None:
-        names = config.architecture_names()
-        assert {"convnet", "vgg", "resnet18", "vit_tiny_patch16_224"} <= names
+    def test_shipped_is_what_a_file_builds_whatever_its_rates(self) -> None:
         for file in (config.CONFIGS / "architecture").glob("*.yaml"):
-            assert yaml.safe_load(file.read_text())["architecture"]["name"] in names
+            assert config.is_shipped(loaded(f"architecture={file.stem}", "architecture.drop_rate=0.3").architecture)
+        for word in ("+architecture.kwargs.speed=3", "architecture.min_final_map=9", "architecture.name=resnet50"):
+            assert not config.is_shipped(loaded(word).architecture)
 
     def test_mapping_survives_json_and_loads_again(self) -> None:
         import json

@@ -19,7 +19,7 @@ from fashion.training import models
 from fashion.training.convnet import ConvNet
 from fashion.training.export import TOLERANCE, ExportDiffers, export
 
-ARCHITECTURES = sorted(file.stem for file in (config.CONFIGS / "architecture").glob("*.yaml"))
+ARCHITECTURES = [*sorted(file.stem for file in (config.CONFIGS / "architecture").glob("*.yaml")), "pit_ti_224"]
 
 
 def settled(model: nn.Module, data: Dataset) -> nn.Module:
@@ -35,8 +35,8 @@ def settled(model: nn.Module, data: Dataset) -> nn.Module:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> None:
     torch.manual_seed(0)
-    words = ["architecture.name=test_resnet"] if name == "timm" else []  # is for any name: a small one
-    of = config.load(config.compose([f"architecture={name}", *words])).architecture
+    word = {"timm": "architecture.name=test_resnet", "pit_ti_224": f"architecture.name={name}"}
+    of = config.load(config.compose([word.get(name, f"architecture={name}")])).architecture
     model = settled(models.build(of, channels=1, size=28, num_classes=10), small_dataset)
     images = small_dataset.val.images[:50]
     exported = export(model, images, mean=small_dataset.mean, std=small_dataset.std)

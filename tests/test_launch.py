@@ -116,6 +116,16 @@ class TestRefused:
             ),
             ("run training.num_epochs=x", "", "training.num_epochs: input should be a valid integer"),
             ("run architecture.name=nonsense", "", "architecture.name=nonsense: there is no such network; "),
+            (
+                "run +architecture.kwargs.speed=3",
+                "",
+                "architecture.kwargs={'widths': [16, 64, 128], 'speed': 3} do not make a convnet: ",
+            ),
+            (
+                "run architecture.min_final_map=99",
+                "",
+                "architecture.min_final_map=99: the last map of this network is ",
+            ),
             ("run --tag a=b", "training.seed=-1", "training: seed must be in [0, 2**32), got -1"),
             ("run tuning=off", "data.name='", '"data.name=\'" is not a list of key=value words as in HYDRA_ARGS'),
             ("resume training.seed=3", "", "training.seed=3: resume keeps the configuration of the run"),

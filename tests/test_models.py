@@ -143,9 +143,19 @@ class TestAnyName:
         for name in ("convnet", "vgg", "resnet18", "resnet18.a1_in1k"):
             models.check_name(name)
 
+    @pytest.mark.parametrize("name", ["mixer_s32_224", "pit_ti_224", "crossvit_tiny_240"])
+    def test_a_network_of_one_size_looks_at_enlarged_images(self, name: str) -> None:
+        model = build(architecture(f"architecture.name={name}")).eval()
+        with torch.inference_mode():
+            logits, embedding = models.embed(model, torch.rand(2, 1, 28, 28))
+        assert logits.shape == (2, 10)
+        assert embedding.ndim == 2
+        assert (embedding[0] != embedding[1]).any()
+
     def test_network_that_does_not_fit_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="this network cannot be fitted to images of 28 pixels"):
-            build(architecture("architecture.name=mixer_s32_224"))
+        sentence = "this network cannot be fitted to images of 28 pixels and 1 channels"
+        with pytest.raises(ConfigError, match=sentence):
+            build(architecture("architecture.name=csatv2"))  # takes colours only
 
     @pytest.mark.parametrize(
         ("word", "kwargs"),
@@ -159,7 +169,7 @@ class TestAnyName:
     )
     def test_arguments_that_a_network_does_not_take_are_refused(self, word: str, kwargs: dict[str, Any]) -> None:
         of = architecture(word, kwargs=kwargs)
-        with pytest.raises(ConfigError, match=of.name):
+        with pytest.raises(ConfigError, match=rf"{of.name}.* takes \w+, |vgg takes cfg and head_width"):
             build(of)
 
 

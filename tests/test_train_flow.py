@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from machine import Machine
@@ -34,6 +35,9 @@ def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
     steps = {step.id for step in first}
     assert steps == {"start", "plan", "tune", "collect", "train", "evaluate", "register", "end"}
     assert len(list(first["tune"])) == 2
+    assert first["plan"].task.data.workers == [0, 1]
+    assert [task.data.input for task in sorted(first["tune"], key=lambda task: task.data.input)] == [0, 1]
+    assert first["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
 
 
 def test_start_records_which_data_and_which_code(first: Any, small_dataset: Dataset) -> None:
@@ -54,6 +58,14 @@ def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first:
     assert all("objective" in child.data.metrics for child in children if child.data.tags["trial.state"] == "complete")
     names = {entry.path for entry in client.list_artifacts(parent, "tuning")}
     assert {"tuning/study.html", "tuning/optimization_history.png", "tuning/slice.png"} <= names
+
+
+def test_the_chosen_values_are_trained_with(first: Any) -> None:
+    chosen, used = first["collect"].task.data.params, first.data.training | {"architecture": first.data.architecture}
+    assert chosen
+    for name, value in chosen.items():
+        group, key = name.split(".")
+        assert used["config" if group == "training" else group][key] == pytest.approx(value), name
 
 
 def test_train_logs_curves_saliency_and_system_metrics(machine: Machine, first: Any, mlflow_run: Any) -> None:
@@ -81,6 +93,21 @@ def test_evaluate_measures_accuracy_with_an_interval(first: Any, mlflow_run: Any
     assert accuracy["value"] > 0.5  # of 10 classes, after two epochs of 1,000 images
     assert mlflow_run.data.metrics["test/accuracy"] == pytest.approx(accuracy["value"])
     assert {"test/accuracy_deduplicated", "test/ece", "latency_ms/p50"} <= set(mlflow_run.data.metrics)
+
+
+def test_what_was_found_is_kept_in_mlflow(machine: Machine, first: Any, mlflow_run: Any) -> None:
+    client = machine.connect()
+    names = {
+        entry.path.removeprefix("evaluation/") for entry in client.list_artifacts(mlflow_run.info.run_id, "evaluation")
+    }
+    pictures = {"confusion.png", "per_class.png", "reliability.png", "mistakes.png"}
+    assert names == pictures | {"per_class.json", "metrics.json"}
+    artifacts = f"runs:/{mlflow_run.info.run_id}"
+    assert mlflow.artifacts.load_dict(f"{artifacts}/verdict.json") == first.data.verdict
+    table = mlflow.artifacts.load_dict(f"{artifacts}/evaluation/metrics.json")
+    row = dict(zip(table["columns"], next(each for each in table["data"] if each[0] == "test/accuracy"), strict=True))
+    accuracy = first.data.metrics["test/accuracy"]
+    assert (row["low"], row["high"]) == pytest.approx((accuracy["low"], accuracy["high"]))
 
 
 def test_the_mlflow_run_says_which_data_and_parameters(mlflow_run: Any, small_dataset: Dataset) -> None:
@@ -122,7 +149,9 @@ def test_the_registered_package_predicts_what_was_evaluated(
         ("start", "data", "What the classes look like"),
         ("collect", "study", "How the best value rose"),
         ("train", "training", "Saliency after epoch 2"),
+        ("train", "training", '"of": "val/loss"'),
         ("evaluate", "evaluation", "The worst mistakes"),
+        ("evaluate", "evaluation", "Ankle boot"),
         ("register", "verdict", "there is no champion yet"),
     ],
 )
@@ -156,6 +185,9 @@ def test_a_worse_challenger_is_kept_and_refused_with_its_reasons(challenged: Mac
     verdict = run.data.verdict
     assert not verdict["promoted"]
     assert {check["passed"] for check in verdict["checks"]} == {True, False}
+    for check in verdict["checks"]:
+        said = "passed" if check["passed"] else "failed"
+        assert second.tags[f"check/{check['name']}"].startswith(f"{said}: {check['value']:.6g}, bound ")
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +247,18 @@ def test_a_service_of_own_pictures_shows_no_others(own: tuple[Machine, str], dat
     said = machine.flow("run", name="deploy_flow")
     assert "no gallery: the model has not learnt from fashion-mnist; data=NAME says which data set it is of" in said
     assert {file.read_text() for file in machine.root.rglob("gallery.json")} == {"[]"}
+
+
+def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
+    machine, _ = own
+    (before,) = machine.runs()
+    machine.flow("resume", "register", "--origin-run-id", before.id)
+    resumed = machine.runs()[-1]
+    assert resumed.id != before.id
+    assert resumed.data.history == before.data.history  # not trained again
+    assert resumed.data.version == before.data.version + 1
+    machine.connect()
+    assert registry.get(str(resumed.data.version)).tags["metaflow_run_id"] == f"TrainFlow/{resumed.id}"
 
 
 def _task(launcher: int, step: str) -> int:

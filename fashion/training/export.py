@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from fashion.config import ConfigError
 from fashion.images import Images, normalise
 from fashion.predictor import OnnxNetwork
 from fashion.training.models import embed
@@ -77,19 +78,34 @@ def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequ
     return exported
 
 
+def check(model: nn.Module, *, channels: int, size: int) -> None:
+    """Check, before time is spent on training it, that a network can be exported.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    _to_onnx(_WithEmbedding(model.eval()), torch.zeros(2, channels, size, size))
+
+
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own inner workings
-        program = torch.onnx.export(
-            model,
-            (example,),
-            input_names=["image"],
-            output_names=["logits", "embedding"],
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                input_names=["image"],
+                output_names=["logits", "embedding"],
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
+            raise ConfigError(
+                f"architecture: this network cannot be exported to ONNX ({reason}); choose another"
+            ) from error
     assert program is not None
     content: bytes = program.model_proto.SerializeToString()
     return content

@@ -1,11 +1,13 @@
 """Networks for small images: our own, and timm's with their stems adapted. Knows nothing of training."""
 
 import difflib
+import inspect
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fashion.config import ArchitectureConfig, ConfigError
 from fashion.training.convnet import ConvNet
@@ -17,6 +19,10 @@ FIXED_GRIDS = {
     *("tnt", "vision_transformer", "vision_transformer_relpos"),
 }
 """Files of timm whose networks are made for one size of images."""
+
+
+class DoesNotFit(ConfigError):
+    """A network that cannot look at images of this size."""
 
 
 class Network(Protocol):
@@ -36,8 +42,15 @@ def build(config: ArchitectureConfig, *, channels: int, size: int, num_classes: 
         ConfigError: timm has no network of that name, it does not take the arguments, or its pretrained
             weights cannot be had.
     """
-    model = _own(config, channels, num_classes) if config.name in OWN else _timm(config, channels, size, num_classes)
-    return keep_map(model, channels=channels, size=size, min_final_map=config.min_final_map)
+    if config.name in OWN:
+        return keep_map(
+            _own(config, channels, num_classes), channels=channels, size=size, min_final_map=config.min_final_map
+        )
+    try:
+        model = _timm(config, channels, size, num_classes)
+        return keep_map(model, channels=channels, size=size, min_final_map=config.min_final_map)
+    except DoesNotFit:
+        return _enlarged(config, channels, size, num_classes)
 
 
 def embed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,6 +81,10 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
 
     Stock stems are made for 224 pixels; they leave a single pixel of a 28 pixel image. A network whose
     features are not a map (a transformer) is left alone.
+
+    Raises:
+        DoesNotFit: the network cannot look at such images at all.
+        ConfigError: its last map can never be that high.
     """
     for stride in _strides(model):
         if _final_map(model, channels, size) >= min_final_map:
@@ -75,7 +92,10 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
         stride()
     height = _final_map(model, channels, size)
     if height == 0:
-        raise ConfigError(f"architecture: this network cannot be fitted to images of {size} pixels; choose another")
+        raise DoesNotFit(
+            f"architecture: this network cannot be fitted to images of {size} pixels and {channels} channels; "
+            "choose another"
+        )
     if height < min_final_map:
         raise ConfigError(
             f"architecture.min_final_map={min_final_map}: the last map of this network is {height} pixels high at "
@@ -84,15 +104,45 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
     return model
 
 
-def _timm(config: ArchitectureConfig, channels: int, size: int, num_classes: int) -> nn.Module:
-    check_name(config.name)
-    arguments: dict[str, Any] = {
+class Enlarged(nn.Module):
+    """A network that looks at images in the one size that it is made for."""
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+        self.num_features: int = cast(Network, network).num_features
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        enlarged = F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        return cast(Network, self.network).forward_features(enlarged)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return cast(Network, self.network).forward_head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _arguments(config: ArchitectureConfig, channels: int, num_classes: int) -> dict[str, Any]:
+    return {
         "in_chans": channels,
         "num_classes": num_classes,
         "drop_rate": config.drop_rate,
         **({} if config.drop_path_rate is None else {"drop_path_rate": config.drop_path_rate}),
         **config.kwargs,
     }
+
+
+def _enlarged(config: ArchitectureConfig, channels: int, size: int, num_classes: int) -> nn.Module:
+    network = _create(config, size, _arguments(config, channels, num_classes))
+    stock: int = cast(Any, network).default_cfg["input_size"][-1]
+    model = Enlarged(network, stock)
+    return keep_map(model, channels=channels, size=size, min_final_map=1)
+
+
+def _timm(config: ArchitectureConfig, channels: int, size: int, num_classes: int) -> nn.Module:
+    check_name(config.name)
+    arguments = _arguments(config, channels, num_classes)
     if not _takes_image_size(config.name):
         return _create(config, size, arguments)
     arguments = {"img_size": size, **arguments}
@@ -113,7 +163,7 @@ def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) ->
 
     try:
         return timm.create_model(config.name, pretrained=config.pretrained, **arguments)
-    except (TypeError, AssertionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # whatever the network's own code, the hub's client or a proxy raises
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if config.pretrained:
             raise ConfigError(
@@ -121,8 +171,16 @@ def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) ->
                 "connect to the internet or set architecture.pretrained=false"
             ) from error
         raise ConfigError(
-            f"architecture.name={config.name} cannot be built for {size} pixels with {config.kwargs}: {reason}"
+            f"architecture.name={config.name} cannot be built for {size} pixels with {config.kwargs}: {reason}; "
+            f"{_takes(type(timm.create_model(config.name)))}"
         ) from error
+
+
+def _takes(network: type[nn.Module]) -> str:
+    """What `architecture.kwargs` may hold."""
+    parameters = inspect.signature(network.__init__).parameters.values()
+    names = [each.name for each in parameters if each.name != "self" and each.kind is not each.VAR_KEYWORD]
+    return f"{network.__name__} takes {', '.join(names)}"
 
 
 def _takes_image_size(name: str) -> bool:
@@ -141,7 +199,10 @@ def _own(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Modu
             return _vgg(config, channels, num_classes)
         return ConvNet(in_chans=channels, num_classes=num_classes, drop_rate=config.drop_rate, **config.kwargs)
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"architecture.kwargs={config.kwargs} do not make a {config.name}: {error}") from error
+        takes = "vgg takes cfg and head_width" if config.name == "vgg" else _takes(ConvNet)
+        raise ConfigError(
+            f"architecture.kwargs={config.kwargs} do not make a {config.name}: {error}; {takes}"
+        ) from error
 
 
 def _vgg(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Module:
@@ -177,17 +238,17 @@ def _strides(model: nn.Module) -> Iterator[Any]:
 
 @torch.inference_mode()
 def _final_map(model: nn.Module, channels: int, size: int) -> int:
-    """Height of the last feature map; `size` for features that are no map, 0 where shapes do not fit.
+    """Height of the last feature map; `size` for features that are no such map, 0 where shapes do not fit.
 
     They do not fit when pools leave nothing, or when a block has lost its stride and its shortcut not yet.
     """
     was_training = model.training
     try:
         features = cast(Network, model.eval()).forward_features(torch.zeros(1, channels, size, size))
-    except (RuntimeError, AssertionError, ValueError):
+        cast(Network, model).forward_head(features)
+    except Exception:  # whatever the network's own code raises
         return 0
     finally:
         model.train(was_training)
-    if not isinstance(features, Tensor):  # several maps, or a token and a map
-        return 0
-    return features.shape[2] if features.ndim == 4 else size
+    # What is no tensor is several maps, or a token and a map.
+    return features.shape[2] if isinstance(features, Tensor) and features.ndim == 4 else size
