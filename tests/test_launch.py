@@ -121,6 +121,7 @@ class TestRefused:
                 "",
                 "architecture.kwargs={'widths': [16, 64, 128], 'speed': 3} do not make a convnet: ",
             ),
+            ("run architecture.name=test_maxvit", "", "architecture: this network cannot be exported to ONNX ("),
             (
                 "run architecture.min_final_map=99",
                 "",

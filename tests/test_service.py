@@ -273,7 +273,7 @@ class TestFeedback:
         ]
         status, told = post(service, "/feedback", "\n".join(lines).encode(), {"content-type": "text/csv"})
         assert status == 200
-        assert (told["kept"], told["refused"]) == (2, 2)
+        assert (told["accepted"], told["refused"]) == (2, 2)
         assert [error["line"] for error in told["errors"]] == [4, 5]
         assert service.json("GET", f"/predictions/{ids[1]}")["feedback"][0]["true_label"] == "Coat"
 

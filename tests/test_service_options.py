@@ -239,7 +239,7 @@ class TestFirestore:
             assert (status, json.loads(content)["error"]["code"]) == (503, "unavailable")
             assert int(told["retry-after"]) > 0
             told = json.loads(kept.result()[2])
-            assert (told["kept"], told["refused"]) == (1, 3)
+            assert (told["accepted"], told["refused"], told["kept"]) == (1, 3, "disk")
             (error,) = told["errors"]
             assert error["line"] == 3
             assert "send this line and those below it again" in error["message"]

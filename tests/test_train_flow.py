@@ -2,6 +2,7 @@
 training killed.
 """
 
+import json
 import os
 import re
 import signal
@@ -36,7 +37,6 @@ def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
     assert steps == {"start", "plan", "tune", "collect", "train", "evaluate", "register", "end"}
     assert len(list(first["tune"])) == 2
     assert first["plan"].task.data.workers == [0, 1]
-    assert [task.data.input for task in sorted(first["tune"], key=lambda task: task.data.input)] == [0, 1]
     assert first["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
 
 
@@ -62,7 +62,7 @@ def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first:
 
 def test_the_chosen_values_are_trained_with(first: Any) -> None:
     chosen, used = first["collect"].task.data.params, first.data.training | {"architecture": first.data.architecture}
-    assert chosen
+    assert chosen["optimizer.learning_rate"] > 0.01  # not the configured one, with which nothing is learnt
     for name, value in chosen.items():
         group, key = name.split(".")
         assert used["config" if group == "training" else group][key] == pytest.approx(value), name
@@ -103,7 +103,7 @@ def test_what_was_found_is_kept_in_mlflow(machine: Machine, first: Any, mlflow_r
     pictures = {"confusion.png", "per_class.png", "reliability.png", "mistakes.png"}
     assert names == pictures | {"per_class.json", "metrics.json"}
     artifacts = f"runs:/{mlflow_run.info.run_id}"
-    assert mlflow.artifacts.load_dict(f"{artifacts}/verdict.json") == first.data.verdict
+    assert mlflow.artifacts.load_dict(f"{artifacts}/verdict.json") == json.loads(json.dumps(first.data.verdict))
     table = mlflow.artifacts.load_dict(f"{artifacts}/evaluation/metrics.json")
     row = dict(zip(table["columns"], next(each for each in table["data"] if each[0] == "test/accuracy"), strict=True))
     accuracy = first.data.metrics["test/accuracy"]
@@ -256,9 +256,9 @@ def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
     resumed = machine.runs()[-1]
     assert resumed.id != before.id
     assert resumed.data.history == before.data.history  # not trained again
-    assert resumed.data.version == before.data.version + 1
+    assert resumed.data.version == before.data.version == 1  # and what was registered is not registered again
     machine.connect()
-    assert registry.get(str(resumed.data.version)).tags["metaflow_run_id"] == f"TrainFlow/{resumed.id}"
+    assert len(registry.versions()) == 1
 
 
 def _task(launcher: int, step: str) -> int:

@@ -350,7 +350,7 @@ class Desk:
             self.log.append_feedback([given], known_elsewhere=True)
 
     def _keep_rows(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        kept, errors = 0, []
+        accepted, errors = 0, []
         for line, row in enumerate(rows, start=2):
             text = (row["true_label"] or "").strip()
             try:
@@ -359,15 +359,15 @@ class Desk:
                 self._keep_feedback(
                     Feedback((row["prediction_id"] or "").strip(), label, source, time.time_ns() // 1000)
                 )
-                kept += 1
+                accepted += 1
             except (Refusal, ValueError) as error:
                 errors.append({"line": line, "message": str(error)})
             except LogUnavailable as error:  # what was kept is said, and what to send again
                 _logger.error("%s", error)
                 left = len(rows) - (line - 2)
                 errors.append({"line": line, "message": "cannot be kept now: send this line and those below it again"})
-                return {"kept": kept, "refused": len(errors) - 1 + left, "errors": errors[-100:]}
-        return {"kept": kept, "refused": len(errors), "errors": errors[:100]}
+                return {"accepted": accepted, "refused": len(errors) - 1 + left, "errors": errors[-100:]}
+        return {"accepted": accepted, "refused": len(errors), "errors": errors[:100]}
 
     def _retain(self) -> None:
         days = self.settings.log.retention_days

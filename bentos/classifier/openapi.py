@@ -190,13 +190,14 @@ def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
                             "A table was read",
                             _object(
                                 {
-                                    "kept": {"type": "integer"},
+                                    "accepted": {"type": "integer"},
                                     "refused": {"type": "integer"},
                                     "errors": {
                                         "type": "array",
                                         "items": _object({"line": {"type": "integer"}, "message": {"type": "string"}}),
                                     },
-                                }
+                                },
+                                optional={"kept": KEPT},
                             ),
                         ),
                     },
