@@ -174,14 +174,21 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
     MlflowClient().log_image(run_id, Image.open(io.BytesIO(png)).convert("RGB"), key=key, step=step)
 
 
-def log_drift(experiment_id: str, name: str, result: Mapping[str, Any], page: str) -> str:
+def log_drift(
+    experiment_id: str, name: str, result: Mapping[str, Any], page: str, *, data_digest: str | None = None
+) -> str:
     """Log a drift result and its report as a run of its own, and return its id.
 
     A report has one run: called again for it, as by a retried task, this completes the one there is.
+
+    Args:
+        data_digest: the version of the data that the model learnt from, and is compared with; None where the model
+            is unknown.
     """
     client = MlflowClient()
     known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
     tags = {key: str(result[key]) for key in ("decision", "level", "model_version", "reason")}
+    tags |= {} if data_digest is None else {"data.digest": data_digest}
     run_id = str(known[0].info.run_id) if known else start_run(experiment_id, name, tags)
     numbers = {
         "rows": result["rows"],

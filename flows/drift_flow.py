@@ -119,7 +119,8 @@ class DriftFlow(FlowSpec):
                 )
                 content = drift.as_mapping(result)
                 reports.publish(store, report_id, page, content)
-                tracking.log_drift(experiment_id, report_id, content, page)
+                digest = None if served is None else served.data["digest"]
+                tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
                 self.reports.append(report_id)
                 cards.framed(current.card["drift"], page)
         print(f"reports {', '.join(self.reports)} in {address.reports}")

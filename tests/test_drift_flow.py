@@ -174,6 +174,7 @@ class TestReport:
         run = runs[results[2]["id"]]
         assert run.info.status == "FINISHED"
         assert run.data.tags["decision"] == "drift"
+        assert len(run.data.tags["data.digest"]) == 64
         assert run.data.metrics["accuracy/feedback"] == pytest.approx(results[2]["feedback"]["accuracy"])
         logged = Path(client.download_artifacts(run.info.run_id, "drift"))
         assert (logged / "report.html").read_bytes() == page.read_bytes()
