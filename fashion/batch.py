@@ -53,17 +53,19 @@ def check_output(address: str) -> None:
         raise ValueError(f"output must name a file that ends in .parquet, got {address!r}")
 
 
-def find(store: Store) -> list[str]:
-    """Names of the files that look like pictures, sorted.
+def find(store: Store) -> tuple[list[str], list[str]]:
+    """Names of the files that look like pictures, and of all others; both sorted.
 
     Raises:
-        NothingToPredict: there is none.
+        NothingToPredict: no file looks like one.
         fashion.blobs.StoreUnavailable: the store cannot be listed.
     """
-    names = sorted(name for name in store.list() if name.lower().endswith(SUFFIXES))
+    names, others = list[str](), list[str]()
+    for name in sorted(store.list()):
+        (names if name.lower().endswith(SUFFIXES) else others).append(name)
     if not names:
         raise NothingToPredict(f"{store.address} holds no pictures; their names end in {', '.join(SUFFIXES)}")
-    return names
+    return names, others
 
 
 def divide(names: Sequence[str], parts: int) -> list[list[str]]:

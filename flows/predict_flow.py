@@ -36,9 +36,12 @@ class PredictFlow(FlowSpec):
         with launch.told(registry.RegistryError, batch.NothingToPredict, blobs.StoreUnavailable, ValueError):
             batch.check_output(self.output)
             self.version_number = registry.get(self.version, self.model).number
-            names = batch.find(blobs.store(batch.absolute(self.images)))
+            names, others = batch.find(blobs.store(batch.absolute(self.images)))
             self.parts = batch.divide(names, self.workers)
         print(f"{len(names):,} pictures for {self.model} version {self.version_number}")
+        if others:
+            some = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+            print(f"{len(others):,} files are passed over, whose names are not those of pictures: {some}")
         self.next(self.predict, foreach="parts")
 
     @retry(times=2, minutes_between_retries=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fashion
+from fashion import home
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(fashion.__path__, "fashion."))
 TRAINING = [name for name in MODULES if name.startswith("fashion.training")]
@@ -31,7 +32,7 @@ print(json.dumps({"loaded": sorted({name.partition(".")[0] for name in sys.modul
 """
 
 
-def imported(names: list[str], folder: Path) -> dict[str, list[str]]:
+def imported(names: list[str], folder: Path, **more: str) -> dict[str, list[str]]:
     """Import modules in a process of its own, and tell what else was loaded and what changed."""
     work = folder / "work"
     work.mkdir()
@@ -40,7 +41,7 @@ def imported(names: list[str], folder: Path) -> dict[str, list[str]]:
         [sys.executable, "-B", "-c", CODE, *names],
         cwd=work,
         # Libraries write beside the home folder's other caches, and that is theirs to do.
-        env={**kept, "HOME": str(folder / "home"), "FASHION_HOME": str(work / "var")},
+        env={**kept, "HOME": str(folder / "home"), "FASHION_HOME": str(work / "var"), **more},
         capture_output=True,
         text=True,
     )
@@ -54,6 +55,26 @@ def test_all_but_training_load_no_library_of_training(tmp_path: Path) -> None:
     found = imported(OTHERS, tmp_path)
     assert not {"torch", "timm", "optuna", "lightning_fabric", "lightning", "plotly"} & set(found["loaded"])
     assert set(found["changed"]) <= BY_LIBRARIES
+
+
+@pytest.mark.parametrize("name", ["train_flow", "deploy_flow", "drift_flow", "predict_flow"])
+def test_a_flow_loads_what_its_steps_need_when_they_run(name: str, tmp_path: Path) -> None:
+    # A flow prepares its home; beside that it writes nothing.
+    own = {"PYTHONPATH": str(home.REPOSITORY / "flows"), "FASHION_HOME": str(tmp_path / "var")}
+    found = imported([name], tmp_path, **own)
+    heavy = {
+        "torch",
+        "timm",
+        "optuna",
+        "mlflow",
+        "onnxruntime",
+        "bentoml",
+        "evidently",
+        "matplotlib",
+        "scipy",
+        "pandas",
+    }
+    assert not heavy & set(found["loaded"])
 
 
 def test_training_changes_nothing_by_being_imported(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,8 @@ class TestPredictFlow:
         said = challenged.flow(
             "run", "--images", str(folder), "--output", str(output), "--workers", "2", name="predict_flow"
         )
+        assert "1 files are passed over, whose names are not those of pictures: notes.txt" in said
+        assert {int(count) for count in re.findall(r"(\d+)/\1 files, ", said)} == {16, 17}  # each worker's progress
         assert "31 pictures predicted, 2 could not be read" in said
         assert "broken.png: " in said
         assert "locked.png cannot be read: Too many levels of symbolic links" in said

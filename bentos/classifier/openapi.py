@@ -14,6 +14,7 @@ EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABA
 KEPT = {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"}
 IDS = {"type": "string", "description": "a uuid7", "example": EXAMPLE_ID}
 TIME = {"type": "string", "format": "date-time"}
+TEXT = {"type": "string"}
 CLIENT = {
     "name": "X-Client",
     "in": "header",
@@ -225,14 +226,38 @@ def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
                     "listReports",
                     "Drift reports, newest first",
                     answers={"200": ("The reports", _object({"reports": {"type": "array", "items": report}}))},
-                    errors=("401", "503"),
+                    errors=("401", "429", "503"),
                 )
+            },
+            "/monitoring": {
+                "get": _operation(
+                    "monitor",
+                    "Recent traffic, the latest drift reports and the state of the log, for people",
+                    answers={"200": ("A page", TEXT, "text/html")},
+                    errors=("401", "429", "503"),
+                )
+            },
+            "/": {
+                "get": _operation("try", "A page to try pictures with", answers={"200": ("A page", TEXT, "text/html")})
             },
             "/readyz": {
                 "get": _operation(
                     "ready",
                     "Whether predictions can be given and kept",
                     answers={"200": ("Ready", ready), "503": ("Not ready", not_ready)},
+                )
+            },
+            "/livez": {
+                "get": _operation(
+                    "live", "Whether the process answers at all", answers={"200": ("It does", TEXT, "text/plain")}
+                )
+            },
+            "/metrics": {
+                "get": _operation(
+                    "measure",
+                    "Counters and times, for Prometheus",
+                    answers={"200": ("Metrics", TEXT, "text/plain")},
+                    errors=("401",),
                 )
             },
         },
@@ -298,12 +323,12 @@ def _operation(
     name: str,
     summary: str,
     *,
-    answers: dict[str, tuple[str, dict[str, Any]]],
+    answers: dict[str, tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], str]],
     errors: tuple[str, ...] = (),
     body: dict[str, Any] | None = None,
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    told = {status: _response(text, schema) for status, (text, schema) in answers.items()}
+    told = {status: _response(*answer) for status, answer in answers.items()}
     told |= {status: _response(ERRORS[status], {"$ref": "#/components/schemas/Error"}) for status in errors}
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": told}
     if parameters:
@@ -313,8 +338,8 @@ def _operation(
     return operation
 
 
-def _response(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+def _response(text: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    return {"description": text, "content": {kind: {"schema": schema}}}
 
 
 def _object(required: dict[str, Any], *, optional: dict[str, Any] | None = None) -> dict[str, Any]:
