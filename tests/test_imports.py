@@ -63,16 +63,8 @@ def test_a_flow_loads_what_its_steps_need_when_they_run(name: str, tmp_path: Pat
     own = {"PYTHONPATH": str(home.REPOSITORY / "flows"), "FASHION_HOME": str(tmp_path / "var")}
     found = imported([name], tmp_path, **own)
     heavy = {
-        "torch",
-        "timm",
-        "optuna",
-        "mlflow",
-        "onnxruntime",
-        "bentoml",
-        "evidently",
-        "matplotlib",
-        "scipy",
-        "pandas",
+        *("torch", "timm", "optuna", "mlflow", "onnxruntime"),
+        *("bentoml", "evidently", "matplotlib", "scipy", "pandas"),
     }
     assert not heavy & set(found["loaded"])
 
