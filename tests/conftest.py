@@ -169,7 +169,6 @@ def machine(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     """A machine on which the whole flow has run once."""
     machine = Machine(tmp_path_factory.mktemp("machine") / "var")
     words = [*FLOW_WORDS, "tuning.num_trials=3", "tuning.num_workers=2", "tuning.num_epochs=1"]
-    words.append("optimizer.learning_rate=0.0005")  # so low that any other trial is better
     machine.said = machine.flow("run", *words)
     return machine
 
