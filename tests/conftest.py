@@ -12,7 +12,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import firestore
 import numpy as np
 import pytest
-from machine import Machine
+from machine import FLOW_WORDS, ROWS, Machine
 from served import Served
 
 from fashion import config, home, image_store, package, registry
@@ -21,12 +21,8 @@ from fashion.dataset import Dataset
 from fashion.home import Home
 from fashion.package import Package
 
-ROWS = 1000
-"""Rows of each split in the slice."""
 COSTLY = ("story", "machine")
 """Fixtures that run flows: with several workers, each that needs one would make its own."""
-FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
-"""Configuration of a flow that takes seconds."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook

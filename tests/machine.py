@@ -9,8 +9,10 @@ from typing import Any
 from fashion.home import REPOSITORY
 
 FLOWS = REPOSITORY / "flows"
-
-
+ROWS = 1000
+"""Rows of each split in the slice."""
+FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
+"""Configuration of a flow that takes seconds."""
 OTHERS = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS")
 """Variables that a fresh machine has not."""
 

@@ -13,8 +13,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from conftest import FLOW_WORDS
-from machine import Machine
+from machine import FLOW_WORDS, Machine
 from PIL import Image
 
 from fashion import config, registry

@@ -106,7 +106,10 @@ class Front:
                 raise
             self._under_way += 1
             try:
-                await (await self._pass(desk, path))(scope, receive, send_safely)
+                if path == "/metrics":
+                    await asyncio.to_thread(desk.measure)
+                application = self.bento if path in PASSED_ON else self._router
+                await application(scope, receive, send_safely)
             finally:
                 self._under_way -= 1
         except ClientDisconnect:
@@ -118,13 +121,6 @@ class Front:
             known = path if path in PASSED_ON else scope["route"].path if "route" in scope else "other"
             desk.measures.requests.labels(known, status).inc()
             desk.measures.seconds.labels(known).observe(time.perf_counter() - started)
-
-    async def _pass(self, desk: Desk, path: str) -> ASGIApp:
-        if path not in PASSED_ON:
-            return self._router
-        if path == "/metrics":
-            await asyncio.to_thread(desk.measure)
-        return self.bento
 
     def _admit(self, desk: Desk, scope: Scope, path: str) -> None:
         """Keys, rate and concurrency, before anything of the body is read."""

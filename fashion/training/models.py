@@ -90,12 +90,13 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
         if _final_map(model, channels, size) >= min_final_map:
             break
         stride()
-    height = _final_map(model, channels, size)
-    if height == 0:
+    try:
+        height = _map_height(model, channels, size)
+    except Exception as error:  # whatever the network's own code raises
         raise DoesNotFit(
-            f"architecture: this network cannot be fitted to images of {size} pixels and {channels} channels; "
-            "choose another"
-        )
+            f"architecture: this network cannot be fitted to images of {size} pixels and {channels} channels "
+            f"({_sentence(error)}); choose another"
+        ) from error
     if height < min_final_map:
         raise ConfigError(
             f"architecture.min_final_map={min_final_map}: the last map of this network is {height} pixels high at "
@@ -164,7 +165,7 @@ def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) ->
     try:
         return timm.create_model(config.name, pretrained=config.pretrained, **arguments)
     except Exception as error:  # whatever the network's own code, the hub's client or a proxy raises
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = _sentence(error)
         if config.pretrained:
             raise ConfigError(
                 f"architecture.pretrained=true: the weights of {config.name} could not be loaded ({reason}); "
@@ -172,8 +173,19 @@ def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) ->
             ) from error
         raise ConfigError(
             f"architecture.name={config.name} cannot be built for {size} pixels with {config.kwargs}: {reason}; "
-            f"{_takes(type(timm.create_model(config.name)))}"
+            f"{_takes(_class(config.name))}"
         ) from error
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _class(name: str) -> type[nn.Module]:
+    import timm
+
+    with torch.device("meta"):  # no weights are made: some networks have billions
+        return type(timm.create_model(name))
 
 
 def _takes(network: type[nn.Module]) -> str:
@@ -236,18 +248,24 @@ def _strides(model: nn.Module) -> Iterator[Any]:
                 yield lambda parent=parent, name=name: setattr(parent, name, nn.Identity())
 
 
-@torch.inference_mode()
 def _final_map(model: nn.Module, channels: int, size: int) -> int:
-    """Height of the last feature map; `size` for features that are no such map, 0 where shapes do not fit.
+    """Like `_map_height`, but 0 where shapes do not fit.
 
-    They do not fit when pools leave nothing, or when a block has lost its stride and its shortcut not yet.
+    They do not when pools leave nothing, or when a block has lost its stride and its shortcut not yet.
     """
+    try:
+        return _map_height(model, channels, size)
+    except Exception:  # the last one is told: see `keep_map`
+        return 0
+
+
+@torch.inference_mode()
+def _map_height(model: nn.Module, channels: int, size: int) -> int:
+    """Height of the last feature map; `size` for features that are no such map."""
     was_training = model.training
     try:
         features = cast(Network, model.eval()).forward_features(torch.zeros(1, channels, size, size))
         cast(Network, model).forward_head(features)
-    except Exception:  # whatever the network's own code raises
-        return 0
     finally:
         model.train(was_training)
     # What is no tensor is several maps, or a token and a map.
