@@ -29,13 +29,13 @@ train: $(STAMP) ## Train, evaluate and register a model: ARGS="architecture=resn
 	$(BIN)/python flows/train_flow.py run $(ARGS)
 
 ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:5000
-	$(BIN)/python -m fashion.tracking
+	$(BIN)/fashion ui
 
 bento: $(STAMP) ## Build a bento of the champion: ARGS="version=7 serve.shadow=challenger"
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
 
 serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento takes its place
-	$(BIN)/python -m bentos.serving --follow
+	$(BIN)/fashion serve --follow
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
@@ -49,17 +49,17 @@ drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retr
 	$(BIN)/python flows/drift_flow.py run $(ARGS)
 
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
-	$(BIN)/python -m fashion.registry rollback $(if $(REASON),--reason "$(REASON)")
+	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$(REASON)")
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
 
 schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to start it: ARGS="window=7d"
-	$(BIN)/python flows/schedule.py $(ARGS)
+	$(BIN)/fashion schedule $(ARGS)
 
 schedule-check: $(STAMP) ## Look whether that timer is sound, and when it will run
-	$(BIN)/python flows/schedule.py check
+	$(BIN)/fashion schedule check
 
 demo: $(STAMP) ## The whole story on this machine: drift, alarm, feedback, retraining, rollback; about 15 minutes
-	$(BIN)/python flows/demo.py $(ARGS)
+	$(BIN)/fashion demo $(ARGS)
 
 test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 	$(BIN)/python -m pytest $(TEST_WORKERS) $(ARGS)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion import package
 from fashion.home import REPOSITORY
+from fashion.model import package
 
 NAME = "fashion-classifier"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "training", "*.pyc")
@@ -35,7 +35,7 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     """Put a package into BentoML's model store, and return its tag. The same package again is the same model.
 
     Raises:
-        fashion.package.DamagedPackage: the package is not what was packed.
+        fashion.model.package.DamagedPackage: the package is not what was packed.
     """
     import bentoml
     from bentoml.exceptions import NotFound

@@ -1,4 +1,4 @@
-"""`python -m bentos.serving`: serve the latest bento of this machine's store, on loopback unless told otherwise.
+"""`fashion serve`: serve the latest bento of this machine's store, on loopback unless told otherwise.
 
 With `--follow` a newer bento takes the place of the one that is served: whoever promotes or rolls back a version, and
 builds its bento, has deployed it. Between the two nobody answers for the few seconds that a start takes.
@@ -21,7 +21,7 @@ LOOK_SECONDS = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become BentoML's server, or watch over it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bentos.serving", description="Serve the classifier.")
+    parser = argparse.ArgumentParser(prog="fashion serve", description="Serve the classifier.")
     parser.add_argument("--bento", default=f"{NAME}:latest", help="tag of the bento; the latest if not said")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; only this machine sees the default")
     parser.add_argument("--port", type=int, default=3000)

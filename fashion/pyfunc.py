@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.package import read
-from fashion.predictor import Predictor
+from fashion.model.package import read
+from fashion.model.predictor import Predictor
 
 
 class PackagedModel:

@@ -12,12 +12,11 @@ import functools
 import tempfile
 from pathlib import Path
 
-import cards
-import launch
 from metaflow import Config, FlowSpec, card, current, package_sources, retry, step
 
-from fashion import config
-from fashion.serve_config import ServeConfig
+from fashion.config.compose import as_dict, load_as
+from fashion.config.serve import ServeConfig
+from flows.runtime import cards, launch
 
 
 @launch.after("TrainFlow")
@@ -31,7 +30,7 @@ class DeployFlow(FlowSpec):
     config = Config(
         "config",
         default_value=launch.words_from_environment,
-        parser=functools.partial(launch.compose, kind=ServeConfig),
+        parser=functools.partial(launch.parse_config, kind=ServeConfig),
         help="configuration words, e.g. 'version=7 serve.shadow=challenger'",
     )
 
@@ -40,23 +39,24 @@ class DeployFlow(FlowSpec):
     def start(self):
         """Find the versions, verify their packages, and put them into the model store."""
         from bentos import building
-        from fashion import package, registry, tracking
+        from fashion.model import package
+        from fashion.registry import tracking, versions
 
-        settings = config.load_as(ServeConfig, self.config.to_dict())
+        settings = load_as(ServeConfig, self.config.to_dict())
         address = home.prepare_environment()
         tracking.connect(address)
         name = settings.tracking.registered_model
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.told(registry.RegistryError, package.DamagedPackage, package.NotComparable),
+            launch.told(versions.RegistryError, package.DamagedPackage, package.NotComparable),
         ):
-            version = registry.get(str(settings.version or settings.alias), name)
-            served = registry.fetch(version, Path(folder, "model"))
+            version = versions.get(str(settings.version or settings.alias), name)
+            served = versions.fetch(version, Path(folder, "model"))
             self.model = _described(version, name, building.store_model(served.folder, **_stored(version, name)))
             self.shadow = None
             if settings.serve.shadow is not None:
-                shadow = registry.get(str(settings.serve.shadow), name)
-                scoring = registry.fetch(shadow, Path(folder, "shadow"))
+                shadow = versions.get(str(settings.serve.shadow), name)
+                scoring = versions.fetch(shadow, Path(folder, "shadow"))
                 package.require_comparable(served, scoring)
                 self.shadow = _described(shadow, name, building.store_model(scoring.folder, **_stored(shadow, name)))
         print(f"{name} version {version.number}: {version.tags.get('summary', '')}")
@@ -69,10 +69,10 @@ class DeployFlow(FlowSpec):
         """Build the bento, with a gallery of test pictures to try it with."""
         from bentos import building
 
-        settings = config.load_as(ServeConfig, self.config.to_dict())
+        settings = load_as(ServeConfig, self.config.to_dict())
         address = home.prepare_environment()
         self.deployment = {
-            "settings": config.as_mapping(settings.serve),
+            "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
             "home": str(address.root),
@@ -87,7 +87,7 @@ class DeployFlow(FlowSpec):
             title=self.bento,
             texts=[
                 self.model["summary"],
-                f"Serve it with `make serve`, or `python -m bentos.serving --bento {self.bento}`.",
+                f"Serve it with `make serve`, or `fashion serve --bento {self.bento}`.",
             ],
         )
         cards.table(
@@ -104,32 +104,31 @@ class DeployFlow(FlowSpec):
 
 
 def _described(version, name, tag):
-    from fashion import registry
+    from fashion.registry import versions
 
     return {
         "name": name,
         "version": str(version.number),
         "tag": tag,
         "summary": version.tags.get("summary", ""),
-        "lineage": {key: version.tags[key] for key in registry.LINEAGE if key in version.tags},
+        "lineage": {key: version.tags[key] for key in versions.LINEAGE if key in version.tags},
     }
 
 
 def _stored(version, name):
-    from fashion import registry
+    from fashion.registry import versions
 
-    labels = {key: version.tags[key] for key in registry.LINEAGE if key in version.tags}
+    labels = {key: version.tags[key] for key in versions.LINEAGE if key in version.tags}
     return {"name": name, "version": version.number, "labels": {"model_version": str(version.number), **labels}}
 
 
 def _gallery(settings, digest):
     """Test pictures, evenly of all classes; none where the data set that the model learnt from is not at hand."""
-    import shown
-
     from bentos.building import Picture
-    from fashion import dataset, image_store
+    from fashion.data import dataset, loading
+    from fashion.images import image_store
 
-    data = shown.learnt_from(settings.data, digest, what="gallery")
+    data = loading.learnt_from(settings.data, digest, what="gallery")
     if data is None:
         return []
     chosen = dataset.evenly(data.test.labels, settings.serve.gallery)

@@ -15,12 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import cards
-import launch
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
 
-from fashion import config
-from fashion.drift_config import DriftConfig
+from fashion.config.compose import load_as, parse_overrides
+from fashion.config.drift import DriftConfig
+from flows.runtime import cards, launch
 
 
 @schedule(cron=config_expr("config.cron"))
@@ -31,7 +30,7 @@ class DriftFlow(FlowSpec):
     config = Config(
         "config",
         default_value=launch.words_from_environment,
-        parser=functools.partial(launch.compose, kind=DriftConfig),
+        parser=functools.partial(launch.parse_config, kind=DriftConfig),
         help="configuration words, e.g. 'rows=1000 decision.alpha=0.001'",
     )
 
@@ -39,15 +38,18 @@ class DriftFlow(FlowSpec):
     @step
     def start(self):
         """Read the window, and decide on each version in it."""
-        from fashion import drift, inspection, tracking, windows
-        from fashion.yardsticks import Yardsticks
+        from fashion.drift import inspection
+        from fashion.drift.references import Yardsticks
+        from fashion.drift.result import empty_window
+        from fashion.predictions import windows
+        from fashion.registry import tracking
 
-        settings = config.load_as(DriftConfig, self.config.to_dict())
+        settings = load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
         tracking.connect(address)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
-        window = windows.chosen(settings, clock=lambda: 1000 * self.now_us)
+        window = inspection.chosen(settings, clock=lambda: 1000 * self.now_us)
         self.remarks = []
         with tempfile.TemporaryDirectory() as folder, telling(settings, address):
             source = windows.open_source(address, settings.source)
@@ -61,7 +63,7 @@ class DriftFlow(FlowSpec):
             )
             later = source.later(window)
         if not self.inspected:
-            empty = drift.nothing((window.since_us, min(window.until_us, self.now_us)), settings.decision)
+            empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
             self.inspected = [inspection.Inspected(empty, None)]
         if len(self.inspected) > 1:
             served = ", ".join(each.result.model_version for each in self.inspected)
@@ -80,15 +82,18 @@ class DriftFlow(FlowSpec):
     @step
     def report(self):
         """Draw what was found, and keep it where the monitoring page and MLflow show it."""
-        from fashion import blobs, drift, drift_page, drift_report, reports, tracking
-        from fashion.reference import Reference
-        from fashion.yardsticks import Yardsticks
+        from fashion.drift import evidently_report, report_page, reports
+        from fashion.drift.references import Yardsticks
+        from fashion.drift.result import result_as_dict
+        from fashion.model.reference import Reference
+        from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
-        settings = config.load_as(DriftConfig, self.config.to_dict())
+        settings = load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
         tracking.connect(address)
         experiment_id = tracking.experiment(address, f"{settings.tracking.experiment}-drift")
-        store = blobs.store(address.reports)
+        store = open_store(address.reports)
         self.reports = []
         with tempfile.TemporaryDirectory() as folder, telling(settings, address):
             yardsticks = Yardsticks(self.model, Path(folder))
@@ -101,13 +106,13 @@ class DriftFlow(FlowSpec):
                 if served is not None and found.sample is not None:
                     reference = Reference.of(served)
                     yardstick = yardsticks(result.model_version)
-                    drawings = drift_report.draw(
+                    drawings = evidently_report.draw(
                         found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows
                     )
-                    examples = drift_page.examples(
-                        found.unusual, blobs.store(address.images), reference_pictures(settings, served)
+                    examples = report_page.examples(
+                        found.unusual, open_store(address.images), reference_pictures(settings, served)
                     )
-                page = drift_page.page(
+                page = report_page.page(
                     found,
                     model=self.model,
                     class_names=served.class_names if served is not None else (),
@@ -117,7 +122,7 @@ class DriftFlow(FlowSpec):
                     drawings=drawings,
                     remarks=self.remarks,
                 )
-                content = drift.as_mapping(result)
+                content = result_as_dict(result)
                 reports.publish(store, report_id, page, content)
                 digest = None if served is None else served.data["digest"]
                 tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
@@ -130,17 +135,19 @@ class DriftFlow(FlowSpec):
     @step
     def act(self):
         """Tell whom it concerns, and find out whether a new model is due."""
-        from fashion import alerts, blobs, drift_page, retraining, windows
+        from fashion.drift import alerts, report_page, retraining
+        from fashion.predictions import windows
+        from fashion.storage.address import open_store
 
-        settings = config.load_as(DriftConfig, self.config.to_dict())
+        settings = load_as(DriftConfig, self.config.to_dict())
         address = home.prepare_environment()
-        store = blobs.store(address.reports)
+        store = open_store(address.reports)
         latest = self.inspected[-1].result
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         conditions = {"problem": None}
         where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
         for name in sorted(latest.looked_for & set(settings.alerts.on)):
-            title, why = drift_page.condition(name, latest)
+            title, why = report_page.condition(name, latest)
             found = (f"{title}: {where}", f"{why}.\nReport: {self.reports[-1]}")
             conditions[name] = found if name in latest.conditions else None
         told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
@@ -157,14 +164,15 @@ class DriftFlow(FlowSpec):
     @step
     def retrain(self):
         """Train on what users taught, let the gate decide, and build a bento of a new champion."""
-        from fashion import blobs, retraining
+        from fashion.drift import retraining
+        from fashion.storage.address import open_store
 
-        settings = config.load_as(DriftConfig, self.config.to_dict())
-        retraining.remember(blobs.store(home.current().reports))
+        settings = load_as(DriftConfig, self.config.to_dict())
+        retraining.remember(open_store(home.current().reports))
         if launch.on_cluster():
             self.outcome = launch.publish_event(launch.RETRAIN, {"report": self.reports[-1]})
         else:
-            asked = config.parse_overrides(settings.retrain.words)
+            asked = parse_overrides(settings.retrain.words)
             words = [*asked, "feedback.use=true", f"tracking.registered_model={self.model}"]
             self.outcome = launch.train_and_deploy(words, settings.retrain)
         print(self.outcome)
@@ -178,25 +186,29 @@ class DriftFlow(FlowSpec):
 
 def reference_pictures(settings, served):
     """Pictures of the reference's rows with their predicted labels; None where that data set is not at hand."""
-    import shown
+    from fashion.data import loading
 
-    data = shown.learnt_from(settings.data, served.data["digest"], what="reference pictures")
+    data = loading.learnt_from(settings.data, served.data["digest"], what="reference pictures")
     return None if data is None else data.val
 
 
 def telling(settings, address):
     """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
-    from fashion import alerts, blobs, package, registry
-    from fashion.prediction_log import LogUnavailable
+    from fashion.drift import alerts
+    from fashion.model import package
+    from fashion.predictions.record import LogUnavailable
+    from fashion.registry import versions
+    from fashion.storage.address import open_store
+    from fashion.storage.blobs import StoreUnavailable
 
     def alert(error):
         if "problem" in settings.alerts.on:
             told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
             found = ("The drift flow cannot do its work", str(error))
-            alerts.tell({"problem": found}, told_to, settings.alerts, blobs.store(address.reports))
+            alerts.tell({"problem": found}, told_to, settings.alerts, open_store(address.reports))
 
-    unavailable = (LogUnavailable, blobs.StoreUnavailable)
-    return launch.told(*unavailable, package.DamagedPackage, *registry.ERRORS, first=alert)
+    unavailable = (LogUnavailable, StoreUnavailable)
+    return launch.told(*unavailable, package.DamagedPackage, *versions.ERRORS, first=alert)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import functools
 import tempfile
 from pathlib import Path
 
-import cards
-import launch
 from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
+
+from flows.runtime import cards, launch
 
 
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
@@ -30,14 +30,17 @@ class PredictFlow(FlowSpec):
     @step
     def start(self):
         """Find the version and the pictures."""
-        from fashion import batch, blobs, registry, tracking
+        from fashion.model import bulk
+        from fashion.registry import tracking, versions
+        from fashion.storage.address import open_store
+        from fashion.storage.blobs import StoreUnavailable
 
         tracking.connect(home.current())
-        with launch.told(registry.RegistryError, batch.NothingToPredict, blobs.StoreUnavailable, ValueError):
-            batch.check_output(self.output)
-            self.version_number = registry.get(self.version, self.model).number
-            names, others = batch.find(blobs.store(batch.absolute(self.images)))
-            self.parts = batch.divide(names, self.workers)
+        with launch.told(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
+            bulk.check_output(self.output)
+            self.version_number = versions.get(self.version, self.model).number
+            names, others = bulk.find(open_store(bulk.absolute(self.images)))
+            self.parts = bulk.divide(names, self.workers)
         print(f"{len(names):,} pictures for {self.model} version {self.version_number}")
         if others:
             some = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
@@ -48,18 +51,21 @@ class PredictFlow(FlowSpec):
     @step
     def predict(self):
         """Predict one part; a file that is no picture is listed, and the others go on."""
-        from fashion import batch, blobs, package, registry, tracking
-        from fashion.predictor import Predictor
+        from fashion.model import bulk, package
+        from fashion.model.predictor import Predictor
+        from fashion.registry import tracking, versions
+        from fashion.storage.address import open_store
+        from fashion.storage.blobs import StoreUnavailable
 
         tracking.connect(home.current())
-        store = blobs.store(batch.absolute(self.images))
+        store = open_store(bulk.absolute(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.told(registry.RegistryError, package.DamagedPackage, blobs.StoreUnavailable),
+            launch.told(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
         ):
-            served = registry.fetch(registry.get(str(self.version_number), self.model), Path(folder))
+            served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
             self.class_names = served.class_names
-            self.result = batch.predict(
+            self.result = bulk.predict(
                 Predictor(served), store, self.input, report=functools.partial(print, flush=True)
             )
         self.next(self.join)
@@ -68,14 +74,15 @@ class PredictFlow(FlowSpec):
     @step
     def join(self, parts):
         """Write one table of all parts."""
-        from fashion import batch, blobs
+        from fashion.model import bulk
+        from fashion.storage.blobs import StoreUnavailable
 
-        result = batch.joined([part.result for part in parts])
+        result = bulk.joined([part.result for part in parts])
         class_names = parts[0].class_names
-        with launch.told(blobs.StoreUnavailable):
-            batch.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
+        with launch.told(StoreUnavailable):
+            bulk.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
         self.rows, self.bad_files = len(result.names), result.bad
-        counts = batch.counts(result, class_names)
+        counts = bulk.counts(result, class_names)
         title = f"{self.rows:,} pictures predicted, {len(self.bad_files):,} could not be read"
         cards.show(current.card["predictions"], title=title, texts=[f"In `{self.output}`"])
         cards.table(current.card["predictions"], "Classes", counts)

@@ -14,11 +14,12 @@ import json
 import tempfile
 from pathlib import Path
 
-import cards
-import launch
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, resources, retry, step
 
-from fashion import config
+from fashion.config.compose import as_dict
+from fashion.config.schema import ConfigError
+from fashion.config.train import load_train_config
+from flows.runtime import cards, launch
 
 
 @launch.triggered(launch.RETRAIN)
@@ -29,7 +30,7 @@ class TrainFlow(FlowSpec):
     config = Config(
         "config",
         default_value=launch.words_from_environment,
-        parser=launch.compose,
+        parser=launch.parse_config,
         help="configuration words, e.g. 'architecture=resnet training.num_epochs=3'",
     )
 
@@ -38,9 +39,10 @@ class TrainFlow(FlowSpec):
     @step
     def start(self):
         """Fetch and check the data, and open the MLflow run that all else is logged to."""
-        from fashion import figures, lineage, tracking
+        from fashion.figures import frame, galleries
+        from fashion.registry import lineage, tracking
 
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         address = home.prepare_environment()
         data, report = load_data(settings)
         self.lessons = collect_lessons(settings, data, address)
@@ -75,7 +77,7 @@ class TrainFlow(FlowSpec):
         if self.lessons is not None:
             tracking.log_files(self.mlflow_run_id, {"data/feedback.csv": self.lessons.as_csv()})
             tracking.log_tags(self.mlflow_run_id, {"feedback": self.lessons.summary})
-        samples = figures.to_png(figures.samples(data.train.images, data.train.labels, data.class_names))
+        samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
         tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         cards.show(
             current.card["data"],
@@ -103,7 +105,7 @@ class TrainFlow(FlowSpec):
         """Create the study, and as many workers as share it."""
         from fashion.training import tuning
 
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         tuning.create_study(home.current().studies, self.study, settings)
         self.workers = list(range(settings.tuning.num_workers))
         self.next(self.tune, foreach="workers")
@@ -120,10 +122,10 @@ class TrainFlow(FlowSpec):
         from fashion.training import tuning
         from fashion.training.objective import Objective
 
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         data = with_lessons(load_data(settings)[0], self.lessons, settings)
         objective = Objective(settings, data, report=functools.partial(print, flush=True))
-        with launch.told(config.ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
+        with launch.told(ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
             tuning.work(home.current().studies, self.study, self.input, settings, objective)
         self.next(self.collect)
 
@@ -132,12 +134,12 @@ class TrainFlow(FlowSpec):
     @step
     def collect(self, workers):
         """Choose the values to train with, and log every trial once."""
-        from fashion import tracking
+        from fashion.registry import tracking
         from fashion.training import tuning
         from fashion.training.study_figures import PLOTS, study_figures
 
         self.merge_artifacts(workers, exclude=["workers"])
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         trials = tuning.trials(home.current().studies, self.study)
         with launch.told(tuning.NothingCompleted), tracking.failing(self.mlflow_run_id):
             choice = tuning.choose(trials, settings)
@@ -170,19 +172,21 @@ class TrainFlow(FlowSpec):
     @step
     def train(self):
         """Train with the chosen values, from the last checkpoint where there is one, and export."""
-        from fashion import blobs, tracking
-        from fashion.training import export, recipe, tuning
+        from fashion.registry import tracking
+        from fashion.storage.address import open_store
+        from fashion.training import export, recipe
         from fashion.training.fit import Diverged
-        from fashion.training.watch import Watch
+        from fashion.training.progress import Watch
+        from fashion.training.search_space import with_params
 
-        settings = tuning.with_params(config.load(self.config.to_dict()), getattr(self, "params", {}))
+        settings = with_params(load_train_config(self.config.to_dict()), getattr(self, "params", {}))
         data = with_lessons(load_data(settings)[0], self.lessons, settings)
         tracking.connect(home.current())
         curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
         watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-        checkpoints = blobs.store(f"{home.current().checkpoints}/{self.checkpoints}")
+        checkpoints = open_store(f"{home.current().checkpoints}/{self.checkpoints}")
         with (
-            launch.told(config.ConfigError, Diverged),
+            launch.told(ConfigError, Diverged),
             tracking.failing(self.mlflow_run_id),
             tracking.system_metrics(self.mlflow_run_id),
         ):
@@ -196,11 +200,11 @@ class TrainFlow(FlowSpec):
             )
             exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
         self.exported = dataclasses.asdict(exported)
-        self.architecture = config.as_mapping(settings.architecture)
+        self.architecture = as_dict(settings.architecture)
         self.training = {
-            "config": config.as_mapping(settings.training),
-            "optimizer": config.as_mapping(settings.optimizer),
-            "augmentation": config.as_mapping(settings.augmentation),
+            "config": as_dict(settings.training),
+            "optimizer": as_dict(settings.optimizer),
+            "augmentation": as_dict(settings.augmentation),
             "best_epoch": fitted.best.epoch,
             "cpu_seconds": fitted.history[-1].cpu_seconds,
             "precision": fitted.precision,
@@ -215,13 +219,15 @@ class TrainFlow(FlowSpec):
     @step
     def evaluate(self):
         """Calibrate, score on the test split, and log the model package."""
-        from fashion import evaluation, package, registry, tracking
+        from fashion.evaluation import scoring
+        from fashion.model import package
+        from fashion.registry import tracking, versions
 
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         data, report = load_data(settings)
         tracking.connect(home.current())
         with tracking.failing(self.mlflow_run_id):
-            found = evaluation.evaluate(
+            found = scoring.evaluate(
                 self.exported,
                 data,
                 report,
@@ -245,10 +251,10 @@ class TrainFlow(FlowSpec):
             tracking.log_table(self.mlflow_run_id, "evaluation/metrics.json", found.measurements)
             with tempfile.TemporaryDirectory() as folder:
                 package.write(found.package, Path(folder, "package"), found.files)
-                self.model_uri = registry.log_package(self.mlflow_run_id, Path(folder, "package"))
+                self.model_uri = versions.log_package(self.mlflow_run_id, Path(folder, "package"))
         self.metrics = {name: dataclasses.asdict(metric) for name, metric in found.package.metrics.items()}
         self.summary = found.summary
-        pictures = {evaluation.CAPTIONS[name]: png for name, png in found.figures.items()}
+        pictures = {scoring.CAPTIONS[name]: png for name, png in found.figures.items()}
         cards.show(current.card["evaluation"], title=found.summary, pictures=pictures)
         cards.table(
             current.card["evaluation"],
@@ -279,14 +285,16 @@ class TrainFlow(FlowSpec):
     @step
     def register(self):
         """Register the version, and promote it where it is no worse than the champion."""
-        from fashion import package, promotion, registry, tracking
+        from fashion.evaluation import gate
+        from fashion.model import package
+        from fashion.registry import tracking, versions
 
-        settings = config.load(self.config.to_dict())
+        settings = load_train_config(self.config.to_dict())
         data, _ = load_data(settings)
         tracking.connect(home.current())
         name = settings.tracking.registered_model
         with tempfile.TemporaryDirectory() as folder, tracking.failing(self.mlflow_run_id):
-            version = registry.register(
+            version = versions.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
                 name=name,
@@ -299,16 +307,16 @@ class TrainFlow(FlowSpec):
                     "mlflow_run_id": self.mlflow_run_id,
                 },
             )
-            champion = registry.champion(name)
+            champion = versions.champion(name)
             decided = champion is not None and champion.number == version.number  # a retry, after promotion
             if decided:
-                champion = registry.replaced_by(version, name=name)
-            verdict = promotion.FIRST
+                champion = versions.replaced_by(version, name=name)
+            verdict = gate.FIRST
             if champion is not None:
                 with launch.told(package.DamagedPackage):
-                    verdict = promotion.judge(
-                        registry.fetch(champion, Path(folder, "champion")),
-                        registry.fetch(version, Path(folder, "challenger")),
+                    verdict = gate.judge(
+                        versions.fetch(champion, Path(folder, "champion")),
+                        versions.fetch(version, Path(folder, "challenger")),
                         judged_on(data, self.lessons, settings),
                         settings.gate,
                     )
@@ -320,9 +328,9 @@ class TrainFlow(FlowSpec):
             tracking.log_tags(
                 self.mlflow_run_id, {"version": str(self.version), "promoted": str(self.promoted), "reason": reason}
             )
-            registry.note(version, promotion.as_tags(verdict), name=name)
+            versions.note(version, gate.as_tags(verdict), name=name)
             if not decided:
-                decide = registry.promote if verdict.promoted else registry.refuse
+                decide = versions.promote if verdict.promoted else versions.refuse
                 decide(version, reason=reason, name=name)
             tracking.finish_run(self.mlflow_run_id)
         self.outcome = f"version {self.version} {'is the champion' if self.promoted else 'was refused'}: {reason}"
@@ -343,29 +351,33 @@ class TrainFlow(FlowSpec):
 
 def load_data(settings):
     """The data set and what a look at it found, fetched where this machine does not have it yet."""
-    from fashion import dataset, manifest, sources
+    from fashion.data import dataset, manifest
+    from fashion.data.checks import check_dataset
+    from fashion.data.fetch import fetch_data
 
     with launch.told(manifest.DataError):
-        sources.fetch(settings.data, home.current().data)
+        fetch_data(settings.data, home.current().data)
         data = dataset.load(settings.data, home.current().data)
-        return data, dataset.check(data, settings.data)
+        return data, check_dataset(data, settings.data)
 
 
 def collect_lessons(settings, data, address):
     """Labelled pictures of users, where they are asked for and there is a log."""
     if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
         return None
-    from fashion import blobs, feedback, windows
-    from fashion.prediction_log import LogUnavailable
+    from fashion.predictions import labelled, windows
+    from fashion.predictions.record import LogUnavailable
+    from fashion.storage.address import open_store
+    from fashion.storage.blobs import StoreUnavailable
 
-    with launch.told(LogUnavailable, blobs.StoreUnavailable):
+    with launch.told(LogUnavailable, StoreUnavailable):
         rows = windows.open_source(address).judged()
-        return feedback.collect(rows, blobs.store(address.images), settings.data, data, settings.feedback)
+        return labelled.collect(rows, open_store(address.images), settings.data, data, settings.feedback)
 
 
 def mark_failed(run_id, _):
     """Say in MLflow that a run has come to nothing. Imported here: a worker that does its work needs no MLflow."""
-    from fashion import tracking
+    from fashion.registry import tracking
 
     tracking.connect(home.current())
     tracking.finish_run(run_id, failed=True)
@@ -373,11 +385,11 @@ def mark_failed(run_id, _):
 
 def with_lessons(data, lessons, settings):
     """The data set with what users taught among its training rows. What is scored and measured stays as it is."""
-    from fashion import feedback
+    from fashion.predictions import labelled
 
     if lessons is None:
         return data
-    return dataclasses.replace(data, train=feedback.taught(data.train, lessons.train, settings.feedback.repeat))
+    return dataclasses.replace(data, train=labelled.with_feedback(data.train, lessons.train, settings.feedback.repeat))
 
 
 def judged_on(data, lessons, settings):

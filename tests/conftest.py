@@ -9,17 +9,22 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch count the cores
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import firestore
 import numpy as np
 import pytest
-from machine import FLOW_WORDS, ROWS, Machine
-from served import Served
+from support import firestore
+from support.machine import FLOW_WORDS, ROWS, Machine
+from support.served import Served
 
-from fashion import config, home, image_store, package, registry
-from fashion.config import DataConfig
-from fashion.dataset import Dataset
+from fashion import home
+from fashion.config.compose import compose
+from fashion.config.schema import DataConfig
+from fashion.config.train import load_train_config
+from fashion.data.dataset import Dataset
 from fashion.home import Home
-from fashion.package import Package
+from fashion.images import image_store
+from fashion.model import package
+from fashion.model.package import Package
+from fashion.registry import versions
 
 COSTLY = ("story", "machine")
 """Fixtures that run flows: with several workers, each that needs one would make its own."""
@@ -37,26 +42,28 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 @pytest.fixture(scope="session")
 def data_config() -> DataConfig:
     """Fashion-MNIST, cut to a slice."""
-    return config.load(config.compose([f"data.limit={ROWS}"])).data
+    return load_train_config(compose([f"data.limit={ROWS}"])).data
 
 
 @pytest.fixture(scope="session")
 def small_dataset(data_config: DataConfig) -> Dataset:
     """The slice, from the repository's own cache: fetched on the first run, verified on each."""
-    from fashion import dataset, sources
+    from fashion.data import dataset
+    from fashion.data.fetch import fetch_data
 
     cache = home.REPOSITORY / "var" / "data"
-    sources.fetch(data_config, cache)
+    fetch_data(data_config, cache)
     return dataset.load(data_config, cache)
 
 
 @pytest.fixture(scope="session")
 def whole_dataset() -> Dataset:
     """All of Fashion-MNIST."""
-    from fashion import dataset, sources
+    from fashion.data import dataset
+    from fashion.data.fetch import fetch_data
 
-    data, cache = config.load(config.compose()).data, home.REPOSITORY / "var" / "data"
-    sources.fetch(data, cache)
+    data, cache = load_train_config(compose()).data, home.REPOSITORY / "var" / "data"
+    fetch_data(data, cache)
     return dataset.load(data, cache)
 
 
@@ -84,7 +91,7 @@ def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from fashion.images import normalise
+    from fashion.images.transform import normalise
 
     train, num_classes = dataset.train, len(dataset.class_names)
     pixels = normalise(train.images, dataset.mean, dataset.std).reshape(len(train), -1)
@@ -117,14 +124,15 @@ def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
 
 def packed(network: bytes, data: Dataset, folder: Path) -> Package:
     """A complete model package around a network."""
-    from fashion import dataset, evaluation
+    from fashion.data.checks import check_dataset
+    from fashion.evaluation import scoring
 
-    settings = config.load(config.compose()).data
+    settings = load_train_config(compose()).data
     exported = {"onnx": network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
-    found = evaluation.evaluate(
+    found = scoring.evaluate(
         exported,
         data,
-        dataset.check(data, settings),
+        check_dataset(data, settings),
         data=settings,
         architecture={"name": "tiny"},
         training={},
@@ -148,7 +156,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of its own with an empty tracking store, connected."""
-    from fashion import tracking
+    from fashion.registry import tracking
 
     root = tmp_path / "var"
     root.mkdir()
@@ -181,7 +189,7 @@ def challenged(machine: Machine) -> Machine:
     words = [*FLOW_WORDS, "training.num_epochs=1", "tuning=off", "optimizer.learning_rate=0.0001"]
     machine.said_of_challenger = machine.flow("run", *words)
     machine.connect()
-    machine.challenger = registry.get("challenger")
+    machine.challenger = versions.get("challenger")
     return machine
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from benchmarks import load
-from machine import Machine
+from support.machine import Machine
 
 from fashion.home import REPOSITORY
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from machine import Machine
+from support.machine import Machine
 
-from fashion import config
+from fashion.config.compose import compose
+from fashion.config.train import load_train_config
 from fashion.home import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -27,9 +28,14 @@ def of(prefix: str) -> list[str]:
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     kinds = (
-        *("make ", "flows/train_flow.py", "-m fashion.registry", "-m fashion.dataset add"),
+        *("make ", "flows/train_flow.py", "fashion registry", "fashion data add"),
         # These run in test_live_commands.py, test_service.py and test_traffic.py.
-        *("-m fashion.prediction_log ", "-m fashion.promotion ", "curl -F image=", "-m fashion.traffic "),
+        *(
+            "fashion log ",
+            "fashion registry ",
+            "curl -F image=",
+            "fashion traffic ",
+        ),
     )
     assert COMMANDS
     assert [command for command in COMMANDS if not any(kind in command for kind in kinds)] == []
@@ -44,7 +50,7 @@ def test_make_knows_the_target(command: str) -> None:
 @pytest.mark.parametrize("command", of("flows/train_flow.py run"))
 def test_the_flow_takes_the_configuration(command: str) -> None:
     words = shlex.split(re.sub(r'HYDRA_ARGS="(.*?)" (.*)', r"\2 \1", command))
-    composed = config.load(config.compose(words[words.index("run") + 1 :] if "data=mine" not in words else []))
+    composed = load_train_config(compose(words[words.index("run") + 1 :] if "data=mine" not in words else []))
     assert composed.training.num_epochs >= 1
 
 
@@ -56,7 +62,7 @@ def test_the_flow_has_the_other_verbs(challenged: Machine) -> None:
 
 
 def test_versions_are_listed_promoted_and_rolled_back(challenged: Machine) -> None:
-    said = [challenged.python(*shlex.split(command.removeprefix(PYTHON))) for command in of("-m fashion.registry")]
+    said = [challenged.python(*shlex.split(command.removeprefix(PYTHON))) for command in of("fashion registry")]
     assert [done.returncode for done in said] == [0, 0, 0], [done.stderr for done in said]
     listed, promoted, restored = (done.stdout for done in said)
     assert "version 1  champion" in listed
@@ -66,7 +72,7 @@ def test_versions_are_listed_promoted_and_rolled_back(challenged: Machine) -> No
 
 
 def test_every_data_verb_in_the_readme_exists() -> None:
-    said = subprocess.run([sys.executable, "-m", "fashion.dataset", "--help"], capture_output=True, text=True).stdout
+    said = subprocess.run([sys.executable, "-m", "fashion", "data", "--help"], capture_output=True, text=True).stdout
     for verb in ("fetch", "verify", "status", "push", "add"):
         assert verb in said
         assert f"`{verb}`" in README or f"dataset {verb}" in README

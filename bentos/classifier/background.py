@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bentos.classifier.engine import Scored, shadow_records
-from fashion import image_store
-from fashion.blobs import Store, StoreUnavailable
-from fashion.prediction_log import LogUnavailable, PredictionLog
-from fashion.predictor import Predictor
+from bentos.classifier.batcher import Scored, shadow_records
+from fashion.images import image_store
+from fashion.model.predictor import Predictor
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import LogUnavailable
+from fashion.storage.blobs import Store, StoreUnavailable
 
 CAPACITY = 4096
 """Pictures that may wait; beyond that they are dropped, and counted."""

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from bentos.classifier.answers import Refusal
-from bentos.classifier.sheet import sheet, text
-from fashion import reports
-from fashion.blobs import BlobNotFound, Store
-from fashion.prediction_log import LoggedPrediction
+from bentos.web.html import sheet, text
+from bentos.web.responses import ApiError
+from fashion.drift import reports
+from fashion.predictions.record import LoggedPrediction
+from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
-    from bentos.classifier.desk import Desk
+    from bentos.classifier.worker import Worker
 
 RECENT = 1000
 """Predictions that the page sums up: a look at any traffic costs the same."""
@@ -42,10 +42,10 @@ def report(store: Store, report_id: str) -> Response:
         return Response(reports.page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
     except BlobNotFound:
         remedy = "GET /monitoring/reports lists what there is"
-        raise Refusal(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
+        raise ApiError(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
 
 
-def page(desk: "Desk") -> str:
+def page(desk: "Worker") -> str:
     """The page, as HTML."""
     recent = list(desk.log.latest(RECENT, role="champion"))
     served = f"{desk.deployment.model['name']}, version {desk.deployment.model['version']}"
@@ -53,7 +53,7 @@ def page(desk: "Desk") -> str:
     return sheet("Monitoring", lead, [*_traffic(desk, recent), *_reports(listed(desk.reports)), *_log(desk)])
 
 
-def _traffic(desk: "Desk", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
+def _traffic(desk: "Worker", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
     yield "<section><h2>Recent traffic</h2>"
     if not recent:
         yield "<p>Nothing was predicted yet. <a href='/'>Try a picture.</a></p></section>"
@@ -93,7 +93,7 @@ def _reports(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "</table></section>"
 
 
-def _log(desk: "Desk") -> Iterator[str]:
+def _log(desk: "Worker") -> Iterator[str]:
     backlog = desk.log.backlog()
     yield "<section><h2>Prediction log</h2>"
     if backlog.destination is None:

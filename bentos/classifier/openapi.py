@@ -4,9 +4,9 @@ import html
 import json
 from typing import Any
 
-from bentos.classifier.sheet import sheet
-from fashion.images import STATISTICS
-from fashion.package import Package
+from bentos.web.html import sheet
+from fashion.images.statistics import STATISTICS
+from fashion.model.package import Package
 
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
 # One white pixel: the smallest picture that can be tried.

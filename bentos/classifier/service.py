@@ -23,9 +23,9 @@ class FrontedService(Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """BentoML's application, behind ours."""
-        from bentos.classifier.front import Front
+        from bentos.classifier.app import App
 
-        return Front(super().to_asgi(is_main=is_main), lambda: _running[0])
+        return App(super().to_asgi(is_main=is_main), lambda: _running[0])
 
 
 @bentoml.service(
@@ -44,14 +44,15 @@ class Classifier:
         shadow = BentoModel(SHADOW["tag"])
 
     def __init__(self) -> None:
-        from bentos.classifier.desk import Deployment, Desk
-        from fashion import config, home
-        from fashion.serve_config import ServiceConfig
+        from bentos.classifier.worker import Deployment, Worker
+        from fashion import home
+        from fashion.config.compose import load_as
+        from fashion.config.serve import ServiceConfig
 
-        settings = config.load_as(ServiceConfig, DEPLOYMENT["settings"])
+        settings = load_as(ServiceConfig, DEPLOYMENT["settings"])
         deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW, DEPLOYMENT["home"])
         os.environ.setdefault("FASHION_HOME", deployment.home)
-        self.desk = Desk(
+        self.desk = Worker(
             deployment,
             home.current(),
             os.environ,
@@ -80,7 +81,7 @@ class Classifier:
     @bentoml.api(route="/predict/batch")
     async def predict_batch(self, images: list[Path]) -> dict[str, Any]:
         """Classify several pictures."""
-        from bentos.classifier.forms import Part
+        from bentos.web.uploads import Part
 
         started = time.perf_counter()
         files = [Part("images", image.name, image.read_bytes()) for image in images]

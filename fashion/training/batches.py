@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fashion.config import AugmentationConfig
+from fashion.config.train import AugmentationConfig
 
 ERASE_ASPECTS = (0.3, 1 / 0.3)
 """Height over width of an erased rectangle, log-uniform (Zhong et al. 2017, arXiv:1708.04896)."""

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from fashion.config import ConfigError
-from fashion.images import Images, normalise
-from fashion.predictor import OnnxNetwork
+from fashion.config.schema import ConfigError
+from fashion.images.transform import Images, normalise
+from fashion.model.predictor import OnnxNetwork
 from fashion.training.models import embed
 
 TOLERANCE = 1e-3

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fashion.blobs import BlobNotFound, Store
-from fashion.config import ArchitectureConfig, AugmentationConfig, OptimizerConfig, TrainingConfig
-from fashion.dataset import Split
-from fashion.images import normalise, with_channels
+from fashion.config.train import ArchitectureConfig, AugmentationConfig, OptimizerConfig, TrainingConfig
+from fashion.data.dataset import Split
+from fashion.images.transform import normalise, with_channels
+from fashion.storage.blobs import Store
 from fashion.training import optimizers
 from fashion.training.batches import Batches
+from fashion.training.checkpoint import CHECKPOINT, load_checkpoint, random_state, set_random_state
 from fashion.training.convnet import ConvNet
 
-CHECKPOINT = "checkpoint.pt"
 EVALUATION_BATCH = 1000
 WHITENING_IMAGES = 5000
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -143,7 +143,7 @@ def fit(
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     seconds_before = 0.0
-    stored = _load(checkpoints, fabric.device)
+    stored = load_checkpoint(checkpoints, fabric.device)
     if stored is not None:
         model.load_state_dict(stored["model"])
         stepper.load_state_dict(stored["optimizer"])
@@ -154,7 +154,7 @@ def fit(
         best = stored["best"]
         seconds_before = history[-1].cpu_seconds
         recent.extend(stored["recent"])
-        _set_random_state(stored["random"])
+        set_random_state(stored["random"])
         if on_restored is not None:
             on_restored(history)
     started = time.process_time() - seconds_before
@@ -213,7 +213,7 @@ def fit(
                 "history": [asdict(past) for past in history],
                 "best": best,
                 "recent": list(recent),
-                "random": _random_state(),
+                "random": random_state(),
             }
             buffer = io.BytesIO()
             torch.save(state, buffer)
@@ -265,31 +265,6 @@ def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
-
-def _load(checkpoints: Store | None, device: torch.device) -> dict[str, Any] | None:
-    if checkpoints is None:
-        return None
-    try:
-        stored = checkpoints.get(CHECKPOINT)
-    except BlobNotFound:
-        return None
-    state: dict[str, Any] = torch.load(io.BytesIO(stored), map_location=device, weights_only=True)
-    return state
-
-
-def _random_state() -> dict[str, Any]:
-    """Dropout and stochastic depth draw from torch's global generators; Fabric does not store them."""
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
 
 
 def _diverged(loss: float, step: int, compared: str, optimizer: OptimizerConfig) -> str:

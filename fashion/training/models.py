@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fashion.config import ArchitectureConfig, ConfigError
+from fashion.config.schema import ConfigError
+from fashion.config.train import ArchitectureConfig
 from fashion.training.convnet import ConvNet
 
 OWN = ("convnet", "vgg")

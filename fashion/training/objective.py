@@ -7,11 +7,11 @@ import optuna
 from optuna.trial import Trial
 from torch import nn
 
-from fashion.config import TrainConfig
-from fashion.dataset import Dataset
+from fashion.config.train import TrainConfig
+from fashion.data.dataset import Dataset
 from fashion.training.fit import Diverged, Epoch
 from fashion.training.recipe import train
-from fashion.training.tuning import suggest, with_params
+from fashion.training.search_space import suggest, with_params
 
 
 class Objective:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fashion.config import OptimizerConfig
+from fashion.config.train import OptimizerConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Jordan's coefficients: singular values end in about [0.7, 1.2] after few steps, not exactly at 1."""

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from fashion.blobs import Store
-from fashion.config import TrainConfig
-from fashion.dataset import Dataset
+from fashion.config.train import TrainConfig
+from fashion.data.dataset import Dataset
+from fashion.storage.blobs import Store
 from fashion.training import models
 from fashion.training.fit import Fitted, OnEpoch, OnRestored, OnStep, fit
 

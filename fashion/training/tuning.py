@@ -3,25 +3,23 @@
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fashion.config import Distribution, SearchConfig, TrainConfig, TuningConfig, as_mapping, load
+from fashion.config.train import TrainConfig, TuningConfig
+from fashion.training.search_space import Params, configured_params, suggest
 
 if TYPE_CHECKING:
-    from fashion.tracking import TrackedTrial
+    from fashion.registry.tracking import TrackedTrial
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP_TRIALS = 3
 """Trials that complete before any is pruned."""
-
-Params = dict[str, Any]
-"""Dotted configuration key -> value, as Optuna stores them."""
 
 
 class NothingCompleted(RuntimeError):
@@ -77,51 +75,6 @@ def quota(tuning: TuningConfig, worker: int) -> int:
     return share + (worker < rest)
 
 
-def suggest(trial: Trial, config: TrainConfig) -> Params:
-    """Draw values of all parameters in the search space: dotted configuration key -> value."""
-    search = config.search
-    name: str = config.optimizer.name
-    params: Params = {}
-    if config.tuning.optimizers:
-        name = params["optimizer.name"] = trial.suggest_categorical("optimizer.name", config.tuning.optimizers)
-    for key, distribution in search.optimizer.get(name, {}).items():
-        configured = getattr(config.optimizers[name], key)
-        params[f"optimizer.{key}"] = _draw(trial, f"{name}.{key}", distribution, configured)
-    for group, distributions in _groups(search).items():
-        for key, distribution in distributions.items():
-            configured = getattr(getattr(config, group), key)
-            params[f"{group}.{key}"] = _draw(trial, f"{group}.{key}", distribution, configured)
-    return params
-
-
-def configured_params(config: TrainConfig) -> Params:
-    """The configuration's own values, under the names that `suggest` gives Optuna."""
-    name = config.optimizer.name
-    params: Params = {"optimizer.name": name} if config.tuning.optimizers else {}
-    for key, distribution in config.search.optimizer.get(name, {}).items():
-        params[f"{name}.{key}"] = _clipped(getattr(config.optimizer, key), distribution)
-    for group, distributions in _groups(config.search).items():
-        for key, distribution in distributions.items():
-            params[f"{group}.{key}"] = _clipped(getattr(getattr(config, group), key), distribution)
-    return params
-
-
-def with_params(config: TrainConfig, params: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with some values replaced, by dotted key as in a `suggest` result.
-
-    Raises:
-        ConfigError: a value is of the wrong type or out of range, or a key names nothing.
-    """
-    mapping = as_mapping(config)
-    name = params.get("optimizer.name", config.optimizer.name)
-    if name != config.optimizer.name and name in config.optimizers:
-        mapping["optimizer"] = as_mapping(config.optimizers[name])
-    for key, value in params.items():
-        group, _, field = key.partition(".")
-        mapping.setdefault(group, {})[field] = value
-    return load(mapping)
-
-
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """What a study found, and what is made of it."""
@@ -168,7 +121,7 @@ def trials(storage: str, name: str) -> list[FrozenTrial]:
 
 def tracked(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
     """The finished trials as tracking shows them."""
-    from fashion.tracking import TrackedTrial  # mlflow takes a second to import, and no worker needs it
+    from fashion.registry.tracking import TrackedTrial  # mlflow takes a second to import, and no worker needs it
 
     def milliseconds(moment: datetime.datetime | None) -> int:
         return int(moment.timestamp() * 1000) if moment else 0
@@ -219,32 +172,3 @@ def _storage(address: str) -> BaseStorage | str:
 def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
     found = study.get_trials(deepcopy=False, states=states)
     return [trial for trial in found if trial.user_attrs.get("worker") == worker]
-
-
-def _groups(search: SearchConfig) -> dict[str, dict[str, Distribution]]:
-    return {
-        "architecture": search.architecture,
-        "training": search.training,
-        "augmentation": search.augmentation,
-    }
-
-
-def _draw(trial: Trial, name: str, distribution: Distribution, configured: Any) -> Any:
-    if distribution.choices is not None:
-        return trial.suggest_categorical(name, distribution.choices)
-    low, high = distribution.low, distribution.high
-    # {low: 0, high: 1} of a probability is a range all the same: what the key holds decides.
-    if isinstance(low, int) and isinstance(high, int) and isinstance(configured, int):
-        return trial.suggest_int(name, low, high, log=distribution.log)
-    assert low is not None
-    assert high is not None
-    return trial.suggest_float(name, low, high, log=distribution.log)
-
-
-def _clipped(value: Any, distribution: Distribution) -> Any:
-    """A configured value moved into the range a study may try: Optuna would refuse it otherwise."""
-    if distribution.choices is not None:
-        return value if value in distribution.choices else distribution.choices[0]
-    assert distribution.low is not None
-    assert distribution.high is not None
-    return distribution.low if value is None else min(max(value, distribution.low), distribution.high)

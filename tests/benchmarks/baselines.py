@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion import package
-from fashion.images import normalise
-from fashion.package import Package
+from fashion.images.transform import normalise
+from fashion.model import package
+from fashion.model.package import Package
 
 PACKAGE_VARIABLE = "BENCHMARK_PACKAGE"
 LOG_VARIABLE = "BENCHMARK_LOG"
@@ -31,7 +31,7 @@ def torch_eager() -> Any:
     import torch
     from fastapi import FastAPI, UploadFile
 
-    from fashion.config import ArchitectureConfig
+    from fashion.config.train import ArchitectureConfig
     from fashion.training import models
 
     torch.set_num_threads(1)
@@ -64,8 +64,8 @@ def onnx_runtime() -> Any:
     """The same endpoint around our exported network: one thread of ONNX Runtime."""
     from fastapi import FastAPI, UploadFile
 
-    from fashion.calibration import softmax
-    from fashion.predictor import Predictor
+    from fashion.metrics.calibration import softmax
+    from fashion.model.predictor import Predictor
 
     used = _package()
     network = Predictor(used).network
@@ -89,10 +89,10 @@ def one_row() -> Any:
     import sqlite3
     import time
 
-    from bentos.classifier import forms
-    from fashion.calibration import softmax
-    from fashion.prediction_log import new_prediction_id
-    from fashion.predictor import Predictor
+    from bentos.web import uploads
+    from fashion.metrics.calibration import softmax
+    from fashion.model.predictor import Predictor
+    from fashion.predictions.record import new_prediction_id
 
     used = _package()
     network = Predictor(used).network
@@ -110,7 +110,7 @@ def one_row() -> Any:
         body, content_type = await _read(receive), dict(scope["headers"]).get(b"content-type", b"").decode()
         answer: dict[str, Any] = {"ready": True}
         if scope["path"] != "/readyz":
-            logits, _ = network(_decode(forms.read_upload(body, content_type).data, used))
+            logits, _ = network(_decode(uploads.read_upload(body, content_type).data, used))
             answer = _told(softmax(logits, used.temperature)[0], used) | {"id": new_prediction_id()}
             row = (answer["id"], time.time_ns(), used.class_names.index(answer["label"]), answer["confidence"])
             log.execute("INSERT INTO predictions VALUES (?, ?, ?, ?)", row)

@@ -4,9 +4,15 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from fashion import config, dataset, evaluation, home, package, registry, tracking
-from fashion.dataset import Dataset
-from fashion.package import Package
+from fashion import home
+from fashion.config.compose import as_dict, compose
+from fashion.config.train import load_train_config
+from fashion.data.checks import check_dataset
+from fashion.data.dataset import Dataset
+from fashion.evaluation import scoring
+from fashion.model import package
+from fashion.model.package import Package
+from fashion.registry import tracking, versions
 from tests.benchmarks.measurement import say
 
 
@@ -16,20 +22,20 @@ def fetched(of: Path | None, data: Dataset, *, quick: bool) -> Package:
     if of is not None:
         address = dataclasses.replace(home.current(), root=of, tracking_uri=f"sqlite:///{of.resolve() / 'mlflow.db'}")
         tracking.connect(address)
-        return registry.fetch(registry.get(registry.CHAMPION), folder)
+        return versions.fetch(versions.get(versions.CHAMPION), folder)
     from fashion.training import export, recipe
 
     words = ["training.num_epochs=1", "data.limit=1000"] if quick else ["training.num_epochs=2"]
-    settings = config.load(config.compose(words))
+    settings = load_train_config(compose(words))
     say("training a model")
     model, _ = recipe.train(settings, data)
     exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
-    found = evaluation.evaluate(
+    found = scoring.evaluate(
         dataclasses.asdict(exported),
         data,
-        dataset.check(data, settings.data),
+        check_dataset(data, settings.data),
         data=settings.data,
-        architecture=config.as_mapping(settings.architecture),
+        architecture=as_dict(settings.architecture),
         training={},
         lineage={"git_commit": "unknown", "metaflow_run_id": "none", "mlflow_run_id": "none"},
     )

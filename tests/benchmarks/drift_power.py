@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fashion import config
-from fashion.dataset import Dataset
-from fashion.drift import LABELS, UNLABELLED, DriftResult, Tally, Yardstick
-from fashion.drift_config import DecisionConfig, DriftConfig
-from fashion.images import STATISTICS
-from fashion.predictor import Predictions, Predictor
-from fashion.reference import Reference
-from tests import shifts
+from fashion.config.compose import compose, load_as
+from fashion.config.drift import DecisionConfig, DriftConfig
+from fashion.data.dataset import Dataset
+from fashion.drift.decision import ReferenceStats, WindowStats
+from fashion.drift.result import LABELS, DriftResult
+from fashion.images.statistics import STATISTICS
+from fashion.model.predictor import Predictions, Predictor
+from fashion.model.reference import Reference
+from fashion.predictions.record import UNLABELLED
 from tests.benchmarks import champion
 from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
 from tests.benchmarks.serving import ServingOptions
+from tests.support import shifts
 
 SIZES = (200, 1000)
 CLEAN, SHIFTED = 200, 20
@@ -39,7 +41,7 @@ class Bench:
     data: Dataset
     predictor: Predictor
     reference: Reference
-    yardstick: Yardstick
+    yardstick: ReferenceStats
     asked: DecisionConfig
     quick: bool
 
@@ -59,7 +61,7 @@ class Bench:
 
     def decide(self, window: Predictions) -> DriftResult:
         """What the drift flow would say."""
-        tally = Tally(self.yardstick)
+        tally = WindowStats(self.yardstick)
         tally.add(window, np.full(len(window.labels), UNLABELLED), np.arange(1, len(window.labels) + 1))
         return tally.decide(self.asked, model_version="1")
 
@@ -69,12 +71,12 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     data = fashion_mnist(3000 if options.quick else None)
     packed = champion.fetched(options.home, data, quick=options.quick)
     reference = Reference.of(packed)
-    defaults = config.load_as(DriftConfig, config.compose(root="drift")).decision
+    defaults = load_as(DriftConfig, compose(root="drift")).decision
     bench = Bench(
         data,
         Predictor(packed),
         reference,
-        Yardstick.of(packed),
+        ReferenceStats.of(packed),
         dataclasses.replace(defaults, resplits=0),
         options.quick,
     )
@@ -118,7 +120,7 @@ def _methods(bench: Bench, names: Sequence[str]) -> Table:
     )
     note = (
         f"Windows of test images against {bench.yardstick.rows:,} validation images: {clean} without a shift, "
-        f"{shifted} with each of {len(names)} shifts (tests/shifts.py); for Evidently {clean_evidently} and "
+        f"{shifted} with each of {len(names)} shifts (tests/support/shifts.py); for Evidently {clean_evidently} and "
         f"{shifted_evidently}, for its time."
     )
     return Table("Drift decisions", rows, note, {key: ".1%" for key in rows[0] if key != "method"})

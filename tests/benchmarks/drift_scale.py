@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion import prediction_log
-from fashion.package import Package
-from fashion.prediction_log import PredictionLog
-from fashion.reference import Reference
+from fashion.model.package import Package
+from fashion.model.reference import Reference
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.schema import INSERT
 from tests.benchmarks import champion
 from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
 from tests.benchmarks.serving import ServingOptions
@@ -95,7 +95,7 @@ def _fill(path: Path, packed: Package, count: int) -> None:
     )
     with sqlite3.connect(path) as connection:
         connection.executemany(
-            prediction_log._INSERT,
+            INSERT,
             (
                 (
                     f"{number >> 16:08x}-{number & 0xFFFF:04x}-7000-8000-{number:012x}",

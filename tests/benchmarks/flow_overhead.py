@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from fashion import config, home
-from fashion.config import TrainConfig
+from fashion import home
+from fashion.config.compose import compose
+from fashion.config.train import TrainConfig, load_train_config
 from tests.benchmarks.measurement import Options, Table, alone, fashion_mnist, say
 
 LOOK_SECONDS = 0.05
@@ -40,7 +41,7 @@ def tables(options: Options) -> Iterator[Table]:
     """Run the flow as a user would, on all data, in a home of its own."""
     words = ["tuning.num_epochs=1"]  # a trial that is pruned does not say what it cost: after a single epoch none is
     words += ["data.limit=1000", "training.num_epochs=1", "tuning.num_trials=2"] if options.quick else []
-    settings = config.load(config.compose(words))
+    settings = load_train_config(compose(words))
     fashion_mnist(None)  # fetched, so that the run finds it
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder)

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from fashion import config, dataset
-from fashion.config import AugmentationConfig
-from fashion.images import with_channels
+from fashion.config.compose import compose
+from fashion.config.train import AugmentationConfig, load_train_config
+from fashion.data import dataset
+from fashion.images.transform import with_channels
 from fashion.training.batches import ERASE_ASPECTS, Batches
 from tests.benchmarks.measurement import Options, Seconds, Spread, Table, alone, alternately, fashion_mnist, measured
 
@@ -21,7 +22,7 @@ ERASE_PROBABILITIES = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
 def tables(options: Options) -> Iterator[Table]:
     """Compare with and without random erasing."""
     data = fashion_mnist(1000 if options.quick else None)
-    settings = config.load(config.compose(["augmentation.crop_padding=1"]))
+    settings = load_train_config(compose(["augmentation.crop_padding=1"]))
     for title, erase_probability in ERASE_PROBABILITIES.items():
         # torchvision has no alternating flips.
         augmentation = dataclasses.replace(settings.augmentation, flip="random", erase_probability=erase_probability)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from fashion import config
-from fashion.config import TrainConfig
-from fashion.dataset import Dataset, Split
-from fashion.images import normalise, with_channels
+from fashion.config.compose import compose
+from fashion.config.train import TrainConfig, load_train_config
+from fashion.data.dataset import Dataset, Split
+from fashion.images.transform import normalise, with_channels
 from fashion.training import models, optimizers
 from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
@@ -57,9 +57,9 @@ def tables(options: Options) -> Iterator[Table]:
     """Compare on the default network, and where the network costs next to nothing."""
     steps, linear_steps, rounds = (4, 10, 1) if options.quick else (40, 300, 5)
     data = fashion_mnist(2000 if options.quick else None)
-    convnet = config.load(config.compose(["architecture=convnet"]))
+    convnet = load_train_config(compose(["architecture=convnet"]))
     yield _table("convnet", Work(convnet, data, _convnet, steps), rounds)
-    linear = config.load(config.compose(["optimizer=sgd", "architecture.precision=32-true", "training.batch_size=64"]))
+    linear = load_train_config(compose(["optimizer=sgd", "architecture.precision=32-true", "training.batch_size=64"]))
     linear = dataclasses.replace(linear, architecture=dataclasses.replace(linear.architecture, channels_last=False))
     yield _table("a linear model: what is left is the framework", Work(linear, data, _linear, linear_steps), rounds)
 

@@ -12,8 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fashion import config, dataset, home, sources
-from fashion.dataset import Dataset
+from fashion import home
+from fashion.config.compose import compose
+from fashion.config.train import load_train_config
+from fashion.data import dataset
+from fashion.data.dataset import Dataset
+from fashion.data.fetch import fetch_data
 
 T = TypeVar("T")
 
@@ -119,8 +123,8 @@ def say(message: str) -> None:
 
 def fashion_mnist(limit: int | None) -> Dataset:
     """The project's data, from its cache: `limit` rows of each split."""
-    data = config.load(config.compose([] if limit is None else [f"data.limit={limit}"])).data
-    sources.fetch(data, home.current().data)
+    data = load_train_config(compose([] if limit is None else [f"data.limit={limit}"])).data
+    fetch_data(data, home.current().data)
     return dataset.load(data, home.current().data)
 
 

@@ -25,7 +25,8 @@ from typing import Self
 import numpy as np
 import psutil
 
-from fashion import home, package
+from fashion import home
+from fashion.model import package
 from tests.benchmarks import load
 from tests.benchmarks.baselines import LOG_VARIABLE, PACKAGE_VARIABLE
 from tests.benchmarks.load import HOST, LOST, Answer, Load
@@ -323,8 +324,8 @@ def compare(contenders: Mapping[str, Contender], used: Path, options: ServingOpt
 
 def pictures(used: Path) -> tuple[Requests, dict[int, str]]:
     """Test pictures as uploads, and what the package says of them."""
-    from fashion.image_store import to_png
-    from fashion.predictor import Predictor
+    from fashion.images.image_store import to_png
+    from fashion.model.predictor import Predictor
 
     predictor = Predictor(package.read(used))
     images = fashion_mnist(None).test.images[: 2 * NUM_PICTURES]

@@ -169,7 +169,7 @@ def _acknowledge(prediction_id: str, tally: Tally) -> None:
 
 def mixed(requests: Requests, tally: Tally, classes: list[str]) -> Iterator[tuple[tuple[str, object], bytes]]:
     """What to ask next, without an end; the same order in each run."""
-    from fashion.image_store import to_png
+    from fashion.images.image_store import to_png
     from tests.benchmarks.measurement import fashion_mnist
 
     rng = random.Random(0)

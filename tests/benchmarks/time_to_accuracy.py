@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from lightning_fabric import Fabric
 
-from fashion import config
-from fashion.config import TrainConfig
-from fashion.dataset import Dataset, Split
-from fashion.images import with_channels
+from fashion.config.compose import compose
+from fashion.config.train import TrainConfig, load_train_config
+from fashion.data.dataset import Dataset, Split
+from fashion.images.transform import with_channels
 from fashion.training.batches import Batches
 from fashion.training.fit import EVALUATION_BATCH, score
 from fashion.training.recipe import train
@@ -33,7 +33,7 @@ class Trained:
 
 def tables(options: Options) -> Iterator[Table]:
     """Train every budget with every seed: a run that was stopped early says little of one that was planned short."""
-    settings = config.load(config.compose(["data.limit=1000"] if options.quick else []))
+    settings = load_train_config(compose(["data.limit=1000"] if options.quick else []))
     data = fashion_mnist(settings.data.limit)
     budgets = (1, 2) if options.quick else options.epochs
     trained = [_trained(settings, data, num_epochs, seed) for num_epochs in budgets for seed in options.seeds]

@@ -1,0 +1,188 @@
+"""One thread that predicts and logs whatever waits, together. Knows no requests and no HTTP.
+
+What comes in while a batch is at work becomes the next batch: one call of the network, one commit of the log. So the
+disk's sync, which costs more than the network, is shared by all who wait for it, and nobody waits for a timer.
+"""
+
+import asyncio
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.images import image_store
+from fashion.images.transform import Images
+from fashion.model.predictor import Predictions, Predictor
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import PredictionRecord, new_prediction_id
+
+MAX_BATCH = 64
+"""Pictures of one call: more only lengthen the wait of the first."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A prediction that is on the disk."""
+
+    record: PredictionRecord
+    image: Images
+    """What the network saw: `(size, size)` or `(size, size, C)` uint8."""
+
+
+@dataclass
+class _Job:
+    images: list[Images]
+    client: str | None
+    started: float
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[list[Scored]]"
+
+
+class Closed(RuntimeError):
+    """The engine takes no more: the process is ending."""
+
+
+class Batcher:
+    """Predicts with one model and logs as `champion`. `predict` is called from an event loop."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        log: PredictionLog,
+        *,
+        model_version: str,
+        after: Callable[[Sequence[Scored]], None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            after: hears of what was logged, in the engine's thread, after it was answered; must not block or raise.
+        """
+        self.predictor, self.log, self.model_version = predictor, log, model_version
+        self._after = after
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    async def predict(self, images: Sequence[Images], *, client: str | None, started: float) -> list[Scored]:
+        """Predict and log pictures, all or none; what is returned is on the disk.
+
+        Args:
+            started: of `time.perf_counter`, when the request came: the latency counts from there.
+
+        Raises:
+            fashion.predictions.record.LogUnavailable: it could not be logged.
+            Closed: after `close`.
+        """
+        if self._closed:
+            raise Closed
+        loop = asyncio.get_running_loop()
+        job = _Job(list(images), client, started, loop, loop.create_future())
+        self._jobs.put(job)
+        return await job.done
+
+    def close(self) -> None:
+        """Finish what waits, then end the thread."""
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            jobs, ended = [job], False
+            size = len(job.images)
+            while size < MAX_BATCH:
+                try:
+                    another = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if another is None:
+                    ended = True
+                    break
+                jobs.append(another)
+                size += len(another.images)
+            self._work(jobs)
+            if ended:
+                return
+
+    def _work(self, jobs: list[_Job]) -> None:
+        try:
+            scored = self._score(jobs)
+        except Exception as error:  # it is for those who wait, whatever it is
+            _tell(jobs, [error] * len(jobs))
+            return
+        _tell(jobs, scored)
+        self._after([each for part in scored for each in part])
+
+    def _score(self, jobs: list[_Job]) -> list[list[Scored]]:
+        images = [image for job in jobs for image in job.images]
+        found = self.predictor.predict(np.stack(images))
+        now_us, now = time.time_ns() // 1000, time.perf_counter()
+        owners = [job for job in jobs for _ in job.images]
+        records = [
+            PredictionRecord(
+                prediction_id=new_prediction_id(),
+                time_us=now_us,
+                model_version=self.model_version,
+                role="champion",
+                image_sha256=image_store.digest(image),
+                latency_ms=1000 * (now - owner.started),
+                client=owner.client,
+                **row,
+            )
+            for image, owner, row in zip(images, owners, _rows(found), strict=True)
+        ]
+        self.log.append(records)
+        scored = iter([Scored(record, image) for record, image in zip(records, images, strict=True)])
+        return [[next(scored) for _ in job.images] for job in jobs]
+
+
+def shadow_records(
+    found: Predictions, scored: Sequence[Scored], *, model_version: str, latency_ms: float
+) -> list[PredictionRecord]:
+    """What another model would have answered, under the ids of what was answered."""
+    return [
+        dataclasses.replace(each.record, role="shadow", model_version=model_version, latency_ms=latency_ms, **row)
+        for each, row in zip(scored, _rows(found), strict=True)
+    ]
+
+
+def _rows(found: Predictions) -> list[dict[str, Any]]:
+    """What a record says of each picture, by field."""
+    columns: dict[str, NDArray[Any]] = {
+        "label": found.labels,
+        "confidence": found.confidences,
+        "probabilities": found.probabilities,
+        "statistics": found.statistics,
+        "embedding": found.embeddings,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in zip(columns, row, strict=True)}
+        for row in rows
+    ]
+
+
+def _tell(jobs: Sequence[_Job], outcomes: "Sequence[list[Scored] | Exception]") -> None:
+    """Wake those who wait: one call into each event loop for the whole batch."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, list[Scored] | Exception]]] = {}
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        by_loop.setdefault(job.loop, []).append((job, outcome))
+    for loop, pairs in by_loop.items():
+        loop.call_soon_threadsafe(_resolve, pairs)
+
+
+def _resolve(pairs: "list[tuple[_Job, list[Scored] | Exception]]") -> None:
+    for job, outcome in pairs:
+        if job.done.cancelled():  # the client has gone; its prediction is logged all the same
+            continue
+        if isinstance(outcome, Exception):
+            job.done.set_exception(outcome)
+        else:
+            job.done.set_result(outcome)

@@ -1,0 +1,1 @@
+"""What the services of this project share: responses, uploads, keys, HTML."""

@@ -1,0 +1,1 @@
+"""What can be configured: composed by Hydra from configs/, checked, and typed."""

@@ -1,0 +1,91 @@
+"""What all configurations share: strict dataclasses, their error, and the data and tracking groups."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fashion.images.transform import Preparation
+
+
+class ConfigError(ValueError):
+    """A configuration key or value that is not allowed. The message is one sentence for the person who typed it."""
+
+
+class Strict:
+    """Keys that no field has are errors."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a value with a message that names it."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class SourceConfig(Strict):
+    """One place that data files can come from."""
+
+    kind: Literal["folder", "debian", "https", "bucket"]
+    """How to read the address."""
+    address: str
+    """A folder, a Debian package's name, a URL of a folder, or `gs://bucket/prefix`."""
+
+
+@dataclass(frozen=True)
+class DataConfig(Strict):
+    """What the images are, and where they come from. The only place that knows how many classes there are."""
+
+    name: str
+    """Name of the data set, used for its cache folder and in MLflow."""
+    class_names: tuple[str, ...]
+    """Names in the order of the labels."""
+    channels: int
+    """1 for grey, 3 for colour."""
+    size: int
+    """Height and width in pixels."""
+    preparation: Preparation
+    """What the service does with a picture of another size: `product_photo` as Fashion-MNIST was made (the background
+    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour."""
+    manifest: str
+    """Path of the manifest (file names, sizes, sha256), relative to the repository."""
+    sources: tuple[SourceConfig, ...]
+    """Tried in order."""
+    val_fraction: float
+    """Fraction of the training files held out for validation, stratified by class."""
+    split_seed: int
+    """Seed of that split."""
+    limit: int | None
+    """Rows kept of each split (a stratified subset), for quick runs; null keeps all."""
+    live_rows: int = 0
+    """Test rows (a stratified subset) set aside to play the traffic of users: never trained on, nor scored on."""
+
+    def __post_init__(self) -> None:
+        require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
+        require(
+            len(set(self.class_names)) == len(self.class_names),
+            f"class_names must differ, got {self.class_names}",
+        )
+        require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
+        require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
+        require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
+        require(0 <= self.split_seed < 2**32, f"split_seed must be in [0, 2**32), got {self.split_seed}")
+        require(
+            self.limit is None or self.limit >= len(self.class_names),
+            f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
+        )
+        require(self.live_rows >= 0, f"live_rows must not be negative, got {self.live_rows}")
+
+
+@dataclass(frozen=True)
+class TrackingConfig(Strict):
+    """Names in MLflow."""
+
+    experiment: str
+    registered_model: str
+    """Without `/` and `:`, which separate it from a version in MLflow's addresses."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.experiment.strip()), "experiment must not be empty")
+        is_name = bool(self.registered_model.strip()) and not set("/:") & set(self.registered_model)
+        require(is_name, f"registered_model must be a name without / and :, got {self.registered_model!r}")

@@ -1,0 +1,318 @@
+"""Configuration of TrainFlow."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from fashion.config.compose import CONFIGS, load_as
+from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig(Strict):
+    """Which network, and how it is fitted to small images."""
+
+    name: str
+    """`convnet`, `vgg`, or any model name of timm."""
+    kwargs: dict[str, Any]
+    """Passed to the network's constructor."""
+    min_final_map: int
+    """Smallest height of the last feature map in pixels: strides are removed, first ones first, until it is reached."""
+    drop_rate: float
+    """Dropout before the classifier."""
+    drop_path_rate: float | None
+    """Stochastic depth; null where the network has none."""
+    pretrained: bool
+    """Start from timm's published weights: needs a connection."""
+    precision: Literal["32-true", "bf16-mixed"]
+    """What pays on this network where the processor has bfloat16; 32 bit is used where it has not."""
+    channels_last: bool
+    """Memory layout; pays on convolutional networks."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.drop_rate < 1, f"drop_rate must be in [0, 1), got {self.drop_rate}")
+        if self.drop_path_rate is not None:
+            require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+        require(self.min_final_map >= 1, f"min_final_map must be at least 1 pixel, got {self.min_final_map}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Strict):
+    """How weights are updated, and how the learning rate changes."""
+
+    name: Literal["sgd", "adamw", "muon"]
+    """`muon` updates convolutions by orthogonalised momentum and everything else by SGD."""
+    learning_rate: float
+    """At the schedule's peak."""
+    weight_decay: float
+    """Never on norms and biases. Decoupled for adamw; Muon holds hidden weights at a fixed norm and decays the head."""
+    momentum: float
+    """Momentum, or AdamW's first beta."""
+    head_learning_rate: float | None
+    """Muon only: learning rate of what is not a hidden weight."""
+    warmup_fraction: float
+    """Fraction of the steps that climb linearly to the peak."""
+    schedule: Literal["linear", "cosine"]
+    """How the learning rate falls to 0 after the warm-up."""
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}")
+        require(0 <= self.warmup_fraction < 1, f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
+        if self.head_learning_rate is not None:
+            require(
+                self.head_learning_rate > 0,
+                f"head_learning_rate must be positive, got {self.head_learning_rate}",
+            )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig(Strict):
+    """Random changes of training images, drawn a batch at a time on the device."""
+
+    crop_padding: int
+    """Pixels of padding before a random crop of the original size; 0 for no crop."""
+    flip: Literal["none", "random", "alternating"]
+    """Horizontal flips; alternating shows each image flipped every other epoch."""
+    erase_probability: float
+    """Probability that a rectangle of an image is erased."""
+    erase_scale: tuple[float, float]
+    """Smallest and largest erased area, as a fraction of the image."""
+
+    def __post_init__(self) -> None:
+        require(self.crop_padding >= 0, f"crop_padding must not be negative, got {self.crop_padding}")
+        require(
+            0 <= self.erase_probability <= 1,
+            f"erase_probability must be in [0, 1], got {self.erase_probability}",
+        )
+        low, high = self.erase_scale
+        require(0 < low <= high < 1, f"erase_scale must be 0 < low <= high < 1, got {self.erase_scale}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Strict):
+    """One training from start to end."""
+
+    num_epochs: int
+    """Passes over the training split: the budget."""
+    batch_size: int
+    """Images an optimizer step."""
+    label_smoothing: float
+    """Probability mass spread over the other classes."""
+    ema_decay: float | None
+    """Exponential moving average of the weights, a step; null trains without."""
+    gradient_clip_norm: float | None
+    """Largest gradient norm; null does not clip."""
+    patience_to_diverge: float
+    """Fraction of the first epoch after which a loss that is not below chance level ends the training."""
+    num_threads: int
+    """torch threads on a CPU. One is fastest on busy cores; results are bit-equal only at equal counts."""
+    seed: int
+    """Seed of weights, order, and augmentation."""
+
+    def __post_init__(self) -> None:
+        require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.ema_decay is not None:
+            require(0 < self.ema_decay < 1, f"ema_decay must be in (0, 1), got {self.ema_decay}")
+        if self.gradient_clip_norm is not None:
+            require(
+                self.gradient_clip_norm > 0,
+                f"gradient_clip_norm must be positive, got {self.gradient_clip_norm}",
+            )
+        require(
+            0 < self.patience_to_diverge <= 1,
+            f"patience_to_diverge must be in (0, 1], got {self.patience_to_diverge}",
+        )
+        require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
+        require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Distribution(Strict):
+    """What values of one parameter a study may try: a range, or choices."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    """Sample the logarithm uniformly."""
+    choices: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        is_range = self.low is not None and self.high is not None
+        require(is_range != (self.choices is not None), f"give either low and high or choices, got {self}")
+        if self.low is not None and self.high is not None:
+            require(
+                math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high,
+                f"low must be below high, got {self.low} and {self.high}",
+            )
+            require(not self.log or self.low > 0, f"a log range must start above 0, got {self.low}")
+        else:
+            require(bool(self.choices), "choices must not be empty")
+
+
+@dataclass(frozen=True)
+class SearchConfig(Strict):
+    """The search space of a study: parameter name -> Distribution, by the config group it belongs to."""
+
+    architecture: dict[str, Distribution]
+    training: dict[str, Distribution]
+    augmentation: dict[str, Distribution]
+    optimizer: dict[str, dict[str, Distribution]]
+    """By optimizer name, for learning rates of different optimizers are of different size."""
+
+
+@dataclass(frozen=True)
+class TuningConfig(Strict):
+    """One study."""
+
+    enabled: bool
+    """Whether to search before training."""
+    num_trials: int
+    """Trials that finish, over all workers."""
+    num_workers: int
+    """Tasks that share the study."""
+    num_epochs: int
+    """Epochs of one trial: a complete short schedule."""
+    optimizers: tuple[Literal["sgd", "adamw", "muon"], ...]
+    """Optimizers to choose from; empty keeps the configured one."""
+    prune_after: float
+    """Fraction of a trial's schedule before which it is never pruned: values early in a one-cycle schedule mislead."""
+    keep_percentile: float
+    """Percentage of trials that go on past a point of the schedule; the others are pruned there."""
+    min_improvement: float
+    """Validation accuracy by which a trial must beat the configured values to replace them."""
+    seed: int
+    """Seed of the sampler."""
+
+    def __post_init__(self) -> None:
+        require(self.num_trials >= 1, f"num_trials must be at least 1, got {self.num_trials}")
+        require(
+            1 <= self.num_workers <= self.num_trials,
+            f"num_workers must be between 1 and num_trials ({self.num_trials}), got {self.num_workers}",
+        )
+        require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        require(0 <= self.prune_after <= 1, f"prune_after must be in [0, 1], got {self.prune_after}")
+        require(0 < self.keep_percentile <= 100, f"keep_percentile must be in (0, 100], got {self.keep_percentile}")
+        require(self.min_improvement >= 0, f"min_improvement must not be negative, got {self.min_improvement}")
+        require(0 <= self.seed < 2**31, f"seed must be in [0, 2**31), got {self.seed}")
+
+
+@dataclass(frozen=True)
+class GateConfig(Strict):
+    """When a challenger may replace the champion."""
+
+    margin: float
+    """Accuracy that a challenger may lose overall and still count as not worse."""
+    confidence: float
+    """Confidence of the interval of the paired difference."""
+    max_class_drop: float
+    """Recall that any class may lose."""
+    max_ece_increase: float
+    """How much worse calibrated a challenger may be."""
+    max_latency_ratio: float
+    """How much slower a challenger may answer."""
+    min_feedback_rows: int
+    """Labelled feedback rows from which feedback takes part in the decision."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
+        require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
+        require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
+        require(self.max_ece_increase >= 0, f"max_ece_increase must not be negative, got {self.max_ece_increase}")
+        require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
+        require(self.min_feedback_rows >= 1, f"min_feedback_rows must be at least 1, got {self.min_feedback_rows}")
+
+
+@dataclass(frozen=True)
+class FeedbackConfig(Strict):
+    """What a training takes from the prediction log."""
+
+    use: bool
+    """Learn from pictures of users that somebody has labelled, besides the data set."""
+    holdout: float
+    """Share of them that is never learnt from: the gate judges by those."""
+    max_rows: int
+    """The latest so many."""
+    repeat: int
+    """How often each is in an epoch: there are few of them beside the data set."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")
+        require(self.max_rows >= 1, f"max_rows must be at least 1, got {self.max_rows}")
+        require(self.repeat >= 1, f"repeat must be at least 1, got {self.repeat}")
+
+
+@dataclass(frozen=True)
+class ResourcesConfig(Strict):
+    """What a training task asks of a cluster; on one machine they change nothing."""
+
+    cpu: int
+    gpu: int
+    memory: int
+    """Megabytes."""
+
+    def __post_init__(self) -> None:
+        require(self.cpu >= 1, f"cpu must be at least 1, got {self.cpu}")
+        require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
+        require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Strict):
+    """Everything TrainFlow can be told."""
+
+    root: ClassVar[str] = "train"
+
+    data: DataConfig
+    architecture: ArchitectureConfig
+    optimizer: OptimizerConfig
+    optimizers: dict[str, OptimizerConfig]
+    """Every optimizer's own values, for a study that chooses between them."""
+    augmentation: AugmentationConfig
+    training: TrainingConfig
+    tuning: TuningConfig
+    search: SearchConfig
+    gate: GateConfig
+    feedback: FeedbackConfig
+    tracking: TrackingConfig
+    resources: ResourcesConfig
+
+    def __post_init__(self) -> None:
+        searched = {name: getattr(self.search, name) for name in ("architecture", "training", "augmentation")}
+        searched |= {f"optimizer.{name}": group for name, group in self.search.optimizer.items()}
+        for where, group in searched.items():
+            owner = getattr(self, where.split(".", maxsplit=1)[0])
+            fields = sorted(field.name for field in dataclasses.fields(owner))
+            for key in group:
+                require(key in fields, f"search.{where}: there is no key {key!r} to search; there is {fields}")
+        for name in self.search.optimizer:
+            require(name in self.optimizers, f"search.optimizer.{name}: optimizers are {', '.join(self.optimizers)}")
+        chosen = self.tuning.optimizers
+        require(
+            not chosen or self.optimizer.name in chosen,
+            f"tuning.optimizers must hold the configured optimizer {self.optimizer.name}, got {', '.join(chosen)}; "
+            f"add it, or set optimizer={chosen[0] if chosen else ''}",
+        )
+
+
+def is_shipped(architecture: ArchitectureConfig) -> bool:
+    """Whether a file in configs/architecture builds this very network; those are known to be sound."""
+    import yaml
+
+    shape = {name: getattr(architecture, name) for name in ("name", "kwargs", "min_final_map", "pretrained")}
+    files = (CONFIGS / "architecture").glob("*.yaml")
+    return any(shape.items() <= yaml.safe_load(file.read_text())["architecture"].items() for file in files)
+
+
+def load_train_config(mapping: Mapping[str, Any]) -> TrainConfig:
+    """Turn a composed mapping into a TrainConfig.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range.
+    """
+    return load_as(TrainConfig, mapping)

@@ -1,0 +1,195 @@
+"""What the data is: images and labels in three splits, checked. Knows neither networks nor sources.
+
+`fashion data` is the command for data versions; see fashion/commands/data.py.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.config.schema import DataConfig
+from fashion.data import manifest
+from fashion.data.idx import read_idx
+from fashion.data.manifest import DataError, SplitName
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels."""
+
+    images: Images
+    """`(N, H, W) uint8`, or `(N, H, W, C)` where there is more than one channel."""
+    labels: Labels
+    """`(N,) int64`, positions in the class names."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One version of a data set, split."""
+
+    name: str
+    digest: str
+    """Version: sha256 of the manifest, 64 hexadecimal digits."""
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    mean: tuple[float, ...]
+    """Per channel over the training split, of pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Likewise."""
+    live: Split | None = None
+    """Test rows set aside to play the traffic of users; None where `data.live_rows` is 0."""
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def load(data: DataConfig, cache: Path) -> Dataset:
+    """Read the cached files, verified, and split them.
+
+    The split is stratified by class and depends on nothing but the labels, `val_fraction` and `split_seed`.
+
+    Args:
+        data: what to expect.
+        cache: the folder given to `sources.fetch`.
+
+    Raises:
+        DataError: a file is missing, damaged, or not what the data config says.
+    """
+    version = manifest.read(data)
+    folder = manifest.folder_of(version, cache)
+    files = {
+        name: convert(
+            name, _read(version.entry(name, "images"), folder), _read(version.entry(name, "labels"), folder), data
+        )
+        for name in get_args(SplitName)
+    }
+    return split(files["train"], files["test"], data, digest=version.digest)
+
+
+def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], data: DataConfig) -> Split:
+    """Copy what was read into writable arrays of the conventional types, if it is what the data config says.
+
+    Raises:
+        DataError: wrong shapes, or labels out of range.
+    """
+    files = Split(images.copy(), labels.astype(np.int64))
+    require_sane(name, files, data)
+    return files
+
+
+def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dataset:
+    """Hold out validation rows from the training files, and keep `data.limit` rows of each split."""
+    is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
+    train = _limited(_select(training, ~is_val), data)
+    mean, std = _channel_statistics(train.images)
+    live = None
+    if data.live_rows:
+        if data.live_rows >= len(test):
+            raise DataError(f"data.live_rows={data.live_rows} leaves nothing of {len(test):,} test rows: choose fewer")
+        is_live = _choose(test.labels, data.live_rows / len(test), seed=data.split_seed, data=data)
+        live, test = _select(test, is_live), _select(test, ~is_live)
+    return Dataset(
+        name=data.name,
+        digest=digest,
+        class_names=data.class_names,
+        train=train,
+        val=_limited(_select(training, is_val), data),
+        test=_limited(test, data),
+        mean=mean,
+        std=std,
+        live=live,
+    )
+
+
+def evenly(labels: Labels, count: int) -> list[int]:
+    """The first rows of each class in turn, `count` in all or as many as there are."""
+    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    turns = range(max((len(rows) for rows in by_class), default=0))
+    return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
+
+
+def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
+    try:
+        return read_idx(manifest.read_verified(entry, folder), entry.path)
+    except FileNotFoundError:
+        raise DataError(f"{entry.path} is not in {folder}; run `fashion data fetch`") from None
+    except DataError as error:
+        raise DataError(f"{error}; run `fashion data fetch`") from None
+
+
+def require_sane(name: str, split: Split, data: DataConfig) -> None:
+    shape = (data.size, data.size) if data.channels == 1 else (data.size, data.size, data.channels)
+    if split.images.dtype != np.uint8 or split.images.shape[1:] != shape:
+        found = f"{split.images.dtype} of shape {split.images.shape[1:]}"
+        raise DataError(f"{data.name}: images of {name} must be uint8 of shape {shape}, got {found}")
+    if split.labels.ndim != 1 or split.labels.dtype != np.int64 or len(split.labels) != len(split.images):
+        raise DataError(f"{data.name}: {name} has {len(split.images)} images but labels of shape {split.labels.shape}")
+    if len(split.labels) and not 0 <= split.labels.min() <= split.labels.max() < len(data.class_names):
+        raise DataError(
+            f"{data.name}: labels of {name} must be in 0..{len(data.class_names) - 1}, "
+            f"got {split.labels.min()}..{split.labels.max()}"
+        )
+
+
+def _choose(labels: Labels, fraction: float, *, seed: int, data: DataConfig) -> NDArray[np.bool_]:
+    """Mark a random fraction of the rows; each class gives its share, rounded so that the sum is exact."""
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    quotas = _quotas(counts, round(len(labels) * fraction))
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), np.bool_)
+    for label, quota in enumerate(quotas):
+        rows = np.flatnonzero(labels == label)
+        chosen[generator.permutation(rows)[:quota]] = True
+    return chosen
+
+
+def _quotas(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Share `total` among classes in proportion to their counts, in integers (largest remainder)."""
+    quotas, remainders = np.divmod(counts * total, max(1, counts.sum()))
+    leftover = total - int(quotas.sum())
+    quotas[np.argsort(-remainders, kind="stable")[:leftover]] += 1
+    for label in np.flatnonzero((quotas == 0) & (counts > 1)):  # a class too rare for a share still gets a row
+        if quotas.max() > 1:
+            quotas[quotas.argmax()] -= 1
+            quotas[label] = 1
+    return np.minimum(quotas, counts)
+
+
+def _limited(split: Split, data: DataConfig) -> Split:
+    if data.limit is None or data.limit >= len(split):
+        return split
+    return _select(split, _choose(split.labels, data.limit / len(split), seed=data.split_seed, data=data))
+
+
+def _select(split: Split, rows: NDArray[np.bool_]) -> Split:
+    return Split(split.images[rows], split.labels[rows])
+
+
+def _channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1], exact: from a count of the 256 values."""
+    channels = images[..., None] if images.ndim == 3 else images
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(channels.shape[-1]):
+        histogram = np.zeros(256, np.int64)
+        for start in range(0, len(channels), 1000):  # bincount makes 8-byte integers of what it counts
+            histogram += np.bincount(channels[start : start + 1000, ..., channel].ravel(), minlength=256)
+        weights = histogram / max(1, histogram.sum())
+        mean = float(weights @ values)
+        means.append(mean)
+        stds.append(math.sqrt(float(weights @ (values - mean) ** 2)))
+    return tuple(means), tuple(stds)

@@ -1,0 +1,152 @@
+"""Bring a data version into the cache, from the first source that has it, and push it to a bucket."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fashion.config.schema import DataConfig, SourceConfig
+from fashion.data import manifest
+from fashion.data.manifest import DataError, FileEntry, Manifest
+from fashion.data.progress import Report, Terminal, megabytes
+from fashion.data.sources import READERS, FileFailed, SourceFailed, open_bucket
+from fashion.storage.folder import write_atomically
+
+ABANDONED_SECONDS = 3600.0
+"""Age of a temporary file whose writer must have been killed."""
+
+
+class DataUnavailable(DataError):
+    """No source had all the files. The message lists what was tried and what to do."""
+
+
+def fetch_data(data: DataConfig, cache: Path, *, report: Report | None = None) -> Manifest:
+    """Bring every file of the data config's manifest into the cache, verified.
+
+    What is there and right is kept; what is there and wrong is named, removed and fetched again. Fetches at
+    the same time do not disturb each other: each writes under a name of its own before it renames.
+
+    Raises:
+        DataUnavailable: some file could be had from no source.
+        DataError: the manifest cannot be read, or the cache not written.
+    """
+    report = report or Terminal()
+    version = manifest.read(data)
+    folder = manifest.folder_of(version, cache)
+    try:
+        missing = [entry for entry in version.files if not _is_cached(entry, folder, report)]
+        if not missing:
+            return version
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        failures: list[str] = []
+        for source in data.sources:
+            missing, reasons = _fetch_from(source, missing, folder, report)
+            failures += [f"{source.kind} {source.address}".rstrip() + f": {reason}" for reason in reasons]
+            if not missing:
+                return version
+    except OSError as error:
+        raise DataError(f"the cache {folder} cannot be used ({error}); FASHION_HOME moves it") from error
+    raise DataUnavailable(_unavailable(data, missing, failures))
+
+
+def push_data(data: DataConfig, cache: Path, *, report: Report | None = None) -> str:
+    """Upload the cached files and their manifest to the data config's bucket; return its address.
+
+    Objects are named after their content, so nothing that is there is ever replaced.
+
+    Raises:
+        DataError: no bucket is configured, or a file is not as the manifest says.
+        StoreUnavailable: the bucket cannot be written.
+    """
+    report = report or Terminal()
+    version = manifest.read(data)
+    folder = manifest.folder_of(version, cache)
+    address = find_bucket(data)
+    if address is None:
+        raise DataError(
+            f"the data config of {data.name} names no bucket: set FASHION_DATA_BUCKET=gs://bucket/prefix, "
+            "or add {kind: bucket, address: gs://bucket/prefix} to its sources"
+        )
+    store = open_bucket(address)
+    for entry in version.files:
+        try:
+            content = manifest.read_verified(entry, folder)
+        except (FileNotFoundError, DataError) as error:
+            reason = f"{entry.path} is not in {folder}" if isinstance(error, FileNotFoundError) else error
+            raise DataError(f"{reason}; run `fashion data fetch`, then push") from None
+        if store.exists(entry.blob):
+            report.say(f"{entry.path}: already in {store.address}")
+            continue
+        report.progress(f"{entry.path}: uploading {megabytes(entry.size)} to {store.address}")
+        store.put_if_absent(entry.blob, content)
+        report.say(f"{entry.path}: {megabytes(entry.size)} uploaded to {store.address}")
+    # The manifest goes last: whoever sees it can fetch all it names.
+    store.put_if_absent(version.blob, manifest.locate(data).read_bytes())
+    return store.address
+
+
+def find_bucket(data: DataConfig) -> str | None:
+    """The address that a version is pushed to: the first bucket among the sources that has one."""
+    return next((source.address for source in data.sources if source.kind == "bucket" and source.address), None)
+
+
+def _is_cached(entry: FileEntry, folder: Path, report: Report) -> bool:
+    path = folder / entry.path
+    try:
+        checked = path.stat().st_ino
+        manifest.read_verified(entry, folder)
+    except FileNotFoundError:
+        return False
+    except DataError as error:
+        report.say(f"removed {path}: {error}")
+        # Another fetch may have put the right file there meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == checked:
+                path.unlink()
+        return False
+    return True
+
+
+def _fetch_from(
+    source: SourceConfig, entries: Sequence[FileEntry], folder: Path, report: Report
+) -> tuple[list[FileEntry], list[str]]:
+    """Take what one source has; return what is still missing, and why."""
+    missing, reasons = list(entries), []
+    try:
+        with READERS[source.kind](source.address, report) as read:
+            for entry in entries:
+                start = time.monotonic()
+                try:
+                    content = manifest.unpack(entry, read(entry))
+                except (FileFailed, DataError) as error:
+                    reasons.append(str(error))
+                    continue
+                write_atomically(folder / entry.path, content)
+                missing.remove(entry)
+                seconds = time.monotonic() - start
+                report.say(
+                    f"{entry.path}: {megabytes(entry.size)} from {source.kind} {source.address}, "
+                    f"verified ({seconds:.1f} s)"
+                )
+    except SourceFailed as error:
+        reasons.append(str(error))
+    return missing, reasons
+
+
+def _unavailable(data: DataConfig, missing: Sequence[FileEntry], failures: Sequence[str]) -> str:
+    tried = "\n".join(f"  - {failure}" for failure in failures) or "  - the data config names no source"
+    names = ", ".join(entry.path for entry in missing)
+    return (
+        f"{data.name}: {names} could not be had. Tried:\n{tried}\n"
+        "What to do: connect this machine to one of these, or put the files (gzip or not) into a folder and "
+        "name it: data.sources=[{kind: folder, address: /the/folder}]"
+    )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what fetches that were killed left behind."""
+    for path in folder.glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()

@@ -1,0 +1,1 @@
+"""Whether recent traffic still looks like the model's reference, and what follows from it."""

@@ -1,0 +1,1 @@
+"""Pictures: decoding, fitting, normalising, describing, corrupting and storing them."""

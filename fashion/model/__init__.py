@@ -1,0 +1,1 @@
+"""The model package and what is computed with it: predictions, explanations, severity."""

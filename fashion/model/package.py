@@ -1,0 +1,163 @@
+"""The model package: a folder with all that a prediction needs. Knows files and fields, not how they are made.
+
+Files: `model.onnx` (input `image` (N, C, H, W) float32 normalised; outputs `logits` (N, classes) and `embedding`
+(N, D)), `weights.safetensors`, `reference.parquet` (held-out rows that drift is judged against), `package.json`.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fashion.images.transform import Preparation
+
+FORMAT = 1
+MANIFEST = "package.json"
+MODEL = "model.onnx"
+WEIGHTS = "weights.safetensors"
+REFERENCE = "reference.parquet"
+
+
+class DamagedPackage(ValueError):
+    """A package that lacks a file, or holds another one than was packed."""
+
+
+class NotComparable(ValueError):
+    """Two packages that do not answer the same question. The message says in what they differ."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured value with its interval; `low` and `high` are null where none was computed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class SeverityThresholds:
+    """Bounds beyond which a window of predictions counts as harmful; calibrated per model (severity.py)."""
+
+    confidence_drop: float
+    """Fall of the mean confidence below the reference's."""
+    output_distance: float
+    """Largest Kolmogorov-Smirnov distance of a class probability."""
+    outlier_fraction: float
+    """Fraction of rows farther from the reference embedding than `outlier_distance`."""
+    outlier_distance: float
+    """99th percentile of the reference's own Mahalanobis distances."""
+    window: int
+    """Rows a window had in calibration."""
+    detected: float
+    """Share of the harmful windows of calibration that are found."""
+    false_alarms: float
+    """Share of its harmless windows that are called harmful."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """What `package.json` says."""
+
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    """Per channel, of training pixels in [0, 1]."""
+    std: tuple[float, ...]
+    temperature: float
+    """Logits are divided by it before the softmax; fitted on the validation split."""
+    embedding_mean: tuple[float, ...]
+    """(D,) subtracted from an embedding before projection."""
+    embedding_components: tuple[tuple[float, ...], ...]
+    """(16, D) principal directions of the validation split's embeddings."""
+    architecture: dict[str, Any]
+    data: dict[str, Any]
+    """Name and manifest digest of the training data."""
+    lineage: dict[str, Any]
+    """git_commit, metaflow_run_id, mlflow_run_id, created (UTC)."""
+    training: dict[str, Any]
+    """Configuration and circumstances of the training."""
+    metrics: dict[str, Metric]
+    severity: SeverityThresholds | None
+    """Null before calibration only."""
+    export_check: dict[str, Any]
+    """How far the exported network is from the trained one."""
+    preparation: Preparation = "product_photo"
+    """Of pictures that users send. Versions that were made before there was another have none."""
+    folder: Path | None = None
+    """Where the package lies; not stored."""
+
+
+def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package:
+    """Write a package: its files, then the manifest that holds their checksums.
+
+    Raises:
+        ValueError: `files` are not those of a package.
+    """
+    if set(files) != {MODEL, WEIGHTS, REFERENCE}:
+        raise ValueError(f"a package has {MODEL}, {WEIGHTS} and {REFERENCE}, got {', '.join(sorted(files))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    fields = dataclasses.asdict(dataclasses.replace(package, folder=None))
+    del fields["folder"]
+    content = {"format": FORMAT, **fields, "files": {name: _sha256(data) for name, data in sorted(files.items())}}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    return dataclasses.replace(package, folder=folder)
+
+
+def read(folder: Path) -> Package:
+    """Read a package and verify each file against its checksum.
+
+    Raises:
+        DamagedPackage: naming the file that is missing or differs.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedPackage(f"{folder} is not a model package: it has no {MANIFEST}") from None
+    except ValueError as error:
+        raise DamagedPackage(f"{folder / MANIFEST} cannot be read: {error}") from None
+    if not isinstance(content, dict) or "format" not in content:
+        raise DamagedPackage(f"{folder / MANIFEST} does not describe a model package")
+    if content["format"] != FORMAT:
+        raise DamagedPackage(f"{folder} has format {content['format']}; this version of fashion reads format {FORMAT}")
+    checksums = content.get("files")
+    if not isinstance(checksums, dict):
+        raise DamagedPackage(f"{folder / MANIFEST} is damaged: it holds no checksums")
+    for name in (MODEL, WEIGHTS, REFERENCE):
+        path = folder / name
+        if not path.is_file():
+            raise DamagedPackage(f"{folder} is damaged: {name} is missing")
+        if _sha256(path.read_bytes()) != checksums.get(name):
+            raise DamagedPackage(f"{folder} is damaged: {name} differs from what was packed")
+    try:
+        package: Package = TypeAdapter(Package).validate_python(content)
+    except ValidationError as error:
+        raise DamagedPackage(f"{folder / MANIFEST} is damaged: {error.errors()[0]['loc']} is wrong") from None
+    return dataclasses.replace(package, folder=folder)
+
+
+def require_comparable(one: Package, other: Package) -> None:
+    """Check that two packages take the same pictures and answer with the same classes.
+
+    Raises:
+        NotComparable: they do not.
+    """
+    differing = [
+        f"{name} {getattr(one, name)} and {getattr(other, name)}"
+        for name in ("class_names", "channels", "size")
+        if getattr(one, name) != getattr(other, name)
+    ]
+    if differing:
+        raise NotComparable(f"the two cannot be compared: {'; '.join(differing)}")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

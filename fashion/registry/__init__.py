@@ -1,0 +1,1 @@
+"""Runs, model versions and lineage: the one home of MLflow."""

@@ -1,0 +1,1 @@
+"""Bytes under names, in a folder or a bucket."""

@@ -1,0 +1,115 @@
+"""Blobs as files of a folder."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fashion.storage.blobs import BlobNotFound, BlobUnreadable, StoreUnavailable, checked_name
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that its name shows the old content or the new one, never a part of it."""
+    temporary = _write_beside(path, data)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+class FolderStore:
+    """Blobs as files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.address = str(folder)
+
+    def put(self, name: str, data: bytes) -> None:
+        """See Store.put."""
+        path = self._path(name)
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """See Store.put_if_absent."""
+        path = self._path(name)
+        try:
+            if path.exists():
+                return False
+            temporary = _write_beside(path, data)
+            try:
+                os.link(temporary, path)  # unlike a rename, fails when the name is taken
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        return True
+
+    def get(self, name: str, *, on_bytes: Callable[[int], None] | None = None) -> bytes:
+        """See Store.get."""
+        try:
+            data = self._path(name).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise BlobNotFound(f"{self.address} holds no {name}") from None
+        except OSError as error:
+            reason = f"{name} cannot be read: {error.strerror or error}"
+            raise BlobUnreadable(f"{self.address} cannot be used: {reason}") from error
+        if on_bytes is not None:
+            on_bytes(len(data))
+        return data
+
+    def exists(self, name: str) -> bool:
+        """See Store.exists."""
+        try:
+            return self._path(name).is_file()
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See Store.list."""
+        start = self.folder / prefix.rpartition("/")[0]  # a prefix may end within a part
+        for folder, _, files in os.walk(start, onerror=self._refuse):
+            for file in files:
+                name = Path(folder, file).relative_to(self.folder).as_posix()
+                if name.startswith(prefix) and not file.startswith("."):
+                    yield name
+
+    def _path(self, name: str) -> Path:
+        return self.folder / checked_name(name)
+
+    def _refuse(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a folder that nothing was written to is an empty store
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.address} cannot be used: {error.strerror or error}")
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """Write a hidden temporary file on the disk that `path` is on, down to the platter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

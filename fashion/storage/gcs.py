@@ -1,0 +1,153 @@
+"""Blobs as objects of a Google Cloud Storage bucket: the one home of google.cloud.storage."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
+
+RETRY_SECONDS = 5.0
+"""How long a failing request to a bucket is repeated."""
+
+
+RESPONSE_SECONDS = 5.0
+"""How long a bucket may stay silent."""
+
+
+SLOWEST_LINE = 250_000
+"""Bytes per second: an upload gets as long as this line would need."""
+
+
+CHUNK_BYTES = 8 * 2**20
+"""Bytes sent at once: what is repeated when a connection breaks."""
+
+
+class BucketStore:
+    """Blobs as objects of a Google Cloud Storage bucket, or of an emulator at `STORAGE_EMULATOR_HOST`."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.address = f"gs://{bucket}/{prefix}".rstrip("/")
+
+    def put(self, name: str, data: bytes) -> None:
+        """See Store.put."""
+        with self._one_error():
+            self._upload(name, data, generation=None)
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """See Store.put_if_absent."""
+        with self._one_error():
+            from google.api_core.exceptions import PreconditionFailed
+
+            try:
+                self._upload(name, data, generation=0)
+            except PreconditionFailed:
+                return False
+            return True
+
+    def get(self, name: str, *, on_bytes: Callable[[int], None] | None = None) -> bytes:
+        """See Store.get."""
+        sink = _Sink(on_bytes)
+        with self._one_error():
+            from google.api_core.exceptions import NotFound
+
+            try:
+                self._blob(name).download_to_file(sink, timeout=RESPONSE_SECONDS, retry=_retry())
+            except NotFound:
+                raise BlobNotFound(f"{self.address} holds no {name}") from None
+        return bytes(sink.data)
+
+    def exists(self, name: str) -> bool:
+        """See Store.exists."""
+        with self._one_error():
+            return bool(self._blob(name).exists(timeout=RESPONSE_SECONDS, retry=_retry()))
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """See Store.list."""
+        with self._one_error():
+            for blob in self._client.list_blobs(
+                self.bucket, prefix=self.prefix + prefix, timeout=RESPONSE_SECONDS, retry=_retry()
+            ):
+                yield blob.name.removeprefix(self.prefix)
+
+    def _upload(self, name: str, data: bytes, *, generation: int | None) -> None:
+        blob = self._blob(name)
+        blob.chunk_size = CHUNK_BYTES
+        blob.upload_from_string(
+            data,
+            content_type="application/octet-stream",
+            if_generation_match=generation,
+            # Python counts a socket's timeout over the whole of what is sent at once.
+            timeout=RESPONSE_SECONDS + min(len(data), CHUNK_BYTES) / SLOWEST_LINE,
+            retry=_retry(),
+        )
+
+    def _blob(self, name: str) -> Any:
+        return self._client.bucket(self.bucket).blob(self.prefix + checked_name(name))
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        from google.cloud import storage
+
+        # The project matters only when buckets are made, and finding it may ask a metadata server.
+        return storage.Client(project="unused")
+
+    @contextlib.contextmanager
+    def _one_error(self) -> Iterator[None]:
+        """Make one error of those of Google's client, google.auth, requests and urllib3."""
+        try:
+            import requests
+            import urllib3
+            from google.api_core.exceptions import GoogleAPIError
+            from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+            from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+        except ImportError:
+            raise StoreUnavailable(
+                f"{self.address} needs the package google-cloud-storage: install the extra `fashion[gcp]`"
+            ) from None
+        try:
+            yield
+        except BlobNotFound:
+            raise
+        except DefaultCredentialsError as error:
+            raise StoreUnavailable(
+                f"{self.address} cannot be used without Google credentials: "
+                "run `gcloud auth application-default login`, or give the machine a service account"
+            ) from error
+        except (
+            GoogleAPIError,
+            GoogleAuthError,
+            InvalidResponse,
+            DataCorruption,
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+        ) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise StoreUnavailable(f"{self.address} cannot be used: {reason}") from error
+
+
+class _Sink:
+    """What a download writes to: bytes in memory, counted."""
+
+    def __init__(self, on_bytes: Callable[[int], None] | None) -> None:
+        self.data = bytearray()
+        self._on_bytes = on_bytes
+
+    def write(self, piece: bytes) -> int:
+        self.data += piece
+        if self._on_bytes is not None:
+            self._on_bytes(len(piece))
+        return len(piece)
+
+    def seek(self, position: int) -> int:
+        del self.data[position:]  # a repeated download starts where it is told to
+        return position
+
+
+def _retry() -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(RETRY_SECONDS)

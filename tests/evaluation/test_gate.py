@@ -1,0 +1,259 @@
+"""The gate: what it lets through, what it refuses, and that it names the reason."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fashion.config.compose import compose
+from fashion.config.train import GateConfig, load_train_config
+from fashion.data.dataset import Dataset
+from fashion.evaluation import gate
+from fashion.evaluation.gate import Rows, Verdict
+from fashion.model import package
+from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package
+
+CLASSES = ("coat", "bag", "shirt", "boot")
+LABELS = np.arange(4000) % 4
+
+
+@pytest.fixture(scope="module")
+def config() -> GateConfig:
+    return load_train_config(compose()).gate
+
+
+def scored(right: np.ndarray, confidence: float | None = None) -> np.ndarray:
+    """(N, 4) probabilities of a classifier that is right on these rows, and as sure as it should be, or else told."""
+    confidence = right.mean() if confidence is None else confidence
+    predicted = np.where(right, LABELS[: len(right)], (LABELS[: len(right)] + 1) % 4)
+    probabilities = np.full((len(right), 4), (1 - confidence) / 3)
+    probabilities[np.arange(len(right)), predicted] = confidence
+    return probabilities
+
+
+def all_but(wrong: int, rows: int = 4000, *, start: int = 0) -> np.ndarray:
+    """Right on all rows but `wrong` of them, spread evenly over the classes, from row `start` on."""
+    right = np.ones(rows, bool)
+    right[(start + np.arange(wrong)) % rows] = False
+    return right
+
+
+CHAMPION = scored(all_but(400))
+
+
+def decided(
+    champion: np.ndarray, challenger: np.ndarray, config: GateConfig, *, before: float = 1.0, after: float = 1.0
+) -> Verdict:
+    return gate.decide(
+        [Rows("test", LABELS[: len(champion)], champion, challenger)],
+        class_names=CLASSES,
+        gate=config,
+        champion_latency_ms=before,
+        challenger_latency_ms=after,
+    )
+
+
+def failed(verdict: Verdict) -> list[str]:
+    return [check.name for check in verdict.checks if not check.passed]
+
+
+# Decisions
+
+
+def test_an_equal_challenger_is_promoted(config: GateConfig) -> None:
+    verdict = decided(CHAMPION, CHAMPION, config)
+    assert verdict.promoted
+    assert [check.name for check in verdict.checks] == [
+        "test: not shown worse",
+        "test: within the margin",
+        "test: every class",
+        "test: calibration",
+        "latency",
+    ]
+    assert verdict.reason.startswith("all 5 checks passed; test: 90.00% right against 90.00%")
+    assert "test: accuracy changes by +0.00 points" in verdict.reason
+
+
+def test_an_equal_challenger_is_promoted_even_where_no_loss_is_allowed(config: GateConfig) -> None:
+    strict = dataclasses.replace(config, margin=0.0, max_class_drop=0.0, max_ece_increase=0.0, max_latency_ratio=1.0)
+    assert decided(CHAMPION, CHAMPION, strict).promoted
+
+
+def test_a_better_challenger_is_promoted(config: GateConfig) -> None:
+    verdict = decided(CHAMPION, scored(all_but(200)), config)
+    assert verdict.promoted
+    assert "accuracy changes by +5.00 points" in verdict.reason
+
+
+def test_a_clearly_worse_challenger_is_refused_by_both_overall_checks(config: GateConfig) -> None:
+    verdict = decided(CHAMPION, scored(all_but(520)), config)
+    assert not verdict.promoted
+    assert failed(verdict) == ["test: not shown worse", "test: within the margin"]
+    assert "87.00% right against 90.00%; 0 rows only the challenger has right, 120 only the champion" in verdict.reason
+    assert "accuracy changes by -3.00 points" in verdict.reason
+
+
+def test_too_few_rows_to_rule_out_a_loss_are_no_reason_to_promote(config: GateConfig) -> None:
+    # 10 rows won and 11 lost of 200: not shown worse, but a loss of several points is possible.
+    verdict = decided(scored(all_but(10, 200)), scored(all_but(11, 200, start=10)), config)
+    assert failed(verdict) == ["test: within the margin"]
+
+
+def test_a_challenger_that_gives_up_one_class_is_refused_for_that_class(config: GateConfig) -> None:
+    shirt = CLASSES.index("shirt") == LABELS
+    better = all_but(0)
+    better[np.flatnonzero(shirt)[:300]] = False  # 92.5 % right, of shirts 70 %
+    verdict = decided(CHAMPION, scored(better), config)
+    assert failed(verdict) == ["test: every class"]
+    assert verdict.reason == "test: the class that loses most is shirt, recall -20.0 points; -5.0 allowed"
+
+
+def test_a_class_that_has_no_rows_is_not_judged(config: GateConfig) -> None:
+    labels = np.arange(3000) % 2
+    right = np.eye(4)[labels]
+    verdict = gate.decide(
+        [Rows("test", labels, right, right)],
+        class_names=CLASSES,
+        gate=config,
+        champion_latency_ms=1,
+        challenger_latency_ms=1,
+    )
+    assert verdict.promoted
+
+
+@pytest.mark.parametrize("confidence", [0.6, 1.0])
+def test_a_miscalibrated_challenger_is_refused(confidence: float, config: GateConfig) -> None:
+    verdict = decided(CHAMPION, scored(all_but(400), confidence), config)
+    assert failed(verdict) == ["test: calibration"]
+    assert "calibration error" in verdict.reason
+    assert "against 0.00%; 2.00% more allowed" in verdict.reason
+
+
+def test_a_slower_challenger_is_refused(config: GateConfig) -> None:
+    assert decided(CHAMPION, CHAMPION, config, before=1.5, after=3.0).promoted
+    verdict = decided(CHAMPION, CHAMPION, config, before=1.5, after=3.1)
+    assert failed(verdict) == ["latency"]
+    assert verdict.reason == "one prediction takes 3.10 ms, the champion's 1.50 ms: 2.07 times, 2 allowed"
+
+
+def test_every_set_of_rows_must_pass(config: GateConfig) -> None:
+    fine = Rows("test", LABELS, CHAMPION, CHAMPION)
+    feedback = Rows("feedback", LABELS[:1000], scored(all_but(50, 1000)), scored(all_but(200, 1000)))
+    verdict = gate.decide(
+        [fine, feedback], class_names=CLASSES, gate=config, champion_latency_ms=1, challenger_latency_ms=1
+    )
+    assert not verdict.promoted
+    assert len(verdict.checks) == 9
+    assert {name.split(":")[0] for name in failed(verdict)} == {"feedback"}
+
+
+def test_little_feedback_decides_only_by_what_it_shows(config: GateConfig) -> None:
+    fine = Rows("test", LABELS, CHAMPION, CHAMPION)
+
+    def with_feedback(wrong: int) -> Verdict:
+        feedback = Rows("feedback", LABELS[:300], scored(all_but(10, 300)), scored(all_but(wrong, 300, start=100)))
+        return gate.decide(
+            [fine, feedback], class_names=CLASSES, gate=config, champion_latency_ms=1, challenger_latency_ms=1
+        )
+
+    assert with_feedback(11).promoted
+    assert failed(with_feedback(40)) == ["feedback: not shown worse", "feedback: every class"]
+
+
+def test_several_failures_are_all_named(config: GateConfig) -> None:
+    verdict = decided(CHAMPION, scored(all_but(2000), 1.0), config, after=9.0)
+    assert failed(verdict) == [check.name for check in verdict.checks]
+    assert verdict.reason.count("; ") >= 4
+
+
+def test_the_same_rows_give_the_same_verdict(config: GateConfig) -> None:
+    challenger = scored(all_but(410, start=123))
+    assert decided(CHAMPION, challenger, config) == decided(CHAMPION, challenger, config)
+
+
+def test_a_verdict_can_be_stored_as_json(config: GateConfig) -> None:
+    for verdict in (gate.FIRST, decided(CHAMPION, scored(all_but(520)), config)):
+        stored = json.loads(json.dumps(dataclasses.asdict(verdict)))
+        assert stored["promoted"] is verdict.promoted
+        assert [check["sentence"] for check in stored["checks"]] == [check.sentence for check in verdict.checks]
+
+
+def test_the_first_version_has_nothing_to_beat() -> None:
+    assert gate.FIRST.promoted
+    assert gate.FIRST.reason == "there is no champion yet"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "^a gate needs rows to score on, got none$"),
+        ([Rows("test", LABELS, CHAMPION, CHAMPION[:10])], r"test: probabilities must be \(4000, 4\), got .* \(10, 4\)"),
+        ([Rows("test", LABELS, CHAMPION[:, :3], CHAMPION)], r"test: probabilities must be .* got \(4000, 3\)"),
+        ([Rows("test", LABELS[:0], CHAMPION[:0], CHAMPION[:0])], "empty"),
+    ],
+)
+def test_senseless_rows_are_refused(rows: list[Rows], message: str, config: GateConfig) -> None:
+    with pytest.raises(ValueError, match=message):
+        gate.decide(rows, class_names=CLASSES, gate=config, champion_latency_ms=1, challenger_latency_ms=1)
+
+
+# Two real packages
+
+
+def with_network(tiny: Package, folder: Path, network: bytes) -> Package:
+    """The package around another network."""
+    assert tiny.folder is not None
+    files = {name: (tiny.folder / name).read_bytes() for name in (WEIGHTS, REFERENCE)}
+    return package.write(dataclasses.replace(tiny, folder=None), folder, {**files, MODEL: network})
+
+
+def swapped(network: bytes, first: int, second: int) -> bytes:
+    """The network with two classes taken for each other."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(network)
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == "weights"]
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[:, [first, second]] = weights[:, [second, first]]
+    tensor.CopyFrom(numpy_helper.from_array(weights, "weights"))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_a_package_is_promoted_over_itself(tiny_package: Package, small_dataset: Dataset, config: GateConfig) -> None:
+    # What else runs on the machine is no part of this test.
+    patient = dataclasses.replace(config, max_latency_ratio=100.0)
+    verdict = gate.judge(tiny_package, tiny_package, {"test": small_dataset.test}, patient)
+    assert verdict.promoted, verdict.reason
+    assert verdict.checks[-1].value > 0
+
+
+def test_a_package_that_confuses_two_classes_is_refused(
+    tiny_package: Package, tiny_network: bytes, small_dataset: Dataset, config: GateConfig, tmp_path: Path
+) -> None:
+    boot, trouser = small_dataset.class_names.index("Ankle boot"), small_dataset.class_names.index("Trouser")
+    worse = with_network(tiny_package, tmp_path, swapped(tiny_network, boot, trouser))
+    verdict = gate.judge(tiny_package, worse, {"test": small_dataset.test}, config)
+    assert not verdict.promoted
+    assert {"test: not shown worse", "test: within the margin", "test: every class"} <= set(failed(verdict))
+    assert "loses most is Ankle boot" in verdict.reason or "loses most is Trouser" in verdict.reason
+    back = dataclasses.replace(config, max_latency_ratio=100.0)
+    assert gate.judge(worse, tiny_package, {"test": small_dataset.test}, back).promoted
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [("class_names", ("cat", "dog"), r"class_names \(.*\) and \('cat', 'dog'\)"), ("size", 32, "size 28 and 32")],
+)
+def test_packages_of_another_kind_are_not_compared(
+    field: str, value: object, named: str, tiny_package: Package, small_dataset: Dataset, config: GateConfig
+) -> None:
+    other = dataclasses.replace(tiny_package, **{field: value})  # type: ignore[arg-type]
+    verdict = gate.judge(tiny_package, other, {"test": small_dataset.test}, config)
+    assert not verdict.promoted
+    assert failed(verdict) == ["comparable"]
+    assert re.fullmatch(f"the two cannot be compared: {named}; promote by hand if that is meant", verdict.reason)

@@ -1,0 +1,196 @@
+"""Flows from the command line: what is a configuration word, and what a wrong one costs."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fashion.config.compose import compose
+from fashion.config.schema import ConfigError
+from fashion.home import REPOSITORY
+
+FLOW = REPOSITORY / "flows" / "train_flow.py"
+
+
+@pytest.fixture(scope="module")
+def launch() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("launch", REPOSITORY / "flows" / "launch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The flow as from a shell, in a folder that holds nothing."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA", "METAFLOW", "USER"))}
+    return subprocess.run(
+        [sys.executable, str(FLOW), *arguments],
+        cwd=folder,
+        env={**kept, "FASHION_HOME": str(folder / "var"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+class TestLift:
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ("run training.seed=3", "training.seed=3"),
+            ("training.seed=3 run", "training.seed=3"),
+            ("architecture=resnet run training.seed=3 tuning=off", "architecture=resnet training.seed=3 tuning=off"),
+            (
+                "run +search.training.num_epochs={low:3} ++a.b=1 ~c=2",
+                "+search.training.num_epochs={low:3} ++a.b=1 ~c=2",
+            ),
+            ("run optimizer@optimizers.sgd=adamw", "optimizer@optimizers.sgd=adamw"),
+            ("run data.name= data.manifest=a/b=c", "data.name= data.manifest=a/b=c"),
+            ("run --tag a=b --tag=c=d", ""),
+            ("run --tag a=b training.seed=3 --tag c=d", "training.seed=3"),
+            ("--with kubernetes:cpu=2 run", ""),
+            ("run --with retry:times=3 --max-workers 2 --run-id-file=x", ""),
+            ("--config-value config training.seed=3 run", ""),
+            ("--config config words=3 run tuning=off", "tuning=off"),
+            ("--environment=local --metadata=local run", ""),
+            ("show", ""),
+            ("", ""),
+        ],
+    )
+    def test_words_are_lifted_and_metaflows_own_options_stay(self, launch: ModuleType, line: str, words: str) -> None:
+        arguments = line.split()
+        lifted, rest = launch.lift(arguments)
+        assert lifted == words.split()
+        assert rest == [argument for argument in arguments if argument not in lifted]
+
+
+class TestParser:
+    def test_words_and_json_are_composed_alike(self, launch: ModuleType) -> None:
+        import json
+
+        composed = launch.compose("architecture=resnet 'data.name=two words'")
+        assert composed == compose(["architecture=resnet", "data.name=two words"])
+        assert launch.compose(json.dumps(composed)) == composed
+        assert launch.compose(composed) == composed
+        assert launch.compose("") == compose()
+
+    @pytest.mark.parametrize("text", ["training.epochs=3", "data.name='", '{"training": 3}'])
+    def test_what_is_wrong_is_told_in_metaflows_way(self, launch: ModuleType, text: str) -> None:
+        with pytest.raises(launch.ConfigurationError) as caught:
+            launch.compose(text)
+        assert "\n" not in str(caught.value)
+
+    def test_words_come_from_the_environment(self, launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HYDRA_ARGS", "training.seed=3")
+        assert launch.words_from_environment(None) == "training.seed=3"
+        monkeypatch.delenv("HYDRA_ARGS")
+        assert launch.words_from_environment(None) == ""
+
+    def test_told_leaves_other_errors_alone(self, launch: ModuleType) -> None:
+        with pytest.raises(KeyError), launch.told(ConfigError):
+            raise KeyError
+
+    def test_told_ends_the_process_with_one_sentence(self, tmp_path: Path) -> None:
+        code = f"import sys; sys.path.insert(0, {str(FLOW.parent)!r}); import launch\n"
+        code += "with launch.told(ValueError): int('x')"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 202  # Metaflow does not try again
+        assert done.stderr == "error: invalid literal for int() with base 10: 'x'\n"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("line", "environment", "sentence"),
+        [
+            ("run training.epochs=3", "", "training.epochs=3: there is no key 'epochs'; training has batch_size, "),
+            (
+                "architecture=resnet50 run",
+                "",
+                "architecture=resnet50: no such option; architecture is one of convnet, ",
+            ),
+            ("run training.num_epochs=x", "", "training.num_epochs: input should be a valid integer"),
+            ("run architecture.name=nonsense", "", "architecture.name=nonsense: there is no such network; "),
+            (
+                "run +architecture.kwargs.speed=3",
+                "",
+                "architecture.kwargs={'widths': [16, 64, 128], 'speed': 3} do not make a convnet: ",
+            ),
+            ("run architecture.name=test_maxvit", "", "architecture: this network cannot be exported to ONNX ("),
+            (
+                "run architecture.min_final_map=99",
+                "",
+                "architecture.min_final_map=99: the last map of this network is ",
+            ),
+            ("run --tag a=b", "training.seed=-1", "training: seed must be in [0, 2**32), got -1"),
+            ("run tuning=off", "data.name='", '"data.name=\'" is not a list of key=value words as in HYDRA_ARGS'),
+            ("resume training.seed=3", "", "training.seed=3: resume keeps the configuration of the run"),
+        ],
+    )
+    def test_wrong_words_end_in_one_sentence_before_anything_is_made(
+        self, line: str, environment: str, sentence: str, tmp_path: Path
+    ) -> None:
+        done = call(*line.split(), folder=tmp_path, HYDRA_ARGS=environment)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (told,) = done.stderr.splitlines()
+        assert told.startswith(f"error: {sentence}")
+        assert not list(tmp_path.glob("var/*"))
+
+    def test_later_words_win_over_the_environment(self, tmp_path: Path) -> None:
+        # Both are wrong; the command line's comes last.
+        done = call("run", "data.limit=3", folder=tmp_path, HYDRA_ARGS="data.limit=2")
+        assert "got 3" in done.stderr
+
+
+class TestCommands:
+    @pytest.mark.parametrize("arguments", [["show"], ["show", "training.seed=3"], ["--help"], ["run", "--help"]])
+    def test_work_from_any_folder_with_no_variable_set(self, arguments: list[str], tmp_path: Path) -> None:
+        done = call(*arguments, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        told = {"show": "Step evaluate", "--help": "--config", "run": "--max-workers"}[arguments[0]]
+        assert told in done.stdout + done.stderr
+        assert not [path for path in tmp_path.iterdir() if path.name not in {"var", ".metaflow"}]
+
+    def test_a_stray_argument_is_refused(self, tmp_path: Path) -> None:
+        done = call("run", "foo", folder=tmp_path)
+        assert done.returncode != 0
+        assert "unexpected extra argument (foo)" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flow", ["train_flow", "deploy_flow", "drift_flow"])
+def test_flows_take_the_triggers_of_a_cluster(flow: str, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "FASHION_HOME": str(tmp_path),
+        "METAFLOW_ARGO_EVENTS_WEBHOOK_URL": "http://127.0.0.1:9",
+    }
+    command = [sys.executable, str(REPOSITORY / "flows" / f"{flow}.py"), "show"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Step start" in done.stdout + done.stderr
+
+
+def test_only_the_event_that_asks_for_it_makes_a_training_learn_from_feedback(launch: ModuleType) -> None:
+    from metaflow import current
+    from metaflow.events import Trigger
+
+    def triggered_by(*names: str) -> bool:
+        events = [{"name": name, "type": "event", "id": name, "timestamp": 1_800_000_000} for name in names]
+        current._update_env({"trigger": Trigger(events)})
+        try:
+            return bool(launch.was_triggered(launch.RETRAIN))
+        finally:
+            del type(current).trigger
+
+    assert not launch.was_triggered(launch.RETRAIN)
+    assert not triggered_by("another")
+    assert triggered_by("another", launch.RETRAIN)
+    assert triggered_by(launch.RETRAIN)

@@ -1,0 +1,243 @@
+"""Which rows a decision is made on: the same from either log, each once, whatever clocks do."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.log_rows import record as logged
+
+from fashion.config.compose import compose, load_as
+from fashion.config.drift import DriftConfig
+from fashion.drift import inspection
+from fashion.home import Home
+from fashion.predictions import firestore as firestore_log
+from fashion.predictions import windows
+from fashion.predictions.firestore import FirestoreLog
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import (
+    FOREVER_US,
+    UNLABELLED,
+    DamagedLog,
+    Feedback,
+    LogUnavailable,
+    Outgoing,
+    PredictionRecord,
+)
+from fashion.predictions.windows import Batch, FirestoreRows, LocalRows, Source, Window
+
+START = 1_800_000_000_000_000
+HOUR = 3_600_000_000
+ROWS = 60
+TIED = 40
+"""Rows that share one time."""
+
+
+def record(row: int, *, role: str = "champion", version: str = "1", classes: int = 3) -> PredictionRecord:
+    return logged(
+        time_us=START + (min(row, TIED) * 1000),  # rows from TIED on are of one moment
+        model_version=version,
+        role=role,
+        label=row % classes,
+        confidence=0.5 + row / 1000,
+        probabilities=tuple(1 / classes for _ in range(classes)),
+        statistics=tuple(row + column / 8 for column in range(8)),
+        embedding=tuple(float(row) for _ in range(16)),
+        image_sha256=f"{row:064x}",
+    )
+
+
+@pytest.fixture(scope="module")
+def records() -> list[PredictionRecord]:
+    answered = [record(row, version="1" if row < 20 else "2") for row in range(ROWS)]
+    shadows = [record(row, role="shadow", version="3") for row in range(5)]
+    return answered + shadows
+
+
+@pytest.fixture(scope="module")
+def said(records: list[PredictionRecord]) -> list[Feedback]:
+    judged = [Feedback(records[row].prediction_id, 1, "page", START + HOUR) for row in range(0, 30, 3)]
+    return [*judged, Feedback(records[0].prediction_id, 2, "page", START + 2 * HOUR)]
+
+
+@pytest.fixture(scope="module")
+def local(
+    records: list[PredictionRecord], said: list[Feedback], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalRows]:
+    with PredictionLog(tmp_path_factory.mktemp("log") / "predictions.db") as log:
+        log.append(records)
+        log.append_feedback(said)
+        yield LocalRows(log)
+
+
+@pytest.fixture(scope="module")
+def remote(records: list[PredictionRecord], said: list[Feedback], emulator: str) -> Iterator[FirestoreRows]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+        log = FirestoreLog(f"windows-{time.time_ns()}")
+        items = [*records, *said]
+        for number, item in enumerate(items):
+            (answer,) = log.send([Outgoing(number, 0, item)])
+            assert answer.fate is firestore_log.Fate.SHIPPED
+        yield FirestoreRows(log)
+        log.close()
+
+
+@pytest.fixture(params=["local", "remote"])
+def source(request: pytest.FixtureRequest) -> Source:
+    found: Source = request.getfixturevalue(request.param)
+    return found
+
+
+def rows(batches: Iterator[Batch]) -> list[str]:
+    return [prediction_id for batch in batches for prediction_id in batch.prediction_ids]
+
+
+EVERYTHING = Window(0, FOREVER_US)
+
+
+class TestEitherLog:
+    def test_every_answered_row_is_there_once(self, source: Source, records: list[PredictionRecord]) -> None:
+        assert sorted(rows(source.batches(EVERYTHING))) == sorted(each.prediction_id for each in records[:ROWS])
+
+    def test_a_window_is_half_open(self, source: Source, records: list[PredictionRecord]) -> None:
+        found = rows(source.batches(Window(START + 5000, START + 10_000)))
+        assert sorted(found) == sorted(each.prediction_id for each in records[5:10])
+
+    @pytest.mark.parametrize("count", [1, 7, 20, 45, ROWS, 1000])
+    def test_the_latest_rows_are_the_latest(self, source: Source, records: list[PredictionRecord], count: int) -> None:
+        latest = sorted(records[:ROWS], key=lambda each: (each.time_us, each.prediction_id))[-count:]
+        found = rows(source.batches(Window(0, FOREVER_US, count)))
+        assert sorted(found) == sorted(each.prediction_id for each in latest)
+
+    def test_columns_hold_what_was_logged(self, source: Source, records: list[PredictionRecord]) -> None:
+        by_id = {each.prediction_id: each for each in records}
+        for batch in source.batches(EVERYTHING):
+            for row, prediction_id in enumerate(batch.prediction_ids):
+                logged = by_id[prediction_id]
+                assert batch.times_us[row] == logged.time_us
+                assert batch.model_versions[row] == logged.model_version
+                assert batch.image_sha256[row] == logged.image_sha256
+                assert batch.predictions.labels[row] == logged.label
+                assert batch.predictions.confidences[row] == np.float32(logged.confidence)
+                assert batch.predictions.statistics[row] == pytest.approx(logged.statistics)
+                assert batch.predictions.embeddings[row].tolist() == list(logged.embedding)
+                assert batch.predictions.probabilities[row] == pytest.approx(logged.probabilities)
+
+    def test_the_last_word_counts(self, source: Source, records: list[PredictionRecord]) -> None:
+        found: dict[str, int] = {}
+        for batch in source.batches(EVERYTHING):
+            found |= dict(zip(batch.prediction_ids, batch.true_labels.tolist(), strict=True))
+        expected = {each.prediction_id: UNLABELLED for each in records[:ROWS]}
+        expected |= {records[row].prediction_id: 1 for row in range(0, 30, 3)}
+        expected[records[0].prediction_id] = 2
+        assert found == expected
+
+    def test_judged_rows_come_newest_first(self, source: Source, records: list[PredictionRecord]) -> None:
+        found = [each.record.prediction_id for each in source.judged()]
+        assert found == [records[row].prediction_id for row in range(27, -1, -3)]
+
+    def test_rows_of_the_future_are_counted(self, source: Source) -> None:
+        assert source.later(Window(0, START + 10_000)) == ROWS - 10
+        assert source.later(EVERYTHING) == 0
+
+    def test_an_empty_window_has_no_batch(self, source: Source) -> None:
+        assert list(source.batches(Window(START - HOUR, START))) == []
+        assert list(source.batches(Window(START + HOUR, START - HOUR))) == []  # a clock went back between the two
+
+
+class TestBatch:
+    def test_versions_are_taken_apart(self, local: LocalRows) -> None:
+        (batch,) = local.batches(EVERYTHING)
+        parts = [batch.of(version) for version in ("1", "2", "3")]
+        assert [len(part) for part in parts] == [20, 40, 0]
+        assert set(parts[0].model_versions) == {"1"}
+
+    def test_parts_are_joined(self, local: LocalRows) -> None:
+        (batch,) = local.batches(EVERYTHING)
+        again = windows.joined([batch[[0, 1, 2]], batch[[3]], batch[list(range(4, ROWS))]])
+        assert list(again.prediction_ids) == list(batch.prediction_ids)
+        np.testing.assert_array_equal(again.predictions.statistics, batch.predictions.statistics)
+
+
+def test_rows_of_different_models_share_a_log(tmp_path: Path) -> None:
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        log.append([record(row, classes=3 + row % 2) for row in range(10)])
+        widths = [batch.predictions.probabilities.shape for batch in LocalRows(log).batches(EVERYTHING)]
+    assert sorted(widths) == [(5, 3), (5, 4)]
+
+
+def test_pages_lose_nothing_between_equal_times(local: LocalRows, records: list[PredictionRecord]) -> None:
+    for page_rows in (1, 3, 7):
+        found = [
+            prediction_id
+            for columns in local._log.columns(0, FOREVER_US, role="champion", page_rows=page_rows)
+            for prediction_id in columns.prediction_ids
+        ]
+        assert sorted(found) == sorted(each.prediction_id for each in records[:ROWS])
+
+
+def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+    import sqlite3
+
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        log.append([record(row) for row in range(3)])
+        with sqlite3.connect(tmp_path / "predictions.db") as connection:
+            connection.execute("UPDATE predictions SET statistics = x'00' WHERE label = 1")
+        with pytest.raises(DamagedLog, match=r"predictions\.db"):
+            list(LocalRows(log).batches(EVERYTHING))
+
+
+def test_a_damaged_document_is_named(emulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.cloud import firestore
+
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+    project = f"damaged-{time.time_ns()}"
+    moment = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    firestore.Client(project).collection("predictions").document("spoilt").set({"time": moment, "role": "champion"})
+    rows = FirestoreRows(FirestoreLog(project))
+    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.judged())):
+        with pytest.raises(
+            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* mend or"
+        ):
+            read()
+
+
+class TestChosen:
+    NOW = 1_800_000_000
+
+    def window(self, *words: str) -> Window:
+        settings = load_as(DriftConfig, compose(words, root="drift"))
+        return inspection.chosen(settings, clock=lambda: self.NOW * 10**9)
+
+    def test_a_span_ends_now(self) -> None:
+        assert self.window() == Window((self.NOW - 86_400) * 10**6, self.NOW * 10**6)
+        assert self.window("window=90m") == Window((self.NOW - 5_400) * 10**6, self.NOW * 10**6)
+
+    def test_rows_are_the_latest_of_all(self) -> None:
+        assert self.window("rows=500") == Window(0, FOREVER_US, 500)
+
+    def test_since_is_utc(self) -> None:
+        since = datetime.datetime(2026, 11, 1, 8, tzinfo=datetime.UTC)
+        assert self.window("since=2026-11-01T08:00").since_us == int(since.timestamp() * 1e6)
+
+
+class TestOpen:
+    def test_no_log_is_one_sentence(self, mlflow_home: Home) -> None:
+        with pytest.raises(LogUnavailable, match=r"there is no prediction log .*predictions\.db: `make serve` begins"):
+            windows.open_source(mlflow_home)
+
+    def test_firestore_without_a_project_is_one_sentence(self, mlflow_home: Home) -> None:
+        with pytest.raises(LogUnavailable, match="FASHION_FIRESTORE names no project"):
+            windows.open_source(mlflow_home, "firestore")
+
+    def test_firestore_is_read_where_it_is_named(self, mlflow_home: Home) -> None:
+        import dataclasses
+
+        remote = dataclasses.replace(mlflow_home, firestore="project/other")
+        assert isinstance(windows.open_source(remote), FirestoreRows)
+        assert windows.open_source(remote).address == "firestore://project/other/predictions"
+        PredictionLog(mlflow_home.predictions).close()
+        assert isinstance(windows.open_source(remote, "local"), LocalRows)

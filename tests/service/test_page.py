@@ -1,0 +1,490 @@
+"""The service's page in a real browser, against a real service."""
+
+import base64
+import io
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from support import browser, proxy
+from support.page import NUM_CLASSES, Page
+
+PAINT_OPAQUE = """
+const rgb = (text) => {
+  const [, numbers] = text.match(/^rgba?\\((.*)\\)$/) ?? [, "0, 0, 0, 0"];
+  const [r, g, b, a = 1] = numbers.split(", ").map(Number);
+  return { channels: [r, g, b], opaque: a > 0.99 };
+};
+const luminance = (channels) => channels
+  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+const behind = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = rgb(getComputedStyle(at).backgroundColor);
+    if (colour.opaque) return colour.channels;
+  }
+};
+"""
+TEXT_CONTRASTS = (
+    PAINT_OPAQUE
+    + """
+const found = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const { parentElement: element, data } = walker.currentNode;
+  if (!data.trim() || !element.checkVisibility() || ["SCRIPT", "OPTION"].includes(element.tagName)) continue;
+  found.push([data.trim(), contrast(rgb(getComputedStyle(element).color).channels, behind(element))]);
+}
+return found;
+"""
+)
+PART_CONTRASTS = (
+    PAINT_OPAQUE
+    + """
+const part = (selector, property) => {
+  const element = document.querySelector(selector);
+  return [selector, contrast(rgb(getComputedStyle(element)[property]).channels, behind(element.parentElement))];
+};
+return [
+  part(".bars li:first-child .track span", "backgroundColor"),
+  part(".bars li:last-child .track span", "backgroundColor"),
+  part("#right", "backgroundColor"), part("#true-label", "borderTopColor"),
+  part("#feedback-form .button", "borderTopColor"),
+  part(".drop", "borderTopColor"), part("#recent [aria-current]", "borderTopColor"),
+];
+"""
+)
+REFUSE = """
+// Stands where the network begins: what the page asks of /predict and /feedback meets these answers first.
+const real = window.fetch;
+window.met = [];
+window.refusals = [];
+window.fetch = async (path, options = {}) => {
+  if (options.method === "POST") {
+    const picture = options.body instanceof FormData ? options.body.get("image") : null;
+    window.met.push({ path, headers: { ...options.headers }, size: picture?.size, type: picture?.type });
+    const refusal = window.refusals.shift();
+    if (refusal) return new Response(refusal.body, { status: refusal.status, headers: refusal.headers });
+  }
+  return real(path, options);
+};
+"""
+GIVE = """
+const [kind, base64, name, type, done] = arguments;
+const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+const transfer = new DataTransfer();
+if (type) transfer.items.add(new File([bytes], name, { type }));
+else transfer.setData("text/plain", "https://example.com/coat.jpg");
+const options = { bubbles: true, cancelable: true };
+if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
+else {
+  for (const name of ["dragover", "drop"]) {
+    document.querySelector("h1").dispatchEvent(new DragEvent(name, { ...options, dataTransfer: transfer }));
+    if (name === "dragover") window.veiled = getComputedStyle(document.querySelector(".veil")).display !== "none";
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser.start(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(chromium: Any, service: Any, tmp_path: Path) -> Iterator[Page]:
+    """The page just opened, on a desktop; afterwards the console must be clean, and nobody else was asked."""
+    page = Page(chromium, service.url, tmp_path)
+    page.screen(1280, 900)
+    page.media(prefers_color_scheme="light", prefers_reduced_motion="reduce")  # a click meets what stands still
+    script = page.cdp("Page.addScriptToEvaluateOnNewDocument", source=REFUSE)
+    chromium.get_log("browser")
+    page.open()
+    yield page
+    page.cdp("Page.removeScriptToEvaluateOnNewDocument", **script)
+    assert page.complaints() == []
+    asked = page.js("return [location.href, ...performance.getEntriesByType('resource').map((each) => each.name)]")
+    own = page.js("return location.origin")
+    assert [url for url in asked if not url.startswith((own + "/", "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T-shirt, as someone might photograph one on a light table."""
+    image = Image.new("RGB", (600, 720), "#e9e6e1")
+    draw = ImageDraw.Draw(image)
+    body = [(190, 120), (410, 120), (540, 210), (490, 300), (430, 262), (430, 620), (170, 620), (170, 262), (110, 300)]
+    draw.polygon([*body, (60, 210)], fill="#33507c")
+    draw.ellipse((245, 80, 355, 160), fill="#e9e6e1")
+    path = tmp_path_factory.mktemp("photo") / "shirt.jpg"
+    image.save(path, quality=90)
+    return path
+
+
+def percents(page: Page) -> list[float]:
+    return [float(re.sub(r"[^0-9.]", "", each.text)) for each in page.all("#bars .number")]
+
+
+def give(page: Page, kind: str, path: Path | None = None) -> None:
+    if path is None:
+        page.js(GIVE, kind, "", "", None)
+    else:
+        page.js(GIVE, kind, base64.b64encode(path.read_bytes()).decode(), path.name, "image/jpeg")
+
+
+def refuse(page: Page, status: int, error: dict[str, str] | str, **headers: str) -> None:
+    body = error if isinstance(error, str) else json.dumps({"error": error})
+    refusal = {"status": status, "body": body, "headers": {k.replace("_", "-"): v for k, v in headers.items()}}
+    page.js("refusals.push(arguments[0])", refusal)
+
+
+def stored(page: Page, prediction_id: str) -> Any:
+    with urllib.request.urlopen(f"{page.url}/predictions/{prediction_id}") as response:
+        return json.load(response)
+
+
+def latest(page: Page) -> Any:
+    return json.loads(page.js("return sessionStorage.getItem('recent')"))[0]
+
+
+def test_an_uploaded_picture_is_answered(page: Page, photo: Path) -> None:
+    page.screenshot("desktop-empty")
+    page.upload(photo)
+    sentence = page.answered()
+    page.screenshot("desktop-light")
+    answer = latest(page)
+    assert re.fullmatch(r"The model .* an? \S.* with a certainty of (more than )?[0-9.]+ %", sentence)
+    assert f" {answer['label']} " in sentence
+    shares = percents(page)
+    assert len(shares) == NUM_CLASSES
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert page.text("#bars li:first-child").startswith(answer["label"])
+    for picture in ("#picture", "#heat-map", "#seen"):
+        assert page.one(picture).is_displayed()
+        assert page.js("return arguments[0].naturalWidth", page.one(picture)) >= 28
+    assert [each.text for each in page.all("#steps li")] == answer["preprocessing"]
+    assert answer["model"]["version"] in page.text("#answered-by")
+    assert f"version {answer['model']['version']}" in page.text("#model")
+
+
+def test_bars_are_as_wide_as_their_numbers(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    page.answered()
+    widths = page.js(
+        "return [...document.querySelectorAll('.track span')].map((e) => e.offsetWidth / e.parentElement.offsetWidth)"
+    )
+    assert widths == pytest.approx([share / 100 for share in percents(page)], abs=0.02)
+
+
+def test_a_gallery_picture_is_answered_and_its_label_told(page: Page) -> None:
+    page.until(lambda: page.all("#gallery button"))
+    button = page.one("#gallery button")
+    label = button.get_attribute("aria-label").partition(": ")[2]
+    button.click()
+    page.answered()
+    assert page.text("#truth") == f"A test picture, labelled {label}"
+    assert stored(page, latest(page)["prediction_id"])["feedback"] == []  # known, but nobody has said so
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_is_taken_from_a_drop_and_the_clipboard(page: Page, photo: Path, kind: str) -> None:
+    give(page, kind, photo)
+    page.answered()
+    if kind == "drop":
+        assert page.js("return veiled")
+    assert not page.one(".veil").is_displayed()
+
+
+def test_a_dropped_address_is_refused_without_asking_for_it(page: Page) -> None:
+    give(page, "drop")
+    assert page.told() == (
+        "That was no picture. Save the picture as a file, or copy the picture itself, not its address."
+    )
+    assert page.js("return met") == []
+
+
+def test_feedback_is_stored_and_can_be_changed(page: Page, photo: Path) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    page.upload(photo)
+    page.answered()
+    answer = latest(page)
+    page.one("#right").click()
+    page.until(lambda: page.text("#feedback-given") == "Thank you. Kept as: right. Change")
+    assert page.focused() == "change"
+    page.one("#change").click()
+    other = next(name for name in ("Coat", "Bag") if name != answer["label"])
+    Select(page.one("#true-label")).select_by_visible_text(other)
+    page.one("#feedback-form .button").click()
+    page.until(lambda: f"Kept as: a {other}." in page.text("#feedback-given"))
+    page.screenshot("desktop-feedback")
+    given = [(each["true_label"], each["source"]) for each in stored(page, answer["prediction_id"])["feedback"]]
+    assert given == [(answer["label"], "page"), (other, "page")]
+    assert f"you said: {other}" in page.text("#recent")
+
+
+def test_feedback_without_a_choice_is_not_sent(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    page.answered()
+    page.one("#feedback-form .button").click()
+    assert page.js("return document.querySelector('#feedback-form :invalid').id") == "true-label"
+    assert [each["path"] for each in page.js("return met")] == ["/predict?explain=true"]
+
+
+def test_a_file_that_is_no_picture_is_told_with_its_remedy(page: Page, photo: Path) -> None:
+    page.errors_expected = True
+    words = page.folder / "words.txt"
+    words.write_text("not a picture\n")
+    page.upload(photo)
+    page.answered()
+    page.upload(words)
+    message = page.told()
+    page.screenshot("desktop-error")
+    assert re.fullmatch(r"[A-Z].*\. [A-Z].*\.", message)
+    assert not page.one("#feedback").is_displayed()  # the first picture's answer is gone
+    page.upload(photo)
+    page.answered(2)
+    assert not page.one("#problem").is_displayed()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "sentence"),
+    [
+        (
+            503,
+            {"code": "overloaded", "message": "512 requests are under way", "remedy": "try again in a second"},
+            "512 requests are under way. Try again in a second.",
+        ),
+        (503, "<h1>upstream</h1>", "The service answers 503. Try again in 7 s."),
+    ],
+)
+def test_an_overload_is_told_and_tried_again(page: Page, photo: Path, status: int, error: Any, sentence: str) -> None:
+    refuse(page, status, error, retry_after="7")
+    page.upload(photo)
+    assert page.told() == f"{sentence} Try again"
+    page.one("#problem button").click()
+    page.answered()
+    assert not page.one("#problem").is_displayed()
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_sent(page: Page, photo: Path) -> None:
+    missing = {"code": "unauthorized", "message": "the key is missing", "remedy": "send one"}
+    assert not page.one("#key-form").is_displayed()
+    refuse(page, 401, missing)
+    refuse(page, 401, missing | {"message": "the key is wrong"})
+    page.upload(photo)
+    page.until(lambda: page.focused() == "key")
+    page.screenshot("desktop-key")
+    page.press("first-key", "\ue007")
+    page.until(lambda: "does not fit" in page.text("#key-form"))
+    page.press("second-key", "\ue007")
+    page.answered()
+    assert not page.one("#key-form").is_displayed()
+    sent = [each["headers"].get("Authorization") for each in page.js("return met")]
+    assert sent == [None, "Bearer first-key", "Bearer second-key"]
+    page.reload()
+    page.upload(photo)
+    page.answered(2)
+    assert page.js("return met")[0]["headers"]["Authorization"] == "Bearer second-key"
+
+
+def test_no_key_is_no_dead_end(page: Page, photo: Path) -> None:
+    refuse(page, 401, {"code": "unauthorized", "message": "the key is missing", "remedy": "send one"})
+    page.upload(photo)
+    page.until(lambda: page.one("#key-form").is_displayed())
+    page.one("#key-cancel").click()
+    assert "asks for a key" in page.told()
+    page.upload(photo)
+    page.answered()
+
+
+def test_a_broken_line_and_a_silent_service_are_told(page: Page, photo: Path) -> None:
+    page.errors_expected = True
+    with proxy.between(page.url.removeprefix("http://")) as line:
+        page.open(f"http://{line.address}")
+        line.cut()
+        page.upload(photo)
+        assert "The service cannot be reached. Check the connection" in page.told()
+        line.resume()
+        page.one("#problem button").click()
+        page.answered()
+        page.js("const real = AbortSignal.timeout; AbortSignal.timeout = () => real.call(AbortSignal, 300)")
+        line.stall()
+        page.upload(photo)
+        assert page.one("#result").get_attribute("aria-busy") == "true"
+        assert page.one("#right").get_attribute("aria-disabled") == "true"
+        assert "No answer came within 40 seconds" in page.told()
+        line.resume()
+    page.open()
+
+
+def test_a_large_photo_is_made_smaller_before_it_travels(page: Page) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    path = page.folder / "large.jpg"
+    Image.fromarray(noise).save(path, quality=98)
+    assert path.stat().st_size > 4_000_000
+    page.upload(path)
+    page.answered()
+    (sent,) = page.js("return met")
+    assert sent["type"] == "image/jpeg"
+    assert sent["size"] < 4_000_000
+    assert page.text("#steps li") == "made smaller in this browser, 2000x1500 to 1024x768"
+
+
+def test_a_picture_that_only_the_service_can_read_is_shown_as_the_network_saw_it(page: Page, photo: Path) -> None:
+    path = page.folder / "shirt.tiff"
+    content = io.BytesIO()
+    Image.open(photo).resize((150, 180)).save(content, "TIFF")
+    path.write_bytes(content.getvalue())
+    page.errors_expected = True
+    page.upload(path)
+    page.until(lambda: page.idle() and (page.all("#recent li") or page.one("#problem").is_displayed()))
+    if page.all("#recent li"):  # whether it reads TIFF is the service's affair
+        assert page.one("#picture").get_attribute("src") == page.one("#seen").get_attribute("src")
+
+
+def test_recent_predictions_come_back_and_are_forgotten(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    first = page.answered()
+    page.until(lambda: page.all("#gallery button"))
+    page.all("#gallery button")[1].click()
+    page.answered(2)
+    page.reload()
+    assert len(page.all("#recent li")) == 2
+    page.all("#recent button")[1].click()
+    page.until(lambda: page.text("#sentence") == first)
+    assert page.one("#recent [aria-current]").get_attribute("outerHTML") == page.all("#recent button")[1].get_attribute(
+        "outerHTML"
+    )
+    page.one("#forget").click()
+    page.until(lambda: not page.one("#recent-section").is_displayed())
+    page.reload()
+    assert page.all("#recent li") == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_is_wider_than_the_screen(page: Page, photo: Path, width: int) -> None:
+    page.screen(width, 800, touch=width < 700)
+    page.open()
+    assert page.one("label[for=photo]").is_displayed() == (width < 700)
+    page.screenshot(f"width-{width}-empty")
+    page.upload(photo)
+    page.answered()
+    page.js("document.querySelector('#lineage').open = true")
+    assert page.js("return document.documentElement.scrollWidth") <= width
+    outside = (
+        "return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth)"
+    )
+    assert page.js(outside + ".map((e) => e.outerHTML)") == []
+    page.js("document.querySelector('#lineage').open = false")
+    page.screenshot(f"width-{width}")
+
+
+def test_what_a_phone_photographs_is_answered_in_view(page: Page, photo: Path) -> None:
+    page.screen(390, 800, touch=True)
+    assert page.one("#photo").get_attribute("capture") == "environment"  # the camera, where there is one
+    page.upload(photo, by="#photo")
+    page.answered()
+    assert page.js("return document.querySelector('#figures').getBoundingClientRect().top") < 200
+    assert page.js("return document.querySelector('#sentence').getBoundingClientRect().bottom") < 800
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_controls_stand_out(page: Page, photo: Path, scheme: str) -> None:
+    page.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
+    page.upload(photo)
+    page.answered()
+    page.until(lambda: page.all("#gallery button"))
+    page.screenshot(f"desktop-{scheme}-whole")
+    paper = page.js("return getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    texts = page.js(TEXT_CONTRASTS)
+    assert len(texts) > 40
+    assert [pair for pair in texts if pair[1] < 4.5] == []
+    assert [pair for pair in page.js(PART_CONTRASTS) if pair[1] < 3] == []
+
+
+def test_motion_stops_where_it_is_not_wanted(page: Page, photo: Path) -> None:
+    page.media(prefers_reduced_motion="no-preference")
+    page.upload(photo)
+    page.answered()
+    seconds = "return getComputedStyle(document.querySelector('.track span')).transitionDuration"
+    assert page.js(seconds) == "0.45s"
+    page.media(prefers_reduced_motion="reduce")
+    assert page.js(seconds) == "0s"
+
+
+def test_the_keyboard_reaches_everything(page: Page) -> None:
+    from selenium.webdriver import Keys
+
+    page.until(lambda: page.all("#gallery button"))
+    stops = []
+    for _ in range(6):
+        page.press(Keys.TAB)
+        stops.append(page.js("return document.activeElement.textContent.trim()") or page.focused())
+        assert page.js(
+            "const e = document.activeElement; const seen = e.matches('.unseen') ? e.nextElementSibling : e;"
+            "return getComputedStyle(seen).outlineStyle"
+        ) == ("solid")
+    assert stops[1:4] == ["Monitoring", "API", "file"]
+    assert stops[4].startswith("Test picture 1: ")  # the gallery is one stop
+    page.js("document.querySelector('#gallery button').focus()")
+    page.press(Keys.ARROW_RIGHT)
+    assert page.focused().startswith("Test picture 2: ")
+    page.press(Keys.END)
+    page.press(Keys.ARROW_RIGHT)
+    page.press(Keys.ENTER)
+    page.answered()
+    assert page.focused().startswith("Test picture 1: ")  # the focus stays for the next one
+    page.press(Keys.TAB)
+    assert page.focused() == "right"
+    page.press(Keys.ENTER)
+    page.until(lambda: page.focused() == "change")
+    page.press(Keys.ENTER)
+    assert page.focused() == "right"
+    page.press(Keys.TAB)
+    page.press("Bag" if latest(page)["label"] != "Bag" else "Coat")
+    page.press(Keys.TAB, Keys.ENTER)
+    page.until(lambda: page.focused() == "change")
+    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)
+    page.until(lambda: page.one("#recent [aria-current]"))
+    assert page.js("return document.activeElement.closest('#recent') !== null")
+
+
+def test_every_control_and_picture_has_a_name(page: Page, photo: Path) -> None:
+    page.upload(photo)
+    page.answered()
+    page.until(lambda: page.all("#gallery button"))
+    page.js("document.querySelector('#key-form').hidden = false")
+    nodes = [node for node in page.cdp("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
+    controls = {"button", "link", "combobox", "textbox", "image", "navigation", "region", "toolbar"}
+    found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
+    assert controls <= {role for role, _ in found}
+    nameless = [pair for pair in found if pair[0] in controls and not pair[1].strip()]
+    assert nameless == []
+    assert len([pair for pair in found if pair[0] == "heading" and pair[1].startswith("The model")]) == 1
+    live = page.js("return document.querySelector('#sentence').closest('[aria-live=polite]') !== null")
+    assert live
+    assert page.one("#problem").get_attribute("role") == "alert"
+
+
+def test_a_page_without_javascript_says_so(page: Page) -> None:
+    page.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.driver.get(page.url + "/")
+        assert "This page needs JavaScript" in page.one("noscript").text
+    finally:
+        page.cdp("Emulation.setScriptExecutionDisabled", value=False)
+        page.open()

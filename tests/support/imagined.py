@@ -1,0 +1,53 @@
+"""Predictions of an imagined model, and the decision on them."""
+
+import numpy as np
+
+from fashion.config.drift import DecisionConfig
+from fashion.drift.decision import ReferenceStats, WindowStats
+from fashion.drift.result import DriftResult
+from fashion.model.package import SeverityThresholds
+from fashion.model.predictor import Predictions
+from fashion.predictions.record import UNLABELLED
+
+CLASSES = ("cat", "dog", "bird")
+
+
+HARMLESS = SeverityThresholds(
+    confidence_drop=0.1,
+    output_distance=0.4,
+    outlier_fraction=0.05,
+    outlier_distance=8.0,
+    window=500,
+    detected=1.0,
+    false_alarms=0.0,
+)
+
+
+ASKED = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
+
+
+def drawn(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:
+    """Predictions of an imagined model."""
+    rng = np.random.default_rng(seed)
+    scores = sharpness * rng.normal(size=(count, len(CLASSES)))
+    probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
+    labels = probabilities.argmax(axis=1)
+    # Few distinct values: ties are where a distribution that is counted could go wrong.
+    values = np.round(rng.normal(shift, 1, (count, 8)), 1).astype(np.float32)
+    embeddings = rng.normal(size=(count, 16)).astype(np.float16)
+    return Predictions(labels, probabilities[np.arange(count), labels], probabilities, values, embeddings)
+
+
+def decided(
+    yardstick: ReferenceStats,
+    window: Predictions,
+    true_labels: np.ndarray | None = None,
+    asked: DecisionConfig = ASKED,
+    *,
+    batches: int = 1,
+) -> DriftResult:
+    tally = WindowStats(yardstick)
+    truth = np.full(len(window.labels), UNLABELLED) if true_labels is None else true_labels
+    for rows in np.array_split(np.arange(len(window.labels)), batches):
+        tally.add(window[rows], truth[rows], 1000 + rows)
+    return tally.decide(asked, model_version="7")

@@ -1,0 +1,146 @@
+"""Rows for logs: plausible records, any records, and processes that write them."""
+
+import contextlib
+import dataclasses
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from fashion.home import REPOSITORY
+from fashion.images.statistics import STATISTICS
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import (
+    Feedback,
+    PredictionRecord,
+    new_prediction_id,
+)
+
+DAY_US = 86_400_000_000
+
+
+LATER = 2**62
+
+
+EDGES = {
+    "f": (0.0, -0.0, 1.0, 2.0**-149, -(2.0**-126), 1 / 3 + 2.0**-26, 3.3e38),
+    "e": (0.0, -0.0, 1.0, 2.0**-24, -(2.0**-14), 65504.0),
+}
+
+
+tags = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+
+
+def record(**changed: Any) -> PredictionRecord:
+    """A plausible record of now."""
+    given = {
+        "prediction_id": new_prediction_id(),
+        "time_us": time.time_ns() // 1000,
+        "model_version": "3",
+        "role": "champion",
+        "label": 1,
+        "confidence": 0.75,
+        "probabilities": (0.25, 0.75),
+        "statistics": (0.5,) * len(STATISTICS),
+        "embedding": (1.5,) * 16,
+        "image_sha256": "0123456789abcdef" * 4,
+        "latency_ms": 2.5,
+    }
+    return PredictionRecord(**(given | changed))
+
+
+def vectors(kind: str, length: int) -> st.SearchStrategy[tuple[float, ...]]:
+    """Any finite float32 ('f') or float16 ('e') numbers."""
+    size = struct.calcsize(kind) * length
+    edges = st.lists(st.sampled_from(EDGES[kind]), min_size=length, max_size=length)
+    wild = st.binary(min_size=size, max_size=size).map(lambda data: struct.unpack(f"<{length}{kind}", data))
+    rounded = edges.map(lambda numbers: struct.unpack(f"<{length}{kind}", struct.pack(f"<{length}{kind}", *numbers)))
+    return (wild | rounded).map(lambda numbers: tuple(n if abs(n) < 3.4e38 else -0.0 for n in numbers))
+
+
+def records() -> st.SearchStrategy[PredictionRecord]:
+    """Any records whose numbers are float32 and float16."""
+    return st.builds(
+        PredictionRecord,
+        prediction_id=st.builds(new_prediction_id),
+        time_us=st.integers(0, 253_402_300_799_999_999),
+        model_version=tags,
+        role=st.sampled_from(["champion", "shadow"]),
+        label=st.integers(0, 9),
+        confidence=st.floats(0, 1, width=32),
+        probabilities=vectors("f", 10),
+        statistics=vectors("f", len(STATISTICS)),
+        embedding=vectors("e", 16),
+        image_sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
+        latency_ms=st.floats(0, 1e9),
+        client=st.none() | tags,
+    )
+
+
+def bits(record: PredictionRecord) -> list[Any]:
+    """A record such that 0.0 is not -0.0, nor a number another that is nearly equal."""
+    numbers = (record.confidence, record.latency_ms, *record.probabilities, *record.statistics, *record.embedding)
+    return [dataclasses.astuple(record), struct.pack(f"<{len(numbers)}d", *numbers)]
+
+
+def outgoing(log: PredictionLog) -> list[PredictionRecord | Feedback]:
+    """All that waits."""
+    return [row.item for row in log.outbox(1_000_000, LATER)]
+
+
+def ship(log: PredictionLog) -> None:
+    """Settle all that waits as shipped."""
+    log.settle([row.sequence for row in log.outbox(1_000_000, LATER)])
+
+
+def python(script: str, *arguments: object, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+    """A process that may write to a log."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """What a process that is to succeed printed."""
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    return output
+
+
+@contextlib.contextmanager
+def locked(log: PredictionLog) -> Iterator[None]:
+    """Another writer that holds the file."""
+    with contextlib.closing(sqlite3.connect(log.path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def mixed(requests: list[tuple[int, str, str]]) -> list[PredictionRecord]:
+    """Records of requests of a few moments, answered by a champion, seen by a shadow, or both."""
+    rows = []
+    for time_us, model_version, roles in requests:
+        one = record(time_us=time_us, model_version=model_version)
+        rows += [dataclasses.replace(one, role=role) for role in roles.split("+")]
+    return rows
+
+
+requests = st.tuples(
+    st.integers(0, 5), st.sampled_from(["1", "2"]), st.sampled_from(["champion", "shadow", "champion+shadow"])
+)
+
+
+def at(time_us: int) -> Callable[[], int]:
+    """A clock at which that is one day old."""
+    return lambda: (time_us + DAY_US) * 1000

@@ -1,0 +1,105 @@
+"""The service's page, as a person meets it in a browser."""
+
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support import browser
+
+NUM_CLASSES = 10
+
+
+class Page:
+    """The page, as a person meets it."""
+
+    def __init__(self, driver: Any, url: str, folder: Path) -> None:
+        self.driver, self.url, self.folder = driver, url, folder
+        self.errors_expected = False
+
+    def open(self, url: str | None = None) -> None:
+        """Load it anew, with nothing remembered."""
+        url = url or self.url
+        self.driver.get(f"{url}/page/icon.svg")  # of the same origin, without a script that might write again
+        self.driver.execute_script("sessionStorage.clear()")
+        self.driver.get(f"{url}/")
+        self.ready()
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        self.ready()
+
+    def ready(self) -> None:
+        self.until(lambda: len(self.all("#bars li")) == NUM_CLASSES)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def all(self, selector: str) -> Any:
+        return self.driver.find_elements("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        return " ".join(self.one(selector).text.split())
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def cdp(self, command: str, **parameters: Any) -> Any:
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def until(self, true: Callable[[], Any]) -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        wait = WebDriverWait(self.driver, browser.SECONDS, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: true(), "the page did not come to this: " + self.one("body").text)
+
+    def upload(self, path: Path, *, by: str = "#file") -> None:
+        self.one(by).send_keys(str(path))
+
+    def answered(self, count: int = 1) -> str:
+        """Wait until so many pictures were answered, and give the sentence."""
+        self.until(lambda: len(self.all("#recent li")) == count and self.idle())
+        return self.text("#sentence")
+
+    def told(self, words: str = "") -> str:
+        """Wait for a problem with these words to be told, and give it."""
+        return self.until(lambda: words in (text := self.text("#problem")) and self.idle() and text)
+
+    def idle(self) -> bool:
+        return self.one("#result").get_attribute("aria-busy") == "false"
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def focused(self) -> str:
+        return self.js("return document.activeElement.id || document.activeElement.getAttribute('aria-label') || ''")
+
+    def screen(self, width: int, height: int, *, touch: bool = False) -> None:
+        """Be a screen of this size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if touch else 1, "mobile": touch}
+        self.cdp("Emulation.setDeviceMetricsOverride", **metrics)
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=touch)
+
+    def media(self, **features: str) -> None:
+        listed = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.cdp("Emulation.setEmulatedMedia", features=listed)
+
+    def screenshot(self, name: str, *, whole: bool = True) -> None:
+        """Keep a picture of the page in FASHION_SCREENSHOTS, if that names a folder."""
+        folder = os.environ.get("FASHION_SCREENSHOTS")
+        if not folder:
+            return
+        self.js("scrollTo({ top: 0, behavior: 'instant' })")
+        kept = self.cdp("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(kept["data"]))
+
+    def complaints(self) -> list[str]:
+        """What the console says since the last look, but for refusals that a test has asked for."""
+        entries = [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        refused = self.errors_expected
+        return [e["message"] for e in entries if not (refused and "Failed to load resource" in e["message"])]

@@ -1,0 +1,92 @@
+"""Exported networks compute what trained ones do, and one that does not is refused."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from fashion.config.compose import CONFIGS, compose
+from fashion.config.train import load_train_config
+from fashion.data.dataset import Dataset
+from fashion.images.transform import normalise
+from fashion.model.predictor import OnnxNetwork
+from fashion.training import models
+from fashion.training.convnet import ConvNet
+from fashion.training.export import TOLERANCE, ExportDiffers, export
+
+ARCHITECTURES = [*sorted(file.stem for file in (CONFIGS / "architecture").glob("*.yaml")), "pit_ti_224"]
+
+
+def settled(model: nn.Module, data: Dataset) -> nn.Module:
+    """Give norms the statistics of real images, so that outputs are of the size that training leaves."""
+    inputs = torch.from_numpy(normalise(data.train.images[:64], data.mean, data.std))
+    model.train()
+    with torch.no_grad():
+        for _ in range(5):
+            model(inputs)
+    return model
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    word = {"timm": "architecture.name=test_resnet", "pit_ti_224": f"architecture.name={name}"}
+    of = load_train_config(compose([word.get(name, f"architecture={name}")])).architecture
+    model = settled(models.build(of, channels=1, size=28, num_classes=10), small_dataset)
+    images = small_dataset.val.images[:50]
+    exported = export(model, images, mean=small_dataset.mean, std=small_dataset.std)
+    assert exported.rows == 50
+    assert exported.label_agreement == 1
+    assert exported.max_difference <= TOLERANCE
+
+    inputs = normalise(images, small_dataset.mean, small_dataset.std)
+    with torch.inference_mode():
+        expected = [output.numpy() for output in models.embed(model.eval(), torch.from_numpy(inputs))]
+    network = OnnxNetwork(exported.onnx)
+    for count in (1, 3, 50):  # the batch is dynamic
+        for ours, theirs in zip(network(inputs[:count]), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs[:count], atol=TOLERANCE, rtol=1e-4)
+    weights = load_safetensors(exported.weights)
+    again = models.build(of, channels=1, size=28, num_classes=10)
+    again.load_state_dict(weights)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(again.eval()(torch.from_numpy(inputs)), model(torch.from_numpy(inputs)))
+
+
+def test_colour_and_channels_last(small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    model: nn.Module = ConvNet(in_chans=3, num_classes=4, widths=(8, 16)).to(memory_format=torch.channels_last)
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
+    exported = export(model, images, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    graph = onnx.load(io.BytesIO(exported.onnx)).graph
+    assert [entry.name for entry in graph.input] == ["image"]
+    assert [entry.name for entry in graph.output] == ["logits", "embedding"]
+    assert [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim][1:] == [3, 20, 20]
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+class TwoFaced(ConvNet):
+    """Computes one thing in torch and another when it is exported."""
+
+    def __init__(self, wrong: float) -> None:
+        super().__init__(widths=(8,))
+        self.wrong = wrong
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        outputs = super().forward_head(x, pre_logits)
+        return outputs * self.wrong if torch.compiler.is_exporting() else outputs
+
+
+@pytest.mark.parametrize("wrong", [1.01, -1.0, float("nan")])
+def test_a_network_that_changed_on_the_way_is_refused(wrong: float, small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ExportDiffers, match="differs from the trained one on 20 images: labels agree on") as caught:
+        export(TwoFaced(wrong), small_dataset.val.images[:20], mean=small_dataset.mean, std=small_dataset.std)
+    difference: Any = re.search(r"by up to (\S+)$", str(caught.value))
+    assert not float(difference[1]) <= TOLERANCE
