@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from bentos.building import NAME
-from fashion import home
+from fashion.home import prepare_environment
 
 LOOK_SECONDS = 2.0
 
@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument("--follow", action="store_true", help="serve each new bento in place of the one before")
     options = parser.parse_args(arguments)
-    address = home.prepare_environment()
+    home = prepare_environment()
     tag = find(options.bento)
     if tag is None:
-        print(f"error: there is no bento {options.bento} in {address.bentos}: run `make bento` first", file=sys.stderr)
+        print(f"error: there is no bento {options.bento} in {home.bentos}: run `make bento` first", file=sys.stderr)
         return 1
     if options.follow:
         return follow(options.bento, tag, options.host, options.port)

@@ -36,7 +36,7 @@ class Home:
     """BentoML's store of models and bentos; `BENTOML_HOME`."""
 
 
-def current() -> Home:
+def current_home() -> Home:
     """Read the environment once and return the addresses it implies. Creates nothing."""
     root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
     return Home(
@@ -60,7 +60,7 @@ def prepare_environment() -> Home:
     Call before importing metaflow, which reads its settings on import. A variable that is set wins:
     this is how the same flow runs on a cluster.
     """
-    home = current()
+    home = current_home()
     home.root.mkdir(parents=True, exist_ok=True)
     defaults = {
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),

@@ -4,9 +4,9 @@ python flows/deploy_flow.py run
 python flows/deploy_flow.py run version=7 serve.shadow=challenger
 """
 
-from fashion import home
+from fashion.home import prepare_environment
 
-home.prepare_environment()  # before metaflow, which reads its settings on import
+prepare_environment()  # before metaflow, which reads its settings on import
 
 import functools
 import tempfile
@@ -43,8 +43,8 @@ class DeployFlow(FlowSpec):
         from fashion.registry import tracking, versions
 
         settings = load_as(ServeConfig, self.config.to_dict())
-        address = home.prepare_environment()
-        tracking.connect(address)
+        home = prepare_environment()
+        tracking.connect(home)
         name = settings.tracking.registered_model
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -70,12 +70,12 @@ class DeployFlow(FlowSpec):
         from bentos import building
 
         settings = load_as(ServeConfig, self.config.to_dict())
-        address = home.prepare_environment()
+        home = prepare_environment()
         self.deployment = {
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
-            "home": str(address.root),
+            "home": str(home.root),
         }
         gallery = _gallery(settings, self.model["lineage"].get("data.digest")) if settings.serve.gallery else []
         with launch.told(building.BuildFailed):

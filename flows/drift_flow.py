@@ -5,9 +5,9 @@ python flows/drift_flow.py run rows=1000
 python flows/drift_flow.py run since=2026-11-01 retrain.enabled=true
 """
 
-from fashion import home
+from fashion.home import current_home, prepare_environment
 
-home.prepare_environment()  # before metaflow, which reads its settings on import
+prepare_environment()  # before metaflow, which reads its settings on import
 
 import functools
 import os
@@ -45,14 +45,14 @@ class DriftFlow(FlowSpec):
         from fashion.registry import tracking
 
         settings = load_as(DriftConfig, self.config.to_dict())
-        address = home.prepare_environment()
-        tracking.connect(address)
+        home = prepare_environment()
+        tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
         window = inspection.chosen(settings, clock=lambda: 1000 * self.now_us)
         self.remarks = []
-        with tempfile.TemporaryDirectory() as folder, telling(settings, address):
-            source = windows.open_source(address, settings.source)
+        with tempfile.TemporaryDirectory() as folder, telling(settings, home):
+            source = windows.open_source(home, settings.source)
             self.inspected = inspection.inspect(
                 source.batches(window),
                 Yardsticks(self.model, Path(folder)),
@@ -90,12 +90,12 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings = load_as(DriftConfig, self.config.to_dict())
-        address = home.prepare_environment()
-        tracking.connect(address)
-        experiment_id = tracking.experiment(address, f"{settings.tracking.experiment}-drift")
-        store = open_store(address.reports)
+        home = prepare_environment()
+        tracking.connect(home)
+        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        store = open_store(home.reports)
         self.reports = []
-        with tempfile.TemporaryDirectory() as folder, telling(settings, address):
+        with tempfile.TemporaryDirectory() as folder, telling(settings, home):
             yardsticks = Yardsticks(self.model, Path(folder))
             history = reports.latest(store, settings.report.history, before_us=self.now_us)
             for found in self.inspected:
@@ -110,7 +110,7 @@ class DriftFlow(FlowSpec):
                         found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows
                     )
                     examples = report_page.examples(
-                        found.unusual, open_store(address.images), reference_pictures(settings, served)
+                        found.unusual, open_store(home.images), reference_pictures(settings, served)
                     )
                 page = report_page.page(
                     found,
@@ -128,7 +128,7 @@ class DriftFlow(FlowSpec):
                 tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
                 self.reports.append(report_id)
                 cards.framed(current.card["drift"], page)
-        print(f"reports {', '.join(self.reports)} in {address.reports}")
+        print(f"reports {', '.join(self.reports)} in {home.reports}")
         self.next(self.act)
 
     @retry(times=2, minutes_between_retries=0)
@@ -140,8 +140,8 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings = load_as(DriftConfig, self.config.to_dict())
-        address = home.prepare_environment()
-        store = open_store(address.reports)
+        home = prepare_environment()
+        store = open_store(home.reports)
         latest = self.inspected[-1].result
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         conditions = {"problem": None}
@@ -152,9 +152,9 @@ class DriftFlow(FlowSpec):
             conditions[name] = found if name in latest.conditions else None
         told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
         alerts.tell(conditions, told_to, settings.alerts, store)
-        with telling(settings, address):
+        with telling(settings, home):
             answer = retraining.due(
-                self.conditions, windows.open_source(address, settings.source).judged(), settings.retrain, store
+                self.conditions, windows.open_source(home, settings.source).judged(), settings.retrain, store
             )
         self.outcome = answer.reason
         self.retraining = "due" if answer.train else "not due"
@@ -168,11 +168,11 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings = load_as(DriftConfig, self.config.to_dict())
-        retraining.remember(open_store(home.current().reports))
+        retraining.remember(open_store(current_home().reports))
         if launch.on_cluster():
             self.outcome = launch.publish_event(launch.RETRAIN, {"report": self.reports[-1]})
         else:
-            asked = parse_overrides(settings.retrain.words)
+            asked = parse_overrides(settings.retrain.overrides)
             words = [*asked, "feedback.use=true", f"tracking.registered_model={self.model}"]
             self.outcome = launch.train_and_deploy(words, settings.retrain)
         print(self.outcome)
@@ -192,7 +192,7 @@ def reference_pictures(settings, served):
     return None if data is None else data.val
 
 
-def telling(settings, address):
+def telling(settings, home):
     """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
     from fashion.drift import alerts
     from fashion.model import package
@@ -205,7 +205,7 @@ def telling(settings, address):
         if "problem" in settings.alerts.on:
             told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
             found = ("The drift flow cannot do its work", str(error))
-            alerts.tell({"problem": found}, told_to, settings.alerts, open_store(address.reports))
+            alerts.tell({"problem": found}, told_to, settings.alerts, open_store(home.reports))
 
     unavailable = (LogUnavailable, StoreUnavailable)
     return launch.told(*unavailable, package.DamagedPackage, *versions.ERRORS, first=alert)

@@ -4,9 +4,9 @@ python flows/predict_flow.py run --images pictures/ --output predictions.parquet
 python flows/predict_flow.py run --images gs://bucket/pictures --output gs://bucket/predictions.parquet
 """
 
-from fashion import home
+from fashion.home import current_home, prepare_environment
 
-home.prepare_environment()  # before metaflow, which reads its settings on import
+prepare_environment()  # before metaflow, which reads its settings on import
 
 import functools
 import tempfile
@@ -35,7 +35,7 @@ class PredictFlow(FlowSpec):
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         with launch.told(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
@@ -57,7 +57,7 @@ class PredictFlow(FlowSpec):
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         store = open_store(bulk.absolute(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,

@@ -4,9 +4,9 @@ python flows/train_flow.py run
 python flows/train_flow.py run architecture=resnet training.num_epochs=3 tuning=off
 """
 
-from fashion import home
+from fashion.home import current_home, prepare_environment
 
-home.prepare_environment()  # before metaflow, which reads its settings on import
+prepare_environment()  # before metaflow, which reads its settings on import
 
 import dataclasses
 import functools
@@ -43,17 +43,17 @@ class TrainFlow(FlowSpec):
         from fashion.registry import lineage, tracking
 
         settings = load_train_config(self.config.to_dict())
-        address = home.prepare_environment()
+        home = prepare_environment()
         data, report = load_data(settings)
-        self.lessons = collect_lessons(settings, data, address)
+        self.lessons = collect_lessons(settings, data, home)
         self.data_digest = data.digest
         self.git_commit = lineage.git_commit()
         self.tuning = "on" if settings.tuning.enabled else "off"
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # of this run, however often it is resumed
 
-        tracking.connect(address)
-        self.experiment_id = tracking.experiment(address, settings.tracking.experiment)
+        tracking.connect(home)
+        self.experiment_id = tracking.experiment(home, settings.tracking.experiment)
         self.mlflow_run_id = tracking.start_run(
             self.experiment_id,
             f"{settings.architecture.name} {current.run_id}",
@@ -106,7 +106,7 @@ class TrainFlow(FlowSpec):
         from fashion.training import tuning
 
         settings = load_train_config(self.config.to_dict())
-        tuning.create_study(home.current().studies, self.study, settings)
+        tuning.create_study(current_home().studies, self.study, settings)
         self.workers = list(range(settings.tuning.num_workers))
         self.next(self.tune, foreach="workers")
 
@@ -126,7 +126,7 @@ class TrainFlow(FlowSpec):
         data = with_lessons(load_data(settings)[0], self.lessons, settings)
         objective = Objective(settings, data, report=functools.partial(print, flush=True))
         with launch.told(ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
-            tuning.work(home.current().studies, self.study, self.input, settings, objective)
+            tuning.work(current_home().studies, self.study, self.input, settings, objective)
         self.next(self.collect)
 
     @card(type="blank", id="study")
@@ -140,11 +140,11 @@ class TrainFlow(FlowSpec):
 
         self.merge_artifacts(workers, exclude=["workers"])
         settings = load_train_config(self.config.to_dict())
-        trials = tuning.trials(home.current().studies, self.study)
+        trials = tuning.trials(current_home().studies, self.study)
         with launch.told(tuning.NothingCompleted), tracking.failing(self.mlflow_run_id):
             choice = tuning.choose(trials, settings)
         self.params = choice.params
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
         files = study_figures(trials)
         tracking.log_files(self.mlflow_run_id, {f"tuning/{name}": content for name, content in files.items()})
@@ -181,10 +181,10 @@ class TrainFlow(FlowSpec):
 
         settings = with_params(load_train_config(self.config.to_dict()), getattr(self, "params", {}))
         data = with_lessons(load_data(settings)[0], self.lessons, settings)
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
         watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-        checkpoints = open_store(f"{home.current().checkpoints}/{self.checkpoints}")
+        checkpoints = open_store(f"{current_home().checkpoints}/{self.checkpoints}")
         with (
             launch.told(ConfigError, Diverged),
             tracking.failing(self.mlflow_run_id),
@@ -225,7 +225,7 @@ class TrainFlow(FlowSpec):
 
         settings = load_train_config(self.config.to_dict())
         data, report = load_data(settings)
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         with tracking.failing(self.mlflow_run_id):
             found = scoring.evaluate(
                 self.exported,
@@ -291,7 +291,7 @@ class TrainFlow(FlowSpec):
 
         settings = load_train_config(self.config.to_dict())
         data, _ = load_data(settings)
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         name = settings.tracking.registered_model
         with tempfile.TemporaryDirectory() as folder, tracking.failing(self.mlflow_run_id):
             version = versions.register(
@@ -356,12 +356,12 @@ def load_data(settings):
     from fashion.data.fetch import fetch_data
 
     with launch.told(manifest.DataError):
-        fetch_data(settings.data, home.current().data)
-        data = dataset.load(settings.data, home.current().data)
+        fetch_data(settings.data, current_home().data)
+        data = dataset.load(settings.data, current_home().data)
         return data, check_dataset(data, settings.data)
 
 
-def collect_lessons(settings, data, address):
+def collect_lessons(settings, data, home):
     """Labelled pictures of users, where they are asked for and there is a log."""
     if not (settings.feedback.use or launch.was_triggered(launch.RETRAIN)):
         return None
@@ -371,15 +371,15 @@ def collect_lessons(settings, data, address):
     from fashion.storage.blobs import StoreUnavailable
 
     with launch.told(LogUnavailable, StoreUnavailable):
-        rows = windows.open_source(address).judged()
-        return labelled.collect(rows, open_store(address.images), settings.data, data, settings.feedback)
+        rows = windows.open_source(home).judged()
+        return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
 
 
 def mark_failed(run_id, _):
     """Say in MLflow that a run has come to nothing. Imported here: a worker that does its work needs no MLflow."""
     from fashion.registry import tracking
 
-    tracking.connect(home.current())
+    tracking.connect(current_home())
     tracking.finish_run(run_id, failed=True)
 
 

@@ -15,12 +15,11 @@ from support import firestore
 from support.machine import FLOW_WORDS, ROWS, Machine
 from support.served import Served
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.schema import DataConfig
 from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
-from fashion.home import Home
+from fashion.home import REPOSITORY, Home, current_home
 from fashion.images import image_store
 from fashion.model import package
 from fashion.model.package import Package
@@ -51,7 +50,7 @@ def small_dataset(data_config: DataConfig) -> Dataset:
     from fashion.data import dataset
     from fashion.data.fetch import fetch_data
 
-    cache = home.REPOSITORY / "var" / "data"
+    cache = REPOSITORY / "var" / "data"
     fetch_data(data_config, cache)
     return dataset.load(data_config, cache)
 
@@ -62,7 +61,7 @@ def whole_dataset() -> Dataset:
     from fashion.data import dataset
     from fashion.data.fetch import fetch_data
 
-    data, cache = load_train_config(compose()).data, home.REPOSITORY / "var" / "data"
+    data, cache = load_train_config(compose()).data, REPOSITORY / "var" / "data"
     fetch_data(data, cache)
     return dataset.load(data, cache)
 
@@ -163,9 +162,9 @@ def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.Mon
     shutil.copy(migrated_database, root / "mlflow.db")
     monkeypatch.setenv("FASHION_HOME", str(root))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
-    address = home.current()
-    tracking.connect(address)
-    return address
+    home = current_home()
+    tracking.connect(home)
+    return home
 
 
 @pytest.fixture(scope="session")

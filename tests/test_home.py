@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion import home
-from fashion.home import REPOSITORY
+from fashion.home import REPOSITORY, current_home
 
 PREPARE = "import json, os; from fashion import home; home.prepare_environment(); print(json.dumps(dict(os.environ)))"
 READ_HERE = ("FASHION", "MLFLOW", "METAFLOW", "GIT_PYTHON", "DO_NOT_TRACK")
@@ -41,26 +40,26 @@ def test_default_is_var_in_the_repository_from_any_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    address = home.current()
-    assert address.root == REPOSITORY / "var"
-    assert address.tracking_uri == f"sqlite:///{REPOSITORY}/var/mlflow.db"
+    home = current_home()
+    assert home.root == REPOSITORY / "var"
+    assert home.tracking_uri == f"sqlite:///{REPOSITORY}/var/mlflow.db"
 
 
 def test_fashion_home_moves_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "elsewhere"
     monkeypatch.setenv("FASHION_HOME", str(root))
-    address = home.current()
-    assert address.root == root
-    assert address.tracking_uri == f"sqlite:///{root}/mlflow.db"
-    assert address.artifacts == f"file://{root}/mlflow-artifacts"
-    assert address.data == root / "data"
-    assert address.checkpoints == f"{root}/checkpoints"
-    assert address.studies == f"{root}/optuna/journal.log"
+    home = current_home()
+    assert home.root == root
+    assert home.tracking_uri == f"sqlite:///{root}/mlflow.db"
+    assert home.artifacts == f"file://{root}/mlflow-artifacts"
+    assert home.data == root / "data"
+    assert home.checkpoints == f"{root}/checkpoints"
+    assert home.studies == f"{root}/optuna/journal.log"
 
 
 def test_asking_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASHION_HOME", str(tmp_path / "var"))
-    home.current()
+    current_home()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,7 +68,7 @@ def test_a_relative_home_is_made_absolute(told: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("FASHION_HOME", told)
-    assert home.current().root == tmp_path / "state"
+    assert current_home().root == tmp_path / "state"
 
 
 @pytest.mark.parametrize(
@@ -84,11 +83,11 @@ def test_a_relative_home_is_made_absolute(told: str, tmp_path: Path, monkeypatch
 def test_a_variable_that_is_set_wins_and_an_empty_one_does_not(
     variable: str, field: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    default = getattr(home.current(), field)
+    default = getattr(current_home(), field)
     monkeypatch.setenv(variable, value)
-    assert getattr(home.current(), field) == value
+    assert getattr(current_home(), field) == value
     monkeypatch.setenv(variable, "")
-    assert getattr(home.current(), field) == default
+    assert getattr(current_home(), field) == default
 
 
 def test_metaflow_and_mlflow_are_told_the_same_home(tmp_path: Path) -> None:

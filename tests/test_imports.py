@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fashion
-from fashion import home
+from fashion.home import REPOSITORY
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(fashion.__path__, "fashion."))
 TRAINING = [name for name in MODULES if name.startswith("fashion.training")]
@@ -60,7 +60,7 @@ def test_all_but_training_load_no_library_of_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train_flow", "deploy_flow", "drift_flow", "predict_flow"])
 def test_a_flow_loads_what_its_steps_need_when_they_run(name: str, tmp_path: Path) -> None:
     # A flow prepares its home; beside that it writes nothing.
-    own = {"PYTHONPATH": str(home.REPOSITORY / "flows"), "FASHION_HOME": str(tmp_path / "var")}
+    own = {"PYTHONPATH": str(REPOSITORY / "flows"), "FASHION_HOME": str(tmp_path / "var")}
     found = imported([name], tmp_path, **own)
     heavy = {
         *("torch", "timm", "optuna", "mlflow", "onnxruntime"),

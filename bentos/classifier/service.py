@@ -45,16 +45,16 @@ class Classifier:
 
     def __init__(self) -> None:
         from bentos.classifier.worker import Deployment, Worker
-        from fashion import home
         from fashion.config.compose import load_as
         from fashion.config.serve import ServiceConfig
+        from fashion.home import current_home
 
         settings = load_as(ServiceConfig, DEPLOYMENT["settings"])
         deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW, DEPLOYMENT["home"])
         os.environ.setdefault("FASHION_HOME", deployment.home)
         self.desk = Worker(
             deployment,
-            home.current(),
+            current_home(),
             os.environ,
             model=Path(self.model.path),
             shadow=None if SHADOW is None else Path(self.shadow.path),

@@ -69,7 +69,7 @@ class Worker:
     def __init__(
         self,
         deployment: Deployment,
-        address: Home,
+        home: Home,
         environment: Mapping[str, str],
         *,
         model: Path,
@@ -90,17 +90,17 @@ class Worker:
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)
         self.page, self.gallery = folder / "page", folder / "gallery"
-        self.reports = open_store(address.reports)
+        self.reports = open_store(home.reports)
         self.keys = Keys(environment)
         self.rate = RateLimit(self.settings.limits.requests_per_minute)
         self.measures = ServiceMetrics()
-        self.log = PredictionLog(address.predictions)
+        self.log = PredictionLog(home.predictions)
         self._version = str(deployment.model["version"])
         self._labels = {name: label for label, name in enumerate(self.package.class_names)}
         self._predictor = Predictor(self.package)
         self._predictor.predict(_blank(self.package, 1))  # the first call of a network is the slowest
-        self._remote, self._shipper = _shipping(self.log, address, self.settings)
-        self._background = _background(self, address, shadow)
+        self._remote, self._shipper = _shipping(self.log, home, self.settings)
+        self._background = _background(self, home, shadow)
         self._engine = Batcher(self._predictor, self.log, model_version=self._version, after=self._after)
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._stop = threading.Event()
@@ -375,7 +375,7 @@ class Worker:
         assert days is not None
         while True:
             try:
-                self.log.retain(days)
+                self.log.prune(days)
             except LogUnavailable as error:
                 _logger.warning("old predictions stay: %s", error)
             if self._stop.wait(RETENTION_SECONDS):
@@ -401,26 +401,26 @@ def _table(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _shipping(log: PredictionLog, address: Home, settings: ServiceConfig) -> tuple[Any, Any]:
+def _shipping(log: PredictionLog, home: Home, settings: ServiceConfig) -> tuple[Any, Any]:
     """Firestore and what ships to it, where the environment names one."""
-    if address.firestore is None:
+    if home.firestore is None:
         if settings.log.acknowledge == "remote":
             raise ValueError("serve.log.acknowledge=remote needs FASHION_FIRESTORE=project[/database] to be set")
         return None, None
     from fashion.predictions.firestore import FirestoreLog
     from fashion.predictions.shipper import Shipper
 
-    project, _, database = address.firestore.partition("/")
+    project, _, database = home.firestore.partition("/")
     remote = FirestoreLog(project, database=database or "(default)", expire_days=settings.log.retention_days)
     shipper = Shipper(log, remote)
     shipper.start()
     return remote, shipper
 
 
-def _background(desk: Worker, address: Home, shadow: Path | None) -> list[background.Background]:
+def _background(desk: Worker, home: Home, shadow: Path | None) -> list[background.Background]:
     works = []
     if desk.settings.log.images:
-        works.append(background.keeper(open_store(address.images)))
+        works.append(background.keeper(open_store(home.images)))
     if shadow is not None:
         assert desk.deployment.shadow is not None
         version = str(desk.deployment.shadow["version"])

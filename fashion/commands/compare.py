@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion import home
 from fashion.evaluation.comparison import Comparison, Pair, table
+from fashion.home import Home, current_home, prepare_environment
 from fashion.images import image_store
 from fashion.model import package
 from fashion.predictions.log import PredictionLog
@@ -25,13 +25,13 @@ TOGETHER = 100
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 when there was something to compare."""
     options = _parser().parse_args(words)
-    address = home.prepare_environment()
-    if not address.predictions.exists():
-        print(f"error: there is no prediction log {address.predictions}: `make serve` begins one", file=sys.stderr)
+    home = prepare_environment()
+    if not home.predictions.exists():
+        print(f"error: there is no prediction log {home.predictions}: `make serve` begins one", file=sys.stderr)
         return 1
     try:
-        with PredictionLog(address.predictions) as log:
-            return int(options.verb(log, address, options))
+        with PredictionLog(home.predictions) as log:
+            return int(options.verb(log, home, options))
     except (*versions.ERRORS, package.DamagedPackage, LogUnavailable, StoreUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _compare(log: PredictionLog, address: home.Home, options: argparse.Namespace) -> int:
+def _compare(log: PredictionLog, home: Home, options: argparse.Namespace) -> int:
     shadows = log.latest(options.rows, role="shadow")
     by_pair: dict[tuple[str, str], Comparison] = {}
     for shadow in shadows:
@@ -70,12 +70,12 @@ def _compare(log: PredictionLog, address: home.Home, options: argparse.Namespace
     return 0
 
 
-def _replay(log: PredictionLog, address: home.Home, options: argparse.Namespace) -> int:
+def _replay(log: PredictionLog, home: Home, options: argparse.Namespace) -> int:
     from fashion.model.predictor import Predictor
 
-    tracking.connect(address)
+    tracking.connect(home)
     version = versions.get(options.version, options.name)
-    store = open_store(address.images)
+    store = open_store(home.images)
     found, missing, other, answered = Comparison(), 0, 0, ""
     with tempfile.TemporaryDirectory() as folder:
         contents = versions.fetch(version, Path(folder))
@@ -135,7 +135,7 @@ def _pair(answered: LoggedPrediction, shadow: LoggedPrediction) -> Pair:
 def _class_names(name: str) -> Sequence[str]:
     """Of the champion; none where the registry cannot tell: then labels are shown as numbers."""
     try:
-        tracking.connect(home.current())
+        tracking.connect(current_home())
         champion = versions.champion(name)
         if champion is None:
             return ()

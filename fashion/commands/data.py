@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.schema import ConfigError, DataConfig
 from fashion.config.train import load_train_config
@@ -13,6 +12,7 @@ from fashion.data import dataset, from_folder, manifest, sources
 from fashion.data.checks import DataReport, check_dataset
 from fashion.data.fetch import fetch_data, find_bucket, push_data
 from fashion.data.manifest import DataError, Manifest
+from fashion.home import current_home
 
 _OVERRIDES = "configuration words, e.g. data=mine data.val_fraction=0.2"
 
@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     try:
         data = load_train_config(compose(arguments.overrides)).data
-        good: bool = arguments.verb(data, home.current().data, arguments)
+        good: bool = arguments.verb(data, current_home().data, arguments)
     except (ConfigError, DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

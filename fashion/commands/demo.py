@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion import home
+from fashion.home import REPOSITORY, current_home, prepare_environment
 
 NOISE = re.compile(
     r"Task (is starting|finished)|[Pp]ylint|Metaflow 2|Workflow starting|Done!|mlflow\.system_metrics|images/s"
@@ -95,7 +95,7 @@ class Machine:
         Raises:
             StoryFailed: it ended with an error.
         """
-        command = [sys.executable, str(home.REPOSITORY / "flows" / f"{name}.py"), "run", *words]
+        command = [sys.executable, str(REPOSITORY / "flows" / f"{name}.py"), "run", *words]
         print(f"  $ python flows/{name}.py run {' '.join(words)}", flush=True)
         with self.log.open("a") as log:
             process = subprocess.Popen(
@@ -130,7 +130,7 @@ class Machine:
             process = subprocess.Popen(
                 [sys.executable, "-m", "fashion", "serve", "--follow", "--port", str(port)],
                 env=self.environment,
-                cwd=home.REPOSITORY,
+                cwd=REPOSITORY,
                 stdout=said,
                 stderr=subprocess.STDOUT,
             )
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="a small model on little data, in a few minutes")
     parser.add_argument("--home", type=Path, help="where its state goes; anything there is removed first")
     options = parser.parse_args(arguments)
-    own = home.current()
+    own = current_home()
     root = (options.home or own.root / "demo").resolve()
     if root.exists() and any(root.iterdir()) and not (root / "demo.log").exists():
         print(f"error: {root} holds something that is no demo: choose another --home", file=sys.stderr)
@@ -225,7 +225,7 @@ def told(machine: Machine, size: Size) -> None:
 
     def look(*more: str, expected: str) -> dict[str, Any]:
         machine.flow("drift_flow", *more)
-        result = reports.latest(open_store(home.current().reports), 1)[0]
+        result = reports.latest(open_store(current_home().reports), 1)[0]
         results.append(result)
         if result["decision"] != expected:
             raise StoryFailed(f"the drift flow decided {result['decision']}, not {expected}: {result['reason']}")
@@ -246,8 +246,8 @@ def told(machine: Machine, size: Size) -> None:
         look(
             f"rows={taught.rows}",
             "retrain.enabled=true",
-            f'retrain.words="{train}"',
-            f'retrain.deploy_words="{" ".join(DEPLOY)}"',
+            f'retrain.overrides="{train}"',
+            f'retrain.deploy_overrides="{" ".join(DEPLOY)}"',
             expected="drift",
         )
         champion = _champion()
@@ -268,7 +268,7 @@ def told(machine: Machine, size: Size) -> None:
 def _champion() -> str:
     from fashion.registry import tracking, versions
 
-    tracking.connect(home.prepare_environment())
+    tracking.connect(prepare_environment())
     champion = versions.champion()
     return "" if champion is None else str(champion.number)
 
@@ -276,7 +276,7 @@ def _champion() -> str:
 def _roll_back(machine: Machine) -> None:
     command = [sys.executable, "-m", "fashion", "registry", "rollback", "--reason", "to show that it can be"]
     print("  $ make rollback", flush=True)
-    subprocess.run(command, env=machine.environment, cwd=home.REPOSITORY, check=True)
+    subprocess.run(command, env=machine.environment, cwd=REPOSITORY, check=True)
     machine.flow("deploy_flow", *DEPLOY)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fashion import home
+from fashion.home import current_home
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LogUnavailable, UnknownPrediction
 
@@ -15,7 +15,7 @@ from fashion.predictions.record import Feedback, LogUnavailable, UnknownPredicti
 def main(words: Sequence[str] | None = None) -> int:
     """Run one verb; return 0 when all of it was done."""
     options = _parser().parse_args(words)
-    path = home.current().predictions
+    path = current_home().predictions
     if not path.exists():
         print(f"error: there is no prediction log {path}: `make serve` begins one", file=sys.stderr)
         return 1
@@ -43,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("feedback", _feedback, "add true labels from a CSV file: prediction_id, true_label, source")
     added.add_argument("file", type=Path)
     added.add_argument("--classes", help="class names in order, by commas, where true_label is a name")
-    added = verb("retain", _retain, "drop predictions older than so many days; keeps what is not shipped yet")
+    added = verb("prune", _retain, "drop predictions older than so many days; keeps what is not shipped yet")
     added.add_argument("days", type=float)
-    verb("revive", _revive, "send again what Firestore has refused, once its cause is mended")
+    verb("retry-refused", _revive, "send again what Firestore has refused, once its cause is mended")
     return parser
 
 
@@ -93,10 +93,10 @@ def _feedback(log: PredictionLog, options: argparse.Namespace) -> bool:
 
 
 def _retain(log: PredictionLog, options: argparse.Namespace) -> bool:
-    print(f"{log.retain(options.days):,} predictions dropped")
+    print(f"{log.prune(options.days):,} predictions dropped")
     return True
 
 
 def _revive(log: PredictionLog, _: argparse.Namespace) -> bool:
-    print(f"{log.revive():,} rows wait again")
+    print(f"{log.retry_refused():,} rows wait again")
     return True

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fashion import home
+from fashion.home import prepare_environment
 from fashion.registry import tracking
 from fashion.registry.versions import (
     ERRORS,
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb.add_argument("--reason", default="rolled back by hand", help="kept with the version")
     options = parser.parse_args(arguments)
     try:
-        tracking.connect(home.prepare_environment())
+        tracking.connect(prepare_environment())
         if options.verb == "list":
             print(_table(versions(options.name)))
         elif options.verb == "promote":

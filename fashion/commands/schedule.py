@@ -14,14 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fashion import home
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.drift import DriftConfig
 from fashion.config.times import cron_times
+from fashion.home import REPOSITORY, current_home
 
 NAME = "fashion-drift"
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-FLOW = home.REPOSITORY / "flows" / "drift_flow.py"
+FLOW = REPOSITORY / "flows" / "drift_flow.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fashion schedule", description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", metavar="check | KEY=VALUE", help="configuration words, kept in the timer")
     options = parser.parse_args(arguments)
-    folder = home.current().root / "schedule"
+    folder = current_home().root / "schedule"
     try:
         if options.words == ["check"]:
             return check(folder)
@@ -60,9 +60,9 @@ Type=oneshot
 # Metaflow stops its tasks on SIGINT; on SIGTERM it would leave them running.
 KillSignal=SIGINT
 TimeoutStartSec=6h
-Environment={_quoted(f"FASHION_HOME={home.current().root}")}
+Environment={_quoted(f"FASHION_HOME={current_home().root}")}
 # Secrets and addresses, NAME=value in lines: FASHION_WEBHOOK, FASHION_SMTP, FASHION_FIRESTORE. May be missing.
-EnvironmentFile=-{str(home.current().root / "schedule" / "environment").replace("%", "%%")}
+EnvironmentFile=-{str(current_home().root / "schedule" / "environment").replace("%", "%%")}
 ExecStart={" ".join(_quoted(word).replace("$", "$$") for word in command(words))}
 """
 
@@ -84,12 +84,12 @@ WantedBy=timers.target
 
 def cron(cron_line: str, words: Sequence[str]) -> str:
     """The same for cron."""
-    folder = home.current().root / "schedule"
+    folder = current_home().root / "schedule"
     addresses, said = (shlex.quote(str(folder / name)) for name in ("environment", "drift.log"))
     # Line by line, as systemd reads it: to a shell that sources it, an & in an address would be the end.
     read = 'while IFS= read -r each || [ -n "$each" ]; do case $each in [A-Z]*=*) export "$each";; esac; done'
     script = f"[ ! -f {addresses} ] || {read} < {addresses}; exec {shlex.join(command(words))}"
-    line = shlex.join(["env", f"FASHION_HOME={home.current().root}", "sh", "-c", script])
+    line = shlex.join(["env", f"FASHION_HOME={current_home().root}", "sh", "-c", script])
     # To cron a percent sign is the end of the line.
     escaped = f"{line} >> {said} 2>&1".replace("%", "\\%")
     return f"CRON_TZ=UTC\n{cron_line} {escaped}\n"
@@ -97,7 +97,7 @@ def cron(cron_line: str, words: Sequence[str]) -> str:
 
 def command(words: Sequence[str]) -> list[str]:
     """The flow under a lock: what still runs from before is left alone."""
-    lock = home.current().root / "schedule" / "lock"
+    lock = current_home().root / "schedule" / "lock"
     flock = [
         shutil.which("flock") or "/usr/bin/flock",
         "-n",

@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.schema import ConfigError, DataConfig
 from fashion.config.train import load_train_config
 from fashion.data import dataset, manifest
 from fashion.data.dataset import Split
 from fashion.data.fetch import fetch_data
+from fashion.home import current_home
 from fashion.images import corruptions, image_store
 from fashion.images.transform import Images
 from fashion.metrics.classification import wilson_interval
@@ -169,8 +169,8 @@ def rows_of(data: DataConfig, count: int, seed: int) -> tuple[Split, str]:
     Raises:
         fashion.data.manifest.DataError: the data cannot be had.
     """
-    fetch_data(data, home.current().data)
-    found = dataset.load(data, home.current().data)
+    fetch_data(data, current_home().data)
+    found = dataset.load(data, current_home().data)
     split = found.live if found.live is not None else found.test
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(split))

@@ -9,13 +9,13 @@ from fashion.home import Home, prepare_environment
 from fashion.registry.tracking import connect
 
 
-def serve_ui(address: Home, *, host: str = "127.0.0.1", port: int = 5000) -> None:
+def serve_ui(home: Home, *, host: str = "127.0.0.1", port: int = 5000) -> None:
     """Become the MLflow UI on the tracking store, until interrupted. Does not return."""
-    connect(address)
+    connect(home)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight idle processes otherwise
-    print(f"MLflow UI of {address.tracking_uri} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"MLflow UI of {home.tracking_uri} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
     command = ["mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", address.tracking_uri, "--default-artifact-root", address.artifacts]
+    command += ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts]
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 

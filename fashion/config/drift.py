@@ -76,18 +76,18 @@ class RetrainConfig(Strict):
     """Least time between two trainings that were started here."""
     min_new_labels: int
     """Rows with feedback that must have come in since the last one: without news nothing is learnt."""
-    words: str
+    overrides: str
     """Configuration words of TrainFlow, besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster the flow has those
     it was deployed with."""
     deploy: bool
     """Build a bento of a challenger that was promoted."""
-    deploy_words: str
+    deploy_overrides: str
     """Configuration words of DeployFlow; on a cluster likewise."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
         require(self.min_new_labels >= 1, f"min_new_labels must be at least 1, got {self.min_new_labels}")
-        for name in ("words", "deploy_words"):
+        for name in ("overrides", "deploy_overrides"):
             for word in parse_overrides(getattr(self, name)):
                 is_word = re.match(r"[+~]{0,2}[A-Za-z_][\w./@]*=", word) is not None
                 require(is_word, f"{name} must be key=value words such as training.num_epochs=3, got {word!r}")

@@ -290,7 +290,7 @@ class PredictionLog:
             temporary.unlink(missing_ok=True)
         return rows
 
-    def retain(self, days: float, clock: Callable[[], int] = time.time_ns) -> int:
+    def prune(self, days: float, clock: Callable[[], int] = time.time_ns) -> int:
         """Drop predictions older than that, with their feedback, and return how many.
 
         What waits to be shipped stays, and what was refused. A log that ships nowhere keeps nothing back.
@@ -307,7 +307,7 @@ class PredictionLog:
     # What follows serves whoever ships the outbox.
 
     def ship_to(self, destination: str | None) -> None:
-        """Remember where the log is shipped to, and queue all that it holds. From now on `retain` keeps what waits.
+        """Remember where the log is shipped to, and queue all that it holds. From now on `prune` keeps what waits.
 
         Called again with the same destination it changes nothing. None ships nowhere, and empties the outbox.
         """
@@ -393,7 +393,7 @@ class PredictionLog:
         if shipped or deferred or refused:
             self._write(update)
 
-    def revive(self) -> int:
+    def retry_refused(self) -> int:
         """Let what was refused wait again, after its cause was mended, and return how much there is."""
         sql = "UPDATE outbox SET refused = NULL, due_us = 0 WHERE refused IS NOT NULL"
         return int(self._write(lambda connection: connection.execute(sql).rowcount))

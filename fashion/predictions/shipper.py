@@ -38,7 +38,7 @@ class Shipper:
     def __init__(
         self, log: PredictionLog, remote: FirestoreLog, *, idle_s: float = 0.1, longest_pause_s: float = 15.0
     ) -> None:
-        """From now on the log keeps what is not shipped, also against `retain`.
+        """From now on the log keeps what is not shipped, also against `prune`.
 
         Args:
             idle_s: how often an empty outbox is looked at.

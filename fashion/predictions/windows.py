@@ -143,21 +143,21 @@ class FirestoreRows:
 Source = LocalRows | FirestoreRows
 
 
-def open_source(address: Home, kind: str = "auto") -> Source:
+def open_source(home: Home, kind: str = "auto") -> Source:
     """The log: that of all machines where there is one, unless `kind` says `local` or `firestore`.
 
     Raises:
         fashion.predictions.record.LogUnavailable: there is none, or it cannot be opened.
         fashion.predictions.firestore.FirestoreUnavailable: its library is missing.
     """
-    if kind == "firestore" or (kind == "auto" and address.firestore):
-        if not address.firestore:
+    if kind == "firestore" or (kind == "auto" and home.firestore):
+        if not home.firestore:
             raise LogUnavailable("source=firestore, but FASHION_FIRESTORE names no project: set it, or source=local")
-        project, _, database = address.firestore.partition("/")
+        project, _, database = home.firestore.partition("/")
         return FirestoreRows(FirestoreLog(project, database=database or "(default)"))
-    if not address.predictions.exists():
-        raise LogUnavailable(f"there is no prediction log {address.predictions}: `make serve` begins one")
-    return LocalRows(PredictionLog(address.predictions))
+    if not home.predictions.exists():
+        raise LogUnavailable(f"there is no prediction log {home.predictions}: `make serve` begins one")
+    return LocalRows(PredictionLog(home.predictions))
 
 
 def batch(rows: Sequence[LoggedPrediction]) -> Batch:

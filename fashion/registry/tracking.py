@@ -42,30 +42,30 @@ class TrackedTrial:
     end_ms: int
 
 
-def connect(address: Home) -> None:
+def connect(home: Home) -> None:
     """Point MLflow at the tracking store, and make or upgrade a local database, one process at a time."""
-    mlflow.set_tracking_uri(address.tracking_uri)
+    mlflow.set_tracking_uri(home.tracking_uri)
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    if urlparse(address.tracking_uri).scheme == "sqlite":
-        with _alone(address.root):
+    if urlparse(home.tracking_uri).scheme == "sqlite":
+        with _alone(home.root):
             MlflowClient().search_experiments(max_results=1)
 
 
-def experiment(address: Home, name: str) -> str:
+def experiment(home: Home, name: str) -> str:
     """The id of an experiment, made where it is missing.
 
     On a local database its artifact location is absolute, so that each working directory finds the same.
     """
     client = MlflowClient()
-    with _alone(address.root):
+    with _alone(home.root):
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = urlparse(address.tracking_uri).scheme == "sqlite"
+        local = urlparse(home.tracking_uri).scheme == "sqlite"
         # The kind makes the UI open on training runs; it would open on language models otherwise.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(name, f"{address.artifacts}/{name}" if local else None, tags))
+        return str(client.create_experiment(name, f"{home.artifacts}/{name}" if local else None, tags))
 
 
 def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
-from fashion import home
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.drift import RetrainConfig
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig, is_shipped
+from fashion.home import current_home
 
 WORD = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """What a configuration word starts with."""
@@ -139,7 +139,7 @@ def alone(name: str) -> Iterator[None]:
     if "run" not in sys.argv[1:] and "resume" not in sys.argv[1:]:
         yield
         return
-    path = home.current().root / f"{name}.lock"
+    path = current_home().root / f"{name}.lock"
     with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -199,7 +199,7 @@ def train_and_deploy(words: Sequence[str], settings: RetrainConfig) -> str:
         return f"training failed: see {trained.pathspec}; the champion stays"
     if not (trained.data.promoted and settings.deploy):
         return trained.data.outcome
-    deployed = _finished("deploy_flow.py", parse_overrides(settings.deploy_words))
+    deployed = _finished("deploy_flow.py", parse_overrides(settings.deploy_overrides))
     built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
     return f"{trained.data.outcome}; {built}"
 

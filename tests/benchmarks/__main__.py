@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fashion import home
+from fashion.home import REPOSITORY
 from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    own = home.REPOSITORY / ".venv" / "bin" / "python"
+    own = REPOSITORY / ".venv" / "bin" / "python"
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description="Measure speed beside the usual alternatives; all benchmarks where none is named.",

@@ -4,12 +4,12 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from fashion import home
 from fashion.config.compose import as_dict, compose
 from fashion.config.train import load_train_config
 from fashion.data.checks import check_dataset
 from fashion.data.dataset import Dataset
 from fashion.evaluation import scoring
+from fashion.home import current_home
 from fashion.model import package
 from fashion.model.package import Package
 from fashion.registry import tracking, versions
@@ -20,7 +20,7 @@ def fetched(of: Path | None, data: Dataset, *, quick: bool) -> Package:
     """The champion's package of the home `of`; without one, that of the default recipe cut to an epoch or two."""
     folder = Path(tempfile.mkdtemp())
     if of is not None:
-        address = dataclasses.replace(home.current(), root=of, tracking_uri=f"sqlite:///{of.resolve() / 'mlflow.db'}")
+        address = dataclasses.replace(current_home(), root=of, tracking_uri=f"sqlite:///{of.resolve() / 'mlflow.db'}")
         tracking.connect(address)
         return versions.fetch(versions.get(versions.CHAMPION), folder)
     from fashion.training import export, recipe

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
+from fashion.home import REPOSITORY, current_home
 from tests.benchmarks.measurement import Options, Table, alone, fashion_mnist, say
 
 LOOK_SECONDS = 0.05
@@ -45,7 +45,7 @@ def tables(options: Options) -> Iterator[Table]:
     fashion_mnist(None)  # fetched, so that the run finds it
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder)
-        (address / "data").symlink_to(home.current().data, target_is_directory=True)
+        (address / "data").symlink_to(current_home().data, target_is_directory=True)
         watched = _run(words, address, options.python)
         training = {"tune": _of_trials(address), "train": _of_training(settings)}
     yield _table(watched, training, settings, words)
@@ -55,7 +55,7 @@ def _run(words: list[str], address: Path, python: str) -> Watched:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("FASHION_", "METAFLOW_", "MLFLOW_"))
     }
-    command = [python, str(home.REPOSITORY / "flows" / "train_flow.py"), "run", *words]
+    command = [python, str(REPOSITORY / "flows" / "train_flow.py"), "run", *words]
     log = address / "log"
     say(" ".join(command))
     with log.open("w") as file:

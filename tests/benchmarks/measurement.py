@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.train import load_train_config
 from fashion.data import dataset
 from fashion.data.dataset import Dataset
 from fashion.data.fetch import fetch_data
+from fashion.home import current_home
 
 T = TypeVar("T")
 
@@ -124,8 +124,8 @@ def say(message: str) -> None:
 def fashion_mnist(limit: int | None) -> Dataset:
     """The project's data, from its cache: `limit` rows of each split."""
     data = load_train_config(compose([] if limit is None else [f"data.limit={limit}"])).data
-    fetch_data(data, home.current().data)
-    return dataset.load(data, home.current().data)
+    fetch_data(data, current_home().data)
+    return dataset.load(data, current_home().data)
 
 
 def circumstances() -> dict[str, str]:

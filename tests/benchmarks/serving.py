@@ -25,7 +25,7 @@ from typing import Self
 import numpy as np
 import psutil
 
-from fashion import home
+from fashion.home import REPOSITORY, current_home
 from fashion.model import package
 from tests.benchmarks import load
 from tests.benchmarks.baselines import LOG_VARIABLE, PACKAGE_VARIABLE
@@ -241,7 +241,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
 def deploy(folder: Path, options: ServingOptions) -> Deployed:
     """Build a bento in a home of its own, of a model that is there or that is trained for it."""
     fashion_mnist(None)  # fetched, so that the flows find it
-    (folder / "data").symlink_to(home.current().data, target_is_directory=True)
+    (folder / "data").symlink_to(current_home().data, target_is_directory=True)
     if options.home is None:
         words = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
         _run_flow("train_flow", words, folder, options)
@@ -274,7 +274,7 @@ def baselines(deployed: Deployed) -> dict[str, Contender]:
     settings = environment(deployed.folder) | {
         PACKAGE_VARIABLE: str(deployed.package),
         LOG_VARIABLE: str(deployed.folder / "one_row.db"),
-        "PYTHONPATH": str(home.REPOSITORY),
+        "PYTHONPATH": str(REPOSITORY),
     }
 
     def contender(name: str) -> Contender:
@@ -376,7 +376,7 @@ def _run_flow(flow: str, words: list[str], folder: Path, options: ServingOptions
     settings = environment(folder)
     if options.home is not None:
         settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
-    command = [options.python, str(home.REPOSITORY / "flows" / f"{flow}.py"), "run", *words]
+    command = [options.python, str(REPOSITORY / "flows" / f"{flow}.py"), "run", *words]
     say(" ".join(command))
     done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:

@@ -23,8 +23,8 @@ SCRIPT = REPOSITORY / "flows" / "schedule.py"
 FLOW = REPOSITORY / "flows" / "drift_flow.py"
 WORDS = [
     "window=7d",
-    "retrain.words='tuning=off training.num_epochs=2'",
-    "retrain.deploy_words='alias=champion'",
+    "retrain.overrides='tuning=off training.num_epochs=2'",
+    "retrain.deploy_overrides='alias=champion'",
     "data.name='100% of $HOME'",
 ]
 HOMES = ["plain", "with two spaces", "100%d sure %h", "$HOME of ${USER}", "it's", 'a "b"']

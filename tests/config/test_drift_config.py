@@ -49,7 +49,7 @@ class TestFile:
         assert (settings.data, settings.tracking) == (training.data, training.tracking)
 
     def test_mapping_survives_json_and_loads_again(self) -> None:
-        settings = loaded("window=90m", "alerts.on=[]", "retrain.words='tuning=off training.seed=1'")
+        settings = loaded("window=90m", "alerts.on=[]", "retrain.overrides='tuning=off training.seed=1'")
         mapping = json.loads(json.dumps(as_dict(settings)))
         assert load_as(DriftConfig, mapping) == settings
 
@@ -93,7 +93,7 @@ class TestWords:
     def test_a_wrong_word_is_named_with_what_is_allowed(self, words: list[str], sentence: str) -> None:
         assert refused(*words).startswith(sentence)
 
-    @pytest.mark.parametrize("key", ["retrain.words", "retrain.deploy_words"])
+    @pytest.mark.parametrize("key", ["retrain.overrides", "retrain.deploy_overrides"])
     @pytest.mark.parametrize("text", ["data.name='two words", "nonsense", "tuning=off and=1 more", "=3"])
     def test_words_for_another_flow_that_are_no_words_are_refused(
         self, key: str, text: str, composed: dict[str, Any]
@@ -104,9 +104,9 @@ class TestWords:
         assert "\n" not in str(caught.value)
 
     def test_words_for_another_flow_may_be_quoted_or_missing(self) -> None:
-        settings = loaded("retrain.words='tuning=off \"data.name=two words\"'", "retrain.deploy_words=''").retrain
-        assert parse_overrides(settings.words) == ["tuning=off", "data.name=two words"]
-        assert parse_overrides(settings.deploy_words) == []
+        settings = loaded("retrain.overrides='tuning=off \"data.name=two words\"'", "retrain.deploy_overrides=''").retrain
+        assert parse_overrides(settings.overrides) == ["tuning=off", "data.name=two words"]
+        assert parse_overrides(settings.deploy_overrides) == []
 
 
 # A field, with values that are refused and values that are accepted.
@@ -151,7 +151,7 @@ def test_bounds(key: str, wrong: list[Any], right: list[Any], composed: dict[str
 
 def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -> None:
     free = {"retrain.enabled", "retrain.deploy"}
-    free |= {"retrain.words", "retrain.deploy_words"}  # refused by TestWords
+    free |= {"retrain.overrides", "retrain.deploy_overrides"}  # refused by TestWords
     elsewhere = {"data", "tracking"}  # those of a training
     fields = {f"{group}.{field}" for group in GROUPS for field in composed[group]}
     fields |= composed.keys() - elsewhere - set(GROUPS)

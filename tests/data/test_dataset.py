@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import bucket
 
-from fashion import home
 from fashion.commands import data as data_command
 from fashion.config.compose import compose
 from fashion.config.schema import DataConfig, SourceConfig
@@ -35,6 +34,7 @@ from fashion.data.fetch import DataUnavailable, fetch_data, push_data
 from fashion.data.idx import read_idx, write_idx
 from fashion.data.manifest import DataError, Manifest
 from fashion.data.progress import Terminal
+from fashion.home import REPOSITORY, current_home
 
 CLASSES = ("T-shirt/top", "Boot", "Bag")
 SIZE = 8
@@ -139,10 +139,10 @@ def real() -> tuple[DataConfig, dataset.Dataset]:
     """Fashion-MNIST itself, where this machine has it or can reach it."""
     data = load_train_config(compose()).data
     try:
-        fetch_data(data, home.current().data)
+        fetch_data(data, current_home().data)
     except DataUnavailable as error:
         pytest.skip(str(error))
-    return data, dataset.load(data, home.current().data)
+    return data, dataset.load(data, current_home().data)
 
 
 class TestFashionMnist:
@@ -681,7 +681,7 @@ class TestDownload:
         site.pause[0] = 0.05
         data = tiny.only("https", site.url)
         command = [sys.executable, "-m", "fashion", "data", "fetch", *replace(tiny, data=data).words]
-        fetching = subprocess.Popen(command, cwd=home.REPOSITORY, stderr=subprocess.DEVNULL)
+        fetching = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
         while not site.requests:
             time.sleep(0.02)
             assert fetching.poll() is None
@@ -898,7 +898,7 @@ class TestCommand:
 
     def test_command_runs_from_anywhere_without_a_traceback(self, tiny: Tiny, tmp_path: Path) -> None:
         words = [sys.executable, "-m", "fashion", "data", "verify", *tiny.words]
-        environment = {**os.environ, "PYTHONPATH": str(home.REPOSITORY)}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stdout.count("missing") == 4

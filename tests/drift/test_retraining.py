@@ -24,7 +24,7 @@ SETTINGS = RetrainConfig(
     min_new_labels=5,
     words="tuning=off",
     deploy=True,
-    deploy_words="",
+    deploy_overrides="",
 )
 
 

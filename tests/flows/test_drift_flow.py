@@ -21,9 +21,9 @@ from support.log_rows import record
 from support.machine import FLOWS, Machine
 from support.served import Served, free_port
 
-from fashion import home
 from fashion.data.dataset import Dataset
 from fashion.drift import reports
+from fashion.home import current_home
 from fashion.images import image_store
 from fashion.images.corruptions import corrupt
 from fashion.images.transform import Images
@@ -225,8 +225,8 @@ def watched(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FASHION_HOME", str(machine.root))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{machine.root / 'mlflow.db'}")
-        tracking.connect(home.current())
-        experiment = tracking.experiment(home.current(), "fashion")
+        tracking.connect(current_home())
+        experiment = tracking.experiment(current_home(), "fashion")
         assert tiny_package.folder is not None
         for _ in range(2):
             run = tracking.start_run(experiment, "tiny", {})

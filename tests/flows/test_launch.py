@@ -74,16 +74,16 @@ class TestParser:
     def test_words_and_json_are_composed_alike(self, launch: ModuleType) -> None:
         import json
 
-        composed = launch.compose("architecture=resnet 'data.name=two words'")
+        composed = launch.parse_config("architecture=resnet 'data.name=two words'")
         assert composed == compose(["architecture=resnet", "data.name=two words"])
-        assert launch.compose(json.dumps(composed)) == composed
-        assert launch.compose(composed) == composed
-        assert launch.compose("") == compose()
+        assert launch.parse_config(json.dumps(composed)) == composed
+        assert launch.parse_config(composed) == composed
+        assert launch.parse_config("") == compose()
 
     @pytest.mark.parametrize("text", ["training.epochs=3", "data.name='", '{"training": 3}'])
     def test_what_is_wrong_is_told_in_metaflows_way(self, launch: ModuleType, text: str) -> None:
         with pytest.raises(launch.ConfigurationError) as caught:
-            launch.compose(text)
+            launch.parse_config(text)
         assert "\n" not in str(caught.value)
 
     def test_words_come_from_the_environment(self, launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

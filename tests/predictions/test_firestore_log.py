@@ -430,9 +430,9 @@ def test_poison_is_set_aside_reported_and_holds_up_nothing(
     assert f"prediction {poison.prediction_id} cannot be shipped: " in caplog.text
     assert [each.record for each in stored(remote)] == good
     assert log.is_refused(poison.prediction_id)
-    assert log.retain(0) == 20  # what was refused is kept
+    assert log.prune(0) == 20  # what was refused is kept
     assert log.get(poison.prediction_id).true_label == 1
-    assert log.revive() == 2
+    assert log.retry_refused() == 2
     assert shipper.drain(10).refused == 2  # nothing was mended
 
 
@@ -462,10 +462,10 @@ def test_a_log_keeps_what_its_shipper_could_not_ship(
     log.append(sent)
     with pytest.raises(FirestoreUnavailable):
         shipper.ship()
-    assert log.retain(1, clock=at(100)) == 0
+    assert log.prune(1, clock=at(100)) == 0
     wire.resume()
     assert shipper.drain(10).rows == 0
-    assert log.retain(1, clock=at(100)) == 5
+    assert log.prune(1, clock=at(100)) == 5
     assert [each.record for each in stored(remote)] == sent
 
 

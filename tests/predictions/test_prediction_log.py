@@ -478,7 +478,7 @@ def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: Prediction
     reading = log.window(0, LATER, page_rows=4)
     found = [next(reading).record for _ in range(6)]
     log.append([record(time_us=0), record(time_us=9)])
-    log.retain(1, clock=lambda: (DAY_US + 2) * 1000)  # drops times before 2
+    log.prune(1, clock=lambda: (DAY_US + 2) * 1000)  # drops times before 2
     found += [each.record for each in reading]
     assert [row for row in found if row in rows] == sorted(rows, key=lambda row: (row.time_us, row.prediction_id))
     assert len(found) == 41
@@ -494,7 +494,7 @@ def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None
     log.append([young])
     log.append_feedback([Feedback(each.prediction_id, 1, "page", 500) for each in (old, young)])
     log.append_feedback([Feedback(new_prediction_id(), 1, "page", t) for t in (99, 100)], known_elsewhere=True)
-    assert log.retain(1, clock=at(100)) == 1
+    assert log.prune(1, clock=at(100)) == 1
     assert [each.record for each in log.window(0, LATER)] == [young]
     assert log.get(young.prediction_id).true_label == 1
     assert outgoing(log) == []
@@ -513,18 +513,18 @@ def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
     log.append_feedback([late])
     elsewhere = Feedback(new_prediction_id(), 1, "page", 0)
     log.append_feedback([elsewhere], known_elsewhere=True)
-    assert log.retain(1, clock=at(100)) == 0  # the first one's shadow waits too
+    assert log.prune(1, clock=at(100)) == 0  # the first one's shadow waits too
     assert outgoing(log) == [waiting, shadowed, late, elsewhere]
     log.settle([sequences[4]])
-    assert log.retain(1, clock=at(100)) == 2
+    assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [waiting, refused, corrected]
     ship(log)
-    assert log.retain(1, clock=at(100)) == 2
+    assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [refused]
-    assert log.revive() == 1
+    assert log.retry_refused() == 1
     assert outgoing(log) == [refused]
     ship(log)
-    assert log.retain(1, clock=at(100)) == 1
+    assert log.prune(1, clock=at(100)) == 1
     with contextlib.closing(sqlite3.connect(log.path)) as connection:
         for table in ("predictions", "feedback", "outbox"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
@@ -549,7 +549,7 @@ def test_retention_drops_page_by_page_what_is_old_and_shipped(
         waiting = log.outbox(100, LATER)
         log.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
         kept = [row for i, row in enumerate(rows) if row.time_us >= 5 or i not in shipped]
-        assert log.retain(1, clock=at(5)) == len(rows) - len(kept)
+        assert log.prune(1, clock=at(5)) == len(rows) - len(kept)
         assert {each.record.prediction_id for each in log.window(0, LATER)} == {row.prediction_id for row in kept}
 
 
@@ -588,7 +588,7 @@ def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -
     log.report(None)
     log.settle([sequences[3]])
     assert log.backlog() == Backlog("firestore://p", 0, 0.0, 3, ("odd", "too large"), None)
-    assert log.revive() == 3
+    assert log.retry_refused() == 3
     assert outgoing(log) == rows[:3]
     log.ship_to(None)
     assert log.backlog().destination is None

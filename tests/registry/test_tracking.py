@@ -16,8 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from fashion import home
-from fashion.home import REPOSITORY, Home
+from fashion.home import REPOSITORY, Home, current_home
 from fashion.metrics.classification import ClassScore
 from fashion.registry import tracking
 from fashion.registry.tracking import TrackedTrial
@@ -302,5 +301,5 @@ def answers(address: str) -> bool:
 
 
 def test_the_home_of_a_test_is_not_the_repositorys(mlflow_home: Home) -> None:
-    assert mlflow_home.tracking_uri == mlflow.get_tracking_uri() == home.current().tracking_uri
+    assert mlflow_home.tracking_uri == mlflow.get_tracking_uri() == current_home().tracking_uri
     assert not mlflow_home.root.is_relative_to(REPOSITORY)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bentos.classifier.worker import Deployment, Worker
-from fashion import home
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig
+from fashion.home import current_home
 from fashion.model.package import MODEL, DamagedPackage, Package
 
 
@@ -18,7 +18,7 @@ def opened(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setenv("FASHION_HOME", str(root))
     settings = load_as(ServeConfig, compose(root=ServeConfig.root)).serve
     deployment = Deployment(settings, {"name": "fashion", "version": "1"}, None, str(root))
-    return Worker(deployment, home.current(), {}, model=model, shadow=None, folder=root)
+    return Worker(deployment, current_home(), {}, model=model, shadow=None, folder=root)
 
 
 def test_a_model_that_was_damaged_since_it_was_deployed_is_not_served(

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fashion import home
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.data import dataset
 from fashion.data.dataset import Dataset, Split
+from fashion.home import REPOSITORY
 from fashion.images.transform import normalise
 from fashion.storage.address import open_store
 from fashion.training import fit, models, recipe
@@ -71,7 +71,7 @@ def train_in_process_of_its_own(checkpoints: str, weights: str, die_at: int) -> 
             os.kill(os.getpid(), signal.SIGKILL)
 
     data = load_train_config(compose(["data.limit=1000"])).data
-    loaded = sliced(dataset.load(data, home.REPOSITORY / "var" / "data"))
+    loaded = sliced(dataset.load(data, REPOSITORY / "var" / "data"))
     model, _ = recipe.train(configured(), loaded, checkpoints=open_store(checkpoints), on_step=on_step)
     torch.save(model.state_dict(), weights)
 
