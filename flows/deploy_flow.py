@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 from metaflow import Config, FlowSpec, card, current, package_sources, retry, step
+from runtime import cards, launch
 
 from fashion.config.compose import as_dict, load_as
 from fashion.config.serve import ServeConfig
-from flows.runtime import cards, launch
 
 
 @launch.after("TrainFlow")

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
+from runtime import cards, launch
 
 from fashion.config.compose import load_as, parse_overrides
 from fashion.config.drift import DriftConfig
-from flows.runtime import cards, launch
 
 
 @schedule(cron=config_expr("config.cron"))

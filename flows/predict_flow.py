@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 
 from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
-
-from flows.runtime import cards, launch
+from runtime import cards, launch
 
 
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])

@@ -15,11 +15,11 @@ import tempfile
 from pathlib import Path
 
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, resources, retry, step
+from runtime import cards, launch
 
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.train import load_train_config
-from flows.runtime import cards, launch
 
 
 @launch.triggered(launch.RETRAIN)

@@ -104,7 +104,9 @@ class TestWords:
         assert "\n" not in str(caught.value)
 
     def test_words_for_another_flow_may_be_quoted_or_missing(self) -> None:
-        settings = loaded("retrain.overrides='tuning=off \"data.name=two words\"'", "retrain.deploy_overrides=''").retrain
+        settings = loaded(
+            "retrain.overrides='tuning=off \"data.name=two words\"'", "retrain.deploy_overrides=''"
+        ).retrain
         assert parse_overrides(settings.overrides) == ["tuning=off", "data.name=two words"]
         assert parse_overrides(settings.deploy_overrides) == []
 

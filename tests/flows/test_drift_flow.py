@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support import browser
 from support.log_rows import record
-from support.machine import FLOWS, Machine
+from support.machine import Machine
 from support.served import Served, free_port
 
 from fashion.data.dataset import Dataset
@@ -45,7 +45,7 @@ def story(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> t
     told = Machine(tmp_path_factory.mktemp("story") / "var")
     (told.root / "data").unlink()
     shutil.rmtree(told.root)
-    command = [sys.executable, str(FLOWS / "demo.py"), "--short", "--home", str(told.root)]
+    command = [sys.executable, "-m", "fashion", "demo", "--short", "--home", str(told.root)]
     environment = {name: value for name, value in told.environment.items() if name != "FASHION_HOME"}
     done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=SECONDS_OF_STORY)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -18,7 +18,7 @@ FLOW = REPOSITORY / "flows" / "train_flow.py"
 
 @pytest.fixture(scope="module")
 def launch() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("launch", REPOSITORY / "flows" / "launch.py")
+    spec = importlib.util.spec_from_file_location("launch", REPOSITORY / "flows" / "runtime" / "launch.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
