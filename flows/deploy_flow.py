@@ -128,7 +128,7 @@ def _gallery(settings, digest):
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
-    data = loading.learnt_from(settings.data, digest, what="gallery")
+    data = loading.load_training_data(settings.data, digest, purpose="gallery")
     if data is None:
         return []
     chosen = dataset.evenly(data.test.labels, settings.serve.gallery)
