@@ -30,7 +30,7 @@ LIGHT = 128
 
 
 @dataclass(frozen=True)
-class Fitted:
+class PreparedImage:
     """What the network is shown."""
 
     image: Images
@@ -39,9 +39,9 @@ class Fitted:
     """What was done, in order, for a person."""
 
 
-def fit(
+def prepare(
     data: bytes, *, size: int, channels: int, preparation: Preparation = "product_photo", max_pixels: int = 50_000_000
-) -> Fitted:
+) -> PreparedImage:
     """Decode a picture and make it `size` pixels square. Of several frames, the first counts.
 
     Raises:
@@ -61,10 +61,12 @@ def fit(
         decoded, whole = decode(picture, mode, steps, exact=exact)
     if exact:
         plain = len(steps) == 1
-        return Fitted(np.asarray(decoded), (*steps, "used as it is" if plain else "used as it is: the size fits"))
+        return PreparedImage(
+            np.asarray(decoded), (*steps, "used as it is" if plain else "used as it is: the size fits")
+        )
     if preparation == "whole_picture":
-        return Fitted(_whole_picture(decoded, size, steps), tuple(steps))
-    return Fitted(_product_photo(decoded, whole, size, steps), tuple(steps))
+        return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps))
+    return PreparedImage(_product_photo(decoded, whole, size, steps), tuple(steps))
 
 
 def _product_photo(picture: Image.Image, whole: tuple[int, int], size: int, steps: list[str]) -> Images:

@@ -95,7 +95,7 @@ def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report:
         images, good = list[Images](), list[str]()
         for name in names[start : start + TOGETHER]:
             try:
-                fitted = preparation.fit(
+                fitted = preparation.prepare(
                     store.get(name), size=of.size, channels=of.channels, preparation=of.preparation
                 )
                 images.append(fitted.image)

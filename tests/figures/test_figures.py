@@ -335,9 +335,9 @@ import sys, matplotlib, numpy as np
 # Reading "backend" is what would import pyplot.
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
 before = settings()
-from fashion import figures
-figure = figures.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
-assert figures.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
+from fashion.figures import charts, frame
+figure = charts.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
+assert frame.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 assert not {"torch", "sklearn", "pandas"} & set(sys.modules)

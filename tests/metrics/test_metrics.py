@@ -212,7 +212,7 @@ def test_softmax_needs_no_scipy():
 import sys
 sys.modules["scipy"] = None  # as where only the service is installed
 import numpy as np
-from fashion.calibration import softmax
+from fashion.metrics.calibration import softmax
 assert softmax(np.array([[0.0, 0.0]])).tolist() == [[0.5, 0.5]]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
