@@ -131,7 +131,7 @@ def _gallery(settings, digest):
     data = loading.load_training_data(settings.data, digest, purpose="gallery")
     if data is None:
         return []
-    chosen = dataset.evenly(data.test.labels, settings.serve.gallery)
+    chosen = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
     return [
         Picture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row])) for row in chosen
     ]

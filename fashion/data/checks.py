@@ -20,8 +20,6 @@ class DataReport:
 
     num_rows: dict[str, int]
     """By split."""
-    image_shape: tuple[int, ...]
-    """`(H, W)` or `(H, W, C)`."""
     class_counts: dict[str, tuple[int, ...]]
     """By split, in the order of the class names."""
     duplicates: dict[str, int]
@@ -54,7 +52,6 @@ def check_dataset(dataset: Dataset, data: DataConfig) -> DataReport:
     }
     return DataReport(
         num_rows={name: len(split) for name, split in dataset.splits.items()},
-        image_shape=dataset.train.images.shape[1:],
         class_counts=counts,
         duplicates=duplicates,
         test_in_training=test_in_training,

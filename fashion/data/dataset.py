@@ -115,7 +115,7 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
     )
 
 
-def evenly(labels: Labels, count: int) -> list[int]:
+def choose_evenly(labels: Labels, count: int) -> list[int]:
     """The first rows of each class in turn, `count` in all or as many as there are."""
     by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     turns = range(max((len(rows) for rows in by_class), default=0))
