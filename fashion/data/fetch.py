@@ -8,7 +8,7 @@ from pathlib import Path
 from fashion.config.schema import DataConfig, SourceConfig
 from fashion.data import manifest
 from fashion.data.manifest import DataError, FileEntry, Manifest
-from fashion.data.progress import Report, Terminal, megabytes
+from fashion.data.progress import Reporter, TerminalReporter, megabytes
 from fashion.data.sources import READERS, FileFailed, SourceFailed, open_bucket
 from fashion.storage.folder import write_atomically
 
@@ -20,7 +20,7 @@ class DataUnavailable(DataError):
     """No source had all the files. The message lists what was tried and what to do."""
 
 
-def fetch_data(data: DataConfig, cache: Path, *, report: Report | None = None) -> Manifest:
+def fetch_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> Manifest:
     """Bring every file of the data config's manifest into the cache, verified.
 
     What is there and right is kept; what is there and wrong is named, removed and fetched again. Fetches at
@@ -30,18 +30,18 @@ def fetch_data(data: DataConfig, cache: Path, *, report: Report | None = None) -
         DataUnavailable: some file could be had from no source.
         DataError: the manifest cannot be read, or the cache not written.
     """
-    report = report or Terminal()
+    reporter = reporter or TerminalReporter()
     version = manifest.read(data)
     folder = manifest.folder_of(version, cache)
     try:
-        missing = [entry for entry in version.files if not _is_cached(entry, folder, report)]
+        missing = [entry for entry in version.files if not _is_cached(entry, folder, reporter)]
         if not missing:
             return version
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         failures: list[str] = []
         for source in data.sources:
-            missing, reasons = _fetch_from(source, missing, folder, report)
+            missing, reasons = _fetch_from(source, missing, folder, reporter)
             failures += [f"{source.kind} {source.address}".rstrip() + f": {reason}" for reason in reasons]
             if not missing:
                 return version
@@ -50,7 +50,7 @@ def fetch_data(data: DataConfig, cache: Path, *, report: Report | None = None) -
     raise DataUnavailable(_unavailable(data, missing, failures))
 
 
-def push_data(data: DataConfig, cache: Path, *, report: Report | None = None) -> str:
+def push_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> str:
     """Upload the cached files and their manifest to the data config's bucket; return its address.
 
     Objects are named after their content, so nothing that is there is ever replaced.
@@ -59,7 +59,7 @@ def push_data(data: DataConfig, cache: Path, *, report: Report | None = None) ->
         DataError: no bucket is configured, or a file is not as the manifest says.
         StoreUnavailable: the bucket cannot be written.
     """
-    report = report or Terminal()
+    reporter = reporter or TerminalReporter()
     version = manifest.read(data)
     folder = manifest.folder_of(version, cache)
     address = find_bucket(data)
@@ -76,11 +76,11 @@ def push_data(data: DataConfig, cache: Path, *, report: Report | None = None) ->
             reason = f"{entry.path} is not in {folder}" if isinstance(error, FileNotFoundError) else error
             raise DataError(f"{reason}; run `fashion data fetch`, then push") from None
         if store.exists(entry.blob):
-            report.say(f"{entry.path}: already in {store.address}")
+            reporter.say(f"{entry.path}: already in {store.address}")
             continue
-        report.progress(f"{entry.path}: uploading {megabytes(entry.size)} to {store.address}")
+        reporter.progress(f"{entry.path}: uploading {megabytes(entry.size)} to {store.address}")
         store.put_if_absent(entry.blob, content)
-        report.say(f"{entry.path}: {megabytes(entry.size)} uploaded to {store.address}")
+        reporter.say(f"{entry.path}: {megabytes(entry.size)} uploaded to {store.address}")
     # The manifest goes last: whoever sees it can fetch all it names.
     store.put_if_absent(version.blob, manifest.locate(data).read_bytes())
     return store.address
@@ -91,7 +91,7 @@ def find_bucket(data: DataConfig) -> str | None:
     return next((source.address for source in data.sources if source.kind == "bucket" and source.address), None)
 
 
-def _is_cached(entry: FileEntry, folder: Path, report: Report) -> bool:
+def _is_cached(entry: FileEntry, folder: Path, reporter: Reporter) -> bool:
     path = folder / entry.path
     try:
         checked = path.stat().st_ino
@@ -99,7 +99,7 @@ def _is_cached(entry: FileEntry, folder: Path, report: Report) -> bool:
     except FileNotFoundError:
         return False
     except DataError as error:
-        report.say(f"removed {path}: {error}")
+        reporter.say(f"removed {path}: {error}")
         # Another fetch may have put the right file there meanwhile.
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == checked:
@@ -109,12 +109,12 @@ def _is_cached(entry: FileEntry, folder: Path, report: Report) -> bool:
 
 
 def _fetch_from(
-    source: SourceConfig, entries: Sequence[FileEntry], folder: Path, report: Report
+    source: SourceConfig, entries: Sequence[FileEntry], folder: Path, reporter: Reporter
 ) -> tuple[list[FileEntry], list[str]]:
     """Take what one source has; return what is still missing, and why."""
     missing, reasons = list(entries), []
     try:
-        with READERS[source.kind](source.address, report) as read:
+        with READERS[source.kind](source.address, reporter) as read:
             for entry in entries:
                 start = time.monotonic()
                 try:
@@ -125,7 +125,7 @@ def _fetch_from(
                 write_atomically(folder / entry.path, content)
                 missing.remove(entry)
                 seconds = time.monotonic() - start
-                report.say(
+                reporter.say(
                     f"{entry.path}: {megabytes(entry.size)} from {source.kind} {source.address}, "
                     f"verified ({seconds:.1f} s)"
                 )

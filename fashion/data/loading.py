@@ -7,23 +7,23 @@ from fashion.data import dataset
 from fashion.data.dataset import Dataset
 from fashion.data.fetch import fetch_data
 from fashion.data.manifest import DataError
-from fashion.data.progress import Report
+from fashion.data.progress import Reporter
 from fashion.home import current_home
 
 
-def load_dataset(data: DataConfig, cache: Path, *, report: Report | None = None) -> Dataset:
+def load_dataset(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> Dataset:
     """Fetch the files that are missing, verify all of them, and load the three splits.
 
     Args:
         data: the version to load, its sources and how it is split.
         cache: folder that holds the files of all versions.
-        report: receives the messages of a download; standard error by default.
+        reporter: receives the messages of a download; standard error by default.
 
     Raises:
         DataUnavailable: no source has one of the files.
         DataError: the manifest, the cache or a file cannot be used.
     """
-    fetch_data(data, cache, report=report)
+    fetch_data(data, cache, reporter=reporter)
     return dataset.load(data, cache)
 
 

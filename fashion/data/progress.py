@@ -5,7 +5,7 @@ import time
 from typing import Protocol, TextIO
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Who hears what happens."""
 
     def say(self, message: str) -> None:
@@ -15,8 +15,8 @@ class Report(Protocol):
         """How far a download is; each message replaces the one before."""
 
 
-class Terminal:
-    """A Report on standard error: progress in place on a terminal, a line now and then anywhere else."""
+class TerminalReporter:
+    """A Reporter on standard error: progress in place on a terminal, a line now and then anywhere else."""
 
     def __init__(self, stream: TextIO | None = None, *, seconds_between_lines: float = 10.0) -> None:
         self._stream = stream or sys.stderr
@@ -25,11 +25,11 @@ class Terminal:
         self._last = time.monotonic()
 
     def say(self, message: str) -> None:
-        """See Report.say."""
+        """See Reporter.say."""
         print(f"\r\x1b[2K{message}" if self._live else message, file=self._stream, flush=True)
 
     def progress(self, message: str) -> None:
-        """See Report.progress."""
+        """See Reporter.progress."""
         now = time.monotonic()
         if now - self._last < self._seconds:
             return

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fashion.data.manifest import DataError, FileEntry
-from fashion.data.progress import Report, progress_line
+from fashion.data.progress import Reporter, progress_line
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 
@@ -49,7 +49,7 @@ def open_bucket(address: str) -> Store:
 
 
 @contextlib.contextmanager
-def _folder(address: str, report: Report) -> Iterator[ReadFile]:
+def _folder(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     folder = Path(address).expanduser()
     if not folder.is_dir():
         raise SourceFailed("no such folder")
@@ -68,22 +68,22 @@ def _folder(address: str, report: Report) -> Iterator[ReadFile]:
 
 
 @contextlib.contextmanager
-def _debian(package: str, report: Report) -> Iterator[ReadFile]:
+def _debian(package: str, reporter: Reporter) -> Iterator[ReadFile]:
     """The package's files: where it is installed, or unpacked from a download that needs no root."""
     installed = _installed_folder(package)
     if installed is not None:
-        with _folder(str(installed), report) as read:
+        with _folder(str(installed), reporter) as read:
             yield read
         return
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise SourceFailed(f"there is no {tool} on this machine")
     with tempfile.TemporaryDirectory(prefix="fashion-debian-") as temporary:
-        archive = _download_package(package, Path(temporary), report)
+        archive = _download_package(package, Path(temporary), reporter)
         unpacked = Path(temporary) / "unpacked"
         _run(["dpkg-deb", "-x", str(archive), str(unpacked)], Path(temporary))
         folders = {path.parent for path in unpacked.rglob("*-ubyte*")} or {unpacked}
-        with _folder(str(min(folders)), report) as read:
+        with _folder(str(min(folders)), reporter) as read:
             yield read
 
 
@@ -95,21 +95,21 @@ def _installed_folder(package: str) -> Path | None:
     return next((folder for folder in sorted(folders) if folder.is_dir()), None)
 
 
-def _download_package(package: str, folder: Path, report: Report) -> Path:
+def _download_package(package: str, folder: Path, reporter: Reporter) -> Path:
     try:
-        return _apt_download(package, folder, report, [])
+        return _apt_download(package, folder, reporter, [])
     except SourceFailed as known:
         if "locate package" not in str(known):
             raise
         # Slim images carry no package lists; apt can keep its own in a folder that needs no root.
-        report.say(f"apt-get knows no package {package} yet: reading the package lists")
+        reporter.say(f"apt-get knows no package {package} yet: reading the package lists")
         options = [f"-oDir::State={folder}/state", f"-oDir::Cache={folder}/cache"]
         options += ["-oDir::State::status=/var/lib/dpkg/status", "-oAPT::Sandbox::User=root"]
         for name in ("state/lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         try:
             _run(["apt-get", "-q", *_APT_PATIENCE, *options, "update"], folder)
-            return _apt_download(package, folder, report, options)
+            return _apt_download(package, folder, reporter, options)
         except SourceFailed as updated:
             raise SourceFailed(f"{known}; with fresh package lists: {updated}") from None
 
@@ -117,14 +117,14 @@ def _download_package(package: str, folder: Path, report: Report) -> Path:
 _APT_PATIENCE = ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", "-oAcquire::https::Timeout=20"]
 
 
-def _apt_download(package: str, folder: Path, report: Report, options: Sequence[str]) -> Path:
+def _apt_download(package: str, folder: Path, reporter: Reporter, options: Sequence[str]) -> Path:
     command = ["apt-get", "-q", *_APT_PATIENCE, *options, "download", package]
     uri = _run([*command, "--print-uris"], folder).split()  # 'address' name size checksum
     size = int(uri[2]) if len(uri) > 2 and uri[2].isdigit() else 0
 
     def show() -> None:
         done = sum(path.stat().st_size for path in folder.glob("*.deb*"))
-        report.progress(progress_line(package, done, size))
+        reporter.progress(progress_line(package, done, size))
 
     _run(command, folder, while_waiting=show)
     archives = sorted(folder.glob("*.deb"))
@@ -160,7 +160,7 @@ def _run(command: Sequence[str], folder: Path, *, while_waiting: Callable[[], No
 
 
 @contextlib.contextmanager
-def _https(address: str, report: Report) -> Iterator[ReadFile]:
+def _https(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     """Files below an address; `http://` is allowed too, for a mirror nearby: checksums protect the content."""
     if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
         raise SourceFailed("not an https:// address")
@@ -169,7 +169,7 @@ def _https(address: str, report: Report) -> Iterator[ReadFile]:
         for name in (f"{entry.path}.gz", entry.path):
             for is_last in (False, True):  # a connection that broke is tried once more
                 try:
-                    return _download(f"{address.rstrip('/')}/{name}", name, entry.size, report)
+                    return _download(f"{address.rstrip('/')}/{name}", name, entry.size, reporter)
                 except urllib.error.HTTPError as error:
                     if error.code == http.client.NOT_FOUND:
                         break
@@ -179,20 +179,20 @@ def _https(address: str, report: Report) -> Iterator[ReadFile]:
                 except (OSError, http.client.HTTPException) as error:
                     if is_last:
                         raise FileFailed(f"{name}: {error or type(error).__name__}") from None
-                    report.say(f"{name}: {error or type(error).__name__}; trying again")
+                    reporter.say(f"{name}: {error or type(error).__name__}; trying again")
         raise FileFailed(f"{entry.path}.gz and {entry.path}: HTTP 404 Not Found")
 
     yield read
 
 
-def _download(url: str, name: str, content_size: int, report: Report) -> bytes:
+def _download(url: str, name: str, content_size: int, reporter: Reporter) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "fashion"})
     with urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response:
         size = int(response.headers.get("Content-Length") or 0)
         data = bytearray()
         while piece := response.read(PIECE_BYTES):
             data += piece
-            report.progress(progress_line(name, len(data), size))
+            reporter.progress(progress_line(name, len(data), size))
             if len(data) > content_size + PIECE_BYTES:  # no gzip envelope is larger: this is another file
                 raise ConnectionError(f"more than the {content_size:,} bytes expected")
     if len(data) < size:
@@ -201,7 +201,7 @@ def _download(url: str, name: str, content_size: int, report: Report) -> bytes:
 
 
 @contextlib.contextmanager
-def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
+def _bucket(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     if not address:
         raise SourceFailed("no address; set FASHION_DATA_BUCKET=gs://bucket/prefix")
     try:
@@ -215,7 +215,7 @@ def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
         def show(num_bytes: int) -> None:
             nonlocal done
             done += num_bytes
-            report.progress(progress_line(entry.path, done, entry.size))
+            reporter.progress(progress_line(entry.path, done, entry.size))
 
         try:
             return store.get(entry.blob, on_bytes=show)
@@ -227,7 +227,7 @@ def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
     yield read
 
 
-READERS: dict[str, Callable[[str, Report], contextlib.AbstractContextManager[ReadFile]]] = {
+READERS: dict[str, Callable[[str, Reporter], contextlib.AbstractContextManager[ReadFile]]] = {
     "folder": _folder,
     "debian": _debian,
     "https": _https,
