@@ -1,4 +1,4 @@
-"""Sources: a download over HTTP, a Debian package, and a bucket, each with what can go wrong."""
+"""Sources: a download over HTTP, a Debian package, and a bucket, each with its failures."""
 
 import contextlib
 import gzip
@@ -124,7 +124,7 @@ class TestDownload:
         fetch_data(tiny.only("https", site.url), tiny.cache, reporter=reporter)
         assert site.requests.count(name) == 2
         assert "the connection ended after" in reporter.messages[0]
-        assert "trying again" in reporter.messages[0]
+        assert "retrying" in reporter.messages[0]
 
     @pytest.mark.parametrize(
         ("act", "reason"),
@@ -216,7 +216,7 @@ class TestDebian:
 
     @staticmethod
     def install_apt(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put an apt-get of our own first on the path: packages come over a network."""
+        """Put a script in the place of apt-get, which would use the network."""
         folder.mkdir()
         (folder / "apt-get").write_text(f"#!/bin/sh\n{script}\n")
         (folder / "apt-get").chmod(0o755)
