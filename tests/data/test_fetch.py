@@ -29,7 +29,7 @@ def test_second_fetch_touches_nothing(tiny: TinyDataset) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c: c[: len(c) // 2], "is half a file"),
+        (lambda c: c[: len(c) // 2], "is cut off"),
         (lambda c: c[:-1] + bytes([c[-1] ^ 1]), "differs from the manifest's sha256"),
         (lambda c: c + b"x", "is longer than"),
     ],
@@ -127,7 +127,7 @@ def test_no_source_gives_one_message_with_all_that_was_tried(
 def test_cache_that_cannot_be_written_is_named(tiny: TinyDataset) -> None:
     tiny.cache.parent.mkdir()
     tiny.cache.write_bytes(b"in the way")
-    with pytest.raises(DataError, match=r"cannot be used .*; FASHION_HOME moves it"):
+    with pytest.raises(DataError, match=r"cannot be used .*; set FASHION_HOME"):
         fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
 
 

@@ -41,5 +41,5 @@ def test_files_outside_the_cache_are_refused(tiny: TinyDataset) -> None:
 
 
 def test_manifest_of_other_data_is_refused(tiny: TinyDataset) -> None:
-    with pytest.raises(DataError, match="is of 'tiny' with 3 classes, but the data config is of 'tiny' with 2"):
+    with pytest.raises(DataError, match="describes 'tiny' with 3 classes, but the data config describes 'tiny' with 2"):
         manifest.read(replace(tiny.data, class_names=("a", "b")))

@@ -144,7 +144,7 @@ class TestDownload:
     def test_wrong_content_is_never_kept(self, tiny: TinyDataset, site: Site) -> None:
         name = tiny.version.files[0].path
         (tiny.source / f"{name}.gz").write_bytes(gzip.compress(b"<html>please log in</html>"))
-        with pytest.raises(DataUnavailable, match=f"{name} is half a file"):
+        with pytest.raises(DataUnavailable, match=f"{name} is cut off"):
             fetch_data(tiny.only("https", site.url), tiny.cache, reporter=RecordingReporter())
         assert not (tiny.folder / name).exists()
 
