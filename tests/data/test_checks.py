@@ -74,10 +74,10 @@ def test_duplicates_are_counted_where_they_are(tiny: TinyDataset, loaded: datase
         "test also in train or val": 2,
     }
     assert np.flatnonzero(report.test_in_training).tolist() == [4, 7]
-    assert len(report.remarks) == 3
+    assert len(report.warnings) == 3
 
 
-def test_imbalance_is_remarked_not_refused(tmp_path: Path) -> None:
+def test_imbalance_is_a_warning_not_an_error(tmp_path: Path) -> None:
     labels = {
         "train": np.array([0] * 40 + [1] * 10 + [2] * 10, np.uint8),
         "test": np.arange(12, dtype=np.uint8) % 3,
@@ -85,7 +85,7 @@ def test_imbalance_is_remarked_not_refused(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, labels=labels)
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
     report = check_dataset(dataset.load(tiny.data, tiny.cache), tiny.data)
-    assert report.remarks[0].startswith("train is imbalanced")
+    assert report.warnings[0].startswith("train is imbalanced")
 
 
 def test_splits_are_balanced_and_of_the_usual_sizes(real: tuple[DataConfig, dataset.Dataset]) -> None:
@@ -98,7 +98,7 @@ def test_splits_are_balanced_and_of_the_usual_sizes(real: tuple[DataConfig, data
         "test": {1000},
     }
     assert loaded.train.images.shape[1:] == (28, 28)
-    assert report.remarks == ()
+    assert report.warnings == ()
 
 
 def test_no_exact_duplicates_since_august_2017(real: tuple[DataConfig, dataset.Dataset]) -> None:
@@ -119,4 +119,4 @@ def test_planted_duplicates_are_found(real: tuple[DataConfig, dataset.Dataset]) 
     report = check_dataset(planted, data)
     assert np.flatnonzero(report.test_in_training).tolist() == list(range(100, 113))
     assert report.duplicates["test also in train or val"] == 13
-    assert "13 test images are also in train or val" in report.remarks
+    assert "13 test images are also in train or val" in report.warnings

@@ -59,7 +59,7 @@ def test_idx_files_become_a_version(mine: TinyDataset, tiny: TinyDataset) -> Non
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda f: (f / "train" / "boot").rename(f / "train" / "hat"), "hat is named after no class; the classes"),
+        (lambda f: (f / "train" / "boot").rename(f / "train" / "hat"), "hat is not named after a class; the classes"),
         (lambda f: (f / "train" / "boot" / "x.txt").write_text("x"), "x.txt is not a picture that can be read"),
         (lambda f: Image.new("L", (9, 8)).save(f / "test" / "boot" / "x.png"), "x.png is 9x8 pixels, not 8x8"),
         (lambda f: shutil.rmtree(f / "test"), "must hold train/<class>/ and test/<class>/"),
