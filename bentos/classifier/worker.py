@@ -28,7 +28,7 @@ from bentos.web.uploads import Part
 from fashion.config.serve import ServiceConfig
 from fashion.home import Home
 from fashion.images import image_store, preparation
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 from fashion.images.preparation import PreparedImage
 from fashion.images.statistics import STATISTICS
 from fashion.model import explanation, package

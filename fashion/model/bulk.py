@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fashion.images import preparation
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 from fashion.images.statistics import STATISTICS
 from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor

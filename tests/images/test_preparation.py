@@ -17,7 +17,8 @@ from PIL import Image
 from support.pictures import bad_pictures, garment, good_pictures, saved, with_chunk
 
 from fashion.data.dataset import Dataset
-from fashion.images.decoding import FORMATS, BadPicture
+from fashion.images.errors import BadPicture
+from fashion.images.formats import FORMATS
 from fashion.images.preparation import PreparedImage, prepare
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
@@ -70,7 +71,7 @@ class TestGood:
         found = prepare(saved(Image.fromarray(pixels), "PNG"), size=28, channels=1)
         plain = prepare(saved(garment("RGB", (200, 260)), "PNG"), size=28, channels=1)
         assert (found.image == plain.image).all()
-        assert "laid on white" in found.steps
+        assert "placed on white" in found.steps
 
     @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
     @pytest.mark.parametrize("orientation", range(1, 9))
@@ -96,7 +97,7 @@ class TestGood:
         if orientation > 1:
             untold = prepare(saved(stored, kind), size=28, channels=1)
             assert np.abs(untold.image.astype(int) - expected).mean() > 15
-        assert ("turned upright, as its EXIF says" in found.steps) == (orientation > 1)
+        assert ("rotated upright by its EXIF orientation" in found.steps) == (orientation > 1)
 
     @pytest.mark.parametrize("shade", [0, 60, 200, 255])
     def test_a_blank_picture_is_black_and_said_to_be_blank(self, shade: int) -> None:
@@ -137,7 +138,7 @@ class TestGood:
         found = prepare(saved(cut_out, "PNG"), size=28, channels=1)
         assert found.image[14, 14] > 200
         assert found.image[0, 0] == 0
-        assert "laid on black" in found.steps
+        assert "placed on black" in found.steps
 
     def test_a_whole_picture_keeps_its_background_and_colours(self) -> None:
         photo = Image.new("RGB", (600, 300), (250, 240, 200))
