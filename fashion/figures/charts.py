@@ -1,7 +1,7 @@
 """Confusion matrix, scores by class, and reliability diagram."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -183,50 +183,6 @@ def reliability(
     return figure
 
 
-def training_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Losses and validation accuracy against epoch, the best epoch marked.
-
-    Each mapping has "epoch" and may have "train/loss", "val/loss" (nats) and "val/accuracy" (share in
-    [0, 1]); what is absent, None or NaN is left out. Raises ValueError when history is empty.
-    """
-    if not history:
-        raise ValueError("history is empty")
-    accuracy = _series(history, "val/accuracy")
-    last = history[-1]["epoch"]
-    best = int(np.argmax(accuracy[1])) if accuracy[1].size else None
-    title = (
-        f"No validation accuracy up to epoch {last}"
-        if best is None
-        else f"Validation accuracy {100 * accuracy[1][best]:.2f} % in epoch {accuracy[0][best]:.0f}"
-        + (f", the best of {len(accuracy[1])}" if len(accuracy[1]) > 1 else "")
-    )
-    figure = new_figure(
-        10.5,
-        3.9,
-        title,
-        "Validation images are never trained on. The circle marks the best epoch.",
-    )
-    losses, accuracies = figure.subplots(1, 2)
-    for key, colour, marker, line in (("train/loss", VERMILION, "s", "--"), ("val/loss", BLUE, "o", "-")):
-        epochs, values = _series(history, key)
-        name = "training" if key == "train/loss" else "validation"
-        losses.plot(epochs, values, line, color=colour, marker=marker, markersize=4, linewidth=2, label=name)
-    losses.set_ylabel("loss, nats")
-    losses.legend(frameon=False)
-    accuracies.plot(accuracy[0], 100 * accuracy[1], "-o", color=BLUE, markersize=4, linewidth=2)
-    if best is not None:
-        at = (accuracy[0][best], 100 * accuracy[1][best])
-        accuracies.plot(*at, "o", markersize=11, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.5)
-    accuracies.set_ylabel("validation accuracy, %")
-    for axes in (losses, accuracies):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(history[0]["epoch"] - 0.5, last + 0.5)
-        axes.margins(y=0.12)
-        plain_axes(axes, spines=("bottom", "left"), grid="y")
-    return figure
-
-
 def _reliability_panel(axes: Axes, bins: ReliabilityBins) -> None:
     held = np.flatnonzero(bins.counts)
     confidence, accuracy = 100 * bins.confidence[held], 100 * bins.accuracy[held]
@@ -254,12 +210,6 @@ def _confidence_histogram(axes: Axes, bins: ReliabilityBins) -> None:
     axes.bar(100 * bins.edges[:-1], share, 100 * np.diff(bins.edges), align="edge", color=BLUE, edgecolor="white")
     axes.set_xlabel("confidence, %")
     plain_axes(axes, spines=("bottom", "left"), grid="y")
-
-
-def _series(history: Sequence[Mapping[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
-    held = np.array([point for point in points if math.isfinite(point[1])], np.float64).reshape(-1, 2)
-    return held[:, 0], held[:, 1]
 
 
 def _commonest_mistake(

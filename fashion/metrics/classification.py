@@ -46,12 +46,6 @@ class McNemar:
     """One-sided: small when the challenger is better than the champion (c larger than chance allows)."""
 
 
-def accuracy(labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]]) -> float:
-    """Share of predictions (N,) that equal labels (N,), in [0, 1]."""
-    labels, predictions = _checked_pair(labels, predictions)
-    return float(np.mean(labels == predictions))
-
-
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion, as (low, high) in [0, 1]; always contains successes / total.
 

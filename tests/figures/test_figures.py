@@ -84,27 +84,16 @@ def draw_saliency(e):
     )
 
 
-def draw_training_curves(e):
-    return charts.training_curves(HISTORY)
-
-
 def draw_samples(e):
     return galleries.samples(e["images"], e["labels"], e["names"], per_class=6)
 
 
-HISTORY = [
-    {"epoch": 1, "train/loss": 1.5, "val/loss": 1.2, "val/accuracy": 0.61},
-    {"epoch": 2, "train/loss": 0.9, "val/loss": None, "val/accuracy": 0.8725},
-    {"epoch": 3, "train/loss": float("nan"), "val/loss": 0.8, "val/accuracy": 0.85},
-    {"epoch": 4, "train/loss": 0.7},
-]
 DRAWINGS = [
     draw_confusion,
     draw_per_class,
     draw_reliability,
     draw_mistakes,
     draw_saliency,
-    draw_training_curves,
     draw_samples,
 ]
 
@@ -242,18 +231,6 @@ def test_saliency_overlay_is_bright_where_the_map_is():
     assert overlay[:5].mean() > 0.5 > 0.1 > overlay[5:].mean()
 
 
-def test_training_curves_name_the_best_epoch_and_skip_what_is_missing():
-    figure = charts.training_curves(HISTORY)
-    assert "Validation accuracy 87.25 % in epoch 2, the best of 3" in headline(figure)
-    training, validation = figure.axes[0].lines
-    assert training.get_xdata().tolist() == [1, 2, 4]
-    assert validation.get_xdata().tolist() == [1, 3]
-    assert "accuracy 61.00 % in epoch 1" in headline(charts.training_curves(HISTORY[:1]))
-    assert "No validation accuracy up to epoch 4" in headline(charts.training_curves(HISTORY[3:]))
-    for length in (1, 4):
-        assert pixels(charts.training_curves(HISTORY[-length:])).size > 0
-
-
 def test_samples_keep_colours_and_proportions():
     images = np.zeros((3, 10, 20, 3), np.uint8)
     images[:] = (213, 94, 0)
@@ -298,7 +275,6 @@ NAMES = ["coat", "shirt"]
         (lambda: charts.confusion(np.ones((3, 3), int), NAMES), r"matrix must be \(2, 2\), got \(3, 3\)"),
         (lambda: charts.confusion(np.full((2, 2), np.nan), NAMES), "matrix must hold counts"),
         (lambda: charts.per_class([]), "scores is empty"),
-        (lambda: charts.training_curves([]), "history is empty"),
         (lambda: galleries.samples(IMAGES[:0], LABELS[:0], NAMES), "images must be .* not empty"),
         (lambda: galleries.samples(IMAGES / 255, LABELS, NAMES), "images must be uint8"),
         (lambda: galleries.samples(IMAGES, LABELS, NAMES[:1]), r"labels must be in \[0, 1\), got 0 to 1"),
@@ -335,9 +311,9 @@ import sys, matplotlib, numpy as np
 # Reading "backend" is what would import pyplot.
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
 before = settings()
-from fashion import figures
-figure = figures.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
-assert figures.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
+from fashion.figures import charts, frame
+figure = charts.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
+assert frame.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 assert not {"torch", "sklearn", "pandas"} & set(sys.modules)
