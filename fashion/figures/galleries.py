@@ -48,11 +48,6 @@ def mistakes(
     wrong = np.flatnonzero(predictions != labels)
     confidence = probabilities[wrong, predictions[wrong]]
     shown = wrong[np.argsort(-confidence, kind="stable")][:count]
-    if len(shown) < len(wrong):
-        which = f"The {len(shown)} most confident of {len(wrong):,} mistakes"
-    else:
-        which = {0: "No mistakes", 1: "The only mistake"}.get(len(wrong), f"All {len(wrong):,} mistakes")
-
     captions = [
         [
             (f"{word}: {class_names[index]}", f"{100 * probabilities[i, index]:.0f} %")
@@ -73,7 +68,7 @@ def mistakes(
     figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         max(rows * (side + caption + gap) - gap, 0),
-        f"{which} in {len(images):,} {split} images",
+        f"{_describe_selection(len(shown), len(wrong))} in {len(images):,} {split} images",
         "Under each image: the true and the predicted class, each with its predicted probability."
         if len(shown)
         else "",
@@ -131,7 +126,7 @@ def saliency(
     figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         rows * (side + caption + gap) - gap,
-        f"Where the model looks {when}".rstrip() + f": {correct} of {len(images)} images are correct",
+        f"Where the model looks {when}".rstrip() + f": {correct} of {len(images)} predictions are correct",
         "Bright pixels change the prediction most: absolute gradient of the predicted class's output, "
         "each map on its own scale.",
     )
@@ -210,6 +205,12 @@ def samples(
             color=MUTED,
         )
     return figure
+
+
+def _describe_selection(num_shown: int, num_mistakes: int) -> str:
+    if num_shown < num_mistakes:
+        return f"The {num_shown} most confident of {num_mistakes:,} mistakes"
+    return {0: "No mistakes", 1: "The only mistake"}.get(num_mistakes, f"All {num_mistakes:,} mistakes")
 
 
 def _draw(axes: Axes, image: NDArray[Any], x: float, y: float, side: float) -> None:
