@@ -77,12 +77,7 @@ def mistakes(
         x = left + (place % columns) * (width + gap)
         y = top + (place // columns) * (side + caption + gap)
         _draw(axes, images[i], x, y, side)
-        for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
-            style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
-            style |= {"color": VERMILION if bold else INK, "parse_math": False}
-            room = width - 0.09 - text_width(percent, 9, bold=bold)
-            axes.text(x, y + side + below, shorten(name, room, 9, bold=bold), **style)
-            axes.text(x + width, y + side + below, percent, ha="right", **style)
+        _write_captions(axes, pair, x, y + side, width)
     return figure
 
 
@@ -211,6 +206,16 @@ def _describe_selection(num_shown: int, num_mistakes: int) -> str:
     if num_shown < num_mistakes:
         return f"The {num_shown} most confident of {num_mistakes:,} mistakes"
     return {0: "No mistakes", 1: "The only mistake"}.get(num_mistakes, f"All {num_mistakes:,} mistakes")
+
+
+def _write_captions(axes: Axes, pair: Sequence[tuple[str, str]], x: float, y: float, width: float) -> None:
+    """Write the true and the predicted class, each with its probability, below an image that ends at y."""
+    for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
+        style |= {"color": VERMILION if bold else INK, "parse_math": False}
+        room = width - 0.09 - text_width(percent, 9, bold=bold)
+        axes.text(x, y + below, shorten(name, room, 9, bold=bold), **style)
+        axes.text(x + width, y + below, percent, ha="right", **style)
 
 
 def _draw(axes: Axes, image: NDArray[Any], x: float, y: float, side: float) -> None:
