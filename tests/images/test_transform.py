@@ -64,7 +64,7 @@ def test_normalise_rejects_means_and_deviations_of_different_lengths() -> None:
 # Statistics
 
 
-def test_blank_pictures_have_numbers() -> None:
+def test_statistics_of_blank_pictures_are_finite() -> None:
     assert described(np.zeros((28, 28), np.uint8)) == {
         **dict.fromkeys(STATISTICS, 0.0),
         "centre_x": 0.5,
