@@ -188,7 +188,7 @@ def reference_pictures(settings, served):
     """Pictures of the reference's rows with their predicted labels; None where that data set is not at hand."""
     from fashion.data import loading
 
-    data = loading.learnt_from(settings.data, served.data["digest"], what="reference pictures")
+    data = loading.load_training_data(settings.data, served.data["digest"], purpose="reference pictures")
     return None if data is None else data.val
 
 

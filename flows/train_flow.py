@@ -82,7 +82,7 @@ class TrainFlow(FlowSpec):
         cards.show(
             current.card["data"],
             title=f"{data.name}, version {data.digest[:12]}",
-            texts=[*report.remarks, *([self.lessons.summary] if self.lessons else [])],
+            texts=[*report.warnings, *([self.lessons.summary] if self.lessons else [])],
             pictures={"What the classes look like": samples},
         )
         cards.table(

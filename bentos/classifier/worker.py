@@ -28,8 +28,8 @@ from bentos.web.uploads import Part
 from fashion.config.serve import ServiceConfig
 from fashion.home import Home
 from fashion.images import image_store, preparation
-from fashion.images.decoding import BadPicture
-from fashion.images.preparation import Fitted
+from fashion.images.errors import BadPicture
+from fashion.images.preparation import PreparedImage
 from fashion.images.statistics import STATISTICS
 from fashion.model import explanation, package
 from fashion.model.package import Package
@@ -145,7 +145,7 @@ class Worker:
             fashion.predictions.record.LogUnavailable: they cannot be logged.
         """
         tried = await asyncio.gather(*(self._fit(part.data) for part in files), return_exceptions=True)
-        good = [fitted for fitted in tried if isinstance(fitted, Fitted)]
+        good = [fitted for fitted in tried if isinstance(fitted, PreparedImage)]
         images = [fitted.image for fitted in good]
         found = await self._engine.predict(images, client=client, started=started) if images else []
         kept = await self._kept([each.record.prediction_id for each in found])
@@ -153,7 +153,7 @@ class Worker:
         results = []
         for part, fitted in zip(files, tried, strict=True):
             head = {"filename": part.filename}
-            if isinstance(fitted, Fitted):
+            if isinstance(fitted, PreparedImage):
                 results.append(head | self._told(next(scored), fitted))
             elif isinstance(fitted, BadPicture):
                 results.append(head | responses.shape(responses.of_picture(fitted)))
@@ -264,7 +264,7 @@ class Worker:
         for work in self._background:
             self.measures.background(work)
 
-    async def _fit(self, data: bytes) -> Fitted:
+    async def _fit(self, data: bytes) -> PreparedImage:
         limit = self.settings.limits.pixels
         if len(data) <= SMALL_BYTES:
             try:
@@ -274,9 +274,9 @@ class Worker:
                     raise
         return await self._in_pool(self._fitted, data, limit)
 
-    def _fitted(self, data: bytes, max_pixels: int) -> Fitted:
+    def _fitted(self, data: bytes, max_pixels: int) -> PreparedImage:
         of = self.package
-        return preparation.fit(
+        return preparation.prepare(
             data, size=of.size, channels=of.channels, preparation=of.preparation, max_pixels=max_pixels
         )
 
@@ -295,7 +295,7 @@ class Worker:
                 return {"kept": "firestore"}
         return {"kept": "disk"}
 
-    def _told(self, scored: Scored, fitted: Fitted) -> dict[str, Any]:
+    def _told(self, scored: Scored, fitted: PreparedImage) -> dict[str, Any]:
         record = scored.record
         label = self.package.class_names[record.label]
         self.measures.predictions.labels(label, self._version).inc()

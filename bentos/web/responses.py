@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 
 SECURITY_HEADERS = [
     (

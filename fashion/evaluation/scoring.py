@@ -30,9 +30,9 @@ from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, ax
 from fashion.model.reference import Reference
 
 CAPTIONS = {
-    "confusion": "What is taken for what",
-    "per_class": "How each class fares",
-    "reliability": "Whether confidence can be believed",
+    "confusion": "Confusion matrix",
+    "per_class": "Per-class scores",
+    "reliability": "Reliability diagram",
     "mistakes": "The worst mistakes",
 }
 """Name of a figure -> a heading for it."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -43,12 +42,6 @@ def get(store: Store, sha256: str) -> Images:
     if digest(image) != sha256:
         raise DamagedImage(f"{store.address}/{_name(sha256)} is damaged: it holds other pixels")
     return image
-
-
-def names(store: Store) -> Iterator[str]:
-    """sha256 of every image that is kept."""
-    for name in store.list(PREFIX):
-        yield name.rpartition("/")[2].removesuffix(".png")
 
 
 def to_png(image: Images) -> bytes:

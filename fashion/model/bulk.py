@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fashion.images import preparation
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 from fashion.images.statistics import STATISTICS
 from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor
@@ -95,7 +95,7 @@ def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report:
         images, good = list[Images](), list[str]()
         for name in names[start : start + TOGETHER]:
             try:
-                fitted = preparation.fit(
+                fitted = preparation.prepare(
                     store.get(name), size=of.size, channels=of.channels, preparation=of.preparation
                 )
                 images.append(fitted.image)

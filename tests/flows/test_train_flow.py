@@ -248,7 +248,7 @@ def test_a_service_of_own_pictures_shows_no_others(own: tuple[Machine, str], dat
     others = machine.root / "data" / data_config.name
     others.symlink_to(REPOSITORY / "var" / "data" / data_config.name)
     said = machine.flow("run", name="deploy_flow")
-    assert "no gallery: the model has not learnt from fashion-mnist; data=NAME says which data set it is of" in said
+    assert "no gallery: the model was not trained on fashion-mnist; choose its data set with data=NAME" in said
     assert {file.read_text() for file in machine.root.rglob("gallery.json")} == {"[]"}
 
 

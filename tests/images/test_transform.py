@@ -45,16 +45,19 @@ def test_normalise_with_the_data_sets_own_statistics_centres_it(small_dataset: D
     [
         (np.zeros((2, 8, 8), np.float32), "images must be uint8, got float32"),
         (np.zeros((8, 8), np.uint8), r"images must be \(N, H, W\) or \(N, H, W, C\), got shape \(8, 8\)"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "3 channels need as many statistics, got 1 and 1"),
+        (
+            np.zeros((2, 8, 8, 3), np.uint8),
+            "one number for each of 3 channels, got 1 and 1",
+        ),
     ],
 )
-def test_normalise_refuses_other_pictures_by_name(pictures: np.ndarray, message: str) -> None:
+def test_normalise_rejects_other_types_and_shapes(pictures: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         transform.normalise(pictures, (0.5,), (0.5,))
 
 
-def test_normalise_refuses_statistics_that_do_not_match() -> None:
-    with pytest.raises(ValueError, match="1 channels need as many statistics, got 1 and 2"):
+def test_normalise_rejects_means_and_deviations_of_different_lengths() -> None:
+    with pytest.raises(ValueError, match="one number for each of 1 channels, got 1 and 2"):
         transform.normalise(np.zeros((2, 8, 8), np.uint8), (0.5,), (0.5, 0.5))
 
 
@@ -86,24 +89,24 @@ def test_blank_pictures_have_numbers() -> None:
 def test_a_half_white_picture() -> None:
     picture = np.zeros((10, 11), np.uint8)
     picture[:, :3] = 255
-    found = described(picture)
-    assert found["brightness"] == found["foreground"] == found["saturated"] == pytest.approx(3 / 11)
-    assert found["contrast"] == pytest.approx(np.sqrt(3 / 11 * 8 / 11))
-    assert found["sharpness"] == pytest.approx(2 / 9)  # of 9 inner columns two lie at the edge, each by 1
-    assert found["asymmetry"] == pytest.approx(6 / 11)
-    assert found["centre_x"] == pytest.approx(0.1)
-    assert found["centre_y"] == pytest.approx(0.5)
+    result = described(picture)
+    assert result["brightness"] == result["foreground"] == result["saturated"] == pytest.approx(3 / 11)
+    assert result["contrast"] == pytest.approx(np.sqrt(3 / 11 * 8 / 11))
+    assert result["sharpness"] == pytest.approx(2 / 9)  # of 9 inner columns two lie at the edge, each by 1
+    assert result["asymmetry"] == pytest.approx(6 / 11)
+    assert result["centre_x"] == pytest.approx(0.1)
+    assert result["centre_y"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, 7), (7, 0), (7, 7)])
 def test_the_centre_follows_a_single_pixel(corner: tuple[int, int]) -> None:
     picture = np.zeros((8, 8), np.uint8)
     picture[corner] = 1
-    found = described(picture)
-    assert (7 * found["centre_y"], 7 * found["centre_x"]) == pytest.approx(corner)
+    result = described(picture)
+    assert (7 * result["centre_y"], 7 * result["centre_x"]) == pytest.approx(corner)
 
 
-def test_a_chessboard_is_as_sharp_as_can_be() -> None:
+def test_a_chessboard_has_the_greatest_sharpness() -> None:
     picture = (np.indices((9, 9)).sum(axis=0) % 2 * 255).astype(np.uint8)
     assert described(picture)["sharpness"] == pytest.approx(4)
     assert described(picture)["asymmetry"] == 0
@@ -112,26 +115,26 @@ def test_a_chessboard_is_as_sharp_as_can_be() -> None:
 @pytest.mark.parametrize(
     ("level", "foreground", "saturated"), [(32, 0, 0), (33, 1, 0), (249, 1, 0), (250, 1, 1), (255, 1, 1)]
 )
-def test_thresholds_lie_where_they_are_said_to(level: int, foreground: int, saturated: int) -> None:
-    found = described(np.full((4, 4), level, np.uint8))
-    assert (found["foreground"], found["saturated"]) == (foreground, saturated)
+def test_thresholds_of_foreground_and_saturation(level: int, foreground: int, saturated: int) -> None:
+    result = described(np.full((4, 4), level, np.uint8))
+    assert (result["foreground"], result["saturated"]) == (foreground, saturated)
 
 
-def test_mirrored_pictures_differ_in_the_centre_alone(small_dataset: Dataset) -> None:
+def test_mirrored_pictures_differ_only_in_the_centre(small_dataset: Dataset) -> None:
     pictures = small_dataset.test.images[:100]
-    found, mirrored = statistics(pictures), statistics(pictures[:, :, ::-1])
+    result, mirrored = statistics(pictures), statistics(pictures[:, :, ::-1])
     column = STATISTICS.index("centre_x")
     mirrored[:, column] = 1 - mirrored[:, column]
-    np.testing.assert_allclose(found, mirrored, atol=1e-5)
+    np.testing.assert_allclose(result, mirrored, atol=1e-5)
 
 
 def test_statistics_of_a_colour_picture_are_those_of_its_mean(small_dataset: Dataset) -> None:
     pictures = small_dataset.test.images[:100]
-    found = statistics(pictures)
-    assert found.shape == (100, len(STATISTICS))
-    assert found.dtype == np.float32
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(statistics(np.stack([pictures] * 3, axis=-1)), found, atol=1e-6)
+    result = statistics(pictures)
+    assert result.shape == (100, len(STATISTICS))
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+    np.testing.assert_allclose(statistics(np.stack([pictures] * 3, axis=-1)), result, atol=1e-6)
 
 
 def test_statistics_of_a_picture_do_not_depend_on_the_others(small_dataset: Dataset) -> None:

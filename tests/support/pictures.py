@@ -7,9 +7,13 @@ import pickle
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from fashion.images import image_store
+from fashion.storage.blobs import Store
 
 SIZE = (40, 52)
 
@@ -88,6 +92,11 @@ def canvas_webp(width: int, height: int) -> bytes:
     body = b"WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00" + edges + b"ANIM\x06\x00\x00\x00" + bytes(6)
     body += b"ANMF" + struct.pack("<I", len(content)) + content
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def stored_digests(store: Store) -> set[str]:
+    """The sha256 of every image in a store."""
+    return {Path(name).stem for name in store.list(image_store.PREFIX)}
 
 
 @functools.cache

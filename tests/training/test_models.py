@@ -180,10 +180,14 @@ class TestPretrained:
     def test_offline_is_a_sentence(self) -> None:
         # In a process of its own: huggingface_hub reads its environment when it is imported.
         code = (
-            "from fashion import config; from fashion.training import models\n"
-            "settings = config.load(config.compose(['architecture.name=resnet10t', 'architecture.pretrained=true']))\n"
+            "from fashion.config.compose import compose\n"
+            "from fashion.config.schema import ConfigError\n"
+            "from fashion.config.train import load_train_config\n"
+            "from fashion.training import models\n"
+            "words = ['architecture.name=resnet10t', 'architecture.pretrained=true']\n"
+            "settings = load_train_config(compose(words))\n"
             "try: models.build(settings.architecture, channels=1, size=28, num_classes=10)\n"
-            "except config.ConfigError as error: print(error)"
+            "except ConfigError as error: print(error)"
         )
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "TORCH_HOME": "/nonexistent"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
