@@ -220,6 +220,7 @@ def asked() -> DecisionConfig:
     return dataclasses.replace(defaults, resplits=0)
 
 
+@pytest.mark.slow
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
 
