@@ -153,7 +153,7 @@ def _bbsds(bench: Bench, window: Predictions, alpha: float) -> bool:
     before = bench.reference.predictions.probabilities
     pairs = zip(window.probabilities.T, before.T, strict=True)
     p_values = [stats.ks_2samp(now, then, method="asymp").pvalue for now, then in pairs]
-    return min(p_values) < alpha / len(p_values)
+    return bool(min(p_values) < alpha / len(p_values))
 
 
 def _evidently(bench: Bench) -> tuple[Method, Method]:

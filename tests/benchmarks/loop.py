@@ -116,7 +116,8 @@ class Linear(nn.Module):
         return self.head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(images.flatten(1))
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
 
 
 class Clock:
@@ -174,7 +175,7 @@ def _bare(work: Work, batches_of: Callable[[Work], Iterable[tuple[Tensor, Tensor
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.training.label_smoothing)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
     return clock.timed(model, work.num_steps)
