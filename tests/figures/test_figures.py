@@ -1,4 +1,4 @@
-"""Each picture of an evaluation: real pixels, a title with the finding, nothing cut off, nothing global."""
+"""Each figure: real pixels, a title with the finding, nothing cut off, no global state changed."""
 
 import io
 import subprocess
@@ -147,9 +147,9 @@ def test_captions_of_a_gallery_do_not_overlap(draw, evaluation):
 
 def test_confusion_title_gives_accuracy_and_interval():
     matrix = np.array([[4700, 300], [380, 4620]])
-    said = headline(charts.confusion(matrix, ["coat", "shirt"], split="validation"))
-    assert "93.2 % of 10,000 validation images right (92.7–93.7 %)" in said  # noqa: RUF001
-    assert "shirt taken for coat, 380 of 5,000" in said
+    text = headline(charts.confusion(matrix, ["coat", "shirt"], split="validation"))
+    assert "93.2 % of 10,000 validation images are classified correctly (92.7–93.7 %)" in text  # noqa: RUF001
+    assert "shirt predicted as coat, 380 of 5,000" in text
 
 
 def test_confusion_shows_counts_up_to_25_classes_and_survives_empty_classes():
@@ -158,7 +158,7 @@ def test_confusion_shows_counts_up_to_25_classes_and_survives_empty_classes():
     assert {"5", "1,234", "100.0 %"} <= words
     assert "No mistakes." in headline(figure)
     many = charts.confusion(np.eye(26, dtype=int), [str(i) for i in range(26)])
-    assert "Numbers count images" not in headline(many)
+    assert "Numbers are counts" not in headline(many)
     assert not {text.get_text() for text in many.axes[0].texts} & {"1"}
 
 
@@ -193,19 +193,19 @@ def test_mistakes_are_the_most_confident_ones_in_order():
     figure = galleries.mistakes(*arguments, ["coat", "shirt"], count=2)
     assert "The 2 most confident of 3 mistakes in 4 test images" in headline(figure)
     captions = [text.get_text() for text in figure.axes[0].texts]
-    assert captions[:4] == ["is coat", "10 %", "said shirt", "90 %"]
-    assert captions[4:] == ["is coat", "30 %", "said shirt", "70 %"]
+    assert captions[:4] == ["true: coat", "10 %", "predicted: shirt", "90 %"]
+    assert captions[4:] == ["true: coat", "30 %", "predicted: shirt", "70 %"]
     assert "All 3 mistakes" in headline(galleries.mistakes(*arguments, ["coat", "shirt"]))
 
 
-def test_a_classifier_without_mistakes_still_gets_a_picture():
+def test_a_classifier_without_mistakes_still_gets_a_figure():
     labels = np.array([0, 1])
     figure = galleries.mistakes(np.zeros((2, 8, 8), np.uint8), labels, labels, np.eye(2), ["coat", "shirt"])
     assert "No mistakes in 2 test images" in headline(figure)
     assert pixels(figure).size > 0
 
 
-def test_saliency_tells_right_from_wrong_and_takes_a_map_of_zeros():
+def test_saliency_marks_mistakes_and_accepts_a_map_of_zeros():
     figure = galleries.saliency(
         np.full((2, 8, 8), 100, np.uint8),
         np.zeros((2, 8, 8)),
@@ -215,9 +215,9 @@ def test_saliency_tells_right_from_wrong_and_takes_a_map_of_zeros():
         confidences=np.array([0.9, 0.6]),
         when="after epoch 3",
     )
-    assert "Where the model looks after epoch 3: 1 of these 2 images right" in headline(figure)
+    assert "Where the model looks after epoch 3: 1 of 2 images are correct" in headline(figure)
     captions = [text.get_text() for text in figure.axes[0].texts]
-    assert captions == ["coat", "right, 90 %", "shirt", "said coat 60 %"]
+    assert captions == ["coat", "correct, 90 %", "shirt", "predicted: coat 60 %"]
     assert pixels(figure).size > 0
 
 
@@ -300,7 +300,7 @@ NAMES = ["coat", "shirt"]
         ),
     ],
 )
-def test_nonsense_is_refused_by_name(draw, message):
+def test_wrong_arguments_are_rejected_by_name(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
 
