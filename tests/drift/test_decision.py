@@ -225,6 +225,7 @@ def defaults() -> DecisionConfig:
     return dataclasses.replace(found, resplits=0)
 
 
+@pytest.mark.slow
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
 

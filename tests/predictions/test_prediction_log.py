@@ -283,6 +283,7 @@ def test_processes_share_the_file_and_killing_them_loses_nothing(log: Prediction
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.mark.slow
 def test_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
     script = """
         import sys, time

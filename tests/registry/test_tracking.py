@@ -263,6 +263,7 @@ def test_trials_logged_again_are_the_same_runs(experiment: str, run: str, client
 # The UI
 
 
+@pytest.mark.slow
 def test_the_ui_opens_on_the_tracking_store(mlflow_home: Home, experiment: str, run: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -177,6 +177,7 @@ def test_a_refused_challenger_is_kept_with_the_reason(register: Register) -> Non
     assert (by_hand.number, champion()) == (2, 2)
 
 
+@pytest.mark.slow
 def test_rollback_goes_back_step_by_step_to_the_first(register: Register) -> None:
     for reason in ("first", "second", "third"):
         versions.promote(register(), reason=reason)
@@ -190,6 +191,7 @@ def test_rollback_goes_back_step_by_step_to_the_first(register: Register) -> Non
     assert champion() == 1
 
 
+@pytest.mark.slow
 def test_after_a_rollback_the_next_promotion_can_be_rolled_back_too(register: Register) -> None:
     versions.promote(register(), reason="first")
     versions.promote(register(), reason="second")
@@ -234,6 +236,7 @@ def test_a_fetched_package_is_the_one_that_was_logged(
     ("name", "message"),
     [(MODEL, f"{MODEL} differs from what was packed"), (MANIFEST, "cannot be read"), (None, f"{MODEL} is missing")],
 )
+@pytest.mark.slow
 def test_a_package_damaged_in_the_store_is_not_used(
     name: str | None, message: str, register: Register, mlflow_home: Home, tmp_path: Path
 ) -> None:
@@ -283,6 +286,7 @@ print(json.dumps({{"file": fashion.model.predictor.__file__, "torch": "torch" in
 """
 
 
+@pytest.mark.slow
 def test_pyfunc_loads_the_champion_with_its_own_code_and_without_pickle(
     register: Register, mlflow_home: Home, tiny_package: Package, small_dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -349,6 +353,7 @@ def command(root: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_home: Home) -> None:
     versions.promote(register(), reason="there is no champion yet")
     versions.refuse(register(), reason="shirts are lost")
@@ -374,6 +379,7 @@ def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_ho
     assert versions.get("2").tags["rolled_back.reason"] == "users report shirts"
 
 
+@pytest.mark.slow
 def test_the_command_fails_with_one_sentence(mlflow_home: Home) -> None:
     code, said, errors = command(mlflow_home.root, "rollback")
     assert (code, said) == (1, "")

@@ -98,6 +98,7 @@ class TestReproducible:
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_training_killed_twice_equals_an_uninterrupted_one(self, data: Dataset, tmp_path: Path) -> None:
         store, weights = tmp_path / "checkpoints", tmp_path / "weights.pt"
         for die_at in (STEPS + 2, 2 * STEPS + 3):  # in the second epoch, then in the third
@@ -117,6 +118,7 @@ class TestResume:
         ids=["transformer", "sgd"],
     )
     @pytest.mark.parametrize("stop_at", [2, STEPS, 3 * STEPS - 1])
+    @pytest.mark.slow
     def test_training_stopped_anywhere_equals_an_uninterrupted_one(
         self, network: tuple[str, ...], stop_at: int, data: Dataset, tmp_path: Path
     ) -> None:
@@ -304,6 +306,7 @@ class TestSettings:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not os.confstr("CS_GNU_LIBC_VERSION"), reason="glibc's")
+@pytest.mark.slow
 def test_freed_memory_is_used_again() -> None:
     code = (
         "import resource, torch; from fashion.training import fit\n"

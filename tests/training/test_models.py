@@ -37,6 +37,7 @@ def final_shape(model: nn.Module, channels: int, size: int) -> tuple[int, ...]:
 class TestArchitectures:
     @pytest.mark.parametrize("name", ARCHITECTURES)
     @pytest.mark.parametrize(("channels", "size", "num_classes"), [(1, 28, 10), (3, 64, 3)])
+    @pytest.mark.slow
     def test_builds_with_a_useful_last_map(self, name: str, channels: int, size: int, num_classes: int) -> None:
         of = architecture(f"architecture={name}")
         if "patch_size" in of.kwargs and size == 64:
@@ -65,6 +66,7 @@ class TestArchitectures:
             ("timm", 16, 35, None),
         ],
     )
+    @pytest.mark.slow
     def test_overfits_64_images(
         self, name: str, batch_size: int, num_epochs: int, learning_rate: float | None, small_dataset: Dataset
     ) -> None:

@@ -77,6 +77,7 @@ def run(storage: str, settings: TrainConfig, objective: Callable[[Trial], float]
     return tuning.trials(storage, "study")
 
 
+@pytest.mark.slow
 class TestWorkers:
     def test_exactly_num_trials_finish_though_workers_are_killed_in_mid_trial(
         self, storage: str, tmp_path: Path
