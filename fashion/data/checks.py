@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.config.schema import DataConfig
-from fashion.data.dataset import Dataset, Images, Split, check_split
+from fashion.data.dataset import Dataset, Split, check_split
 from fashion.data.manifest import DataError
+from fashion.images.transform import Images
 
 _IMBALANCED = 1.5
 """Largest class over smallest class above which a split is reported as imbalanced."""
@@ -32,7 +33,7 @@ class DataReport:
 
 
 def check_dataset(dataset: Dataset, data: DataConfig) -> DataReport:
-    """Reject a data set that cannot be trained on, and report what is unusual about any other.
+    """Reject a data set that cannot be trained on; report the counts, duplicates and warnings of any other.
 
     Raises:
         DataError: a type or shape is wrong, a label is out of range, a class has no images in a split, or a channel
@@ -40,7 +41,9 @@ def check_dataset(dataset: Dataset, data: DataConfig) -> DataReport:
     """
     counts = {name: _class_counts(name, split, data) for name, split in dataset.splits.items()}
     if min(dataset.std) == 0:
-        raise DataError(f"{data.name}: a channel has the same value in every pixel of every training image")
+        raise DataError(
+            f"{data.name}: a channel has the same value in every pixel of every training image; check the image files"
+        )
     keys = {name: _content_keys(split.images) for name, split in dataset.splits.items()}
     training = [*keys["train"], *keys["val"]]
     training_keys = set(training)
@@ -66,7 +69,9 @@ def _class_counts(name: str, split: Split, data: DataConfig) -> tuple[int, ...]:
     counts = np.bincount(split.labels, minlength=len(data.class_names))
     empty = [data.class_names[i] for i in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(f"{data.name}: {name} has no image of {', '.join(empty)}")
+        raise DataError(
+            f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or remove the class from `class_names`"
+        )
     return tuple(int(count) for count in counts)
 
 

@@ -12,9 +12,8 @@ from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.idx import read_idx
 from fashion.data.manifest import DataError, SplitName
+from fashion.images.transform import Images
 
-Images = NDArray[np.uint8]
-"""`(N, H, W)`, or `(N, H, W, C)` where there is more than one channel."""
 Labels = NDArray[np.int64]
 """`(N,)`: positions in the class names."""
 
@@ -25,6 +24,7 @@ class Split:
 
     images: Images
     labels: Labels
+    """One for each image."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,9 +38,13 @@ class Dataset:
     digest: str
     """Version of the data: sha256 of the manifest, 64 hexadecimal digits."""
     class_names: tuple[str, ...]
+    """Names that labels index."""
     train: Split
+    """Rows that the network is trained on."""
     val: Split
+    """Rows held out of the training files: to choose a model, fit its temperature, and as the reference of drift."""
     test: Split
+    """Rows of the test files: for evaluation alone."""
     mean: tuple[float, ...]
     """Mean of each channel over the training split, of pixels scaled to [0, 1]."""
     std: tuple[float, ...]
@@ -128,22 +132,6 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
     )
 
 
-def choose_evenly(labels: Labels, count: int) -> list[int]:
-    """Choose up to `count` rows, the first of each class in turn."""
-    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    turns = range(max((len(rows) for rows in by_class), default=0))
-    return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
-
-
-def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
-    try:
-        return read_idx(manifest.read_verified(entry, folder), entry.path)
-    except FileNotFoundError:
-        raise DataError(f"{entry.path} is not in {folder}; run `fashion data fetch`") from None
-    except DataError as error:
-        raise DataError(f"{error}; run `fashion data fetch`") from None
-
-
 def check_split(name: str, split: Split, data: DataConfig) -> None:
     """Check the types, the shapes and the range of the labels of a split.
 
@@ -168,6 +156,22 @@ def check_split(name: str, split: Split, data: DataConfig) -> None:
             f"{data.name}: labels of {name} must be in 0..{len(data.class_names) - 1}, "
             f"got {split.labels.min()}..{split.labels.max()}"
         )
+
+
+def choose_evenly(labels: Labels, count: int) -> list[int]:
+    """Choose up to `count` row numbers, the first of each class in turn."""
+    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    turns = range(max((len(rows) for rows in by_class), default=0))
+    return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
+
+
+def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
+    try:
+        return read_idx(manifest.read_verified(entry, folder), entry.path)
+    except FileNotFoundError:
+        raise DataError(f"{entry.path} is not in {folder}; run `fashion data fetch`") from None
+    except DataError as error:
+        raise DataError(f"{error}; run `fashion data fetch`") from None
 
 
 def _choose(labels: Labels, fraction: float, *, seed: int, data: DataConfig) -> NDArray[np.bool_]:

@@ -48,7 +48,13 @@ class TerminalReporter:
 
 
 def progress_line(name: str, done: int, size: int) -> str:
-    """Describe a transfer of `done` of `size` bytes; a size of 0 means that it is unknown."""
+    """Describe how far a transfer is.
+
+    Args:
+        name: what is transferred.
+        done: bytes so far.
+        size: bytes in all; 0 if unknown.
+    """
     share = f" of {megabytes(size)}, {done / size:.0%}" if size else ""
     return f"{name}: {megabytes(done)}{share}"
 

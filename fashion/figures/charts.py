@@ -68,6 +68,7 @@ def confusion(matrix: NDArray[np.integer[Any]], class_names: Sequence[str], *, s
         + " In brackets: 95 % Wilson interval.",
     )
     image = axes.imshow(share, cmap=_MISTAKES, vmin=0, vmax=scale)
+    axes.text(num_classes - 0.4, -0.6, "recall", va="bottom", fontsize=font, color=MUTED)
     for i in range(num_classes):
         axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, color=PALE, linewidth=0))
         if support[i]:
@@ -75,17 +76,7 @@ def confusion(matrix: NDArray[np.integer[Any]], class_names: Sequence[str], *, s
         for j in np.flatnonzero(matrix[i]) if numbered else ():
             colour = MUTED if i == j else "white" if share[i, j] > 0.6 * scale else INK
             axes.text(float(j), i, f"{matrix[i, j]:,}", ha="center", va="center", fontsize=font, color=colour)
-    axes.text(num_classes - 0.4, -0.6, "recall", va="bottom", fontsize=font, color=MUTED)
-    angle = 45 if numbered else 90
-    axes.set_xticks(range(num_classes), class_names, rotation=angle, rotation_mode="anchor")
-    for label in axes.get_xticklabels():
-        label.set(horizontalalignment="right", verticalalignment="center")
-    axes.set_yticks(range(num_classes), class_names)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-    axes.set_xticks(np.arange(num_classes + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(num_classes + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=GRID, linewidth=0.8)
+    _label_classes(axes, class_names, angle=45 if numbered else 90)
     bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=25, pad=0.03, ticks=MaxNLocator(5))
     bar.set_label("mistakes, % of the true class")
     bar.ax.spines["outline"].set_visible(False)
@@ -130,21 +121,7 @@ def per_class(scores: Sequence[ClassScore]) -> Figure:
             linewidths=0,
             clip_on=False,
         )
-    for points, heading, cells in (
-        (52, "F1, %", [f"{100 * score.f1:.1f}" for score in ordered]),
-        (110, "images", [f"{score.support:,}" for score in ordered]),
-    ):
-        for y, cell in enumerate([*cells, heading]):
-            axes.annotate(
-                cell,
-                (1, y),
-                xycoords=axes.get_yaxis_transform(),
-                xytext=(points, 0),
-                textcoords="offset points",
-                color=MUTED if cell == heading else INK,
-                ha="right",
-                va="center_baseline",
-            )
+    _add_columns(axes, ordered)
     axes.set_yticks(rows, [s.name for s in ordered])
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.set_xlim(max(0.0, 5 * math.floor((low.min() - 1) / 5)), 100)
@@ -196,6 +173,39 @@ def reliability(
     figure.align_ylabels(grid[:, 0])
     grid[0, 0].legend(loc="upper left", frameon=False)
     return figure
+
+
+def _label_classes(axes: Axes, class_names: Sequence[str], *, angle: int) -> None:
+    """Name the rows and columns of a confusion matrix, and draw lines between its cells."""
+    ticks, edges = range(len(class_names)), np.arange(len(class_names) + 1) - 0.5
+    axes.set_xticks(ticks, class_names, rotation=angle, rotation_mode="anchor")
+    for label in axes.get_xticklabels():
+        label.set(horizontalalignment="right", verticalalignment="center")
+    axes.set_yticks(ticks, class_names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_xticks(edges, minor=True)
+    axes.set_yticks(edges, minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.8)
+
+
+def _add_columns(axes: Axes, scores: Sequence[ClassScore]) -> None:
+    """Write F1 and the number of images of each class to the right of the dots."""
+    for points, heading, cells in (
+        (52, "F1, %", [f"{100 * score.f1:.1f}" for score in scores]),
+        (110, "images", [f"{score.support:,}" for score in scores]),
+    ):
+        for y, cell in enumerate([*cells, heading]):
+            axes.annotate(
+                cell,
+                (1, y),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(points, 0),
+                textcoords="offset points",
+                color=MUTED if cell == heading else INK,
+                ha="right",
+                va="center_baseline",
+            )
 
 
 def _reliability_panel(axes: Axes, bins: ReliabilityBins) -> None:

@@ -48,15 +48,28 @@ def new_figure(width: float, height: float, title: str, subtitle: str) -> Figure
 
 
 def new_plot(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """Make a figure as `new_figure` does, with one axes."""
+    """Make a figure with a headline and one axes.
+
+    Args:
+        width: least width of the body in inches.
+        height: height of the body in inches.
+        title: the finding, in bold.
+        subtitle: how to read the figure.
+    """
     figure = new_figure(width, height, title, subtitle)
     return figure, figure.add_subplot()
 
 
 def new_canvas(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes, float, float]:
-    """Make a figure as `new_figure` does, with one bare axes in inches, y downwards.
+    """Make a figure with a headline and one bare axes in inches, y downwards.
 
     One axes for a gallery draws several times faster than one for each image.
+
+    Args:
+        width: least width of the body in inches.
+        height: height of the body in inches.
+        title: the finding, in bold.
+        subtitle: how to read the figure.
 
     Returns:
         The figure, its axes, and the left and top of its body in inches.

@@ -48,11 +48,6 @@ def mistakes(
     wrong = np.flatnonzero(predictions != labels)
     confidence = probabilities[wrong, predictions[wrong]]
     shown = wrong[np.argsort(-confidence, kind="stable")][:count]
-    if len(shown) < len(wrong):
-        which = f"The {len(shown)} most confident of {len(wrong):,} mistakes"
-    else:
-        which = {0: "No mistakes", 1: "The only mistake"}.get(len(wrong), f"All {len(wrong):,} mistakes")
-
     captions = [
         [
             (f"{word}: {class_names[index]}", f"{100 * probabilities[i, index]:.0f} %")
@@ -73,7 +68,7 @@ def mistakes(
     figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         max(rows * (side + caption + gap) - gap, 0),
-        f"{which} in {len(images):,} {split} images",
+        f"{_describe_selection(len(shown), len(wrong))} in {len(images):,} {split} images",
         "Under each image: the true and the predicted class, each with its predicted probability."
         if len(shown)
         else "",
@@ -82,12 +77,7 @@ def mistakes(
         x = left + (place % columns) * (width + gap)
         y = top + (place // columns) * (side + caption + gap)
         _draw(axes, images[i], x, y, side)
-        for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
-            style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
-            style |= {"color": VERMILION if bold else INK, "parse_math": False}
-            room = width - 0.09 - text_width(percent, 9, bold=bold)
-            axes.text(x, y + side + below, shorten(name, room, 9, bold=bold), **style)
-            axes.text(x + width, y + side + below, percent, ha="right", **style)
+        _write_captions(axes, pair, x, y + side, width)
     return figure
 
 
@@ -131,7 +121,7 @@ def saliency(
     figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         rows * (side + caption + gap) - gap,
-        f"Where the model looks {when}".rstrip() + f": {correct} of {len(images)} images are correct",
+        f"Where the model looks {when}".rstrip() + f": {correct} of {len(images)} predictions are correct",
         "Bright pixels change the prediction most: absolute gradient of the predicted class's output, "
         "each map on its own scale.",
     )
@@ -210,6 +200,22 @@ def samples(
             color=MUTED,
         )
     return figure
+
+
+def _describe_selection(num_shown: int, num_mistakes: int) -> str:
+    if num_shown < num_mistakes:
+        return f"The {num_shown} most confident of {num_mistakes:,} mistakes"
+    return {0: "No mistakes", 1: "The only mistake"}.get(num_mistakes, f"All {num_mistakes:,} mistakes")
+
+
+def _write_captions(axes: Axes, pair: Sequence[tuple[str, str]], x: float, y: float, width: float) -> None:
+    """Write the true and the predicted class, each with its probability, below an image that ends at y."""
+    for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
+        style |= {"color": VERMILION if bold else INK, "parse_math": False}
+        room = width - 0.09 - text_width(percent, 9, bold=bold)
+        axes.text(x, y + below, shorten(name, room, 9, bold=bold), **style)
+        axes.text(x + width, y + below, percent, ha="right", **style)
 
 
 def _draw(axes: Axes, image: NDArray[Any], x: float, y: float, side: float) -> None:

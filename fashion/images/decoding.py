@@ -32,7 +32,11 @@ _WIDE_GREY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 @contextlib.contextmanager
 def decoding_errors() -> Iterator[None]:
-    """Turn whatever Pillow raises into a BadPicture."""
+    """Turn whatever Pillow raises into one type of error.
+
+    Raises:
+        BadPicture: Pillow raised anything; its message gives the reason.
+    """
     try:
         yield
     except BadPicture:

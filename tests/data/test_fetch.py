@@ -45,7 +45,7 @@ def test_damaged_file_is_named_removed_and_fetched_again(
     fetch_data(tiny.data, tiny.cache, reporter=reporter)
     assert reporter.messages[0].startswith(f"removed {path}: ")
     assert reason in reporter.messages[0]
-    assert len(reporter.messages) == 2  # the other three files are kept
+    assert len(reporter.messages) == 2  # the other three files are not fetched again
     assert path.read_bytes() == right
 
 

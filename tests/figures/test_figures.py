@@ -103,7 +103,7 @@ def headline(figure):
 
 
 def laid_out(figure):
-    """The renderer that measures the figure's texts as drawn."""
+    """Draw a figure; return the renderer that measures its texts."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return canvas.get_renderer()
@@ -215,7 +215,7 @@ def test_saliency_marks_mistakes_and_accepts_a_map_of_zeros():
         confidences=np.array([0.9, 0.6]),
         when="after epoch 3",
     )
-    assert "Where the model looks after epoch 3: 1 of 2 images are correct" in headline(figure)
+    assert "Where the model looks after epoch 3: 1 of 2 predictions are correct" in headline(figure)
     captions = [text.get_text() for text in figure.axes[0].texts]
     assert captions == ["coat", "correct, 90 %", "shirt", "predicted: coat 60 %"]
     assert pixels(figure).size > 0
