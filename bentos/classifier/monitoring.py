@@ -39,7 +39,7 @@ def report(store: Store, report_id: str) -> Response:
         Refusal: there is none of this name.
     """
     try:
-        return Response(reports.page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
+        return Response(reports.read_page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
     except BlobNotFound:
         remedy = "GET /monitoring/reports lists what there is"
         raise ApiError(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from support import proxy
 from support.log_rows import LATER, at, bits, mixed, outgoing, python, record, records, requests, said, tags
 
-from fashion.predictions import firestore as firestore_log
 from fashion.predictions.firestore import Fate, FirestoreLog, FirestoreUnavailable
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import (
@@ -347,7 +346,7 @@ def without_google(script: str, home: Path) -> subprocess.Popen[str]:
 
 def test_missing_credentials_name_the_remedy(tmp_path: Path) -> None:
     script = """
-        from fashion.firestore_log import FirestoreLog, FirestoreUnavailable
+        from fashion.predictions.firestore import FirestoreLog, FirestoreUnavailable
         try:
             FirestoreLog("nobodys").get("01a210f9-adec-7a93-8180-2b2d71881f13")
         except FirestoreUnavailable as error:
@@ -362,7 +361,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
     script = """
         import sys
         sys.modules["google.cloud"] = sys.modules["google.cloud.firestore"] = None
-        from fashion.firestore_log import FirestoreLog, FirestoreUnavailable
+        from fashion.predictions.firestore import FirestoreLog, FirestoreUnavailable
         try:
             FirestoreLog("p")
         except FirestoreUnavailable as error:
@@ -374,7 +373,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
 def test_nothing_of_googles_is_loaded_before_it_is_used(tmp_path: Path) -> None:
     script = """
         import sys
-        from fashion.firestore_log import FirestoreLog
+        from fashion.predictions.firestore import FirestoreLog
         FirestoreLog("p").close()
         print([name for name in ("grpc", "google.cloud.firestore", "google.api_core") if name in sys.modules])
     """
@@ -449,7 +448,7 @@ def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
     fates(remote, elsewhere)
     assert shipper.ship(all_due=True) == 1
     assert stored(remote) == [LoggedPrediction(elsewhere, (late,))]
-    monkeypatch.setattr(firestore_log, "PARENT_SECONDS", 0.001)
+    monkeypatch.setattr("fashion.predictions.shipper.PARENT_SECONDS", 0.001)
     assert shipper.ship(all_due=True) == 1
     assert log.backlog().reasons == ("its prediction is not there after 0 h",)
 
@@ -499,11 +498,9 @@ def test_a_shipper_survives_a_log_that_is_locked(
 ) -> None:
     from support.log_rows import locked
 
-    from fashion.predictions import log as prediction_log
-
     shipper, row = Shipper(log, remote, longest_pause_s=0.2), record()
     log.append([row])
-    monkeypatch.setattr(prediction_log, "LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("fashion.predictions.log.LOCKED_SECONDS", 0.1)
     with locked(log):
         shipper.start()
         until(lambda: [each.record for each in stored(remote)] == [row])  # it was sent, and that not written down
@@ -563,7 +560,8 @@ SHIPPER = """
     import sys, time
     from fashion.predictions.log import PredictionLog
     from support.log_rows import record
-    from fashion.firestore_log import FirestoreLog, Shipper
+    from fashion.predictions.firestore import FirestoreLog
+    from fashion.predictions.shipper import Shipper
     shipper = Shipper(PredictionLog(sys.argv[1]), FirestoreLog(sys.argv[2]))
     while not shipper._alone():
         time.sleep(0.01)
@@ -616,7 +614,8 @@ WORKER = """
     import os, sys, time
     from fashion.predictions.log import PredictionLog
     from fashion.predictions.record import Feedback; from support.log_rows import record
-    from fashion.firestore_log import FirestoreLog, Shipper
+    from fashion.predictions.firestore import FirestoreLog
+    from fashion.predictions.shipper import Shipper
     path, project, count, poisoned = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     log = PredictionLog(path)
     shipper = Shipper(log, FirestoreLog(project, timeout_s=1.5), longest_pause_s=0.5)

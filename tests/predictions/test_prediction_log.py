@@ -41,7 +41,6 @@ from support.log_rows import (
 )
 
 from fashion.images.statistics import STATISTICS
-from fashion.predictions import log as prediction_log
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import (
     Backlog,
@@ -70,7 +69,7 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
 @pytest.fixture
 def first_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no id was given yet, whatever clocks other tests have seen."""
-    monkeypatch.setattr(prediction_log, "_last_id", 0)
+    monkeypatch.setattr("fashion.predictions.record._last_id", 0)
 
 
 @pytest.mark.usefixtures("first_id")
@@ -87,7 +86,7 @@ def test_ids_increase_whatever_the_clock_does(clock: list[int], byte: int | None
         return os.urandom(count) if byte is None else bytes([byte]) * count
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction_log, "_last_id", 0)
+        patch.setattr("fashion.predictions.record._last_id", 0)
         ids = [new_prediction_id(functools.partial(int, now), random_bytes) for now in clock]
     assert ids == sorted(set(ids))
     for each in ids:
@@ -103,7 +102,10 @@ def test_ids_of_threads_differ_and_increase_in_each() -> None:
 
 
 def test_ids_of_processes_differ() -> None:
-    script = "from fashion.predictions.log import *; print(*(new_prediction_id(lambda: 10**18) for _ in range(500)))"
+    script = """
+        from fashion.predictions.record import new_prediction_id
+        print(*(new_prediction_id(lambda: 10**18) for _ in range(500)))
+    """
     processes = [python(script) for _ in range(2)]
     assert len(set().union(*(said(process).split() for process in processes))) == 1000
 
@@ -544,7 +546,7 @@ def test_retention_drops_page_by_page_what_is_old_and_shipped(
         PredictionLog(Path(folder, "log.db")) as log,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(prediction_log, "PAGE_ROWS", page_rows)
+        patch.setattr("fashion.predictions.log.PAGE_ROWS", page_rows)
         log.ship_to("firestore://p")
         log.append(rows)
         waiting = log.outbox(100, LATER)
@@ -654,7 +656,7 @@ def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_pat
 def test_an_export_may_have_many_pages_or_none(
     log: PredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction_log, "PAGE_ROWS", 2)
+    monkeypatch.setattr("fashion.predictions.log.PAGE_ROWS", 2)
     rows = [record(time_us=i) for i in range(45)]
     log.append(rows)
     assert log.export(tmp_path / "all.parquet") == 45
@@ -803,7 +805,7 @@ def test_a_full_disk_is_named_and_costs_nothing_acknowledged(tmp_path: Path) -> 
 def test_a_lock_that_is_held_for_long_is_named_to_all_who_wait(
     log: PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction_log, "LOCKED_SECONDS", 0.5)
+    monkeypatch.setattr("fashion.predictions.log.LOCKED_SECONDS", 0.5)
     rows = [record() for _ in range(12)]
     start = time.monotonic()
     with ThreadPoolExecutor(12) as pool, locked(log):
@@ -860,7 +862,7 @@ def test_a_closed_log_says_so(log: PredictionLog) -> None:
 def test_the_log_needs_neither_parquet_nor_google_to_be_written(tmp_path: Path) -> None:
     script = """
         import sys
-        from fashion.prediction_log import PredictionLog
+        from fashion.predictions.log import PredictionLog
         PredictionLog(sys.argv[1]).backlog()
         print([name for name in ("pyarrow", "google", "pandas", "onnxruntime") if name in sys.modules])
     """

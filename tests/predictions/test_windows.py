@@ -210,7 +210,7 @@ class TestChosen:
 
     def window(self, *words: str) -> Window:
         settings = load_as(DriftConfig, compose(words, root="drift"))
-        return inspection.chosen(settings, clock=lambda: self.NOW * 10**9)
+        return inspection.select_window(settings, clock=lambda: self.NOW * 10**9)
 
     def test_a_span_ends_now(self) -> None:
         assert self.window() == Window((self.NOW - 86_400) * 10**6, self.NOW * 10**6)

@@ -12,7 +12,7 @@ import pytest
 from fashion.home import REPOSITORY
 from fashion.registry import lineage
 
-ASK = "from fashion import lineage; print(lineage.git_commit())"
+ASK = "from fashion.registry import lineage; print(lineage.git_commit())"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -31,8 +31,8 @@ def environment(**variables: str) -> dict[str, str]:
 def copy(tmp_path: Path) -> Path:
     """The files that ask, in a folder that is no repository."""
     folder = tmp_path / "copy"
-    (folder / "fashion").mkdir(parents=True)
-    for name in ("__init__.py", "home.py", "lineage.py"):
+    (folder / "fashion" / "registry").mkdir(parents=True)
+    for name in ("__init__.py", "home.py", "registry/__init__.py", "registry/lineage.py"):
         shutil.copy(REPOSITORY / "fashion" / name, folder / "fashion" / name)
     return folder
 

@@ -49,10 +49,11 @@ def environment(root: Path) -> dict[str, str]:
 
 def test_two_processes_that_make_the_database_at_once_both_succeed(tmp_path: Path) -> None:
     script = """
-from fashion import home, tracking
-address = home.prepare_environment()
-tracking.connect(address)
-print(tracking.experiment(address, "fashion"))
+from fashion.home import prepare_environment
+from fashion.registry import tracking
+home = prepare_environment()
+tracking.connect(home)
+print(tracking.experiment(home, "fashion"))
 """
     root = tmp_path / "new" / "var"
     started = [

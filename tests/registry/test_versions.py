@@ -281,7 +281,7 @@ import mlflow, numpy
 model = mlflow.pyfunc.load_model("models:/fashion-classifier@champion")
 found = model.predict(numpy.load({images!r}))
 numpy.save({probabilities!r}, found)
-import fashion.predictor
+import fashion.model.predictor
 print(json.dumps({{"file": fashion.model.predictor.__file__, "torch": "torch" in sys.modules}}))
 """
 
