@@ -41,8 +41,9 @@ def _section(base: str, path: str, method: str, operation: dict[str, Any]) -> It
     yield f'data-method="{text(method)}" data-path="{text(path)}">'
     yield f'<h2 id="{text(name)}-title"><span class="method">{method.upper()}</span> {text(path)}</h2>'
     yield f"<p>{text(operation['summary'])}.</p>"
+    yield "<details><summary>Commands</summary>"
     yield from (f"<pre>{text(command)}</pre>" for command in _commands(base, path, method, operation))
-    yield "<details><summary>Answers</summary><table>"
+    yield "</details><details><summary>Answers</summary><table>"
     for status, response in operation["responses"].items():
         yield f"<tr><th scope='row'>{status}</th><td>{text(response['description'])}"
         for content in response["content"].values():
