@@ -68,6 +68,7 @@ class DeployFlow(FlowSpec):
     def build(self):
         """Build the bento, with a gallery of test pictures to try it with."""
         from bentos import building
+        from bentos.classifier.deployment import bento_files
 
         settings = load_as(ServeConfig, self.config.to_dict())
         home = prepare_environment()
@@ -80,7 +81,9 @@ class DeployFlow(FlowSpec):
         gallery = _gallery(settings, self.model["lineage"].get("data.digest")) if settings.serve.gallery else []
         with launch.told(building.BuildFailed):
             self.bento = building.build(
-                self.deployment, version=f"v{self.model['version']}-{current.run_id}", gallery=gallery
+                "classifier",
+                bento_files(self.deployment, gallery),
+                version=f"v{self.model['version']}-{current.run_id}",
             )
         cards.show(
             current.card["bento"],
@@ -124,7 +127,7 @@ def _stored(version, name):
 
 def _gallery(settings, digest):
     """Test pictures, evenly of all classes; none where the data set that the model learnt from is not at hand."""
-    from bentos.building import Picture
+    from bentos.classifier.deployment import LabelledPicture
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
@@ -133,7 +136,8 @@ def _gallery(settings, digest):
         return []
     chosen = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
     return [
-        Picture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row])) for row in chosen
+        LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
+        for row in chosen
     ]
 
 
