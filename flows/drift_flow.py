@@ -61,7 +61,7 @@ class DriftFlow(FlowSpec):
                 examples=settings.report.examples,
                 on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
             )
-            later = source.later(window)
+            later = source.count_after(window)
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
             self.inspected = [inspection.Inspected(empty, None)]
@@ -154,7 +154,7 @@ class DriftFlow(FlowSpec):
         alerts.tell(conditions, told_to, settings.alerts, store)
         with telling(settings, home):
             answer = retraining.due(
-                self.conditions, windows.open_source(home, settings.source).judged(), settings.retrain, store
+                self.conditions, windows.open_source(home, settings.source).labelled(), settings.retrain, store
             )
         self.outcome = answer.reason
         self.retraining = "due" if answer.train else "not due"

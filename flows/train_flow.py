@@ -371,7 +371,7 @@ def collect_lessons(settings, data, home):
     from fashion.storage.blobs import StoreUnavailable
 
     with launch.told(LogUnavailable, StoreUnavailable):
-        rows = windows.open_source(home).judged()
+        rows = windows.open_source(home).labelled()
         return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
 
 

@@ -94,7 +94,7 @@ def _reports(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _log(desk: "Worker") -> Iterator[str]:
-    backlog = desk.log.backlog()
+    backlog = desk.log.outbox.backlog()
     yield "<section><h2>Prediction log</h2>"
     if backlog.destination is None:
         yield "<p>Kept on this machine.</p></section>"

@@ -233,7 +233,7 @@ class Worker:
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether predictions can be given and kept, and how the log stands."""
         try:
-            backlog = await asyncio.to_thread(self.log.backlog)
+            backlog = await asyncio.to_thread(self.log.outbox.backlog)
         except LogUnavailable as error:
             return False, {"ready": False, "problem": str(error)}
         return True, {
@@ -260,7 +260,7 @@ class Worker:
     def measure(self) -> None:
         """Bring the gauges up to date."""
         with contextlib.suppress(LogUnavailable):
-            self.measures.backlog(self.log.backlog())
+            self.measures.backlog(self.log.outbox.backlog())
         for work in self._background:
             self.measures.background(work)
 
@@ -291,7 +291,7 @@ class Worker:
         deadline = time.monotonic() + self.settings.log.remote_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-            if await asyncio.to_thread(self.log.is_shipped, ids):
+            if await asyncio.to_thread(self.log.outbox.is_shipped, ids):
                 return {"kept": "firestore"}
         return {"kept": "disk"}
 
@@ -407,11 +407,10 @@ def _shipping(log: PredictionLog, home: Home, settings: ServiceConfig) -> tuple[
         if settings.log.acknowledge == "remote":
             raise ValueError("serve.log.acknowledge=remote needs FASHION_FIRESTORE=project[/database] to be set")
         return None, None
-    from fashion.predictions.firestore import FirestoreLog
+    from fashion.predictions.firestore import open_firestore
     from fashion.predictions.shipper import Shipper
 
-    project, _, database = home.firestore.partition("/")
-    remote = FirestoreLog(project, database=database or "(default)", expire_days=settings.log.retention_days)
+    remote = open_firestore(home.firestore, expire_days=settings.log.retention_days)
     shipper = Shipper(log, remote)
     shipper.start()
     return remote, shipper

@@ -13,8 +13,9 @@ from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.config.times import moment, seconds
 from fashion.drift.decision import ReferenceStats, WindowStats
 from fashion.drift.result import DriftResult, not_comparable
+from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import FOREVER_US, UNLABELLED
-from fashion.predictions.windows import Batch, Window, joined
+from fashion.predictions.windows import Window
 
 SEED = 0
 """Of which rows are drawn: the same window gives the same report."""
@@ -73,7 +74,7 @@ class _Sample:
 
     def _shrink(self) -> None:
         best = np.sort(np.argsort(self.keys)[: self.size])
-        self.parts = [joined(self.parts)[best.tolist()]]
+        self.parts = [concatenate(self.parts)[best.tolist()]]
         self.keys = self.keys[best]
 
 

@@ -14,33 +14,23 @@ from fashion.images.statistics import STATISTICS
 FOREVER_US = 253_402_300_800_000_000
 """The year 10000."""
 
-
 UNLABELLED = -1
 """True label of a row on which there is no feedback."""
 
-
 ROLES = ("champion", "shadow")
-
 
 TAG_BYTES = 200
 """Longest model version, client and source, in UTF-8."""
 
-
 FLOAT32 = 3.4e38
 """Beyond this a number does not fit."""
-
 
 FLOAT16 = 65520.0
 """Likewise."""
 
-
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-FOREVER_US = 253_402_300_800_000_000
 
 
 class LogUnavailable(OSError):
@@ -140,40 +130,12 @@ class LoggedPrediction:
         return self.feedback[-1].true_label if self.feedback else None
 
 
-@dataclass(frozen=True)
-class Outgoing:
-    """A row of the outbox: a record, or feedback."""
-
-    sequence: int
-    queued_us: int
-    item: PredictionRecord | Feedback
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """What is not shipped yet."""
-
-    destination: str | None
-    """Where the log ships to, or None: then nothing waits."""
-    rows: int
-    """Records and feedback that wait."""
-    age_s: float
-    """Seconds that the oldest of them has waited."""
-    refused: int
-    """Records and feedback that the destination will never take; they stay in the log."""
-    reasons: tuple[str, ...]
-    """Why: a few of the latest, each once."""
-    problem: str | None
-    """What keeps the shipper from shipping now."""
-
-
 def is_prediction_id(text: str) -> bool:
     """Tell whether a text can be a prediction's id: a uuid7 in lower case."""
     return _ID.fullmatch(text) is not None
 
 
 _last_id = 0
-
 
 _id_lock = threading.Lock()
 

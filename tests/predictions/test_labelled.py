@@ -50,7 +50,7 @@ class Users:
 
     def rows(self) -> list[LoggedPrediction]:
         """Rows with feedback, newest first."""
-        return list(self.log.latest(10_000, role="champion", judged=True))
+        return list(self.log.latest(10_000, role="champion", with_feedback=True))
 
     def teach(self, asked: FeedbackConfig = ASKED) -> LabelledFeedback:
         return labelled.collect(self.rows(), self.store, self.data, self.dataset, asked)

@@ -41,9 +41,10 @@ from support.log_rows import (
 )
 
 from fashion.images.statistics import STATISTICS
+from fashion.predictions.export import export_parquet
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Backlog
 from fashion.predictions.record import (
-    Backlog,
     DamagedLog,
     Feedback,
     LoggedPrediction,
@@ -59,7 +60,7 @@ from fashion.predictions.record import (
 def log(tmp_path: Path) -> Iterator[PredictionLog]:
     """A log that ships somewhere: one that does not queues nothing."""
     with PredictionLog(tmp_path / "log.db") as log:
-        log.ship_to("firestore://p")
+        log.outbox.ship_to("firestore://p")
         yield log
 
 
@@ -167,13 +168,13 @@ def test_senseless_feedback_is_refused_by_the_value(changed: dict[str, Any], sen
 def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list[PredictionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with PredictionLog(Path(folder, "log.db")) as log:
-            log.ship_to("firestore://p")
+            log.outbox.ship_to("firestore://p")
             log.append(rows)
         with PredictionLog(Path(folder, "log.db")) as log:
             found = [log.get(row.prediction_id, row.role).record for row in rows]
             assert list(map(bits, found)) == list(map(bits, rows))
             assert list(map(bits, outgoing(log))) == list(map(bits, rows))
-            assert log.export(Path(folder, "log.parquet")) == len(rows)
+            assert export_parquet(log, Path(folder, "log.parquet")) == len(rows)
         table = pq.read_table(Path(folder, "log.parquet"))
     exported = {row["prediction_id"]: row for row in table.to_pylist()}
     times = dict(zip(table["prediction_id"].to_pylist(), table["time"].cast("int64").to_pylist(), strict=True))
@@ -215,14 +216,14 @@ def test_what_append_returned_from_is_there_for_another_opener(log: PredictionLo
 
 def test_a_write_is_on_the_disk_before_it_is_acknowledged(log: PredictionLog) -> None:
     # A process cannot cut its own power: what SQLite promises is asked of the very connection that writes.
-    assert log._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit is synced
-    assert log._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert log.database._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit is synced
+    assert log.database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_nothing_is_nothing(log: PredictionLog) -> None:
     log.append([])
     log.append_feedback([])
-    log.settle()
+    log.outbox.settle()
     assert log.count() == 0
     assert outgoing(log) == []
 
@@ -341,14 +342,14 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
     clash = dataclasses.replace(taken, label=0)
     stranger = Feedback(new_prediction_id(), 1, "page", 1)
     statements: list[str] = []
-    log._writer.set_trace_callback(statements.append)
+    log.database._writer.set_trace_callback(statements.append)
     with ThreadPoolExecutor(32) as pool:
         with locked(log):
             first = pool.submit(log.append, [record()])
             while "BEGIN IMMEDIATE" not in statements:
                 time.sleep(0.001)
             good = [pool.submit(log.append, [row]) for row in rows]
-            while len(log._waiting) < len(rows):
+            while len(log.database._waiting) < len(rows):
                 time.sleep(0.001)
         for each in [first, *good]:
             each.result()
@@ -360,7 +361,7 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
                 time.sleep(0.001)
             bad = [pool.submit(log.append, [clash]), pool.submit(log.append_feedback, [stranger])]
             good = [pool.submit(log.append, [row]) for row in [record() for _ in range(5)]]
-            while len(log._waiting) < 7:
+            while len(log.database._waiting) < 7:
                 time.sleep(0.001)
         for each in [first, *good]:
             each.result()
@@ -492,7 +493,7 @@ def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: Prediction
 def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None:
     old, young = record(time_us=99), record(time_us=100)
     log.append([old])
-    log.ship_to(None)
+    log.outbox.ship_to(None)
     log.append([young])
     log.append_feedback([Feedback(each.prediction_id, 1, "page", 500) for each in (old, young)])
     log.append_feedback([Feedback(new_prediction_id(), 1, "page", t) for t in (99, 100)], known_elsewhere=True)
@@ -505,25 +506,25 @@ def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None
 
 
 def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
-    log.ship_to("firestore://p")
+    log.outbox.ship_to("firestore://p")
     shipped, waiting, refused, corrected = rows = [record(time_us=i) for i in range(4)]
     shadowed = dataclasses.replace(shipped, role="shadow")
     log.append([*rows, shadowed])
-    sequences = [row.sequence for row in log.outbox(10, LATER)]
-    log.settle([sequences[0], sequences[3]], refused=[(sequences[2], "too large")])
+    sequences = [row.sequence for row in log.outbox.due(10, LATER)]
+    log.outbox.settle([sequences[0], sequences[3]], refused=[(sequences[2], "too large")])
     late = Feedback(corrected.prediction_id, 1, "page", LATER // 2**10)
     log.append_feedback([late])
     elsewhere = Feedback(new_prediction_id(), 1, "page", 0)
     log.append_feedback([elsewhere], known_elsewhere=True)
     assert log.prune(1, clock=at(100)) == 0  # the first one's shadow waits too
     assert outgoing(log) == [waiting, shadowed, late, elsewhere]
-    log.settle([sequences[4]])
+    log.outbox.settle([sequences[4]])
     assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [waiting, refused, corrected]
     ship(log)
     assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [refused]
-    assert log.retry_refused() == 1
+    assert log.outbox.retry_refused() == 1
     assert outgoing(log) == [refused]
     ship(log)
     assert log.prune(1, clock=at(100)) == 1
@@ -546,10 +547,10 @@ def test_retention_drops_page_by_page_what_is_old_and_shipped(
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr("fashion.predictions.log.PAGE_ROWS", page_rows)
-        log.ship_to("firestore://p")
+        log.outbox.ship_to("firestore://p")
         log.append(rows)
-        waiting = log.outbox(100, LATER)
-        log.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
+        waiting = log.outbox.due(100, LATER)
+        log.outbox.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
         kept = [row for i, row in enumerate(rows) if row.time_us >= 5 or i not in shipped]
         assert log.prune(1, clock=at(5)) == len(rows) - len(kept)
         assert {each.record.prediction_id for each in log.window(0, LATER)} == {row.prediction_id for row in kept}
@@ -562,54 +563,54 @@ def test_the_outbox_is_in_order_and_gives_what_is_due(log: PredictionLog) -> Non
     rows = [record() for _ in range(4)]
     before = time.time_ns() // 1000
     log.append(rows)
-    waiting = log.outbox(3, 0)
+    waiting = log.outbox.due(3, 0)
     assert [each.item for each in waiting] == rows[:3]
     assert all(before - 2000 <= each.queued_us <= time.time_ns() // 1000 + 2000 for each in waiting)
-    log.settle(shipped=[waiting[0].sequence], deferred=[(waiting[1].sequence, 1000)])
-    assert [each.item for each in log.outbox(9, 999)] == rows[2:]
-    assert [each.item for each in log.outbox(9, 1000)] == rows[1:]
+    log.outbox.settle(shipped=[waiting[0].sequence], deferred=[(waiting[1].sequence, 1000)])
+    assert [each.item for each in log.outbox.due(9, 999)] == rows[2:]
+    assert [each.item for each in log.outbox.due(9, 1000)] == rows[1:]
 
 
 def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
-    log.ship_to(None)
+    log.outbox.ship_to(None)
     log.append(rows)
-    assert log.backlog() == Backlog(None, 0, 0.0, 0, (), None)  # it ships nowhere
-    log.ship_to("firestore://p")
-    queued = log.outbox(1, LATER)[0].queued_us
-    found = log.backlog(clock=lambda: (queued + 5_000_000) * 1000)
+    assert log.outbox.backlog() == Backlog(None, 0, 0.0, 0, (), None)  # it ships nowhere
+    log.outbox.ship_to("firestore://p")
+    queued = log.outbox.due(1, LATER)[0].queued_us
+    found = log.outbox.backlog(clock=lambda: (queued + 5_000_000) * 1000)
     assert (found.destination, found.rows, found.refused, found.reasons) == ("firestore://p", 4, 0, ())
     assert found.age_s == pytest.approx(5)
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(refused=[(sequences[0], "too large"), (sequences[1], "too large"), (sequences[2], "odd")])
-    log.report("no route to host")
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(refused=[(sequences[0], "too large"), (sequences[1], "too large"), (sequences[2], "odd")])
+    log.outbox.report("no route to host")
     with PredictionLog(log.path) as other:  # what one process knows, all know
-        found = other.backlog()
+        found = other.outbox.backlog()
     assert (found.rows, found.refused, found.reasons) == (1, 3, ("odd", "too large"))
     assert found.problem == "no route to host"
-    log.report(None)
-    log.settle([sequences[3]])
-    assert log.backlog() == Backlog("firestore://p", 0, 0.0, 3, ("odd", "too large"), None)
-    assert log.retry_refused() == 3
+    log.outbox.report(None)
+    log.outbox.settle([sequences[3]])
+    assert log.outbox.backlog() == Backlog("firestore://p", 0, 0.0, 3, ("odd", "too large"), None)
+    assert log.outbox.retry_refused() == 3
     assert outgoing(log) == rows[:3]
-    log.ship_to(None)
-    assert log.backlog().destination is None
+    log.outbox.ship_to(None)
+    assert log.outbox.backlog().destination is None
 
 
 def test_a_destination_is_sent_all_that_was_there_before_it_and_another_one_all_again(log: PredictionLog) -> None:
-    log.ship_to(None)
+    log.outbox.ship_to(None)
     rows = [record(time_us=each) for each in (2, 1)]
     log.append(rows)
     said_so = Feedback(rows[0].prediction_id, 1, "page", 3)
     log.append_feedback([said_so])
     assert outgoing(log) == []
-    log.ship_to("firestore://p")
+    log.outbox.ship_to("firestore://p")
     assert outgoing(log) == [rows[1], rows[0], said_so]
     ship(log)
     with PredictionLog(log.path) as other:  # a worker that starts later
-        other.ship_to("firestore://p")
+        other.outbox.ship_to("firestore://p")
     assert outgoing(log) == []
-    log.ship_to("firestore://q")
+    log.outbox.ship_to("firestore://q")
     assert outgoing(log) == [rows[1], rows[0], said_so]
 
 
@@ -617,23 +618,23 @@ def test_a_prediction_is_shipped_when_nothing_about_it_waits(log: PredictionLog)
     first, second = record(), record()
     log.append([first, second])
     log.append_feedback([Feedback(second.prediction_id, 1, "page", 1)])
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(sequences[:2])
-    assert log.is_shipped([first.prediction_id])
-    assert not log.is_shipped([first.prediction_id, second.prediction_id])
-    log.settle(refused=[(sequences[2], "odd")])
-    assert not log.is_shipped([second.prediction_id])
-    assert not log.is_refused(second.prediction_id)  # its feedback was, and not itself
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(sequences[:2])
+    assert log.outbox.is_shipped([first.prediction_id])
+    assert not log.outbox.is_shipped([first.prediction_id, second.prediction_id])
+    log.outbox.settle(refused=[(sequences[2], "odd")])
+    assert not log.outbox.is_shipped([second.prediction_id])
+    assert not log.outbox.is_refused(second.prediction_id)  # its feedback was, and not itself
 
 
 def test_a_refused_shadow_does_not_condemn_the_champion(log: PredictionLog) -> None:
     champion = record()
     log.append([champion, dataclasses.replace(champion, role="shadow")])
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(refused=[(sequences[1], "too large")])
-    assert not log.is_refused(champion.prediction_id)
-    log.settle(refused=[(sequences[0], "too large")])
-    assert log.is_refused(champion.prediction_id)
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(refused=[(sequences[1], "too large")])
+    assert not log.outbox.is_refused(champion.prediction_id)
+    log.outbox.settle(refused=[(sequences[0], "too large")])
+    assert log.outbox.is_refused(champion.prediction_id)
 
 
 # Parquet
@@ -643,7 +644,7 @@ def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_pat
     row, silent, late = record(time_us=1_000_001), record(time_us=2_000_000, client="me"), record(time_us=3_000_000)
     log.append([row, silent, late])
     log.append_feedback([Feedback(row.prediction_id, label, "page", label) for label in (7, 3)])
-    assert log.export(tmp_path / "new" / "log.parquet", 1_000_001, 3_000_000) == 2
+    assert export_parquet(log, tmp_path / "new" / "log.parquet", 1_000_001, 3_000_000) == 2
     first, second = pq.read_table(tmp_path / "new" / "log.parquet").to_pylist()
     assert (first["label"], first["predicted"], first["brightness"]) == (7, 1, 0.5)
     assert [(each["true_label"], each["source"]) for each in first["feedback"]] == [(3, "page"), (7, "page")]
@@ -652,25 +653,22 @@ def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_pat
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["log.parquet"]
 
 
-def test_an_export_may_have_many_pages_or_none(
-    log: PredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fashion.predictions.log.PAGE_ROWS", 2)
+def test_an_export_may_have_many_pages_or_none(log: PredictionLog, tmp_path: Path) -> None:
     rows = [record(time_us=i) for i in range(45)]
     log.append(rows)
-    assert log.export(tmp_path / "all.parquet") == 45
+    assert export_parquet(log, tmp_path / "all.parquet", page_rows=20) == 45
     found = pq.read_table(tmp_path / "all.parquet")
     assert found["prediction_id"].to_pylist() == [row.prediction_id for row in rows]
-    assert log.export(tmp_path / "none.parquet", 45) == 0
+    assert export_parquet(log, tmp_path / "none.parquet", 45) == 0
     assert pq.read_table(tmp_path / "none.parquet").schema == found.schema
 
 
 def test_an_export_that_fails_leaves_the_old_file(log: PredictionLog, tmp_path: Path) -> None:
     log.append([record()])
-    log.export(tmp_path / "log.parquet")
+    export_parquet(log, tmp_path / "log.parquet")
     log.close()
     with pytest.raises(LogUnavailable):
-        log.export(tmp_path / "log.parquet")
+        export_parquet(log, tmp_path / "log.parquet")
     assert pq.read_table(tmp_path / "log.parquet").num_rows == 1
     assert list(tmp_path.glob(".*")) == []
 
@@ -715,7 +713,7 @@ def test_a_row_that_is_not_what_was_written_is_named(damage: str, log: Predictio
     log.append_feedback([Feedback(row.prediction_id, 1, "page", 1)])
     with contextlib.closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute(damage)
-    for read in (lambda: log.get(row.prediction_id), lambda: log.outbox(9, LATER)):
+    for read in (lambda: log.get(row.prediction_id), lambda: log.outbox.due(9, LATER)):
         with pytest.raises(DamagedLog, match=f"{log.path} is damaged .*{row.prediction_id}.*nothing was deleted"):
             read()
 
@@ -735,7 +733,7 @@ def test_a_newer_log_is_left_alone(tmp_path: Path) -> None:
     PredictionLog(path).close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(LogUnavailable, match=re.escape(f"{path} was written by a newer version") + ".*schema 7.*knows"):
+    with pytest.raises(LogUnavailable, match=re.escape(f"{path} was written by a newer version") + ".*schema 7"):
         PredictionLog(path)
 
 
@@ -766,7 +764,7 @@ def read_only() -> Iterator[Path]:
 
 def test_a_read_only_folder_is_named(read_only: Path) -> None:
     for name in ("log.db", "new.db", "new/log.db"):
-        with pytest.raises(LogUnavailable, match=f"{read_only / name} cannot be used .*check that its folder is"):
+        with pytest.raises(LogUnavailable, match=f"{read_only / name} cannot be used .*check that its folder exists"):
             PredictionLog(read_only / name)
 
 
@@ -804,7 +802,7 @@ def test_a_full_disk_is_named_and_costs_nothing_acknowledged(tmp_path: Path) -> 
 def test_a_lock_that_is_held_for_long_is_named_to_all_who_wait(
     log: PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fashion.predictions.log.LOCKED_SECONDS", 0.5)
+    monkeypatch.setattr("fashion.predictions.database.LOCKED_SECONDS", 0.5)
     rows = [record() for _ in range(12)]
     start = time.monotonic()
     with ThreadPoolExecutor(12) as pool, locked(log):
@@ -862,7 +860,7 @@ def test_the_log_needs_neither_parquet_nor_google_to_be_written(tmp_path: Path) 
     script = """
         import sys
         from fashion.predictions.log import PredictionLog
-        PredictionLog(sys.argv[1]).backlog()
+        PredictionLog(sys.argv[1]).outbox.backlog()
         print([name for name in ("pyarrow", "google", "pandas", "onnxruntime") if name in sys.modules])
     """
     assert said(python(script, tmp_path / "log.db")) == "[]\n"

@@ -13,20 +13,20 @@ from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
 from fashion.drift import inspection
 from fashion.home import Home
-from fashion.predictions import firestore as firestore_log
 from fashion.predictions import windows
-from fashion.predictions.firestore import FirestoreLog
+from fashion.predictions.batch import Batch, concatenate, from_rows
+from fashion.predictions.firestore import FirestoreLog, Outcome
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
     UNLABELLED,
     DamagedLog,
     Feedback,
     LogUnavailable,
-    Outgoing,
     PredictionRecord,
 )
-from fashion.predictions.windows import Batch, FirestoreRows, LocalRows, Source, Window
+from fashion.predictions.windows import FirestoreRows, LocalRows, Source, Window
 
 START = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -80,7 +80,7 @@ def remote(records: list[PredictionRecord], said: list[Feedback], emulator: str)
         items = [*records, *said]
         for number, item in enumerate(items):
             (answer,) = log.send([Outgoing(number, 0, item)])
-            assert answer.fate is firestore_log.Fate.SHIPPED
+            assert answer.outcome is Outcome.SHIPPED
         yield FirestoreRows(log)
         log.close()
 
@@ -136,12 +136,12 @@ class TestEitherLog:
         assert found == expected
 
     def test_judged_rows_come_newest_first(self, source: Source, records: list[PredictionRecord]) -> None:
-        found = [each.record.prediction_id for each in source.judged()]
+        found = [each.record.prediction_id for each in source.labelled()]
         assert found == [records[row].prediction_id for row in range(27, -1, -3)]
 
     def test_rows_of_the_future_are_counted(self, source: Source) -> None:
-        assert source.later(Window(0, START + 10_000)) == ROWS - 10
-        assert source.later(EVERYTHING) == 0
+        assert source.count_after(Window(0, START + 10_000)) == ROWS - 10
+        assert source.count_after(EVERYTHING) == 0
 
     def test_an_empty_window_has_no_batch(self, source: Source) -> None:
         assert list(source.batches(Window(START - HOUR, START))) == []
@@ -157,7 +157,7 @@ class TestBatch:
 
     def test_parts_are_joined(self, local: LocalRows) -> None:
         (batch,) = local.batches(EVERYTHING)
-        again = windows.joined([batch[[0, 1, 2]], batch[[3]], batch[list(range(4, ROWS))]])
+        again = concatenate([batch[[0, 1, 2]], batch[[3]], batch[list(range(4, ROWS))]])
         assert list(again.prediction_ids) == list(batch.prediction_ids)
         np.testing.assert_array_equal(again.predictions.statistics, batch.predictions.statistics)
 
@@ -173,8 +173,9 @@ def test_pages_lose_nothing_between_equal_times(local: LocalRows, records: list[
     for page_rows in (1, 3, 7):
         found = [
             prediction_id
-            for columns in local._log.columns(0, FOREVER_US, role="champion", page_rows=page_rows)
-            for prediction_id in columns.prediction_ids
+            for page in local._log.row_pages(0, FOREVER_US, role="champion", page_rows=page_rows)
+            for batch in from_rows(page)
+            for prediction_id in batch.prediction_ids
         ]
         assert sorted(found) == sorted(each.prediction_id for each in records[:ROWS])
 
@@ -198,9 +199,9 @@ def test_a_damaged_document_is_named(emulator: str, monkeypatch: pytest.MonkeyPa
     moment = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
     firestore.Client(project).collection("predictions").document("spoilt").set({"time": moment, "role": "champion"})
     rows = FirestoreRows(FirestoreLog(project))
-    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.judged())):
+    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.labelled())):
         with pytest.raises(
-            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* mend or"
+            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* correct or"
         ):
             read()
 
