@@ -92,7 +92,7 @@ class DriftFlow(FlowSpec):
         settings = load_as(DriftConfig, self.config.to_dict())
         home = prepare_environment()
         tracking.connect(home)
-        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
         with tempfile.TemporaryDirectory() as folder, telling(settings, home):

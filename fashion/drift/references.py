@@ -27,7 +27,7 @@ class Yardsticks:
             fashion.model.package.DamagedPackage: what is stored is not what was registered.
         """
         if version not in self._packages:
-            known = {str(each.number): each for each in versions.versions(self._model)}
+            known = {str(each.number): each for each in versions.list_versions(self._model)}
             found = versions.fetch(known[version], self._folder / version) if version in known else None
             self._packages[version] = found
         return self._packages[version]

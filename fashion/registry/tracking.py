@@ -52,7 +52,7 @@ def connect(home: Home) -> None:
             MlflowClient().search_experiments(max_results=1)
 
 
-def experiment(home: Home, name: str) -> str:
+def get_or_create_experiment(home: Home, name: str) -> str:
     """The id of an experiment, made where it is missing.
 
     On a local database its artifact location is absolute, so that each working directory finds the same.

@@ -90,7 +90,7 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     A run has one version: called again for it, as by a retried task, this returns the one there is.
     """
     client = MlflowClient()
-    for version in versions(name):
+    for version in list_versions(name):
         if version.mlflow_run_id == run_id:
             return version
     if not client.search_registered_models(f"name = '{name}'"):
@@ -100,7 +100,7 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     return get(str(created.version), name=name)
 
 
-def versions(name: str = MODEL_NAME) -> list[Version]:
+def list_versions(name: str = MODEL_NAME) -> list[Version]:
     """All versions, newest first; none where nothing is registered."""
     client = MlflowClient()
     found = client.search_registered_models(f"name = '{name}'")
@@ -117,7 +117,7 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
     Raises:
         RegistryError: there is none.
     """
-    known = versions(name)
+    known = list_versions(name)
     for version in known:
         if which in version.aliases or which == str(version.number):
             return version
@@ -137,10 +137,10 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
 
 def champion(name: str = MODEL_NAME) -> Version | None:
     """The version that serves, if there is one."""
-    return next((version for version in versions(name) if CHAMPION in version.aliases), None)
+    return next((version for version in list_versions(name) if CHAMPION in version.aliases), None)
 
 
-def replaced_by(version: Version, *, name: str = MODEL_NAME) -> Version | None:
+def previous_champion(version: Version, *, name: str = MODEL_NAME) -> Version | None:
     """The version that was champion before this one was promoted, if there was one."""
     number = version.tags.get("promoted.replaced")
     return None if number is None else get(number, name)
@@ -183,14 +183,14 @@ def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version
     return get(number, name)
 
 
-def note(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
+def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
     """Set tags of a version."""
     client = MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(name, str(version.number), key, value)
 
 
-def refuse(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
+def reject(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
     """Keep a challenger as it is, with the reason why it was not promoted."""
     client = MlflowClient()
     client.set_model_version_tag(name, str(version.number), "refused.reason", reason)
@@ -209,7 +209,7 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
     current = champion(name)
     if current is None:
         raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
-    previous = replaced_by(current, name=name)
+    previous = previous_champion(current, name=name)
     if previous is None:
         raise RegistryError(f"version {current.number} replaced no other: there is nothing to roll back to")
     client = MlflowClient()

@@ -26,7 +26,7 @@ PARENT = "mlflow.parentRunId"
 
 @pytest.fixture
 def experiment(mlflow_home: Home) -> str:
-    return tracking.experiment(mlflow_home, "fashion")
+    return tracking.get_or_create_experiment(mlflow_home, "fashion")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ from fashion.home import prepare_environment
 from fashion.registry import tracking
 home = prepare_environment()
 tracking.connect(home)
-print(tracking.experiment(home, "fashion"))
+print(tracking.get_or_create_experiment(home, "fashion"))
 """
     root = tmp_path / "new" / "var"
     started = [
@@ -79,13 +79,13 @@ def test_an_experiment_is_made_once_and_its_artifacts_lie_in_the_home(
     mlflow_home: Home, experiment: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tracking.experiment(mlflow_home, "fashion") == experiment
+    assert tracking.get_or_create_experiment(mlflow_home, "fashion") == experiment
     run = tracking.start_run(experiment, "elsewhere", {})
     tracking.log_files(run, {"notes.txt": b"1"})
     assert client.get_experiment(experiment).artifact_location == f"{mlflow_home.artifacts}/fashion"
     (found,) = tmp_path.rglob("notes.txt")
     assert found.is_relative_to(mlflow_home.root)
-    assert tracking.experiment(mlflow_home, "another") != experiment
+    assert tracking.get_or_create_experiment(mlflow_home, "another") != experiment
 
 
 # A run's life

@@ -38,7 +38,7 @@ def environment() -> Iterator[None]:
 @pytest.fixture
 def log(mlflow_home: Home, tiny_package: Package, tmp_path: Path) -> Callable[[], tuple[str, str]]:
     """Log the package in a new run; returns the run's id and the model's address."""
-    experiment = tracking.experiment(mlflow_home, "fashion")
+    experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
     assert tiny_package.folder is not None
     folder = shutil.copytree(tiny_package.folder, tmp_path / "package")
 
@@ -70,7 +70,7 @@ def champion() -> int | None:
 
 
 def test_nothing_is_registered_at_first(mlflow_home: Home) -> None:
-    assert versions.versions() == []
+    assert versions.list_versions() == []
     assert versions.champion() is None
     with pytest.raises(RegistryError, match=f"^no version of {MODEL_NAME} is registered yet: run `make train` first$"):
         versions.get("1")
@@ -83,7 +83,7 @@ def test_a_new_version_is_the_challenger_with_its_lineage(register: Register) ->
     assert version.tags["git_commit"] == "0123456789abcdef"
     assert version.tags["mlflow_run_id"] == version.mlflow_run_id
     assert versions.get("1") == versions.get(CHALLENGER) == version
-    assert versions.versions() == [version]
+    assert versions.list_versions() == [version]
     assert champion() is None
 
 
@@ -92,7 +92,7 @@ def test_the_challenger_is_the_newest_version(register: Register) -> None:
     second = register()
     assert second.number == 2
     assert second.aliases == (CHALLENGER,)
-    assert [(version.number, version.aliases) for version in versions.versions()] == [(2, (CHALLENGER,)), (1, ())]
+    assert [(version.number, version.aliases) for version in versions.list_versions()] == [(2, (CHALLENGER,)), (1, ())]
 
 
 def test_a_run_has_one_version_however_often_it_is_registered(log: Callable[[], tuple[str, str]]) -> None:
@@ -100,7 +100,7 @@ def test_a_run_has_one_version_however_often_it_is_registered(log: Callable[[], 
     first = versions.register(address, run_id=run, tags={"summary": "a"})
     _, another = log()
     assert versions.register(another, run_id=run, tags={"summary": "b"}) == first
-    assert len(versions.versions()) == 1
+    assert len(versions.list_versions()) == 1
 
 
 def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]], register: Register) -> None:
@@ -169,7 +169,7 @@ def test_promotion_needs_a_reason_and_a_change(register: Register) -> None:
 
 def test_a_refused_challenger_is_kept_with_the_reason(register: Register) -> None:
     versions.promote(register(), reason="first")
-    version = versions.refuse(register(), reason="shirts are lost")
+    version = versions.reject(register(), reason="shirts are lost")
     assert version.aliases == (CHALLENGER,)
     assert version.tags["refused.reason"] == "shirts are lost"
     assert champion() == 1
@@ -351,7 +351,7 @@ def command(root: Path, *words: str) -> tuple[int, str, str]:
 
 def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_home: Home) -> None:
     versions.promote(register(), reason="there is no champion yet")
-    versions.refuse(register(), reason="shirts are lost")
+    versions.reject(register(), reason="shirts are lost")
     root = mlflow_home.root
     assert command(root, "promote", "2", "--reason", "won the shadow test") == (0, "champion: version 2\n", "")
     assert champion() == 2
@@ -359,7 +359,7 @@ def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_ho
     assert (code, errors) == (0, "")
     assert [line for line in listed.splitlines() if line.startswith("version")] == [
         f"version {version.number}  {', '.join(version.aliases) or '-'}  {version.created:%Y-%m-%d %H:%M} UTC"
-        for version in versions.versions()
+        for version in versions.list_versions()
     ]
     for expected in (
         "test accuracy 71.50%",
