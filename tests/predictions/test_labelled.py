@@ -167,7 +167,7 @@ def test_changed_test_rows_are_never_learnt_from(users: Users) -> None:
     sha256 = users.send(second, 3)
     lessons = users.teach()
     assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"on changed test rows": 1}
+    assert lessons.left_out == {"on altered test rows": 1}
 
 
 def test_a_class_that_is_not_known_teaches_nothing(users: Users) -> None:
@@ -178,7 +178,7 @@ def test_a_class_that_is_not_known_teaches_nothing(users: Users) -> None:
     users.send(far, 2**31 - 1)
     lessons = users.teach()
     assert labels_of(lessons) == {sha256: classes - 1}
-    assert lessons.left_out == {"of a class that is not known": 2}
+    assert lessons.left_out == {"of an unknown class": 2}
 
 
 def test_pictures_that_were_not_kept_are_counted(users: Users) -> None:
@@ -187,7 +187,7 @@ def test_pictures_that_were_not_kept_are_counted(users: Users) -> None:
     sha256 = users.send(second, 3)
     lessons = users.teach()
     assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"whose pictures were not kept (serve.log.images=true keeps them)": 1}
+    assert lessons.left_out == {"whose pictures were not stored (serve.log.images=true stores them)": 1}
 
 
 def test_damaged_pictures_are_counted(users: Users) -> None:
@@ -348,7 +348,7 @@ def test_a_table_of_nothing_is_a_heading(users: Users) -> None:
 
 def test_a_sentence_says_what_was_found_and_left_out() -> None:
     train, held_out = (Split(np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.int64)) for count in (1200, 3))
-    sentence = "1,200 labelled pictures of users to learn from, 3 held out"
+    sentence = "1,200 labelled pictures of users to train on, 3 held out"
     assert LabelledFeedback(train, held_out).summary == sentence
     assert LabelledFeedback(train, held_out, {"of another size": 1500, "beyond feedback.max_rows": 2}).summary == (
         f"{sentence}; 1,500 of another size; 2 beyond feedback.max_rows"

@@ -117,7 +117,7 @@ def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]]
 
 def test_without_a_champion_it_is_said_how_to_get_one(register: Register) -> None:
     register()
-    with pytest.raises(RegistryError, match="has no champion: `make train` makes one where the gate promotes"):
+    with pytest.raises(RegistryError, match="has no champion: `make train` promotes one that passes the gate"):
         versions.get("champion")
 
 
@@ -163,7 +163,7 @@ def test_promotion_needs_a_reason_and_a_change(register: Register) -> None:
     with pytest.raises(RegistryError, match="promotion needs a reason"):
         versions.promote(version, reason=" ")
     promoted = versions.promote(version, reason="first")
-    with pytest.raises(RegistryError, match="^version 1 is the champion already$"):
+    with pytest.raises(RegistryError, match="^version 1 is already the champion$"):
         versions.promote(promoted, reason="again")
 
 
@@ -185,7 +185,9 @@ def test_rollback_goes_back_step_by_step_to_the_first(register: Register) -> Non
     assert versions.rollback(reason="wrong").number == champion() == 1
     assert versions.get("3").tags["rolled_back.reason"] == "slow"
     assert versions.get("2").tags["rolled_back.reason"] == "wrong"
-    with pytest.raises(RegistryError, match="^version 1 replaced no other: there is nothing to roll back to$"):
+    with pytest.raises(
+        RegistryError, match="^version 1 has no predecessor to roll back to: promote another version instead$"
+    ):
         versions.rollback(reason="more")
     assert champion() == 1
 
@@ -387,9 +389,9 @@ def test_the_command_fails_with_one_sentence(mlflow_home: Home) -> None:
             ["promote", "9", "--reason", "x"],
             "fashion-classifier has no version or alias '9'; it has versions 1 and aliases champion",
         ),
-        (["promote", "champion", "--reason", "x"], "version 1 is the champion already"),
-        (["promote", "1", "--reason", ""], "promotion needs a reason: it stays with the version"),
-        (["rollback"], "version 1 replaced no other: there is nothing to roll back to"),
+        (["promote", "champion", "--reason", "x"], "version 1 is already the champion"),
+        (["promote", "1", "--reason", ""], "promotion needs a reason, which is stored with the version: give --reason"),
+        (["rollback"], "version 1 has no predecessor to roll back to: promote another version instead"),
     ],
 )
 def test_every_refusal_of_the_command_is_a_sentence(
