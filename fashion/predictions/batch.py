@@ -74,13 +74,15 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
     Raises:
         UnreadableRow: a row cannot be decoded, or has other statistics or embeddings than this version writes.
     """
-    by_size: dict[int, list[Row]] = {}
+    by_sizes: dict[tuple[int, int, int], list[Row]] = {}
     for row in rows:
-        sizes = [len(value) if isinstance(value, bytes) else -1 for value in row[6:9]]
-        if sizes[0] < 0 or sizes[1:] != [4 * len(STATISTICS), 2 * EMBEDDING_SIZE]:
-            raise UnreadableRow(f"prediction {row[0]} holds other numbers than this program writes")
-        by_size.setdefault(sizes[0], []).append(row)
-    for group in by_size.values():
+        try:
+            by_sizes.setdefault((len(row[6]), len(row[7]), len(row[8])), []).append(row)
+        except TypeError:
+            raise UnreadableRow(f"prediction {row[0]} has no numbers where it should") from None
+    for sizes, group in by_sizes.items():
+        if sizes[1:] != (4 * len(STATISTICS), 2 * EMBEDDING_SIZE):
+            raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
         ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, sha256, _, _, truth = zip(
             *group, strict=True
         )

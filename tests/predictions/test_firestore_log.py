@@ -124,7 +124,7 @@ def test_predictions_come_back_bit_for_bit(
                 assert [each.time_us for each in kept] == sorted(each.time_us for each in set(given))
 
 
-def test_what_is_sent_again_is_stored_once(remote: FirestoreLog) -> None:
+def test_a_prediction_sent_twice_is_stored_once(remote: FirestoreLog) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
     assert fates(remote, first) == [Outcome.SHIPPED]
@@ -150,7 +150,7 @@ def test_feedback_before_its_prediction_is_an_orphan_and_makes_no_document(remot
     assert stored(remote) == []
 
 
-def test_documents_expire_when_told_to(emulator: str, remote: FirestoreLog, project: str) -> None:
+def test_documents_expire_after_the_configured_days(emulator: str, remote: FirestoreLog, project: str) -> None:
     from google.cloud.firestore import Client
 
     keeps = contextlib.closing(FirestoreLog(project, expire_days=1.5, collection="brief"))
@@ -162,7 +162,7 @@ def test_documents_expire_when_told_to(emulator: str, remote: FirestoreLog, proj
     assert document["expire_at"].timestamp() == 1 + 1.5 * 86_400
 
 
-def test_poison_is_refused_and_its_neighbours_are_stored(remote: FirestoreLog) -> None:
+def test_a_document_that_is_too_large_is_refused_and_the_others_are_stored(remote: FirestoreLog) -> None:
     good = [record(time_us=i) for i in range(9)]
     large, huge = record(embedding=TOO_LARGE), record(embedding=10 * TOO_LARGE)  # more than a request may have
     odd = Feedback("a/b", 1, "page", 1)
@@ -186,7 +186,7 @@ def test_poison_is_refused_and_its_neighbours_are_stored(remote: FirestoreLog) -
     model_version=st.sampled_from([None, "1", "2"]),
     page_rows=st.integers(1, 6),
 )
-def test_windows_hold_what_they_should_in_order_however_they_are_paged(
+def test_windows_are_complete_and_in_order_for_any_page_size(
     emulator: str, sent: list[PredictionRecord], span: tuple[int, int], model_version: str | None, page_rows: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -199,12 +199,12 @@ def test_windows_hold_what_they_should_in_order_however_they_are_paged(
 
 
 @pytest.mark.parametrize("wrong", ["", "7", "a/b", ".", "..", "__x__", "\ud800", "x" * 10_000])
-def test_what_is_no_id_is_no_prediction(wrong: str, remote: FirestoreLog) -> None:
+def test_a_malformed_id_is_an_unknown_prediction(wrong: str, remote: FirestoreLog) -> None:
     with pytest.raises(UnknownPrediction, match="no prediction '"):
         remote.get(wrong)
 
 
-def test_a_prediction_that_is_not_there_is_unknown(remote: FirestoreLog) -> None:
+def test_a_missing_prediction_is_unknown(remote: FirestoreLog) -> None:
     unknown = new_prediction_id()
     with pytest.raises(UnknownPrediction, match=f"no prediction {unknown} at {re.escape(remote.address)}"):
         remote.get(unknown)
@@ -214,7 +214,9 @@ def test_a_prediction_that_is_not_there_is_unknown(remote: FirestoreLog) -> None
     "changed",
     [{"label": "1"}, {"embedding": b"odd"}, {"embedding": None}, {"statistics": {}}, {"feedback": 3}, {"role": ""}],
 )
-def test_a_document_that_is_no_prediction_is_named(changed: dict[str, Any], remote: FirestoreLog, project: str) -> None:
+def test_a_document_that_is_not_a_prediction_is_named(
+    changed: dict[str, Any], remote: FirestoreLog, project: str
+) -> None:
     from google.cloud.firestore import Client
 
     row = record()
@@ -255,7 +257,7 @@ def test_a_dead_server_is_named_at_once_and_found_again(
     assert [each.record for each in stored(remote)] == [row]
 
 
-def test_a_hanging_server_is_waited_for_no_longer_than_told(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
+def test_a_hanging_server_is_given_up_after_the_timeout(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     row = record()
     fates(shaky, row)
     wire.stall()
@@ -273,9 +275,7 @@ def test_a_hanging_server_is_waited_for_no_longer_than_told(shaky: FirestoreLog,
     assert shaky.get(row.prediction_id).record == row
 
 
-def test_an_answer_that_is_lost_stores_nothing_twice(
-    remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy
-) -> None:
+def test_a_lost_response_stores_nothing_twice(remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
     fates(shaky, first)
@@ -289,7 +289,7 @@ def test_an_answer_that_is_lost_stores_nothing_twice(
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
-def test_closing_cuts_off_what_hangs(emulator: str, remote: FirestoreLog, wire: proxy.Proxy) -> None:
+def test_closing_ends_a_request_that_hangs(emulator: str, remote: FirestoreLog, wire: proxy.Proxy) -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
         patient = FirestoreLog(remote.project, timeout_s=20)
@@ -370,7 +370,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
     assert "install the extra `fashion[gcp]`" in said(without_google(script, tmp_path))
 
 
-def test_nothing_of_googles_is_loaded_before_it_is_used(tmp_path: Path) -> None:
+def test_google_libraries_are_imported_on_first_use(tmp_path: Path) -> None:
     script = """
         import sys
         from fashion.predictions.firestore import FirestoreLog
@@ -401,7 +401,7 @@ def test_a_shipper_empties_the_outbox_in_the_background(log: PredictionLog, remo
     assert shipper.drain(5).rows == 0
 
 
-def test_feedback_waits_while_its_prediction_is_on_its_way(log: PredictionLog, remote: FirestoreLog) -> None:
+def test_feedback_waits_while_its_prediction_is_in_the_same_batch(log: PredictionLog, remote: FirestoreLog) -> None:
     shipper, row = Shipper(log, remote), record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, label, "page", label) for label in (1, 2)])
@@ -417,7 +417,7 @@ def test_large_documents_are_spread_over_requests(log: PredictionLog, remote: Fi
     assert stored(remote) == list(log.window(0, LATER))
 
 
-def test_poison_is_set_aside_reported_and_holds_up_nothing(
+def test_a_refused_row_is_reported_and_does_not_block_others(
     log: PredictionLog, remote: FirestoreLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     shipper = Shipper(log, remote)
@@ -515,7 +515,7 @@ def test_a_shipper_survives_a_log_that_is_locked(
 # The end of a process
 
 
-def test_draining_gives_up_in_time_and_tells_what_is_left(
+def test_draining_stops_at_the_deadline_and_returns_the_backlog(
     log: PredictionLog, remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy
 ) -> None:
     wire.cut()
@@ -533,7 +533,7 @@ def test_draining_gives_up_in_time_and_tells_what_is_left(
     assert [each.record for each in stored(remote)] == sent
 
 
-def test_draining_cuts_off_a_request_that_hangs(
+def test_draining_ends_a_request_that_hangs(
     log: PredictionLog, remote: FirestoreLog, wire: proxy.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
@@ -634,7 +634,7 @@ WORKER = """
 """
 
 
-def test_all_that_was_acknowledged_is_stored_whatever_happens(
+def test_everything_acknowledged_is_stored_through_kills_and_outages(
     log: PredictionLog, remote: FirestoreLog, wire: proxy.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)

@@ -112,7 +112,7 @@ def test_ids_of_processes_differ() -> None:
 
 
 @pytest.mark.usefixtures("first_id")
-def test_an_id_cannot_be_told_from_the_one_before() -> None:
+def test_an_id_cannot_be_guessed_from_the_one_before() -> None:
     ids = [uuid.UUID(new_prediction_id(clock=lambda: 10**18)).int for _ in range(200)]
     steps = {after - before for before, after in itertools.pairwise(ids)}
     assert len(steps) == 199
@@ -144,7 +144,7 @@ def test_an_id_cannot_be_told_from_the_one_before() -> None:
         ({"client": "\ud800"}, "surrogates not allowed"),
     ],
 )
-def test_a_senseless_record_is_refused_by_the_value(changed: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_record_is_rejected_with_its_value(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         record(**changed)
 
@@ -158,7 +158,7 @@ def test_a_senseless_record_is_refused_by_the_value(changed: dict[str, Any], sen
         ({"time_us": -5}, "time_us must be microseconds since 1970, got -5"),
     ],
 )
-def test_senseless_feedback_is_refused_by_the_value(changed: dict[str, Any], sentence: str) -> None:
+def test_invalid_feedback_is_rejected_with_its_value(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         Feedback(**({"prediction_id": new_prediction_id(), "true_label": 1, "source": "page", "time_us": 1} | changed))
 
@@ -193,7 +193,7 @@ def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list
         assert bits(again) == bits(row)
 
 
-def test_other_numbers_are_rounded_once(log: PredictionLog) -> None:
+def test_numbers_are_rounded_once(log: PredictionLog) -> None:
     rough = record(probabilities=(0.1, 0.9), embedding=(0.1, 65519.9), label=np.int64(1), latency_ms=np.float32(1.1))
     log.append([rough])
     kept = log.get(rough.prediction_id).record
@@ -207,7 +207,7 @@ def test_other_numbers_are_rounded_once(log: PredictionLog) -> None:
 # Appending
 
 
-def test_what_append_returned_from_is_there_for_another_opener(log: PredictionLog) -> None:
+def test_appended_records_are_visible_to_another_process(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     with PredictionLog(log.path) as other:
@@ -220,7 +220,7 @@ def test_a_write_is_on_the_disk_before_it_is_acknowledged(log: PredictionLog) ->
     assert log.database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_nothing_is_nothing(log: PredictionLog) -> None:
+def test_appending_nothing_changes_nothing(log: PredictionLog) -> None:
     log.append([])
     log.append_feedback([])
     log.outbox.settle()
@@ -236,7 +236,7 @@ def test_appending_again_changes_nothing(log: PredictionLog) -> None:
     assert outgoing(log) == rows
 
 
-def test_another_record_of_the_same_id_is_refused_with_its_neighbours(log: PredictionLog) -> None:
+def test_a_different_record_of_the_same_id_rejects_the_whole_append(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     other = dataclasses.replace(row, label=0)
@@ -376,7 +376,7 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
 # Feedback
 
 
-def test_the_latest_feedback_counts_and_all_is_kept(log: PredictionLog) -> None:
+def test_the_latest_feedback_counts_and_all_is_stored(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     assert log.get(row.prediction_id).true_label is None
@@ -389,7 +389,7 @@ def test_the_latest_feedback_counts_and_all_is_kept(log: PredictionLog) -> None:
     assert outgoing(log) == [row, *given]
 
 
-def test_feedback_that_is_sent_again_is_there_once(log: PredictionLog) -> None:
+def test_feedback_sent_twice_is_stored_once(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     once = Feedback(row.prediction_id, 3, "page", 200)
@@ -399,14 +399,14 @@ def test_feedback_that_is_sent_again_is_there_once(log: PredictionLog) -> None:
     assert outgoing(log) == [row, once]
 
 
-def test_labels_of_a_table_are_taken(log: PredictionLog) -> None:
+def test_numpy_labels_are_accepted(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, np.int64(3), "csv", np.int64(7))])  # type: ignore[arg-type]
     assert log.get(row.prediction_id).feedback == (Feedback(row.prediction_id, 3, "csv", 7),)
 
 
-def test_feedback_on_an_unknown_prediction_is_refused_with_its_neighbours(log: PredictionLog) -> None:
+def test_feedback_on_an_unknown_prediction_rejects_the_whole_append(log: PredictionLog) -> None:
     row, unknown = record(), new_prediction_id()
     log.append([row, record(role="shadow", prediction_id=unknown)])  # nobody was answered by a shadow
     with pytest.raises(UnknownPrediction, match=f"no prediction {unknown} in the log"):
@@ -416,7 +416,7 @@ def test_feedback_on_an_unknown_prediction_is_refused_with_its_neighbours(log: P
 
 @pytest.mark.parametrize("known_elsewhere", [False, True])
 @pytest.mark.parametrize("wrong", ["", "7", "a/b", "\ud800", "\0", "f492d8ee-d873-4d87-a565-933022bbda16", "x" * 9_999])
-def test_what_is_no_id_is_no_prediction(wrong: str, known_elsewhere: bool, log: PredictionLog) -> None:
+def test_a_malformed_id_is_an_unknown_prediction(wrong: str, known_elsewhere: bool, log: PredictionLog) -> None:
     with pytest.raises(UnknownPrediction, match="no prediction '"):
         log.get(wrong)
     with pytest.raises(UnknownPrediction, match="no prediction '"):
@@ -424,7 +424,7 @@ def test_what_is_no_id_is_no_prediction(wrong: str, known_elsewhere: bool, log: 
     assert outgoing(log) == []
 
 
-def test_feedback_on_another_machines_prediction_is_taken_when_told_so(log: PredictionLog) -> None:
+def test_feedback_on_another_machines_prediction_needs_known_elsewhere(log: PredictionLog) -> None:
     elsewhere = Feedback(new_prediction_id(), 1, "page", 1)
     log.append_feedback([elsewhere], known_elsewhere=True)
     assert outgoing(log) == [elsewhere]
@@ -432,7 +432,7 @@ def test_feedback_on_another_machines_prediction_is_taken_when_told_so(log: Pred
         log.get(elsewhere.prediction_id)
 
 
-def test_feedback_is_about_what_was_answered(log: PredictionLog) -> None:
+def test_feedback_belongs_to_the_champions_record(log: PredictionLog) -> None:
     champion = record()
     log.append([champion, dataclasses.replace(champion, role="shadow")])
     log.append_feedback([Feedback(champion.prediction_id, 1, "page", 1)])
@@ -453,7 +453,7 @@ def test_feedback_is_about_what_was_answered(log: PredictionLog) -> None:
     page_rows=st.integers(1, 6),
     newest=st.integers(0, 30),
 )
-def test_windows_hold_what_they_should_in_order_however_they_are_paged(
+def test_windows_are_complete_and_in_order_for_any_page_size(
     rows: list[PredictionRecord],
     span: tuple[int, int],
     role: str | None,
@@ -475,7 +475,7 @@ def test_windows_hold_what_they_should_in_order_however_they_are_paged(
         assert [each.record for each in latest] == wanted[::-1][:newest]
 
 
-def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: PredictionLog) -> None:
+def test_a_window_survives_writes_and_pruning_meanwhile(log: PredictionLog) -> None:
     rows = [record(time_us=i // 4) for i in range(40)]
     log.append(rows)
     reading = log.window(0, LATER, page_rows=4)
@@ -490,7 +490,7 @@ def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: Prediction
 # Retention
 
 
-def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None:
+def test_pruning_a_log_that_ships_nowhere_spares_nothing(log: PredictionLog) -> None:
     old, young = record(time_us=99), record(time_us=100)
     log.append([old])
     log.outbox.ship_to(None)
@@ -505,7 +505,7 @@ def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None
         assert connection.execute("SELECT time_us FROM feedback ORDER BY time_us").fetchall() == [(100,), (500,)]
 
 
-def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
+def test_pruning_spares_rows_that_wait_or_were_refused(log: PredictionLog) -> None:
     log.outbox.ship_to("firestore://p")
     shipped, waiting, refused, corrected = rows = [record(time_us=i) for i in range(4)]
     shadowed = dataclasses.replace(shipped, role="shadow")
@@ -537,9 +537,7 @@ def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
 @given(
     times=st.lists(st.integers(0, 10), max_size=30), shipped=st.sets(st.integers(0, 29)), page_rows=st.integers(1, 5)
 )
-def test_retention_drops_page_by_page_what_is_old_and_shipped(
-    times: list[int], shipped: set[int], page_rows: int
-) -> None:
+def test_pruning_deletes_old_shipped_rows_page_by_page(times: list[int], shipped: set[int], page_rows: int) -> None:
     rows = [record(time_us=each) for each in times]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -559,7 +557,7 @@ def test_retention_drops_page_by_page_what_is_old_and_shipped(
 # The outbox
 
 
-def test_the_outbox_is_in_order_and_gives_what_is_due(log: PredictionLog) -> None:
+def test_the_outbox_returns_due_rows_in_order(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
     before = time.time_ns() // 1000
     log.append(rows)
@@ -571,7 +569,7 @@ def test_the_outbox_is_in_order_and_gives_what_is_due(log: PredictionLog) -> Non
     assert [each.item for each in log.outbox.due(9, 1000)] == rows[1:]
 
 
-def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -> None:
+def test_the_backlog_has_counts_age_and_reasons(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
     log.outbox.ship_to(None)
     log.append(rows)
@@ -597,7 +595,7 @@ def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -
     assert log.outbox.backlog().destination is None
 
 
-def test_a_destination_is_sent_all_that_was_there_before_it_and_another_one_all_again(log: PredictionLog) -> None:
+def test_a_new_destination_is_sent_all_rows_from_the_start(log: PredictionLog) -> None:
     log.outbox.ship_to(None)
     rows = [record(time_us=each) for each in (2, 1)]
     log.append(rows)
@@ -614,7 +612,7 @@ def test_a_destination_is_sent_all_that_was_there_before_it_and_another_one_all_
     assert outgoing(log) == [rows[1], rows[0], said_so]
 
 
-def test_a_prediction_is_shipped_when_nothing_about_it_waits(log: PredictionLog) -> None:
+def test_a_prediction_is_shipped_once_no_row_of_it_waits(log: PredictionLog) -> None:
     first, second = record(), record()
     log.append([first, second])
     log.append_feedback([Feedback(second.prediction_id, 1, "page", 1)])
@@ -627,7 +625,7 @@ def test_a_prediction_is_shipped_when_nothing_about_it_waits(log: PredictionLog)
     assert not log.outbox.is_refused(second.prediction_id)  # its feedback was, and not itself
 
 
-def test_a_refused_shadow_does_not_condemn_the_champion(log: PredictionLog) -> None:
+def test_a_refused_shadow_leaves_the_champion_alone(log: PredictionLog) -> None:
     champion = record()
     log.append([champion, dataclasses.replace(champion, role="shadow")])
     sequences = [each.sequence for each in log.outbox.due(9, LATER)]
@@ -640,7 +638,7 @@ def test_a_refused_shadow_does_not_condemn_the_champion(log: PredictionLog) -> N
 # Parquet
 
 
-def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_path: Path) -> None:
+def test_an_export_has_the_column_names_of_reference_rows(log: PredictionLog, tmp_path: Path) -> None:
     row, silent, late = record(time_us=1_000_001), record(time_us=2_000_000, client="me"), record(time_us=3_000_000)
     log.append([row, silent, late])
     log.append_feedback([Feedback(row.prediction_id, label, "page", label) for label in (7, 3)])
@@ -676,7 +674,7 @@ def test_an_export_that_fails_leaves_the_old_file(log: PredictionLog, tmp_path: 
 # What can go wrong
 
 
-def test_a_file_that_is_no_database_is_damaged_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_damaged_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_bytes(b"not a database " * 1000)
     with pytest.raises(DamagedLog, match=re.escape(f"{path} is damaged (file is not a database): move it")) as caught:
@@ -685,7 +683,7 @@ def test_a_file_that_is_no_database_is_damaged_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes() == b"not a database " * 1000
 
 
-def test_damage_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_named_and_the_rest_survives(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     with PredictionLog(path) as log:
         log.append([record(time_us=i) for i in range(2000)])
@@ -707,7 +705,7 @@ def test_damage_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path) -> N
         "UPDATE feedback SET true_label = 'x'",
     ],
 )
-def test_a_row_that_is_not_what_was_written_is_named(damage: str, log: PredictionLog) -> None:
+def test_an_unreadable_row_is_named(damage: str, log: PredictionLog) -> None:
     row = record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, 1, "page", 1)])
@@ -799,7 +797,7 @@ def test_a_full_disk_is_named_and_costs_nothing_acknowledged(tmp_path: Path) -> 
     assert int(said(process)) > 100
 
 
-def test_a_lock_that_is_held_for_long_is_named_to_all_who_wait(
+def test_a_lock_held_too_long_is_named_to_all_waiting_writers(
     log: PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fashion.predictions.database.LOCKED_SECONDS", 0.5)
@@ -839,7 +837,7 @@ def test_an_interrupted_write_is_not_acknowledged_and_leaves_the_log_usable(log:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_log_that_was_moved_away_takes_no_more(log: PredictionLog, replaced: bool) -> None:
+def test_a_log_that_was_moved_rejects_writes(log: PredictionLog, replaced: bool) -> None:
     log.append([record()])
     log.path.rename(log.path.with_name("moved.db"))
     if replaced:
@@ -848,7 +846,7 @@ def test_a_log_that_was_moved_away_takes_no_more(log: PredictionLog, replaced: b
         log.append([record()])
 
 
-def test_a_closed_log_says_so(log: PredictionLog) -> None:
+def test_using_a_closed_log_is_one_sentence(log: PredictionLog) -> None:
     log.close()
     log.close()
     for use in (log.count, lambda: log.append([record()])):

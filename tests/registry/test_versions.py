@@ -115,13 +115,13 @@ def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]]
     assert found.mlflow_run_id == run
 
 
-def test_without_a_champion_it_is_said_how_to_get_one(register: Register) -> None:
+def test_without_a_champion_the_error_says_how_to_get_one(register: Register) -> None:
     register()
     with pytest.raises(RegistryError, match="has no champion: `make train` promotes one that passes the gate"):
         versions.get("champion")
 
 
-def test_an_unknown_version_lists_what_there_is(register: Register) -> None:
+def test_an_unknown_version_lists_the_versions_and_aliases(register: Register) -> None:
     register()
     versions.promote(register(), reason="better")
     with pytest.raises(
@@ -167,7 +167,7 @@ def test_promotion_needs_a_reason_and_a_change(register: Register) -> None:
         versions.promote(promoted, reason="again")
 
 
-def test_a_refused_challenger_is_kept_with_the_reason(register: Register) -> None:
+def test_a_rejected_challenger_stays_with_the_reason(register: Register) -> None:
     versions.promote(register(), reason="first")
     version = versions.reject(register(), reason="shirts are lost")
     assert version.aliases == (CHALLENGER,)
@@ -316,7 +316,7 @@ def test_pyfunc_loads_the_champion_with_its_own_code_and_without_pickle(
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), expected)
 
 
-def test_the_logged_model_says_what_it_takes_and_holds_no_pickle(register: Register, mlflow_home: Home) -> None:
+def test_the_logged_model_has_a_signature_and_no_pickle(register: Register, mlflow_home: Home) -> None:
     version = register()
     info = mlflow.models.get_model_info(version.source)
     assert info.signature is not None
@@ -329,7 +329,7 @@ def test_the_logged_model_says_what_it_takes_and_holds_no_pickle(register: Regis
     assert package.MODEL in {path.name for path in mlflow_home.root.rglob("*")}
 
 
-def test_pyfunc_refuses_pictures_of_another_type(register: Register) -> None:
+def test_pyfunc_rejects_pictures_of_another_type(register: Register) -> None:
     model = mlflow.pyfunc.load_model(register().source)
     with pytest.raises(MlflowException, match="uint8"):
         model.predict(np.zeros((1, 28, 28), np.float32))
@@ -394,7 +394,7 @@ def test_the_command_fails_with_one_sentence(mlflow_home: Home) -> None:
         (["rollback"], "version 1 has no predecessor to roll back to: promote another version instead"),
     ],
 )
-def test_every_refusal_of_the_command_is_a_sentence(
+def test_every_error_of_the_command_is_one_sentence(
     words: list[str], error: str, register: Register, capsys: pytest.CaptureFixture[str]
 ) -> None:
     versions.promote(register(), reason="first")
@@ -409,7 +409,7 @@ def test_the_list_of_a_new_machine_says_what_to_do(mlflow_home: Home, capsys: py
     assert capsys.readouterr().out == "no version is registered yet: run `make train`\n"
 
 
-def test_a_store_that_cannot_be_opened_is_a_sentence_too(
+def test_a_store_that_cannot_be_opened_is_one_sentence_too(
     mlflow_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://somewhere")
