@@ -62,7 +62,7 @@ class DriftFlow(FlowSpec):
                 max_examples=settings.report.examples,
                 on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
             )
-            later = source.later(window)
+            later = source.count_after(window)
         self.references = references.loaded
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
@@ -92,7 +92,7 @@ class DriftFlow(FlowSpec):
         settings = load_as(DriftConfig, self.config.to_dict())
         home = prepare_environment()
         tracking.connect(home)
-        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
         with telling(settings, home):
@@ -151,7 +151,7 @@ class DriftFlow(FlowSpec):
         alerts.notify(conditions, channels, settings.alerts, store)
         with telling(settings, home):
             answer = retraining.decide(
-                self.conditions, windows.open_source(home, settings.source).judged(), settings.retrain, store
+                self.conditions, windows.open_source(home, settings.source).labelled(), settings.retrain, store
             )
         self.outcome = answer.reason
         self.retraining = "due" if answer.train else "not due"

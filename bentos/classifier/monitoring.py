@@ -12,7 +12,8 @@ from bentos.web import html
 from bentos.web.html import text
 from bentos.web.responses import ApiError
 from fashion.drift import reports
-from fashion.predictions.record import Backlog, LoggedPrediction
+from fashion.predictions.outbox import Backlog
+from fashion.predictions.record import LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def page(worker: "Worker") -> str:
     sections = [
         *_traffic(model.class_names, recent),
         *_reports(latest_reports(worker.reports)),
-        *_log(worker.log.backlog()),
+        *_log(worker.log.outbox.backlog()),
     ]
     return html.page("Monitoring", lead, sections)
 

@@ -11,8 +11,8 @@ from fashion.drift.inspection import Inspection
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
 
 def mixed(first: Batch, second: Batch) -> Batch:
     """Rows of two in turn."""
-    from fashion.predictions.windows import joined
+    from fashion.predictions.batch import concatenate
 
-    both = joined([first, second])
+    both = concatenate([first, second])
     order = np.argsort([*range(0, 2 * len(first), 2), *range(1, 2 * len(second), 2)], kind="stable")
     return both[order.tolist()]
 

@@ -15,8 +15,8 @@ from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 SETTINGS = DecisionConfig(alpha=0.01, min_rows=200, min_labels=50, resplits=0)
 ROWS = 300
