@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import bucket
 
-from fashion.commands import data as data_command
+from fashion.commands.main import main
 from fashion.config.compose import compose
 from fashion.config.schema import DataConfig, SourceConfig
 from fashion.config.train import load_train_config
@@ -824,10 +824,10 @@ class TestBucket:
             fetch_data(data, tmp_path / "elsewhere", report=Heard())
 
     def test_status_follows_the_bucket(self, shared: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-        assert data_command.main(["status", *shared.words]) == 1
+        assert main(["data", "status", *shared.words]) == 1
         assert "`fashion data push` uploads what is missing" in capsys.readouterr().out
-        assert data_command.main(["push", *shared.words]) == 0
-        assert data_command.main(["status", *shared.words]) == 0
+        assert main(["data", "push", *shared.words]) == 0
+        assert main(["data", "status", *shared.words]) == 0
         assert capsys.readouterr().out.count("present") == 5
 
 
@@ -835,7 +835,7 @@ class TestCommand:
     @pytest.fixture
     def run(self, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
         def run(*words: str, data: DataConfig = tiny.data) -> tuple[int, str, str]:
-            code = data_command.main([*words, *replace(tiny, data=data).words])
+            code = main(["data", *words, *replace(tiny, data=data).words])
             return code, *capsys.readouterr()
 
         return run
@@ -882,7 +882,7 @@ class TestCommand:
         run("fetch")
         code, _, err = run("push", data=tiny.only("bucket", "gs://photos/x"))
         assert code == 1
-        assert err.startswith("gs://photos/x cannot be used: ")
+        assert err.startswith("error: gs://photos/x cannot be used: ")
         assert err.count("\n") == 1
 
     def test_no_source_is_one_message(self, tiny: Tiny, run: Callable[..., tuple[int, str, str]]) -> None:
@@ -921,9 +921,9 @@ class TestAdd:
         return replace(tiny, data=replace(tiny.data, manifest=str(tmp_path / "mine.manifest.json"), sources=()))
 
     def test_pictures_become_a_version(self, mine: Tiny, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert data_command.main(["add", str(pictures), *mine.words]) == 0
+        assert main(["data", "add", str(pictures), *mine.words]) == 0
         assert "Commit " in capsys.readouterr().out
-        assert data_command.main(["verify", *mine.words]) == 0
+        assert main(["data", "verify", *mine.words]) == 0
         loaded = dataset.load(mine.data, mine.cache)
         assert np.bincount(loaded.train.labels).tolist() == [10, 10, 10]
         assert np.bincount(loaded.val.labels).tolist() == [2, 2, 2]
@@ -933,15 +933,15 @@ class TestAdd:
     def test_same_pictures_are_the_same_version_and_others_another(self, mine: Tiny, pictures: Path) -> None:
         versions = []
         for _ in range(2):
-            assert data_command.main(["add", str(pictures), *mine.words]) == 0
+            assert main(["data", "add", str(pictures), *mine.words]) == 0
             versions.append(manifest.read(mine.data).digest)
         (pictures / "train" / "boot" / "003.png").unlink()
-        assert data_command.main(["add", str(pictures), *mine.words]) == 0
+        assert main(["data", "add", str(pictures), *mine.words]) == 0
         versions.append(manifest.read(mine.data).digest)
         assert versions[0] == versions[1] != versions[2]
 
     def test_idx_files_become_a_version(self, mine: Tiny, tiny: Tiny) -> None:
-        assert data_command.main(["add", str(tiny.source), *mine.words]) == 0
+        assert main(["data", "add", str(tiny.source), *mine.words]) == 0
         assert {e.sha256 for e in manifest.read(mine.data).files} == {e.sha256 for e in tiny.version.files}
 
     @pytest.mark.parametrize(
@@ -966,7 +966,7 @@ class TestAdd:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         change(pictures)
-        assert data_command.main(["add", str(pictures), *mine.words]) == 1
+        assert main(["data", "add", str(pictures), *mine.words]) == 1
         assert reason in capsys.readouterr().err
         assert not Path(mine.data.manifest).exists()
 
