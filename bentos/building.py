@@ -1,48 +1,49 @@
-"""A model package into BentoML's store, and a bento around it. Knows folders and BentoML, not MLflow."""
+"""Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
 
 import hashlib
-import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fashion.home import REPOSITORY
 from fashion.model import package
 
 NAME = "fashion-classifier"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "training", "*.pyc")
+"""The bento that is served unless another is named."""
+BENTOS = REPOSITORY / "bentos"
+SHARED = "web"
+"""The folder in `bentos/` that all bentos use."""
+LEFT_OUT = ("training", "evaluation", "figures", "registry", "commands")
+"""Rooms of the library that no service imports."""
+JUNK = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
 class BuildFailed(RuntimeError):
-    """BentoML could not build. The message is its last line."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the gallery."""
-
-    label: str
-    png: bytes
+    """BentoML could not build. The message is the last line that it printed."""
 
 
 def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, str]) -> str:
-    """Put a package into BentoML's model store, and return its tag. The same package again is the same model.
+    """Put a package into BentoML's model store and return its tag. The same package again gets the same tag.
+
+    Args:
+        folder: the package.
+        name: of the registered model.
+        version: of the registered model.
+        labels: shown by `bentoml models get`.
 
     Raises:
-        fashion.model.package.DamagedPackage: the package is not what was packed.
+        fashion.model.package.DamagedPackage: a file of the package is not what its manifest says.
     """
     import bentoml
     from bentoml.exceptions import NotFound
 
     package.read(folder)
     digest = hashlib.sha256((folder / package.MANIFEST).read_bytes()).hexdigest()[:12]
-    tag = f"{_plain(name)}:v{version}-{digest}"
+    tag = f"{_tag_name(name)}:v{version}-{digest}"
     try:
         stored = bentoml.models.get(tag)
         package.read(Path(stored.path))
@@ -58,44 +59,48 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     return tag
 
 
-def build(deployment: Mapping[str, Any], *, version: str, gallery: Sequence[Picture]) -> str:
-    """Build a bento of the service as it is in this repository, and return its tag.
+def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path = BENTOS) -> str:
+    """Build a bento of a service as it is in this repository, and return its tag.
 
     Args:
-        deployment: what the service reads as `deployment.json`.
+        bento: its folder in `bentos`, which holds a `bentofile.yaml`.
+        files: to put into the folder, by path: what the service needs beside its code.
         version: of the bento.
+        bentos: the folder of all bentos.
 
     Raises:
-        BuildFailed: BentoML refuses.
+        BuildFailed: BentoML could not build it.
     """
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
-        shutil.copytree(REPOSITORY / "fashion", context / "fashion", ignore=LEFT_OUT)
-        service = context / "bentos" / "classifier"
-        shutil.copytree(REPOSITORY / "bentos" / "classifier", service, ignore=LEFT_OUT)
-        shutil.copy(REPOSITORY / "bentos" / "__init__.py", context / "bentos")
-        shutil.copy(REPOSITORY / "requirements-serve.lock", context / "requirements.txt")
-        shutil.copy(REPOSITORY / "README.md", context)
-        (service / "deployment.json").write_text(json.dumps(deployment, indent=1) + "\n")
-        _write_gallery(service / "gallery", gallery)
+        _copy_sources(context, bentos, bento)
+        for name, content in files.items():
+            path = context / "bentos" / bento / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         # A process of its own: the service is imported from the copy, not from the repository.
         command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version]
-        command += ["--bentofile", str(service / "bentofile.yaml"), str(context)]
-        done = subprocess.run(command, cwd=context, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BuildFailed((done.stderr or done.stdout).strip().splitlines()[-1])
-    return f"{NAME}:{version}"
+        command += ["--bentofile", str(context / "bentos" / bento / "bentofile.yaml"), str(context)]
+        process = subprocess.run(command, cwd=context, capture_output=True, text=True)
+    if process.returncode != 0:
+        raise BuildFailed((process.stderr or process.stdout).strip().splitlines()[-1])
+    return process.stdout.strip().splitlines()[-1].removeprefix("__tag__:")
 
 
-def _write_gallery(folder: Path, gallery: Sequence[Picture]) -> None:
-    folder.mkdir()
-    listed = [{"url": f"/gallery/{index}.png", "label": each.label} for index, each in enumerate(gallery)]
-    (folder / "gallery.json").write_text(json.dumps(listed))
-    for index, each in enumerate(gallery):
-        (folder / f"{index}.png").write_bytes(each.png)
+def _copy_sources(context: Path, bentos: Path, bento: str) -> None:
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        rooms = LEFT_OUT if Path(folder) == REPOSITORY / "fashion" else ()
+        return JUNK(folder, names) | set(rooms) & set(names)
+
+    shutil.copytree(REPOSITORY / "fashion", context / "fashion", ignore=left_out)
+    for each in (SHARED, bento):
+        shutil.copytree(bentos / each, context / "bentos" / each, ignore=JUNK)
+    shutil.copy(bentos / "__init__.py", context / "bentos")
+    shutil.copy(REPOSITORY / "requirements-serve.lock", context / "requirements.txt")
+    shutil.copy(REPOSITORY / "README.md", context)
 
 
-def _plain(name: str) -> str:
+def _tag_name(name: str) -> str:
     return re.sub(r"[^a-z0-9_.-]", "-", name.lower())
 
 

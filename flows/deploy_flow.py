@@ -20,7 +20,7 @@ from fashion.config.compose import as_dict, load_as
 from fashion.config.serve import ServeConfig
 
 if TYPE_CHECKING:
-    from bentos.building import Picture
+    from bentos.classifier.deployment import LabelledPicture
     from fashion.model.package import Package
     from fashion.registry.versions import Version
 
@@ -77,6 +77,7 @@ class DeployFlow(FlowSpec):
     def build(self) -> None:
         """Build the bento, with a gallery of test pictures to try it with."""
         from bentos import building
+        from bentos.classifier.deployment import bento_files
 
         settings, home = self.settings, prepare_environment()
         self.deployment = {
@@ -88,7 +89,9 @@ class DeployFlow(FlowSpec):
         pictures = gallery(settings, self.model["lineage"].get("data.digest"))
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
-                self.deployment, version=f"v{self.model['version']}-{current.run_id}", gallery=pictures
+                "classifier",
+                bento_files(self.deployment, pictures),
+                version=f"v{self.model['version']}-{current.run_id}",
             )
         cards.show(
             current.card["bento"],
@@ -132,14 +135,14 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
     }
 
 
-def gallery(settings: ServeConfig, digest: str | None) -> "list[Picture]":
+def gallery(settings: ServeConfig, digest: str | None) -> "list[LabelledPicture]":
     """Test pictures, evenly of all classes; none if the data version that the model was trained on is not available.
 
     Args:
         settings: how many, and of which data set.
         digest: of the data version that the model was trained on.
     """
-    from bentos.building import Picture
+    from bentos.classifier.deployment import LabelledPicture
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
@@ -149,7 +152,10 @@ def gallery(settings: ServeConfig, digest: str | None) -> "list[Picture]":
     if data is None:
         return []
     rows = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
-    return [Picture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row])) for row in rows]
+    return [
+        LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """The service's pages and endpoints, in front of BentoML's own application.
 
 BentoML's request path (metrics, tracing, access log, timeout, argument parsing) costs more than the network for a
-picture this small. So the endpoints stand before it, and only what is not theirs goes on to BentoML: probes, metrics
-and the schema that its Python client reads.
+picture this small. So the endpoints are answered here, and only probes, metrics and the schema for BentoML's Python
+client are passed on to BentoML.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -21,15 +21,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos.classifier import monitoring, openapi
 from bentos.classifier.batcher import Closed
+from bentos.classifier.schemas import FeedbackRequest, Gallery, Ready, Reports
 from bentos.classifier.worker import Worker
-from bentos.web import responses, uploads
+from bentos.web import bodies, docs, responses, uploads
 from bentos.web.auth import Scope as KeyScope
-from bentos.web.responses import ApiError, answer
+from bentos.web.responses import ApiError, json_response
 from fashion.predictions.record import LogUnavailable
 from fashion.storage.blobs import StoreUnavailable
 
-PASSED_ON = frozenset({"/livez", "/healthz", "/metrics", "/schema.json"})
-"""What BentoML answers."""
+BENTOML_PATHS = frozenset({"/livez", "/healthz", "/metrics", "/schema.json"})
+"""Paths that BentoML answers."""
 SCOPES: dict[str, KeyScope] = {
     "/predict": "predict",
     "/predict/batch": "predict",
@@ -38,23 +39,26 @@ SCOPES: dict[str, KeyScope] = {
     "/monitoring": "monitoring",
     "/metrics": "monitoring",
 }
+"""Scope of the key that a path needs; paths that are not here need none."""
 CLIENT_BYTES = 200
-GONE = 499
-"""What a request is counted as whose client has gone: no fault of ours. nginx's number."""
-PATIENCE = 10
-"""Times the largest body that are read, and dropped, of one that is too large."""
+"""Longest X-Client header."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the metrics of a request whose client has gone; nginx counts such requests under the same number."""
 
 _logger = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 class App:
-    """An ASGI application around BentoML's. `desk` gives the one that serves, once BentoML has made it."""
+    """An ASGI application around BentoML's."""
 
-    def __init__(self, bento: ASGIApp, desk: Callable[[], Worker]) -> None:
-        self.bento, self._desk = bento, desk
-        self._under_way = 0
+    def __init__(self, bento: ASGIApp, worker: Callable[[], Worker]) -> None:
+        """
+        Args:
+            bento: BentoML's application.
+            worker: returns the worker, which BentoML makes after this.
+        """
+        self.bento, self._worker = bento, worker
+        self._active = 0
         self._router = Router(
             [
                 Route("/predict", self._predict, methods=["POST"]),
@@ -75,19 +79,19 @@ class App:
                 Route("/docs", self._docs, methods=["GET"]),
             ],
             redirect_slashes=False,
-            default=_nothing_here,
+            default=_not_found,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or pass it on."""
+        """Answer a request, or pass it on to BentoML."""
         if scope["type"] != "http":
             await self.bento(scope, receive, send)
             return
         started = time.perf_counter()
-        desk, path = self._desk(), scope["path"]
+        worker, path = self._worker(), scope["path"]
         status = 500
 
-        async def send_safely(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -96,89 +100,89 @@ class App:
             await send(message)
 
         scope["started"] = started
-        scope["app"] = self  # so that Starlette raises what it refuses, instead of answering in its own shape
+        scope["app"] = self  # with an app in scope, Starlette raises its 405 instead of answering as plain text
         try:
-            try:
-                self._admit(desk, scope, path)
-            except ApiError as early:
-                if "connection" not in early.headers:
-                    limits = desk.settings.limits
-                    await _discard(receive, PATIENCE * limits.body_bytes, limits.body_seconds)
-                raise
-            self._under_way += 1
-            try:
-                if path == "/metrics":
-                    await asyncio.to_thread(desk.measure)
-                application = self.bento if path in PASSED_ON else self._router
-                await application(scope, receive, send_safely)
-            finally:
-                self._under_way -= 1
+            await self._check_early(worker, scope, receive, path)
+            await self._dispatch(worker, scope, receive, send_with_headers)
         except ClientDisconnect:
-            status = GONE
+            status = CLIENT_CLOSED_REQUEST
         except Exception as error:
-            refusal = _refusal(error)
-            await responses.refuse(refusal)(scope, receive, send_safely)
+            await responses.error_response(_as_api_error(error))(scope, receive, send_with_headers)
         finally:
-            known = path if path in PASSED_ON else scope["route"].path if "route" in scope else "other"
-            desk.measures.requests.labels(known, status).inc()
-            desk.measures.seconds.labels(known).observe(time.perf_counter() - started)
+            # No label that a client can choose: the metrics would grow with each path.
+            label = path if path in BENTOML_PATHS else scope["route"].path if "route" in scope else "other"
+            worker.metrics.requests.labels(label, status).inc()
+            worker.metrics.seconds.labels(label).observe(time.perf_counter() - started)
 
-    def _admit(self, desk: Worker, scope: Scope, path: str) -> None:
-        """Keys, rate and concurrency, before anything of the body is read."""
+    async def _dispatch(self, worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
+        self._active += 1
+        try:
+            if scope["path"] == "/metrics":
+                await asyncio.to_thread(worker.update_gauges)
+            application = self.bento if scope["path"] in BENTOML_PATHS else self._router
+            await application(scope, receive, send)
+        finally:
+            self._active -= 1
+
+    async def _check_early(self, worker: Worker, scope: Scope, receive: Receive, path: str) -> None:
+        try:
+            self._check(worker, scope, path)
+        except ApiError as error:
+            if "connection" not in error.headers:
+                limits = worker.settings.limits
+                await bodies.discard_body(receive, limits.body_bytes, limits.body_seconds)
+            raise
+
+    def _check(self, worker: Worker, scope: Scope, path: str) -> None:
+        """Check key, request limit, concurrency and length before anything of the body is read."""
         key_scope = SCOPES.get(path) or SCOPES.get("/" + path.removeprefix("/").partition("/")[0])
         if key_scope is None:
             return
         headers = Headers(scope=scope)
-        key = desk.keys.check(key_scope, headers)
-        if path in PASSED_ON:
+        key = worker.keys.check(key_scope, headers)
+        if path in BENTOML_PATHS:
             return
-        asker = key or (scope.get("client") or ("",))[0]
-        scope["asker"] = asker
-        desk.rate.take(asker)
+        client = key or (scope.get("client") or ("",))[0]
+        scope["limited_client"] = client
+        worker.rate.take(client)
         if scope["method"] != "POST":
             return
-        limits = desk.settings.limits
-        if self._under_way >= limits.concurrency:
-            raise ApiError(
-                503,
-                "overloaded",
-                f"{self._under_way} requests are under way",
-                "try again in a second",
-                {"retry-after": "1"},
-            )
-        declared = headers.get("content-length")
-        if declared is not None and declared.isdigit() and int(declared) > limits.body_bytes:
-            raise _too_large(limits.body_bytes, cut=int(declared) > PATIENCE * limits.body_bytes)
+        limits = worker.settings.limits
+        if self._active >= limits.concurrency:
+            message = f"{self._active} requests are under way"
+            raise ApiError(503, "overloaded", message, "try again in a second", {"retry-after": "1"})
+        bodies.check_length(headers.get("content-length"), limits.body_bytes)
+
+    async def _read_body(self, request: Request) -> bytes:
+        limits = self._worker().settings.limits
+        return await bodies.read_body(request, limits.body_bytes, limits.body_seconds)
 
     async def _predict(self, request: Request) -> Response:
-        desk = self._desk()
         headers = request.headers
-        client = _client(headers)
-        body = await _body(request, desk.settings.limits.body_bytes, desk.settings.limits.body_seconds)
-        upload = uploads.read_upload(body, headers.get("content-type", ""))
+        client = _client_tag(headers)
+        upload = uploads.read_upload(await self._read_body(request), headers.get("content-type", ""))
         explain = upload.explain
         if "explain" in request.query_params:
             explain = uploads.as_bool("explain", request.query_params["explain"])
         started: float = request.scope["started"]
-        return answer(await desk.predict(upload.data, explain=explain, client=client, started=started))
+        worker = self._worker()
+        return json_response(await worker.predict(upload.data, explain=explain, client=client, started=started))
 
     async def _predict_batch(self, request: Request) -> Response:
-        desk = self._desk()
-        limits = desk.settings.limits
-        client = _client(request.headers)
-        body = await _body(request, limits.body_bytes, limits.body_seconds)
-        files = uploads.read_files(body, request.headers.get("content-type", ""), limit=limits.files)
-        desk.rate.take(request.scope["asker"], len(files) - 1)  # the request itself was counted as one
+        worker = self._worker()
+        client = _client_tag(request.headers)
+        content_type = request.headers.get("content-type", "")
+        files = uploads.read_files(await self._read_body(request), content_type, limit=worker.settings.limits.files)
+        worker.rate.take(request.scope["limited_client"], len(files) - 1)  # the request itself was counted as one
         started: float = request.scope["started"]
-        return answer(await desk.predict_batch(files, client=client, started=started))
+        return json_response(await worker.predict_batch(files, client=client, started=started))
 
     async def _feedback(self, request: Request) -> Response:
-        desk = self._desk()
-        limits = desk.settings.limits
-        body = await _body(request, limits.body_bytes, limits.body_seconds)
+        records = self._worker().records
+        body = await self._read_body(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/csv":
-            return answer(await desk.feedback_csv(body))
+            return json_response(await records.add_feedback_table(body))
         if kind != "application/json":
             raise ApiError(
                 415,
@@ -186,108 +190,70 @@ class App:
                 f"feedback of type {kind or '(none)'} is not read",
                 "send application/json, or text/csv with the columns prediction_id and true_label",
             )
-        content = uploads.read_json(
-            body,
-            keys={"prediction_id": str, "true_label": (str, int), "source": str},
-            required=("prediction_id", "true_label"),
-        )
-        return answer(await desk.feedback(**content), 201)
+        content = uploads.read_json(body, FeedbackRequest)
+        return json_response(await records.add_feedback(content), 201)
 
     async def _prediction(self, request: Request) -> Response:
-        desk = self._desk()
-        return answer(await desk.prediction(request.path_params["prediction_id"]))
+        return json_response(await self._worker().records.read(request.path_params["prediction_id"]))
 
     async def _model(self, request: Request) -> Response:
-        return answer(self._desk().model())
+        return json_response(self._worker().model_info())
 
     async def _readyz(self, request: Request) -> Response:
-        ready, told = await self._desk().ready()
-        return answer(told, 200 if ready else 503, {} if ready else {"retry-after": "5"})
+        readiness = await self._worker().readiness()
+        if isinstance(readiness, Ready):
+            return json_response(readiness)
+        return json_response(readiness, 503, {"retry-after": "5"})
 
     async def _index(self, request: Request) -> Response:
-        return _file(self._desk().page / "index.html")
+        return _file(self._worker().page, "index.html")
 
     async def _page(self, request: Request) -> Response:
-        return _file(self._desk().page / request.path_params["name"])
+        return _file(self._worker().page, request.path_params["name"])
 
     async def _icon(self, request: Request) -> Response:
-        return _file(self._desk().page / "icon.svg")
+        return _file(self._worker().page, "icon.svg")
 
     async def _gallery(self, request: Request) -> Response:
-        return answer({"images": self._desk().gallery_list()})
+        return json_response(Gallery(self._worker().gallery_pictures()))
 
     async def _gallery_picture(self, request: Request) -> Response:
-        return _file(self._desk().gallery / request.path_params["name"])
+        return _file(self._worker().gallery, request.path_params["name"])
 
     async def _monitoring(self, request: Request) -> Response:
-        desk = self._desk()
-        return HTMLResponse(await asyncio.to_thread(monitoring.page, desk), headers={"cache-control": "no-store"})
+        page = await asyncio.to_thread(monitoring.page, self._worker())
+        return HTMLResponse(page, headers={"cache-control": "no-store"})
 
     async def _reports(self, request: Request) -> Response:
-        desk = self._desk()
-        return answer({"reports": await asyncio.to_thread(monitoring.listed, desk.reports)})
+        return json_response(Reports(await asyncio.to_thread(monitoring.latest_reports, self._worker().reports)))
 
     async def _report(self, request: Request) -> Response:
-        desk = self._desk()
-        name = request.path_params["report_id"]
-        return await asyncio.to_thread(monitoring.report, desk.reports, name)
+        return await asyncio.to_thread(
+            monitoring.report_response, self._worker().reports, request.path_params["report_id"]
+        )
 
     async def _openapi(self, request: Request) -> Response:
-        return answer(_described(self._desk()))
+        return json_response(self._document())
 
     async def _docs(self, request: Request) -> Response:
-        desk = self._desk()
-        return HTMLResponse(openapi.page(_described(desk), str(request.base_url).rstrip("/")))
+        return HTMLResponse(docs.page(self._document(), str(request.base_url).rstrip("/")))
+
+    def _document(self) -> dict[str, Any]:
+        worker = self._worker()
+        pictures = worker.gallery_pictures()
+        return openapi.document(worker.package, picture_url=pictures[0].url if pictures else None)
 
 
-def _described(desk: "Worker") -> dict[str, Any]:
-    first = next(iter(desk.gallery_list()), None)
-    return openapi.document(desk.package, picture_url=None if first is None else first["url"])
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    message = f"there is no {scope['method']} {scope['path'][:100]}"
+    raise ApiError(404, "not_found", message, "GET /docs lists what there is")
 
 
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ApiError(
-        404, "not_found", f"there is no {scope['method']} {scope['path'][:100]}", "GET /docs lists what there is"
-    )
-
-
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
-    """The body, as long as it may be.
+def _client_tag(headers: Headers) -> str | None:
+    """Read the caller's own tag, which is logged.
 
     Raises:
-        Refusal: it is longer, or comes too slowly.
-    """
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(seconds):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > limit:
-                    raise _too_large(limit, cut=True)
-                pieces.append(piece)
-    except TimeoutError:
-        remedy = "send a smaller body, or over a faster line"
-        raise ApiError(408, "too_slow", f"the body did not arrive within {seconds:g} s", remedy) from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-async def _discard(receive: Receive, limit: int, seconds: float) -> None:
-    """Read what is left of a body, and drop it: a client that is still sending sees no answer, but a broken line."""
-    size = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while size <= limit:
-                message = await receive()
-                size += len(message.get("body", b""))
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-
-
-def _client(headers: Headers) -> str | None:
-    """The caller's own tag, which is logged.
-
-    Raises:
-        Refusal: it is too long or cannot be printed.
+        ApiError: the tag is too long or cannot be printed.
     """
     tag = headers.get("x-client")
     if tag is None or tag == "":
@@ -298,28 +264,18 @@ def _client(headers: Headers) -> str | None:
     return tag
 
 
-def _file(path: Any) -> Response:
+def _file(folder: Path, name: str) -> Response:
     try:
-        is_there = "/" not in path.name and not path.name.startswith(".") and path.is_file()
-    except OSError:  # a name longer than any disk takes
-        is_there = False
-    if not is_there:
-        raise ApiError(404, "not_found", f"there is no file {path.name[:100]}", "GET /docs lists what there is")
-    return FileResponse(path, headers={"cache-control": "no-cache"})
+        exists = "/" not in name and not name.startswith(".") and (folder / name).is_file()
+    except OSError:  # the name is longer than the file system allows
+        exists = False
+    if not exists:
+        raise ApiError(404, "not_found", f"there is no file {name[:100]}", "GET /docs lists what there is")
+    return FileResponse(folder / name, headers={"cache-control": "no-cache"})
 
 
-def _too_large(limit: int, *, cut: bool) -> ApiError:
-    """
-    Args:
-        cut: close the connection, without reading the rest.
-    """
-    remedy = "send a smaller picture: it is shrunk to a few pixels in any case"
-    headers = {"connection": "close"} if cut else {}
-    return ApiError(413, "too_large", f"the body is larger than {limit:,} bytes", remedy, headers)
-
-
-def _refusal(error: Exception) -> ApiError:
-    """Any error as what the client is told; only what is our own fault is a 500, and it is logged."""
+def _as_api_error(error: Exception) -> ApiError:
+    """Turn any error into the one to answer with; what is not the client's fault is logged."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
@@ -331,7 +287,7 @@ def _refusal(error: Exception) -> ApiError:
         return ApiError(
             503,
             "unavailable",
-            "predictions cannot be kept or looked up now, and none is given that is not kept",
+            "predictions cannot be logged or looked up now, and none is answered that is not logged",
             "try again in a few seconds; the operator finds the reason in the log and in /readyz",
             {"retry-after": "5"},
         )

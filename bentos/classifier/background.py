@@ -1,4 +1,4 @@
-"""Work that no answer waits for: scoring by a shadow, keeping pictures. Bounded, and below everything in priority."""
+"""Work that no answer waits for: scoring by a shadow, storing pictures. Bounded, and of low priority. Knows no HTTP."""
 
 import contextlib
 import logging
@@ -18,17 +18,26 @@ from fashion.predictions.record import LogUnavailable
 from fashion.storage.blobs import Store, StoreUnavailable
 
 CAPACITY = 4096
-"""Pictures that may wait; beyond that they are dropped, and counted."""
-TOGETHER = 32
+"""Pictures that may wait; more are dropped, and counted."""
+BATCH = 32
+"""Most pictures of one call."""
 NICENESS = 10
+"""Scheduling priority of the thread; 19 is the lowest."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Background:
-    """A thread that does one kind of work on what was scored."""
+    """A thread that does one kind of work on predictions that were answered."""
 
     def __init__(self, name: str, work: Callable[[list[Scored]], None], *, capacity: int = CAPACITY) -> None:
+        """Start the thread.
+
+        Args:
+            name: of the work, in metrics and in the log.
+            work: done on each batch; may raise.
+            capacity: pictures that may wait.
+        """
         self.name, self._work = name, work
         self.done = self.dropped = self.failed = 0
         self._queue: queue.Queue[Scored | None] = queue.Queue(capacity)
@@ -36,7 +45,7 @@ class Background:
         self._thread.start()
 
     def offer(self, scored: Sequence[Scored]) -> None:
-        """Take work without waiting; what does not fit is dropped."""
+        """Queue predictions without waiting; those that do not fit are dropped."""
         for each in scored:
             try:
                 self._queue.put_nowait(each)
@@ -45,11 +54,11 @@ class Background:
 
     @property
     def waiting(self) -> int:
-        """Pictures in the queue."""
+        """Count the pictures in the queue."""
         return self._queue.qsize()
 
     def close(self, deadline_s: float) -> None:
-        """Finish what waits, for so long."""
+        """Finish what waits, and end the thread; give up after `deadline_s` seconds."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=deadline_s)
         self._thread.join(deadline_s)
@@ -59,7 +68,7 @@ class Background:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (first := self._queue.get()) is not None:
             batch, ended = [first], False
-            while len(batch) < TOGETHER:
+            while len(batch) < BATCH:
                 try:
                     another = self._queue.get_nowait()
                 except queue.Empty:
@@ -71,7 +80,7 @@ class Background:
             try:
                 self._work(batch)
                 self.done += len(batch)
-            except Exception as error:  # nothing that goes wrong here may end it
+            except Exception as error:  # the thread goes on with the next batch
                 if self.failed == 0 or not isinstance(error, (LogUnavailable, StoreUnavailable)):
                     _logger.warning("%s: %s: %s", self.name, type(error).__name__, error)
                 self.failed += len(batch)
@@ -80,28 +89,34 @@ class Background:
 
 
 def shadow(predictor: Predictor, log: PredictionLog, *, model_version: str) -> Background:
-    """Score by another model, and log as `shadow`."""
+    """Start to score with another model and to log its predictions as `shadow`.
+
+    Args:
+        predictor: of the other version.
+        log: the champion's.
+        model_version: goes into the records.
+    """
 
     def work(batch: list[Scored]) -> None:
         started = time.perf_counter()
-        found = predictor.predict(np.stack([each.image for each in batch]))
+        predictions = predictor.predict(np.stack([each.image for each in batch]))
         latency_ms = 1000 * (time.perf_counter() - started) / len(batch)
-        log.append(shadow_records(found, batch, model_version=model_version, latency_ms=latency_ms))
+        log.append(shadow_records(predictions, batch, model_version=model_version, latency_ms=latency_ms))
 
     return Background("shadow", work)
 
 
-def keeper(store: Store) -> Background:
-    """Keep what the network saw, as PNG under the sha256 of its pixels."""
-    kept: dict[str, None] = {}
+def image_writer(store: Store) -> Background:
+    """Start to store what the network saw, as PNG under the sha256 of its pixels."""
+    written: dict[str, None] = {}  # the latest, in order: the same picture is stored once
 
     def work(batch: list[Scored]) -> None:
         for each in batch:
             sha256 = each.record.image_sha256
-            if sha256 not in kept:
+            if sha256 not in written:
                 image_store.put(store, each.image, sha256)
-                kept[sha256] = None
-                if len(kept) > CAPACITY:
-                    del kept[next(iter(kept))]
+                written[sha256] = None
+                if len(written) > CAPACITY:
+                    del written[next(iter(written))]
 
     return Background("images", work)

@@ -1,7 +1,7 @@
-"""One thread that predicts and logs whatever waits, together. Knows no requests and no HTTP.
+"""One thread that predicts and logs all pictures that wait as one batch. Knows no requests and no HTTP.
 
-What comes in while a batch is at work becomes the next batch: one call of the network, one commit of the log. So the
-disk's sync, which costs more than the network, is shared by all who wait for it, and nobody waits for a timer.
+Pictures that arrive while a batch runs become the next batch: one call of the network, one commit of the log. The
+disk's sync, which costs more than the network, is shared by all of them, and no picture waits for a timer.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import PredictionRecord, new_prediction_id
 
 MAX_BATCH = 64
-"""Pictures of one call: more only lengthen the wait of the first."""
+"""Pictures from which on no more are added to a batch: more would only lengthen the wait of the first."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A prediction that is on the disk."""
+    """A prediction that was logged, with its picture."""
 
     record: PredictionRecord
     image: Images
@@ -45,11 +45,11 @@ class _Job:
 
 
 class Closed(RuntimeError):
-    """The engine takes no more: the process is ending."""
+    """The batcher accepts no more pictures: the process is ending."""
 
 
 class Batcher:
-    """Predicts with one model and logs as `champion`. `predict` is called from an event loop."""
+    """Predicts with one model and logs as `champion`."""
 
     def __init__(
         self,
@@ -59,25 +59,32 @@ class Batcher:
         model_version: str,
         after: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
-        """
+        """Start the thread.
+
         Args:
-            after: hears of what was logged, in the engine's thread, after it was answered; must not block or raise.
+            predictor: of the served version.
+            log: gets a record of each prediction.
+            model_version: goes into the records.
+            after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
+                raise.
         """
         self.predictor, self.log, self.model_version = predictor, log, model_version
         self._after = after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
     async def predict(self, images: Sequence[Images], *, client: str | None, started: float) -> list[Scored]:
-        """Predict and log pictures, all or none; what is returned is on the disk.
+        """Predict and log pictures, all or none. Called from an event loop; returns once the log is on the disk.
 
         Args:
+            images: what the network sees, each `(size, size)` or `(size, size, C)` uint8.
+            client: the caller's own tag, for the log.
             started: of `time.perf_counter`, when the request came: the latency counts from there.
 
         Raises:
-            fashion.predictions.record.LogUnavailable: it could not be logged.
+            fashion.predictions.record.LogUnavailable: the predictions could not be logged.
             Closed: after `close`.
         """
         if self._closed:
@@ -88,7 +95,7 @@ class Batcher:
         return await job.done
 
     def close(self) -> None:
-        """Finish what waits, then end the thread."""
+        """Answer what waits, then end the thread."""
         self._closed = True
         self._jobs.put(None)
         self._thread.join()
@@ -114,15 +121,15 @@ class Batcher:
     def _work(self, jobs: list[_Job]) -> None:
         try:
             scored = self._score(jobs)
-        except Exception as error:  # it is for those who wait, whatever it is
-            _tell(jobs, [error] * len(jobs))
+        except Exception as error:  # raised again by the `predict` calls that wait
+            _resolve_jobs(jobs, [error] * len(jobs))
             return
-        _tell(jobs, scored)
+        _resolve_jobs(jobs, scored)
         self._after([each for part in scored for each in part])
 
     def _score(self, jobs: list[_Job]) -> list[list[Scored]]:
         images = [image for job in jobs for image in job.images]
-        found = self.predictor.predict(np.stack(images))
+        predictions = self.predictor.predict(np.stack(images))
         now_us, now = time.time_ns() // 1000, time.perf_counter()
         owners = [job for job in jobs for _ in job.images]
         records = [
@@ -136,7 +143,7 @@ class Batcher:
                 client=owner.client,
                 **row,
             )
-            for image, owner, row in zip(images, owners, _rows(found), strict=True)
+            for image, owner, row in zip(images, owners, _rows(predictions), strict=True)
         ]
         self.log.append(records)
         scored = iter([Scored(record, image) for record, image in zip(records, images, strict=True)])
@@ -144,23 +151,30 @@ class Batcher:
 
 
 def shadow_records(
-    found: Predictions, scored: Sequence[Scored], *, model_version: str, latency_ms: float
+    predictions: Predictions, scored: Sequence[Scored], *, model_version: str, latency_ms: float
 ) -> list[PredictionRecord]:
-    """What another model would have answered, under the ids of what was answered."""
+    """Make the shadow's records of a batch, under the ids of the champion's.
+
+    Args:
+        predictions: of the shadow.
+        scored: the champion's, of the same pictures.
+        model_version: of the shadow.
+        latency_ms: of the shadow, per picture.
+    """
     return [
         dataclasses.replace(each.record, role="shadow", model_version=model_version, latency_ms=latency_ms, **row)
-        for each, row in zip(scored, _rows(found), strict=True)
+        for each, row in zip(scored, _rows(predictions), strict=True)
     ]
 
 
-def _rows(found: Predictions) -> list[dict[str, Any]]:
-    """What a record says of each picture, by field."""
+def _rows(predictions: Predictions) -> list[dict[str, Any]]:
+    """Return the fields of each picture's record that come from the model."""
     columns: dict[str, NDArray[Any]] = {
-        "label": found.labels,
-        "confidence": found.confidences,
-        "probabilities": found.probabilities,
-        "statistics": found.statistics,
-        "embedding": found.embeddings,
+        "label": predictions.labels,
+        "confidence": predictions.confidences,
+        "probabilities": predictions.probabilities,
+        "statistics": predictions.statistics,
+        "embedding": predictions.embeddings,
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [
@@ -169,8 +183,8 @@ def _rows(found: Predictions) -> list[dict[str, Any]]:
     ]
 
 
-def _tell(jobs: Sequence[_Job], outcomes: "Sequence[list[Scored] | Exception]") -> None:
-    """Wake those who wait: one call into each event loop for the whole batch."""
+def _resolve_jobs(jobs: Sequence[_Job], outcomes: "Sequence[list[Scored] | Exception]") -> None:
+    """Hand each job its outcome, with one call into each event loop for the whole batch."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, list[Scored] | Exception]]] = {}
     for job, outcome in zip(jobs, outcomes, strict=True):
         by_loop.setdefault(job.loop, []).append((job, outcome))

@@ -1,4 +1,7 @@
-"""What Prometheus is told. Made in a worker: prometheus_client looks for BentoML's folder when it is imported."""
+"""Prometheus metrics of the service. Knows no endpoints.
+
+prometheus_client is imported in a worker: it reads the folder that BentoML sets when it is imported.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +10,7 @@ if TYPE_CHECKING:
     from fashion.predictions.record import Backlog
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Bounds of the latency histogram; 0.07 is that of the service level objective."""
+"""Upper bounds of the latency histogram; 0.07 is the bound of the service level objective."""
 
 
 class ServiceMetrics:
@@ -22,9 +25,11 @@ class ServiceMetrics:
         self._backlog = Gauge(
             "fashion_log_backlog_rows", "Rows not shipped to Firestore yet", multiprocess_mode="mostrecent"
         )
-        self._age = Gauge("fashion_log_backlog_seconds", "Age of the oldest of them", multiprocess_mode="mostrecent")
+        self._age = Gauge(
+            "fashion_log_backlog_seconds", "Age of the oldest row that is not shipped", multiprocess_mode="mostrecent"
+        )
         self._refused = Gauge(
-            "fashion_log_refused_rows", "Rows that Firestore will never take", multiprocess_mode="mostrecent"
+            "fashion_log_refused_rows", "Rows that Firestore refused for good", multiprocess_mode="mostrecent"
         )
         labels = ["work"]
         self._waiting = Gauge("fashion_background_waiting", "Pictures that wait", labels, multiprocess_mode="livesum")
@@ -32,14 +37,14 @@ class ServiceMetrics:
         self._dropped = Gauge("fashion_background_dropped", "Pictures dropped", labels, multiprocess_mode="livesum")
         self._failed = Gauge("fashion_background_failed", "Pictures failed", labels, multiprocess_mode="livesum")
 
-    def backlog(self, backlog: "Backlog") -> None:
-        """Set what the outbox holds."""
+    def set_backlog(self, backlog: "Backlog") -> None:
+        """Set the gauges of the outbox."""
         self._backlog.set(backlog.rows)
         self._age.set(backlog.age_s)
         self._refused.set(backlog.refused)
 
-    def background(self, work: "Background") -> None:
-        """Set what became of work in the background."""
+    def set_background(self, work: "Background") -> None:
+        """Set the gauges of one kind of background work."""
         for gauge, value in (
             (self._waiting, work.waiting),
             (self._done, work.done),

@@ -1,25 +1,28 @@
-"""The monitoring page: recent traffic from the log, and the reports of the drift flow. Knows no models."""
+"""The monitoring page: recent traffic from the log, and the reports of the drift flow. Does not use the network."""
 
 import datetime
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from starlette.responses import Response
 
-from bentos.web.html import sheet, text
+from bentos.classifier.schemas import Report
+from bentos.web import html
+from bentos.web.html import text
 from bentos.web.responses import ApiError
 from fashion.drift import reports
-from fashion.predictions.record import LoggedPrediction
+from fashion.predictions.record import Backlog, LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
     from bentos.classifier.worker import Worker
 
 RECENT = 1000
-"""Predictions that the page sums up: a look at any traffic costs the same."""
+"""Predictions that the page summarizes: the page costs the same with any traffic."""
 REPORTS = 50
-# A report brings its own scripts and data; the sandbox gives it an origin of its own, away from the service's.
+"""Reports that are listed."""
+# A report has its own scripts and data; the sandbox keeps them from the service's origin.
 REPORT_HEADERS = {
     "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'none'",
@@ -27,16 +30,17 @@ REPORT_HEADERS = {
 }
 
 
-def listed(store: Store) -> list[dict[str, Any]]:
-    """The latest reports, newest first: `id`, `url`, and what the decision was."""
-    return [{"url": f"/monitoring/reports/{each['id']}", **each} for each in reports.latest(store, REPORTS)]
+def latest_reports(store: Store) -> tuple[Report, ...]:
+    """List the latest reports, newest first."""
+    rows = reports.latest(store, REPORTS)
+    return tuple(cast(Report, {"url": f"/monitoring/reports/{row['id']}", **row}) for row in rows)
 
 
-def report(store: Store, report_id: str) -> Response:
-    """One report's page.
+def report_response(store: Store, report_id: str) -> Response:
+    """Respond with the page of one report.
 
     Raises:
-        Refusal: there is none of this name.
+        ApiError: there is no report of this name.
     """
     try:
         return Response(reports.read_page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
@@ -45,34 +49,39 @@ def report(store: Store, report_id: str) -> Response:
         raise ApiError(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
 
 
-def page(desk: "Worker") -> str:
-    """The page, as HTML."""
-    recent = list(desk.log.latest(RECENT, role="champion"))
-    served = f"{desk.deployment.model['name']}, version {desk.deployment.model['version']}"
-    lead = f"{text(served)}<br>{text(desk.deployment.model.get('summary', ''))}"
-    return sheet("Monitoring", lead, [*_traffic(desk, recent), *_reports(listed(desk.reports)), *_log(desk)])
+def page(worker: "Worker") -> str:
+    """Render the page as HTML."""
+    recent = list(worker.log.latest(RECENT, role="champion"))
+    model = worker.model_info()
+    lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
+    sections = [
+        *_traffic(model.class_names, recent),
+        *_reports(latest_reports(worker.reports)),
+        *_log(worker.log.backlog()),
+    ]
+    return html.page("Monitoring", lead, sections)
 
 
-def _traffic(desk: "Worker", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
+def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction]) -> Iterator[str]:
     yield "<section><h2>Recent traffic</h2>"
     if not recent:
-        yield "<p>Nothing was predicted yet. <a href='/'>Try a picture.</a></p></section>"
+        yield "<p>There are no predictions yet. <a href='/'>Try a picture.</a></p></section>"
         return
     times = [each.record.time_us for each in recent]
     confidence = sum(each.record.confidence for each in recent) / len(recent)
-    slowest = sorted(each.record.latency_ms for each in recent)[int(0.95 * (len(recent) - 1))]
-    judged = [each for each in recent if each.true_label is not None]
+    p95 = sorted(each.record.latency_ms for each in recent)[int(0.95 * (len(recent) - 1))]
+    labelled = [each for each in recent if each.true_label is not None]
     yield "<dl>"
     yield _fact("Predictions", f"{len(recent):,}", f"{_moment(min(times))} to {_moment(max(times))} UTC")
-    yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about the share that should be right")
-    right = sum(each.true_label == each.record.label for each in judged)
-    note = f"{right:,} of {len(judged):,} with feedback" if judged else "no feedback yet"
-    yield _fact("Right, by feedback", f"{right / len(judged):.1%}" if judged else "unknown", note)
-    yield _fact("95 % answered within", f"{slowest:.1f} ms", "from the request's arrival to the log")
-    yield "</dl><table><caption>What was predicted</caption>"
+    yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about this share should be right")
+    right = sum(each.true_label == each.record.label for each in labelled)
+    note = f"{right:,} of {len(labelled):,} with feedback" if labelled else "no feedback yet"
+    yield _fact("Accuracy by feedback", f"{right / len(labelled):.1%}" if labelled else "unknown", note)
+    yield _fact("95th percentile of latency", f"{p95:.1f} ms", "from the request's arrival to the log")
+    yield "</dl><table><caption>Predicted classes</caption>"
     yield "<tr><th>class</th><th class='share'>share</th><th class='number'>rows</th></tr>"
     counts = Counter(each.record.label for each in recent)
-    for label, name in enumerate(desk.package.class_names):
+    for label, name in enumerate(class_names):
         share = counts[label] / len(recent)
         meter = f"<meter max='1' value='{share:.4f}' aria-label='{text(name)}'></meter>"
         cells = f"<td class='share'>{meter}</td><td class='number'>{counts[label]:,}</td>"
@@ -80,24 +89,23 @@ def _traffic(desk: "Worker", recent: Sequence[LoggedPrediction]) -> Iterator[str
     yield "</table></section>"
 
 
-def _reports(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _reports(listed: Sequence[Report]) -> Iterator[str]:
     yield "<section><h2>Drift reports</h2>"
-    if not found:
+    if not listed:
         yield "<p>There is no report yet. The drift flow writes them.</p></section>"
         return
     yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>model</th></tr>"
-    for each in found:
+    for each in listed:
         link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
         cells = (text(each.get(key, "")) for key in ("decision", "rows", "model_version"))
         yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</table></section>"
 
 
-def _log(desk: "Worker") -> Iterator[str]:
-    backlog = desk.log.backlog()
+def _log(backlog: Backlog) -> Iterator[str]:
     yield "<section><h2>Prediction log</h2>"
     if backlog.destination is None:
-        yield "<p>Kept on this machine.</p></section>"
+        yield "<p>Stored on this machine.</p></section>"
         return
     yield f"<p>Shipped to {text(backlog.destination)}.</p><dl>"
     yield _fact("Waiting", f"{backlog.rows:,} rows", f"the oldest for {backlog.age_s:.0f} s")

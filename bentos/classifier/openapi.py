@@ -1,396 +1,220 @@
-"""The OpenAPI document of the front's endpoints, and a page that shows it. Knows what goes in and out, not how."""
+"""The classifier's operations, for its OpenAPI document. Knows what goes in and out, not how it is made."""
 
-import html
-import json
 from typing import Any
 
-from bentos.web.html import sheet
+from bentos.classifier.schemas import (
+    BatchAnswer,
+    FeedbackAnswer,
+    FeedbackRead,
+    FeedbackRequest,
+    FeedbackTableAnswer,
+    Gallery,
+    GalleryPicture,
+    LineError,
+    LogState,
+    ModelInfo,
+    ModelVersion,
+    NotReady,
+    PredictionAnswer,
+    PredictionRead,
+    Ready,
+    Reports,
+)
+from bentos.web.openapi import READ_ERRORS, UPLOAD_ERRORS, Content, Operation, Schema, object_schema
+from bentos.web.openapi import document as make_document
+from bentos.web.responses import ErrorAnswer, ErrorDetail
+from bentos.web.uploads import JsonUpload
 from fashion.images.statistics import STATISTICS
 from fashion.model.package import Package
 
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
-# One white pixel: the smallest picture that can be tried.
+EXAMPLE_TIME = "2026-01-31T12:00:00+00:00"
+# One white pixel: the smallest picture.
 EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
-KEPT = {"type": "string", "enum": ["firestore", "disk"], "description": "with acknowledge: remote"}
-IDS = {"type": "string", "description": "a uuid7", "example": EXAMPLE_ID}
-TIME = {"type": "string", "format": "date-time"}
-TEXT = {"type": "string"}
+EXAMPLE_CONFIDENCE = 0.97
+
+PICTURE: Schema = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+PICTURE_TYPES = "image/png, image/jpeg, image/gif, image/webp, image/bmp, image/tiff"
+EXPLAIN: Schema = {"type": "boolean", "default": False, "description": "add a heat map"}
 CLIENT = {
     "name": "X-Client",
     "in": "header",
     "schema": {"type": "string", "maxLength": 200, "pattern": "^[ -~]*$"},
-    "description": "an opaque tag that is logged",
+    "description": "the caller's own tag, which is logged",
 }
-PICTURES = "image/png, image/jpeg, image/gif, image/webp, image/bmp, image/tiff"
-ERRORS = {
-    "400": "The body cannot be read: no picture, a broken one, bad JSON, base64 or form",
-    "401": "The key is missing or wrong; only where keys are set",
-    "404": "There is no such thing",
-    "405": "The path has no such method",
-    "408": "The body did not arrive in time",
-    "413": "The body, the picture or the number of files is too large",
-    "415": "Not a picture, or a body of another type than those that are read",
-    "422": "A field is missing, unknown or of another type",
-    "429": "Too many requests of this client; Retry-After says when to try again",
-    "503": "Overloaded, or the prediction cannot be kept; Retry-After says when to try again",
+PREDICTION_ID = {
+    "name": "prediction_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": EXAMPLE_ID,
 }
 
 
-UPLOAD_ERRORS = ("400", "401", "408", "413", "415", "422", "429", "503")
+def document(model: Package, *, picture_url: str | None = None) -> dict[str, Any]:
+    """Make the document of a service.
 
-
-def document(of: Package, *, picture_url: str | None = None) -> dict[str, Any]:
-    """OpenAPI 3.1; `picture_url` is where a picture lies that can be sent as an example."""
-    first, *_, last = of.class_names
-    label = {"type": "string", "enum": list(of.class_names), "example": last}
-    likely = 0.97
-    spread = {name: round((1 - likely) / (len(of.class_names) - 1), 6) for name in of.class_names} | {last: likely}
-    prediction = _object(
-        {
-            "prediction_id": IDS,
-            "label": label,
-            "confidence": {
-                "type": "number",
-                "minimum": 0,
-                "maximum": 1,
-                "description": "calibrated",
-                "example": likely,
-            },
-            "probabilities": {
-                **_object({name: {"type": "number"} for name in of.class_names}),
-                "description": "one a class, calibrated; together 1",
-                "example": spread,
-            },
-            "model": _object({"name": {"type": "string"}, "version": {"type": "string"}}),
-            "preprocessing": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "what was done to the picture before the network saw it",
-            },
-        },
-        optional={
-            "heat_map": _png("what the prediction rests on; with explain"),
-            "picture": _png("what the network saw; with explain"),
-            "kept": KEPT,
+    Args:
+        model: the package that is served: its classes are part of the schemas.
+        picture_url: where a picture is that can be sent as an example.
+    """
+    names = list(model.class_names)
+    spread = _example_probabilities(names)
+    number: Schema = {"type": "number"}
+    return make_document(
+        [*_prediction_operations(names, spread, picture_url), *_service_operations(model)],
+        title="fashion",
+        description="Classifies pictures of clothes, and logs each prediction. Errors have one shape.",
+        named={
+            "ClassName": {"enum": names},
+            "ClassNumber": {"minimum": 0, "maximum": len(names) - 1},
+            "Probabilities": object_schema(dict.fromkeys(names, number)),
         },
     )
-    picture = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
-    explain = {"type": "boolean", "default": False, "description": "add a heat map"}
-    feedback = _object({"prediction_id": IDS, "true_label": label}, optional={"kept": KEPT})
-    report = _object({name: {"type": "string"} for name in ("id", "url", "decision")})
-    ready = _object({"ready": {"const": True}, "model_version": {"type": "string"}, "log": {"type": "object"}})
-    not_ready = _object({"ready": {"const": False}, "problem": {"type": "string"}})
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "fashion",
-            "version": "1",
-            "description": "Pictures of clothes to classes, each prediction kept. Errors have one shape.",
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "paths": {
-            "/predict": {
-                "post": _operation(
-                    "predict",
-                    "Classify one picture",
-                    body={
-                        "multipart/form-data": {
-                            "schema": _object(
-                                {"image": {**picture, "description": "may be called bmp_data, as it once was"}},
-                                optional={"explain": explain},
-                            ),
-                            "encoding": {"image": {"contentType": PICTURES}},
-                        },
-                        "image/*": {"schema": picture, **_example(picture_url)},
-                        "application/json": {
-                            "schema": {
-                                **_object(
-                                    {
-                                        "image": {
-                                            "type": "string",
-                                            "contentEncoding": "base64",
-                                            "description": "a picture, or a data URL",
-                                        }
-                                    },
-                                    optional={"explain": explain},
-                                ),
-                                "additionalProperties": False,
-                            },
-                            "example": {"image": EXAMPLE_PNG},
-                        },
-                    },
-                    parameters=[
-                        {"name": "explain", "in": "query", "schema": explain},
-                        CLIENT,
-                    ],
-                    answers={"200": ("The prediction", prediction)},
-                    errors=UPLOAD_ERRORS,
-                )
-            },
-            "/predict/batch": {
-                "post": _operation(
-                    "predictBatch",
-                    "Classify several pictures; each has its result or its error",
-                    body={
-                        "multipart/form-data": {
-                            "schema": _object({"images": {"type": "array", "minItems": 1, "items": picture}}),
-                            "encoding": {"images": {"contentType": PICTURES}},
-                        }
-                    },
-                    parameters=[CLIENT],
-                    answers={
-                        "200": (
-                            "Results in the order of the files",
-                            _object(
-                                {
-                                    "results": {
-                                        "type": "array",
-                                        "items": {"anyOf": [prediction, {"$ref": "#/components/schemas/Error"}]},
-                                    },
-                                    "predicted": {"type": "integer"},
-                                    "refused": {"type": "integer"},
-                                },
-                                optional={"kept": KEPT},
-                            ),
-                        )
-                    },
-                    errors=UPLOAD_ERRORS,
-                )
-            },
-            "/feedback": {
-                "post": _operation(
-                    "giveFeedback",
-                    "Say what a prediction should have been; the last word counts, all are kept",
-                    body={
-                        "application/json": {
-                            "schema": {
-                                **_object(
-                                    {
-                                        "prediction_id": IDS,
-                                        "true_label": {
-                                            "anyOf": [
-                                                label,
-                                                {"type": "integer", "minimum": 0, "maximum": len(of.class_names) - 1},
-                                            ]
-                                        },
-                                    },
-                                    optional={"source": {"type": "string", "minLength": 1, "maxLength": 50}},
-                                ),
-                                "additionalProperties": False,
-                            },
-                            "example": {"prediction_id": EXAMPLE_ID, "true_label": first},
-                        },
-                        "text/csv": {
-                            "schema": {"type": "string"},
-                            "example": f"prediction_id,true_label\n{EXAMPLE_ID},{first}\n",
-                        },
-                    },
-                    answers={
-                        "201": ("Kept", feedback),
-                        "200": (
-                            "A table was read",
-                            _object(
-                                {
-                                    "accepted": {"type": "integer"},
-                                    "refused": {"type": "integer"},
-                                    "errors": {
-                                        "type": "array",
-                                        "items": _object({"line": {"type": "integer"}, "message": {"type": "string"}}),
-                                    },
-                                },
-                                optional={"kept": KEPT},
-                            ),
-                        ),
-                    },
-                    errors=("404", *UPLOAD_ERRORS),
-                )
-            },
-            "/predictions/{prediction_id}": {
-                "get": _operation(
-                    "getPrediction",
-                    "A prediction as it was logged, with all feedback",
-                    parameters=[{"name": "prediction_id", "in": "path", "required": True, "schema": IDS}],
-                    answers={"200": ("The record", _record(label, spread))},
-                    errors=("401", "404", "429", "503"),
-                )
-            },
-            "/model": {
-                "get": _operation(
-                    "getModel",
-                    "Which version serves, where it came from, how good it is",
-                    answers={"200": ("The version", _version())},
-                )
-            },
-            "/monitoring/reports": {
-                "get": _operation(
-                    "listReports",
-                    "Drift reports, newest first",
-                    answers={"200": ("The reports", _object({"reports": {"type": "array", "items": report}}))},
-                    errors=("401", "429", "503"),
-                )
-            },
-            "/monitoring": {
-                "get": _operation(
-                    "monitor",
-                    "Recent traffic, the latest drift reports and the state of the log, for people",
-                    answers={"200": ("A page", TEXT, "text/html")},
-                    errors=("401", "429", "503"),
-                )
-            },
-            "/": {
-                "get": _operation("try", "A page to try pictures with", answers={"200": ("A page", TEXT, "text/html")})
-            },
-            "/readyz": {
-                "get": _operation(
-                    "ready",
-                    "Whether predictions can be given and kept",
-                    answers={"200": ("Ready", ready), "503": ("Not ready", not_ready)},
-                )
-            },
-            "/livez": {
-                "get": _operation(
-                    "live", "Whether the process answers at all", answers={"200": ("It does", TEXT, "text/plain")}
-                )
-            },
-            "/metrics": {
-                "get": _operation(
-                    "measure",
-                    "Counters and times, for Prometheus",
-                    answers={"200": ("Metrics", TEXT, "text/plain")},
-                    errors=("401",),
-                )
-            },
-        },
-        "components": {
-            "schemas": {
-                "Error": _object(
-                    {
-                        "error": _object(
-                            {
-                                "code": {"type": "string"},
-                                "message": {"type": "string", "description": "what is wrong, naming the value"},
-                                "remedy": {"type": "string", "description": "what to do about it"},
-                            }
-                        )
-                    }
-                )
-            },
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-        "security": [{}, {"key": []}],
-    }
 
 
-def page(content: dict[str, Any], base: str) -> str:
-    """The document for a person: each endpoint with what it takes, and a command to try it."""
-    lead = '<a href="/openapi.json">openapi.json</a> describes it for machines.'
-    lines = []
-    for path, methods in content["paths"].items():
-        for method, operation in methods.items():
-            lines.append(f"<section><h2>{html.escape(f'{method.upper()} {path}')}</h2>")
-            lines.append(f"<p>{html.escape(operation['summary'])}.</p>")
-            lines += [f"<pre>{html.escape(each)}</pre>" for each in _commands(base, path, method, operation)]
-            told = "".join(
-                f"<tr><th scope='row'>{status}</th><td>{html.escape(each['description'])}</td></tr>"
-                for status, each in operation["responses"].items()
-            )
-            lines.append(f"<details><summary>Answers</summary><table>{told}</table></details></section>")
-    error = {"error": {"code": "not_an_image", "message": "what is wrong", "remedy": "what to do about it"}}
-    lines.append(f"<section><h2>Errors</h2><pre>{html.escape(json.dumps(error, indent=1))}</pre></section>")
-    return sheet("API", lead, lines)
-
-
-def _commands(base: str, path: str, method: str, operation: dict[str, Any]) -> list[str]:
-    if method == "get":
-        return [f"curl {base}{path.replace('{prediction_id}', EXAMPLE_ID)}"]
-    commands = []
-    for kind, body in operation["requestBody"]["content"].items():
-        if kind == "multipart/form-data":
-            fields = body["schema"]["properties"]
-            names = [name for name in ("image", "images") if name in fields]
-            commands.append(f"curl {base}{path} " + " ".join(f"-F {name}=@picture.png" for name in names))
-        elif kind == "application/json":
-            given = json.dumps(body["example"])
-            commands.append(f"curl {base}{path} -H 'content-type: application/json' -d '{given}'")
-        elif kind == "text/csv":
-            commands.append(f"curl {base}{path} -H 'content-type: text/csv' --data-binary @feedback.csv")
-        else:
-            commands.append(f"curl {base}{path} -H 'content-type: image/png' --data-binary @picture.png")
-    return commands
-
-
-def _operation(
-    name: str,
-    summary: str,
-    *,
-    answers: dict[str, tuple[str, dict[str, Any]] | tuple[str, dict[str, Any], str]],
-    errors: tuple[str, ...] = (),
-    body: dict[str, Any] | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    told = {status: _response(*answer) for status, answer in answers.items()}
-    told |= {status: _response(ERRORS[status], {"$ref": "#/components/schemas/Error"}) for status in errors}
-    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": told}
-    if parameters:
-        operation["parameters"] = parameters
-    if body:
-        operation["requestBody"] = {"required": True, "content": body}
-    return operation
-
-
-def _response(text: str, schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
-    return {"description": text, "content": {kind: {"schema": schema}}}
-
-
-def _object(required: dict[str, Any], *, optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
-
-
-def _png(text: str) -> dict[str, Any]:
-    return {"type": "string", "description": f"{text}: PNG as a data URL"}
-
-
-def _example(url: str | None) -> dict[str, Any]:
-    return {} if url is None else {"examples": {"gallery": {"summary": "a picture to try", "externalValue": url}}}
-
-
-def _record(label: dict[str, Any], spread: dict[str, float]) -> dict[str, Any]:
-    said = _object({"true_label": label, "source": {"type": "string"}, "time": TIME})
-    numbers = {"type": "number"}
-    return _object(
-        {
-            "prediction_id": IDS,
-            "time": TIME,
-            "model_version": {"type": "string"},
-            "label": label,
-            "confidence": numbers,
-            "probabilities": {**_object(dict.fromkeys(spread, numbers)), "example": spread},
-            "statistics": _object(dict.fromkeys(STATISTICS, numbers)),
-            "image_sha256": {"type": "string", "description": "of the pixels that the network saw"},
-            "latency_ms": numbers,
-            "client": {"type": ["string", "null"]},
-            "feedback": {"type": "array", "items": said, "description": "oldest first; the last counts"},
-        }
+def _prediction_operations(names: list[str], spread: dict[str, float], picture_url: str | None) -> list[Operation]:
+    label = names[-1]
+    prediction = PredictionAnswer(
+        prediction_id=EXAMPLE_ID,
+        label=label,
+        confidence=EXAMPLE_CONFIDENCE,
+        probabilities=spread,
+        model=ModelVersion("fashion-classifier", "1"),
+        preprocessing=("read as PNG, 28x28, L", "used as it is"),
     )
-
-
-def _version() -> dict[str, Any]:
-    words, perhaps = {"type": "string"}, {"type": ["number", "null"]}
-    return _object(
-        {
-            "name": words,
-            "version": words,
-            "class_names": {"type": "array", "items": words},
-            "channels": {"type": "integer"},
-            "size": {"type": "integer", "description": "edge of what the network sees, in pixels"},
-            "summary": words,
-            "metrics": {
-                "type": "object",
-                "additionalProperties": _object({"value": {"type": "number"}, "low": perhaps, "high": perhaps}),
-            },
-            "architecture": {"type": ["string", "null"]},
-            "data": {"type": "object"},
-            "lineage": {"type": "object"},
-            "shadow": {"type": ["string", "null"], "description": "the version that is tried beside it"},
-        }
+    rejected = ErrorAnswer(ErrorDetail("not_an_image", "what is wrong", "what to do about it"), "notes.txt")
+    record = PredictionRead(
+        prediction_id=EXAMPLE_ID,
+        time=EXAMPLE_TIME,
+        model_version="1",
+        label=label,
+        confidence=EXAMPLE_CONFIDENCE,
+        probabilities=spread,
+        statistics=dict.fromkeys(STATISTICS, 0.5),
+        image_sha256="0" * 64,
+        latency_ms=4.2,
+        client=None,
+        feedback=(FeedbackRead(names[0], "api", EXAMPLE_TIME),),
     )
+    form = object_schema({"image": PICTURE}, {"explain": EXPLAIN})
+    forms = object_schema({"images": {"type": "array", "minItems": 1, "items": PICTURE}})
+    to_try = {"examples": {"gallery": {"summary": "a picture to try", "externalValue": picture_url}}}
+    csv = f"prediction_id,true_label\n{EXAMPLE_ID},{names[0]}\n"
+    return [
+        Operation(
+            "post",
+            "/predict",
+            "predict",
+            "Classify one picture",
+            answers={200: ("The prediction", Content(PredictionAnswer, example=prediction))},
+            errors=UPLOAD_ERRORS,
+            bodies=(
+                Content(form, "multipart/form-data", more={"encoding": {"image": {"contentType": PICTURE_TYPES}}}),
+                Content(PICTURE, "image/*", more=to_try if picture_url else None),
+                Content(JsonUpload, example=JsonUpload(EXAMPLE_PNG)),
+            ),
+            parameters=({"name": "explain", "in": "query", "schema": EXPLAIN}, CLIENT),
+        ),
+        Operation(
+            "post",
+            "/predict/batch",
+            "predictBatch",
+            "Classify several pictures; each has its result or its error",
+            answers={200: ("The results", Content(BatchAnswer, example=BatchAnswer((prediction, rejected), 1, 1)))},
+            errors=UPLOAD_ERRORS,
+            bodies=(
+                Content(forms, "multipart/form-data", more={"encoding": {"images": {"contentType": PICTURE_TYPES}}}),
+            ),
+            parameters=(CLIENT,),
+        ),
+        Operation(
+            "post",
+            "/feedback",
+            "giveFeedback",
+            "Say what a prediction should have been; all feedback is stored, and the last one counts",
+            answers={
+                201: ("Stored", Content(FeedbackAnswer, example=FeedbackAnswer(EXAMPLE_ID, names[0]))),
+                200: (
+                    "A table was read",
+                    Content(FeedbackTableAnswer, example=FeedbackTableAnswer(1, 1, (LineError(3, "what is wrong"),))),
+                ),
+            },
+            errors=(404, *UPLOAD_ERRORS),
+            bodies=(
+                Content(FeedbackRequest, example=FeedbackRequest(EXAMPLE_ID, names[0])),
+                Content({"type": "string"}, "text/csv", example=csv),
+            ),
+        ),
+        Operation(
+            "get",
+            "/predictions/{prediction_id}",
+            "getPrediction",
+            "Get a prediction as it was logged, with all feedback",
+            answers={200: ("The record", Content(PredictionRead, example=record))},
+            errors=(401, 404, 429, 503),
+            parameters=(PREDICTION_ID,),
+        ),
+    ]
+
+
+def _service_operations(model: Package) -> list[Operation]:
+    html, plain = Content({"type": "string"}, "text/html"), Content({"type": "string"}, "text/plain")
+    ready = Ready(True, "1", LogState(None, 0, 0.0, 0, (), None))
+    not_ready = NotReady(False, "what is wrong with the prediction log")
+    info = ModelInfo(
+        name="fashion-classifier",
+        version="1",
+        class_names=tuple(model.class_names),
+        channels=model.channels,
+        size=model.size,
+        summary="",
+        metrics=dict(model.metrics),
+        architecture=model.architecture.get("name"),
+        data=dict(model.data),
+        lineage=dict(model.lineage),
+        shadow=None,
+    )
+    gallery = Gallery((GalleryPicture("/gallery/0.png", model.class_names[0]),))
+    report = {"id": "20260131T120000Z-v1", "url": "/monitoring/reports/20260131T120000Z-v1", "decision": "no_drift"}
+    return [
+        _get(
+            "/model",
+            "getModel",
+            "Get the version that is served, its origin and its metrics",
+            Content(ModelInfo, example=info),
+        ),
+        _get("/gallery", "listGallery", "List test pictures to try", Content(Gallery, example=gallery)),
+        _get(
+            "/monitoring/reports",
+            "listReports",
+            "List the latest drift reports, newest first",
+            Content(Reports, example=Reports((report,))),  # type: ignore[arg-type]
+            errors=READ_ERRORS,
+        ),
+        _get(
+            "/monitoring", "monitor", "Show recent traffic, drift reports and the state of the log", html, READ_ERRORS
+        ),
+        _get("/", "try", "Show a page to try pictures with", html),
+        Operation(
+            "get",
+            "/readyz",
+            "ready",
+            "Tell whether predictions can be made and logged",
+            answers={
+                200: ("Ready", Content(Ready, example=ready)),
+                503: ("Not ready", Content(NotReady, example=not_ready)),
+            },
+        ),
+        _get("/livez", "live", "Tell whether the process answers", plain),
+        _get("/metrics", "measure", "Get counters and latencies for Prometheus", plain, (401,)),
+    ]
+
+
+def _get(path: str, name: str, summary: str, content: Content, errors: tuple[int, ...] = ()) -> Operation:
+    return Operation("get", path, name, summary, {200: ("The answer", content)}, errors)
+
+
+def _example_probabilities(names: list[str]) -> dict[str, float]:
+    others = round((1 - EXAMPLE_CONFIDENCE) / (len(names) - 1), 6)
+    return dict.fromkeys(names, others) | {names[-1]: EXAMPLE_CONFIDENCE}

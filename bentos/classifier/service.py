@@ -1,4 +1,4 @@
-"""The BentoML service: BentoML's server, store, probes, metrics and client, with our own front before them."""
+"""The BentoML service: BentoML's server, store, probes, metrics and client, behind the application of `app.py`."""
 
 import gc
 import json
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-from _bentoml_sdk import Service  # what `service_class` wants; BentoML has no public name for it
+from _bentoml_sdk import Service  # `service_class` needs a subclass of it; BentoML has no public name for it
 from bentoml.models import BentoModel
 
 FOLDER = Path(__file__).parent
-DEPLOYMENT = json.loads((FOLDER / "deployment.json").read_bytes())
+DEPLOYMENT = json.loads((FOLDER / "deployment.json").read_bytes())  # written by `deployment.bento_files`
 SHADOW = DEPLOYMENT["shadow"]
 
 _running: list[Any] = []
 
 
-class FrontedService(Service[Any]):
-    """A service whose requests meet the front first."""
+class ServiceBehindApp(Service[Any]):
+    """A service whose requests reach `App` first."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """BentoML's application, behind ours."""
+        """Wrap BentoML's application."""
         from bentos.classifier.app import App
 
         return App(super().to_asgi(is_main=is_main), lambda: _running[0])
@@ -31,10 +31,10 @@ class FrontedService(Service[Any]):
 @bentoml.service(
     name="fashion-classifier",
     workers=DEPLOYMENT["settings"]["workers"],
-    http={"host": "127.0.0.1"},  # BentoML's own default is every address; BENTOML_HOST and --host tell it otherwise
-    # The front measures, logs and limits; these would cost every probe more than it does.
+    http={"host": "127.0.0.1"},  # BentoML's default is every address; BENTOML_HOST and --host change it
+    # App counts and limits requests; an access log would cost a probe more than its answer.
     logging={"access": {"enabled": False}},
-    service_class=FrontedService,
+    service_class=ServiceBehindApp,
 )
 class Classifier:
     """Classifies pictures of clothes."""
@@ -44,7 +44,8 @@ class Classifier:
         shadow = BentoModel(SHADOW["tag"])
 
     def __init__(self) -> None:
-        from bentos.classifier.worker import Deployment, Worker
+        from bentos.classifier.deployment import Deployment
+        from bentos.classifier.worker import Worker
         from fashion.config.compose import load_as
         from fashion.config.serve import ServiceConfig
         from fashion.home import current_home
@@ -52,7 +53,7 @@ class Classifier:
         settings = load_as(ServiceConfig, DEPLOYMENT["settings"])
         deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW, DEPLOYMENT["home"])
         os.environ.setdefault("FASHION_HOME", deployment.home)
-        self.desk = Worker(
+        self.worker = Worker(
             deployment,
             current_home(),
             os.environ,
@@ -60,23 +61,23 @@ class Classifier:
             shadow=None if SHADOW is None else Path(self.shadow.path),
             folder=FOLDER,
         )
-        _running[:] = [self.desk]
-        # BentoML brings hundreds of thousands of objects that stay: without this, each full collection looks at all.
+        _running[:] = [self.worker]
+        # BentoML leaves hundreds of thousands of objects that stay: without this, each full collection visits them all.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Finish, ship and close."""
-        self.desk.close()
+        """Finish what was accepted, ship the log and close it."""
+        self.worker.close()
 
-    # What BentoML's Python client calls. Over HTTP the front answers; these are for its schema, and in-process use.
+    # For the schema of BentoML's Python client, and for use in this process. Over HTTP, App answers.
 
     @bentoml.api(route="/predict")
     async def predict(self, image: Path, explain: bool = False) -> dict[str, Any]:
         """Classify one picture."""
         started = time.perf_counter()
-        return await self.desk.predict(image.read_bytes(), explain=explain, client=None, started=started)
+        return _plain(await self.worker.predict(image.read_bytes(), explain=explain, client=None, started=started))
 
     @bentoml.api(route="/predict/batch")
     async def predict_batch(self, images: list[Path]) -> dict[str, Any]:
@@ -85,9 +86,18 @@ class Classifier:
 
         started = time.perf_counter()
         files = [Part("images", image.name, image.read_bytes()) for image in images]
-        return await self.desk.predict_batch(files, client=None, started=started)
+        return _plain(await self.worker.predict_batch(files, client=None, started=started))
 
     @bentoml.api(route="/feedback")
     async def feedback(self, prediction_id: str, true_label: str, source: str = "client") -> dict[str, Any]:
-        """Say what a prediction should have been."""
-        return await self.desk.feedback(prediction_id, true_label, source)
+        """Store what a prediction should have been."""
+        from bentos.classifier.schemas import FeedbackRequest
+
+        return _plain(await self.worker.records.add_feedback(FeedbackRequest(prediction_id, true_label, source)))
+
+
+def _plain(answer: Any) -> dict[str, Any]:
+    from bentos.web.responses import adapter
+
+    content: dict[str, Any] = adapter(type(answer)).dump_python(answer, mode="json")
+    return content

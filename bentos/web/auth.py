@@ -1,4 +1,4 @@
-"""Who may ask, and how often. Knows headers and keys, not what is asked."""
+"""API keys and request limits. Knows headers and clients, not what the requests are for."""
 
 import base64
 import hmac
@@ -16,8 +16,9 @@ VARIABLES: Mapping[Scope, str] = {
     "feedback": "FASHION_FEEDBACK_KEYS",
     "monitoring": "FASHION_MONITORING_KEYS",
 }
-"""Environment variables with the keys of each scope, separated by commas. One that is not set leaves it open."""
+"""Environment variables with the keys of each scope, separated by commas. A scope without keys is open to all."""
 FORGET_SECONDS = 120.0
+"""A client that sent nothing for this long is dropped from memory; its allowance is full again by then."""
 
 
 class Keys:
@@ -30,50 +31,63 @@ class Keys:
         }
 
     def check(self, scope: Scope, headers: Headers) -> str:
-        """Let a request pass if the scope is open or it brings one of its keys; give the key, empty if it is open.
+        """Check the key of a request, and return it; empty where the scope is open.
 
         Raises:
-            Refusal: 401.
+            ApiError: 401, the key is missing or wrong.
         """
         keys = self._keys[scope]
         if not keys:
-            return ""  # whatever it brings: a client could call itself another each time
-        given = _given(headers)
-        # All keys, whichever fits, so that the time tells nothing.
+            return ""  # a key that nobody checks would let a client be another one with each request
+        given = _given_key(headers)
+        # Compare with all keys: the time must not depend on which one matches.
         if given is None or not any([hmac.compare_digest(given, key) for key in keys]):  # noqa: C419
             raise ApiError(
                 401,
                 "unauthorized",
                 "the key is missing" if given is None else "the key is wrong",
                 f"send `Authorization: Bearer KEY` with a key of {VARIABLES[scope]}",
-                # A browser asks for a name and a password then; the password is the key.
+                # A browser then asks for a name and a password; the password is the key.
                 {"www-authenticate": 'Basic realm="fashion", charset="UTF-8"'} if scope == "monitoring" else {},
             )
         return given.decode()
 
 
 class RateLimit:
-    """So many requests a minute of each client, evenly refilled; at most a minute's worth at once."""
+    """A token bucket for each client: it holds a minute's requests and refills evenly.
+
+    The in-memory storage of the `limits` package starts a thread every 10 ms that visits every client: with 100,000
+    clients a request costs 1.6 ms of CPU there, and less than 1 us here.
+    """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            per_minute: requests of one client; None does not limit.
+            clock: seconds.
+        """
         self._per_minute, self._clock = per_minute, clock
-        self._left: dict[str, tuple[float, float]] = {}
-        self._swept = clock()
+        self._buckets: dict[str, tuple[float, float]] = {}  # requests left, and when that was counted
+        self._last_sweep = clock()
 
     def take(self, client: str, cost: int = 1) -> None:
         """Count requests of a client.
 
+        Args:
+            client: its key or address.
+            cost: how many requests to count.
+
         Raises:
-            Refusal: 429, with the seconds until enough are free again.
+            ApiError: 429, with the seconds until they would be accepted.
         """
         if self._per_minute is None:
             return
         now, rate = self._clock(), self._per_minute / 60
         self._sweep(now)
-        left, seen = self._left.get(client, (float(self._per_minute), now))
-        left = min(float(self._per_minute), left + (now - seen) * rate)
+        left, counted = self._buckets.get(client, (float(self._per_minute), now))
+        left = min(float(self._per_minute), left + (now - counted) * rate)
         if left < min(cost, self._per_minute):
-            self._left[client] = (left, now)
+            self._buckets[client] = (left, now)
             seconds = max(1, round((min(cost, self._per_minute) - left) / rate + 0.5))
             raise ApiError(
                 429,
@@ -82,15 +96,21 @@ class RateLimit:
                 f"try again in {seconds} s",
                 {"retry-after": str(seconds)},
             )
-        self._left[client] = (left - cost, now)
+        self._buckets[client] = (left - cost, now)
+
+    def __len__(self) -> int:
+        """Count the clients in memory."""
+        return len(self._buckets)
 
     def _sweep(self, now: float) -> None:
-        if now - self._swept > FORGET_SECONDS:
-            self._left = {name: state for name, state in self._left.items() if now - state[1] <= FORGET_SECONDS}
-            self._swept = now
+        if now - self._last_sweep > FORGET_SECONDS:
+            self._buckets = {
+                client: bucket for client, bucket in self._buckets.items() if now - bucket[1] <= FORGET_SECONDS
+            }
+            self._last_sweep = now
 
 
-def _given(headers: Headers) -> bytes | None:
+def _given_key(headers: Headers) -> bytes | None:
     if (key := headers.get("x-api-key")) is not None:
         return key.strip().encode()
     kind, _, value = headers.get("authorization", "").partition(" ")
@@ -99,6 +119,6 @@ def _given(headers: Headers) -> bytes | None:
     if kind.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]
-        except ValueError:  # binascii.Error is one, and so is what is not ASCII
+        except ValueError:  # binascii.Error is a ValueError, and so is the error of text that is not ASCII
             return None
     return None

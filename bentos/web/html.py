@@ -1,4 +1,4 @@
-"""The frame of the pages that are written here: monitoring and API. Knows HTML, not what is on them."""
+"""The frame of the pages that are rendered in Python: monitoring and API. Knows HTML, not what is on the pages."""
 
 import html
 from collections.abc import Iterable
@@ -9,26 +9,35 @@ HEAD = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <link rel="icon" href="/page/icon.svg">
 <link rel="stylesheet" href="/page/page.css">
-<link rel="stylesheet" href="/page/sheet.css">
-</head>
+<link rel="stylesheet" href="/page/article.css">
+{script}</head>
 <body>
 <header class="top">
 <a class="mark" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">Fashion classifier</a>
 <nav aria-label="Pages"><a href="/monitoring">Monitoring</a><a href="/docs">API</a></nav>
 </header>
-<main class="sheet">
+<main class="article">
 <div class="hero"><h1>{title}</h1><p>{lead}</p></div>
 """
 
 
-def sheet(title: str, lead: str, body: Iterable[str]) -> str:
-    """A whole page; `lead` and `body` are HTML."""
-    return HEAD.format(title=text(title), lead=lead) + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+def page(title: str, lead: str, body: Iterable[str], *, script: str | None = None) -> str:
+    """Render a whole page.
+
+    Args:
+        title: plain text.
+        lead: HTML of the paragraph below the title.
+        body: HTML of the sections.
+        script: URL of a JavaScript module.
+    """
+    module = "" if script is None else f'<script type="module" src="{text(script)}"></script>\n'
+    return HEAD.format(title=text(title), lead=lead, script=module) + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
 
 
 def text(value: Any) -> str:
-    """Any value as text of a page."""
+    """Escape any value as the text of a page."""
     return html.escape(str(value))

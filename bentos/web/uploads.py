@@ -1,20 +1,24 @@
-"""Request bodies to pictures: multipart, raw, or JSON with base64. Knows nothing of what is done with them."""
+"""Request bodies to pictures and JSON values. Knows nothing of what is done with them."""
 
 import base64
 import binascii
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from bentos.web.responses import ApiError
+from bentos.web.responses import REQUEST, ApiError, Documented, adapter
 
 PICTURE_FIELDS = ("image", "bmp_data")
-"""The second is what the predecessor's clients send."""
-TEXT_FIELD_BYTES = 10_000
+"""Form fields that hold the picture; the second is the name that older clients send."""
+SPARE_PARTS = 16
+"""Parts of a form beyond its files that are accepted."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Upload:
-    """What was asked of one picture."""
+    """One picture, and whether to explain its prediction."""
 
     data: bytes
     explain: bool = False
 
 
+@dataclass(frozen=True)
+class JsonUpload(Documented):
+    """One picture as JSON."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = REQUEST
+
+    image: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+    """A picture in base64, or a data URL."""
+    explain: bool = False
+    """Add a heat map."""
+
+
 def read_upload(body: bytes, content_type: str) -> Upload:
-    """The one picture of a body.
+    """Read the one picture of a body: a form, the picture itself, or JSON with base64.
 
     Raises:
-        Refusal: the body is none of the three forms, or does not hold one picture.
+        ApiError: the body is none of the three, or does not hold exactly one picture.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return _from_form(parts(body, content_type, limit=16))
+        return _from_form(read_parts(body, content_type, limit=SPARE_PARTS))
     if kind == "application/json":
         return _from_json(body)
     if kind.startswith("image/") or kind in ("application/octet-stream", "binary/octet-stream"):
@@ -56,16 +72,21 @@ def read_upload(body: bytes, content_type: str) -> Upload:
 
 
 def read_files(body: bytes, content_type: str, *, limit: int) -> list[Part]:
-    """The pictures of a batch.
+    """Read the files of a batch.
+
+    Args:
+        body: of the request.
+        content_type: of the request.
+        limit: most files to accept.
 
     Raises:
-        Refusal: not a form, no file, or more than `limit`.
+        ApiError: the body is not a form, or holds no file or more than `limit`.
     """
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         kind = content_type.partition(";")[0] or "(none)"
         remedy = "send multipart/form-data with one file a picture"
         raise ApiError(415, "unsupported_content_type", f"a batch of type {kind} is not read", remedy)
-    files = [part for part in parts(body, content_type, limit=limit + 16) if part.filename is not None]
+    files = [part for part in read_parts(body, content_type, limit=limit + SPARE_PARTS) if part.filename is not None]
     if not files:
         raise ApiError(422, "no_picture", "the form holds no file", "send one file a picture")
     if len(files) > limit:
@@ -73,58 +94,65 @@ def read_files(body: bytes, content_type: str, *, limit: int) -> list[Part]:
     return files
 
 
-def parts(body: bytes, content_type: str, *, limit: int) -> list[Part]:
-    """The parts of a multipart body.
+def read_parts(body: bytes, content_type: str, *, limit: int) -> list[Part]:
+    """Read the parts of a multipart body.
+
+    Args:
+        body: of the request.
+        content_type: of the request, with the boundary.
+        limit: most parts to accept.
 
     Raises:
-        Refusal: it is not one, ends early, or has more than `limit` parts.
+        ApiError: the body is not multipart, ends early, or has more than `limit` parts.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise _bad_form("its content type names no boundary")
-    found = _Collector(limit)
+    collector = _Collector(limit)
     try:
-        parser = MultipartParser(boundary, found.callbacks())
+        parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError, UnicodeDecodeError) as error:
         raise _bad_form(str(error)) from None
-    if not found.ended:
+    if not collector.ended:
         raise _bad_form("it ends before its last boundary")
-    return found.parts
+    return collector.parts
 
 
-def read_json(body: bytes, *, keys: Mapping[str, type | tuple[type, ...]], required: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object with known keys of known types.
+def read_json(body: bytes, kind: type[T]) -> T:
+    """Read a JSON object as a dataclass, without converting types.
 
     Raises:
-        Refusal: it is not JSON, not an object, or a key is missing, unknown or of another type.
+        ApiError: the body is not JSON, not an object, or a field is missing, unknown or of another type.
     """
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        remedy = f"send an object with {', '.join(keys)}"
-        raise ApiError(400, "bad_json", f"the body is not JSON: {error}", remedy) from None
-    if not isinstance(content, dict):
-        raise _bad_field(f"the body must be an object, got {type(content).__name__}", keys)
-    for name in required:
-        if name not in content:
-            raise _bad_field(f"{name} is missing", keys)
-    for name, value in content.items():
-        if name not in keys:
-            raise _bad_field(f"there is no field {name[:40]!r}", keys)
-        # True is an int to Python, and to nobody else.
-        wanted = keys[name]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            raise _bad_field(f"{name} must not be {json.dumps(value)[:40]}", keys)
-    return content
+        return adapter(kind).validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    names = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]  # callers give dataclasses
+    if first["type"] == "json_invalid":
+        remedy = f"send an object with {names}"
+        raise ApiError(400, "bad_json", f"the body is not JSON: {first['ctx']['error']}", remedy)
+    raise ApiError(422, "bad_field", _field_error(first), f"send an object with {names}")
+
+
+def _field_error(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return f"the body must be an object, got {type(error['input']).__name__}"
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"there is no field {name[:40]!r}"
+    return f"{name} must not be {json.dumps(error['input'])[:40]}"
 
 
 def as_bool(name: str, text: str) -> bool:
-    """A switch in a query or a form.
+    """Read a switch of a query or a form.
 
     Raises:
-        Refusal: it is neither.
+        ApiError: the text is neither true nor false.
     """
     value = {"true": True, "1": True, "false": False, "0": False, "": False}.get(text.lower())
     if value is None:
@@ -132,23 +160,23 @@ def as_bool(name: str, text: str) -> bool:
     return value
 
 
-def _from_form(found: list[Part]) -> Upload:
-    pictures = [part for part in found if part.name in PICTURE_FIELDS]
+def _from_form(parts: list[Part]) -> Upload:
+    pictures = [part for part in parts if part.name in PICTURE_FIELDS]
     if len(pictures) != 1:
-        names = ", ".join(part.name[:40] for part in found) or "nothing"
+        names = ", ".join(part.name[:40] for part in parts) or "nothing"
         raise ApiError(
             422,
             "no_picture" if not pictures else "too_many_files",
             f"the form must hold one picture in the field `image`, got {names}",
             "name the file's field `image`; several pictures go to /predict/batch",
         )
-    switches = [part.data.decode("utf-8", "replace") for part in found if part.name == "explain"]
+    switches = [part.data.decode("utf-8", "replace") for part in parts if part.name == "explain"]
     return Upload(pictures[0].data, as_bool("explain", switches[0]) if switches else False)
 
 
 def _from_json(body: bytes) -> Upload:
-    content = read_json(body, keys={"image": str, "explain": bool}, required=("image",))
-    text = content["image"]
+    request = read_json(body, JsonUpload)
+    text = request.image
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -156,11 +184,11 @@ def _from_json(body: bytes) -> Upload:
     except (binascii.Error, UnicodeEncodeError) as error:
         remedy = "encode the picture's bytes as standard base64"
         raise ApiError(400, "bad_base64", f"`image` is not base64: {error}", remedy) from None
-    return Upload(data, content.get("explain", False))
+    return Upload(data, request.explain)
 
 
 class _Collector:
-    """Callbacks of the parser that gather parts."""
+    """Callbacks of the multipart parser that collect its parts."""
 
     def __init__(self, limit: int) -> None:
         self.parts: list[Part] = []
@@ -206,9 +234,7 @@ def _too_many(limit: int) -> ApiError:
     return ApiError(413, "too_many_files", message, f"send at most {limit} at once")
 
 
-def _bad_form(why: str) -> ApiError:
-    return ApiError(400, "bad_form", f"the multipart form cannot be read: {why}", "let an HTTP library make the form")
-
-
-def _bad_field(message: str, keys: Mapping[str, Any]) -> ApiError:
-    return ApiError(422, "bad_field", message, f"send an object with {', '.join(keys)}")
+def _bad_form(reason: str) -> ApiError:
+    return ApiError(
+        400, "bad_form", f"the multipart form cannot be read: {reason}", "let an HTTP library make the form"
+    )

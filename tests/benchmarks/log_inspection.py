@@ -17,7 +17,7 @@ def main(package_folder: Path, log_file: Path) -> None:
     from fashion.config.compose import compose, load_as
     from fashion.config.drift import DriftConfig
     from fashion.drift import evidently_report, inspection, report_page
-    from fashion.drift.decision import ReferenceStats
+    from fashion.drift.reference_stats import ReferenceStats
     from fashion.model import package
     from fashion.model.reference import Reference
     from fashion.predictions.log import PredictionLog
@@ -32,21 +32,21 @@ def main(package_folder: Path, log_file: Path) -> None:
             LocalRows(log).batches(Window(0, FOREVER_US)),
             lambda version: reference_stats,
             settings.decision,
-            drawn=settings.report.rows,
-            examples=settings.report.examples,
+            max_plot_rows=settings.report.rows,
+            max_examples=settings.report.examples,
         )
     decided = time.perf_counter()
     result, sample = inspected.result, inspected.sample
     assert sample is not None, "the log has no rows to draw"
-    drawings = evidently_report.draw(sample, reference, reference_stats, alpha=result.alpha, rows=result.rows)
-    page = report_page.page(
+    pages = evidently_report.render(sample, reference, reference_stats, alpha=result.alpha, total_rows=result.rows)
+    page = report_page.render(
         inspected,
         model="m",
         class_names=served.class_names,
         reference=reference.predictions,
         examples=[],
         history=[],
-        drawings=drawings,
+        evidently_pages=pages,
     )
     done = time.perf_counter()
     figures = {

@@ -20,7 +20,7 @@ def loaded(tiny: TinyDataset) -> dataset.Dataset:
     return dataset.load(tiny.data, tiny.cache)
 
 
-def test_class_without_images_stops(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
+def test_class_without_images_is_an_error(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
     keep = loaded.val.labels != 1
     val = dataset.Split(loaded.val.images[keep], loaded.val.labels[keep])
     with pytest.raises(DataError, match="val has no image of Boot"):
@@ -28,31 +28,31 @@ def test_class_without_images_stops(tiny: TinyDataset, loaded: dataset.Dataset) 
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_label_out_of_range_stops(tiny: TinyDataset, loaded: dataset.Dataset, label: int) -> None:
+def test_label_out_of_range_is_an_error(tiny: TinyDataset, loaded: dataset.Dataset, label: int) -> None:
     labels = loaded.test.labels.copy()
     labels[0] = label
     with pytest.raises(DataError, match=r"labels of test must be in 0\.\.2"):
         check_dataset(replace(loaded, test=dataset.Split(loaded.test.images, labels)), tiny.data)
 
 
-def test_wrong_shape_stops(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
+def test_wrong_shape_is_an_error(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
     test = dataset.Split(loaded.test.images[:, :, :7], loaded.test.labels)
     with pytest.raises(DataError, match=r"images of test must be uint8 of shape \(8, 8\), got uint8 of"):
         check_dataset(replace(loaded, test=test), tiny.data)
 
 
-def test_images_without_labels_stop(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
+def test_images_without_labels_are_an_error(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
     test = dataset.Split(loaded.test.images, loaded.test.labels[:-1])
     with pytest.raises(DataError, match="test has 12 images but labels of shape"):
         check_dataset(replace(loaded, test=test), tiny.data)
 
 
-def test_images_all_alike_stop(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
+def test_constant_channel_is_an_error(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
     with pytest.raises(DataError, match="the same value in every pixel"):
         check_dataset(replace(loaded, std=(0.0,)), tiny.data)
 
 
-def test_duplicates_are_counted_where_they_are(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
+def test_duplicates_are_counted_by_split(tiny: TinyDataset, loaded: dataset.Dataset) -> None:
     train, val, test = (split.images.copy() for split in loaded.splits.values())
     train[1] = train[2] = train[0]
     val[3] = train[5]

@@ -38,7 +38,7 @@ def test_every_training_row_is_in_exactly_one_split(tiny: TinyDataset) -> None:
     assert np.bincount(loaded.val.labels).tolist() == [4, 3, 3]
 
 
-def test_split_is_the_same_each_time_and_another_with_another_seed(tiny: TinyDataset) -> None:
+def test_split_depends_on_the_seed_alone(tiny: TinyDataset) -> None:
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
     first, second = (dataset.load(tiny.data, tiny.cache) for _ in range(2))
     other = dataset.load(replace(tiny.data, split_seed=43), tiny.cache)
@@ -56,7 +56,7 @@ def test_limit_keeps_a_stratified_subset(tiny: TinyDataset) -> None:
         assert numbers(split) == numbers(again.splits[name])
 
 
-def test_colour_is_a_matter_of_the_config(tmp_path: Path) -> None:
+def test_colour_images_are_loaded_with_statistics_by_channel(tmp_path: Path) -> None:
     images = {
         "train": np.random.default_rng(0).integers(0, 256, (60, SIZE, SIZE, 3), dtype=np.uint8),
         "test": np.random.default_rng(1).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8),
@@ -130,7 +130,7 @@ def test_statistics_are_those_of_the_training_split(real: tuple[DataConfig, data
     assert loaded.std == pytest.approx((pixels.std(dtype=np.float64),), rel=1e-6)
 
 
-def test_known_labels_are_where_they_are_known_to_be(real: tuple[DataConfig, dataset.Dataset]) -> None:
+def test_first_labels_are_those_of_fashion_mnist(real: tuple[DataConfig, dataset.Dataset]) -> None:
     _, loaded = real
     names = [loaded.class_names[label] for label in loaded.test.labels[:5]]
     assert names == ["Ankle boot", "Pullover", "Trouser", "Trouser", "Shirt"]

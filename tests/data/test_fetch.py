@@ -16,7 +16,7 @@ from fashion.data.fetch import DataUnavailable, fetch_data
 from fashion.data.manifest import DataError
 
 
-def test_second_fetch_touches_nothing(tiny: TinyDataset) -> None:
+def test_second_fetch_changes_no_file(tiny: TinyDataset) -> None:
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
     before = {path: path.stat().st_mtime_ns for path in tiny.folder.iterdir()}
     shutil.rmtree(tiny.source)
@@ -49,7 +49,7 @@ def test_damaged_file_is_named_removed_and_fetched_again(
     assert path.read_bytes() == right
 
 
-def test_damaged_file_is_removed_though_no_source_is_left(tiny: TinyDataset) -> None:
+def test_damaged_file_is_removed_even_without_a_source(tiny: TinyDataset) -> None:
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
     path = tiny.folder / tiny.version.files[0].path
     path.write_bytes(b"half")
@@ -59,7 +59,7 @@ def test_damaged_file_is_removed_though_no_source_is_left(tiny: TinyDataset) -> 
     assert not path.exists()
 
 
-def test_files_without_gzip_will_do(tiny: TinyDataset) -> None:
+def test_files_without_gzip_are_accepted(tiny: TinyDataset) -> None:
     for path in list(tiny.source.iterdir()):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
@@ -85,8 +85,8 @@ def test_first_source_that_has_a_file_gives_it(tiny: TinyDataset, tmp_path: Path
     reporter = RecordingReporter()
     data = replace(tiny.data, sources=tuple(SourceConfig("folder", str(folder)) for folder in folders))
     fetch_data(data, tiny.cache, reporter=reporter)
-    given = {message.split(":")[0]: message.split("folder ")[1].split(",")[0] for message in reporter.messages}
-    assert given == {
+    sources_used = {message.split(":")[0]: message.split("folder ")[1].split(",")[0] for message in reporter.messages}
+    assert sources_used == {
         tiny.version.files[0].path: str(tiny.source),
         name: str(partial_folder),
         tiny.version.files[2].path: str(bad),
@@ -94,7 +94,7 @@ def test_first_source_that_has_a_file_gives_it(tiny: TinyDataset, tmp_path: Path
     }
 
 
-def test_no_source_gives_one_message_with_all_that_was_tried(
+def test_error_lists_every_source_that_was_tried(
     tiny: TinyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # without apt
@@ -131,7 +131,7 @@ def test_cache_that_cannot_be_written_is_named(tiny: TinyDataset) -> None:
         fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
 
 
-def test_versions_lie_side_by_side(tiny: TinyDataset, tmp_path: Path) -> None:
+def test_versions_have_separate_folders(tiny: TinyDataset, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = make_tiny(tmp_path / "other", {"train": numbered_images(60, start=7), "test": numbered_images(12)})
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
@@ -140,7 +140,7 @@ def test_versions_lie_side_by_side(tiny: TinyDataset, tmp_path: Path) -> None:
     assert dataset.load(other.data, tiny.cache).digest == other.version.digest
 
 
-def test_what_killed_fetches_left_behind_goes_after_a_while(tiny: TinyDataset) -> None:
+def test_old_temporary_files_are_removed(tiny: TinyDataset) -> None:
     tiny.folder.mkdir(parents=True)
     old, new = tiny.folder / ".train.0.part", tiny.folder / ".train.1.part"
     for path in (old, new):

@@ -42,7 +42,7 @@ def test_pictures_become_a_version(mine: TinyDataset, pictures: Path) -> None:
     assert all(n // 1000 == label for n, label in zip(numbers(loaded.test), loaded.test.labels, strict=True))
 
 
-def test_same_pictures_are_the_same_version_and_others_another(mine: TinyDataset, pictures: Path) -> None:
+def test_version_depends_on_the_pictures_alone(mine: TinyDataset, pictures: Path) -> None:
     versions = []
     for _ in range(2):
         versions.append(from_folder.add(mine.data, pictures, mine.cache)[0].digest)
@@ -69,7 +69,7 @@ def test_idx_files_become_a_version(mine: TinyDataset, tiny: TinyDataset) -> Non
         (lambda f: (f / "train-labels-idx1-ubyte").write_bytes(b""), "but has only train-labels-idx1-ubyte"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_written(
+def test_error_names_the_file_and_nothing_is_written(
     mine: TinyDataset, pictures: Path, change: Callable[[Path], object], reason: str
 ) -> None:
     change(pictures)

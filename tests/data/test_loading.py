@@ -35,14 +35,14 @@ def test_training_data_is_the_version_of_the_model(tiny: TinyDataset, capsys: py
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, None])
-def test_another_version_is_none_and_a_reason(
+def test_another_version_is_none_with_a_reason(
     tiny: TinyDataset, digest: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load_training_data(tiny.data, digest, purpose="gallery") is None
     assert capsys.readouterr().out.startswith("no gallery: the model was not trained on tiny; choose its data set")
 
 
-def test_data_that_cannot_be_had_is_none_and_a_reason(tiny: TinyDataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unavailable_data_is_none_with_a_reason(tiny: TinyDataset, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.only("folder", "/nowhere")
     assert load_training_data(data, tiny.version.digest, purpose="gallery") is None
     assert capsys.readouterr().out.startswith("no gallery: tiny: ")

@@ -27,19 +27,19 @@ def test_missing_manifest_names_the_remedy(tiny: TinyDataset) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "tiny", "num_classes": 3, "files": []}', '{"files": 3}'])
-def test_anything_else_is_refused(tiny: TinyDataset, text: str) -> None:
+def test_text_that_is_not_a_manifest_is_rejected(tiny: TinyDataset, text: str) -> None:
     Path(tiny.data.manifest).write_text(text)
     with pytest.raises(DataError, match="is not a manifest"):
         manifest.read(tiny.data)
 
 
-def test_files_outside_the_cache_are_refused(tiny: TinyDataset) -> None:
+def test_files_outside_the_cache_are_rejected(tiny: TinyDataset) -> None:
     entry = replace(tiny.version.files[0], path="../../.bashrc")
     manifest.write(replace(tiny.version, files=(entry, *tiny.version.files[1:])), Path(tiny.data.manifest))
     with pytest.raises(DataError, match="names without folders"):
         manifest.read(tiny.data)
 
 
-def test_manifest_of_other_data_is_refused(tiny: TinyDataset) -> None:
+def test_manifest_of_other_data_is_rejected(tiny: TinyDataset) -> None:
     with pytest.raises(DataError, match="describes 'tiny' with 3 classes, but the data config describes 'tiny' with 2"):
         manifest.read(replace(tiny.data, class_names=("a", "b")))

@@ -23,7 +23,7 @@ def test_progress_stays_on_one_line_of_a_terminal() -> None:
     assert screen.getvalue() == "\r\x1b[2K10%\r\x1b[2Kdone\n"
 
 
-def test_progress_is_a_line_now_and_then_in_a_log() -> None:
+def test_progress_is_a_line_every_few_seconds_in_a_log() -> None:
     log = io.StringIO()
     terminal = TerminalReporter(log, seconds_between_lines=0.05)
     terminal.progress("1%")

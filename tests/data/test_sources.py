@@ -1,8 +1,7 @@
-"""Sources: a download over HTTP, a Debian package, and a bucket, each with its failures."""
+"""Sources: a download over HTTP and a bucket, each with its failures."""
 
 import contextlib
 import gzip
-import os
 import shutil
 import signal
 import ssl
@@ -111,13 +110,13 @@ class TestDownload:
         assert any("100%" in message for message in reporter.progress_lines)
         assert len(dataset.load(tiny.data, tiny.cache).train) == 50
 
-    def test_plain_files_are_found_where_there_is_no_gzip(self, tiny: TinyDataset, site: Site) -> None:
+    def test_files_without_gzip_are_downloaded(self, tiny: TinyDataset, site: Site) -> None:
         for path in list(tiny.source.iterdir()):
             path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
             path.unlink()
         fetch_data(tiny.only("https", site.url), tiny.cache, reporter=RecordingReporter())
 
-    def test_half_download_is_tried_again(self, tiny: TinyDataset, site: Site) -> None:
+    def test_cut_off_download_is_retried(self, tiny: TinyDataset, site: Site) -> None:
         name = f"{tiny.version.files[0].path}.gz"
         site.trouble[name] = ["half"]
         reporter = RecordingReporter()
@@ -130,7 +129,7 @@ class TestDownload:
         ("act", "reason"),
         [("half", "the connection ended after"), ("busy", "HTTP 503 Service Unavailable"), ("hang", "timed out")],
     )
-    def test_download_that_stays_broken_is_a_reason(
+    def test_download_that_fails_twice_is_reported(
         self, tiny: TinyDataset, site: Site, act: str, reason: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sources, "SILENCE_SECONDS", 0.3)
@@ -141,7 +140,7 @@ class TestDownload:
         assert tiny.version.files[1].path not in str(caught.value)  # the others came
         assert {path.name for path in tiny.folder.iterdir()} == {entry.path for entry in tiny.version.files[1:]}
 
-    def test_wrong_content_is_never_kept(self, tiny: TinyDataset, site: Site) -> None:
+    def test_wrong_content_never_enters_the_cache(self, tiny: TinyDataset, site: Site) -> None:
         name = tiny.version.files[0].path
         (tiny.source / f"{name}.gz").write_bytes(gzip.compress(b"<html>please log in</html>"))
         with pytest.raises(DataUnavailable, match=f"{name} is cut off"):
@@ -156,13 +155,13 @@ class TestDownload:
             fetch_data(tiny.only("https", site.url), tiny.cache, reporter=RecordingReporter())
         assert f"{second} is longer than" in str(caught.value)
 
-    def test_missing_file_is_a_reason(self, tiny: TinyDataset, site: Site) -> None:
+    def test_missing_file_is_reported(self, tiny: TinyDataset, site: Site) -> None:
         name = tiny.version.files[0].path
         (tiny.source / f"{name}.gz").unlink()
         with pytest.raises(DataUnavailable, match=f"{name}.gz and {name}: HTTP 404"):
             fetch_data(tiny.only("https", site.url), tiny.cache, reporter=RecordingReporter())
 
-    def test_fetches_at_the_same_time_do_not_disturb_each_other(self, tiny: TinyDataset, site: Site) -> None:
+    def test_concurrent_fetches_all_succeed(self, tiny: TinyDataset, site: Site) -> None:
         site.pause[0] = 0.005
         data = tiny.only("https", site.url)
         with ThreadPoolExecutor(4) as pool:
@@ -170,7 +169,7 @@ class TestDownload:
         assert sorted(path.name for path in tiny.folder.iterdir()) == sorted(e.path for e in tiny.version.files)
         assert len(dataset.load(tiny.data, tiny.cache).train) == 50
 
-    def test_killed_fetch_leaves_no_half_file(self, tiny: TinyDataset, site: Site) -> None:
+    def test_killed_fetch_leaves_no_incomplete_file(self, tiny: TinyDataset, site: Site) -> None:
         site.pause[0] = 0.05
         data = tiny.only("https", site.url)
         command = [sys.executable, "-m", "fashion", "data", "fetch", *replace(tiny, data=data).overrides]
@@ -199,86 +198,6 @@ class TestDownload:
             fetch_data(tiny.only("https", site.url), tiny.cache, reporter=RecordingReporter())
 
 
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="a Debian package needs dpkg-deb")
-class TestDebian:
-    @pytest.fixture
-    def package(self, tiny: TinyDataset, tmp_path: Path) -> Path:
-        """A real package of the tiny data set."""
-        tree = tmp_path / "tree"
-        shutil.copytree(tiny.source, tree / "usr/share/datasets/tiny")
-        (tree / "DEBIAN").mkdir()
-        (tree / "DEBIAN" / "control").write_text(
-            "Package: dataset-tiny\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\nDescription: x\n"
-        )
-        archive = tmp_path / "dataset-tiny_1_all.deb"
-        subprocess.run(["dpkg-deb", "-b", tree, archive], check=True, capture_output=True)
-        return archive
-
-    @staticmethod
-    def install_apt(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put a script in the place of apt-get, which would use the network."""
-        folder.mkdir()
-        (folder / "apt-get").write_text(f"#!/bin/sh\n{script}\n")
-        (folder / "apt-get").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def test_package_is_downloaded_and_unpacked(
-        self, tiny: TinyDataset, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        size = package.stat().st_size
-        script = f"""
-            case "$*" in
-              *--print-uris*) echo "'http://deb/x.deb' {package.name} {size} SHA256:0";;
-              *"download dataset-tiny"*) cp {package} . && sleep 0.3;;
-              *) echo "E: unexpected $*" >&2; exit 100;;
-            esac"""
-        self.install_apt(tmp_path / "bin", script, monkeypatch)
-        reporter = RecordingReporter()
-        fetch_data(tiny.only("debian", "dataset-tiny"), tiny.cache, reporter=reporter)
-        assert len(dataset.load(tiny.data, tiny.cache).train) == 50
-        assert "100%" in reporter.progress_lines[-1]
-
-    def test_package_lists_are_read_where_there_are_none(
-        self, tiny: TinyDataset, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        script = f"""
-            case "$*" in
-              *update*) touch {tmp_path}/updated;;
-              *Dir::State=*download*) [ -e {tmp_path}/updated ] && cp {package} .;;
-              *) echo "E: Unable to locate package dataset-tiny" >&2; exit 100;;
-            esac"""
-        self.install_apt(tmp_path / "bin", script, monkeypatch)
-        reporter = RecordingReporter()
-        fetch_data(tiny.only("debian", "dataset-tiny"), tiny.cache, reporter=reporter)
-        assert "reading the package lists" in reporter.messages[0]
-
-    @pytest.mark.parametrize(
-        ("script", "reason"),
-        [
-            ("echo 'E: Unable to locate package dataset-tiny' >&2; exit 100", "Unable to locate package dataset-tiny"),
-            ("echo 'W: x\nE: Could not connect' >&2; exit 100", "apt-get failed: Could not connect"),
-            ("exit 3", "apt-get failed: exit code 3"),
-            ("exit 0", "apt-get downloaded nothing"),
-            ("echo rubbish > x.deb", "dpkg-deb failed"),
-        ],
-    )
-    def test_what_apt_says_is_the_reason(
-        self, tiny: TinyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
-    ) -> None:
-        self.install_apt(tmp_path / "bin", script, monkeypatch)
-        with pytest.raises(DataUnavailable, match=f"debian dataset-tiny: .*{reason}"):
-            fetch_data(tiny.only("debian", "dataset-tiny"), tiny.cache, reporter=RecordingReporter())
-
-    def test_installed_package_is_read_in_place(
-        self, tiny: TinyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.install_apt(tmp_path / "bin", "exit 1", monkeypatch)
-        listing = "\n".join(f"echo {path}" for path in sorted(tiny.source.iterdir()))
-        (tmp_path / "bin" / "dpkg-query").write_text(f"#!/bin/sh\n{listing}\n")
-        (tmp_path / "bin" / "dpkg-query").chmod(0o755)
-        fetch_data(tiny.only("debian", "dataset-tiny"), tiny.cache, reporter=RecordingReporter())
-
-
 class TestBucket:
     @pytest.fixture(params=["bucket", "folder"])
     def shared(
@@ -292,7 +211,7 @@ class TestBucket:
             fetch_data(data, tiny.cache, reporter=RecordingReporter())
             yield replace(tiny, data=data)
 
-    def test_what_is_pushed_can_be_fetched_with_nothing_else(self, shared: TinyDataset, tmp_path: Path) -> None:
+    def test_pushed_files_can_be_fetched_from_the_bucket_alone(self, shared: TinyDataset, tmp_path: Path) -> None:
         address = push_data(shared.data, shared.cache, reporter=RecordingReporter())
         reporter = RecordingReporter()
         elsewhere = tmp_path / "elsewhere"
@@ -313,7 +232,7 @@ class TestBucket:
         with pytest.raises(DataError, match=r"is longer than .*; run `fashion data fetch`, then push"):
             push_data(shared.data, shared.cache, reporter=RecordingReporter())
 
-    def test_empty_bucket_is_a_reason(self, shared: TinyDataset, tmp_path: Path) -> None:
+    def test_empty_bucket_is_reported(self, shared: TinyDataset, tmp_path: Path) -> None:
         data = shared.only("bucket", shared.data.sources[-1].address)
         with pytest.raises(DataUnavailable, match=r"bucket .*: there is no train-images-idx3-ubyte \(sha256/"):
             fetch_data(data, tmp_path / "elsewhere", reporter=RecordingReporter())

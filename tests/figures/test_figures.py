@@ -181,7 +181,7 @@ def test_per_class_names_the_hardest_and_the_easiest_class_and_sorts_by_f1():
         (0.0812, "Temperature 0.65 leaves the calibration error at 8.1 %"),
     ],
 )
-def test_reliability_title_says_what_the_temperature_did(after, expected):
+def test_reliability_title_states_the_effect_of_the_temperature(after, expected):
     bins = calibration.reliability_bins(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     figure = charts.reliability(bins, bins, ece_before=0.081, ece_after=after, temperature=0.65)
     assert expected in headline(figure)
@@ -248,7 +248,7 @@ def test_any_number_of_channels_can_be_drawn(channels):
     assert pixels(galleries.samples(images, np.array([0, 1, 0, 1]), ["coat", "shirt"])).size > 0
 
 
-def test_class_names_are_never_read_as_mathematics():
+def test_class_names_are_never_parsed_as_mathematics():
     names = ["$x^2$ broken $", r"\frac"]
     matrix = np.array([[3, 1], [0, 2]])
     scores = classification.classification_report(np.array([0, 1]), np.array([0, 0]), names)
@@ -305,7 +305,7 @@ def test_wrong_arguments_are_rejected_by_name(draw, message):
         draw()
 
 
-def test_drawing_changes_nothing_global():
+def test_drawing_changes_no_global_state():
     script = """
 import sys, matplotlib, numpy as np
 # Reading "backend" is what would import pyplot.

@@ -105,7 +105,7 @@ class TestGood:
         assert not prepared.image.any()
         assert prepared.steps[-1] == "blank: no garment was found"
 
-    def test_light_and_dark_backgrounds_come_out_alike(self) -> None:
+    def test_light_and_dark_backgrounds_give_the_same_image(self) -> None:
         light = garment("L", (200, 260))
         dark = Image.fromarray(255 - np.asarray(light))
         on_light = prepare(saved(light, "PNG"), size=28, channels=1)
@@ -190,7 +190,7 @@ def test_product_photos_of_the_data_are_recognised(small_dataset: Dataset, tiny_
 
 class TestBad:
     @pytest.mark.parametrize("name", sorted(bad_pictures()))
-    def test_is_rejected_with_its_code_and_a_remedy(self, name: str) -> None:
+    def test_every_one_is_rejected_with_its_code_and_a_remedy(self, name: str) -> None:
         data, code = bad_pictures()[name]
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -45,8 +45,8 @@ def test_scores_of_probabilities_equal_scikit_learn(seed):
     assert calibration.negative_log_likelihood(probabilities, labels) == pytest.approx(
         sklearn_metrics.log_loss(labels, probabilities, labels=range(4))
     )
-    theirs = sklearn_metrics.brier_score_loss(labels, probabilities, labels=range(4), scale_by_half=False)
-    assert calibration.brier_score(probabilities, labels) == pytest.approx(theirs)
+    expected = sklearn_metrics.brier_score_loss(labels, probabilities, labels=range(4), scale_by_half=False)
+    assert calibration.brier_score(probabilities, labels) == pytest.approx(expected)
 
 
 def test_likelihood_stays_finite_when_the_true_class_has_probability_zero():

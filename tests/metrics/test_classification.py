@@ -35,8 +35,8 @@ def test_wilson_interval_contains_the_proportion_and_equals_scipy(total, share, 
     successes = round(share * total)
     low, high = classification.wilson_interval(successes, total, confidence)
     assert 0 <= low <= successes / total <= high <= 1
-    theirs = stats.binomtest(successes, total).proportion_ci(confidence, method="wilson")
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    expected = stats.binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_counts_and_scores_equal_scikit_learn(seed):
     labels, predictions = rng.integers(0, 6, 12), rng.integers(0, 6, 12)
     matrix = classification.confusion_matrix(labels, predictions, 6)
     assert matrix.dtype == np.int64
-    theirs = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(6))
-    np.testing.assert_array_equal(matrix, theirs)
+    expected = sklearn_metrics.confusion_matrix(labels, predictions, labels=range(6))
+    np.testing.assert_array_equal(matrix, expected)
 
     report = classification.classification_report(labels, predictions, list("abcdef"))
-    theirs = sklearn_metrics.precision_recall_fscore_support(labels, predictions, labels=range(6), zero_division=0)
+    expected = sklearn_metrics.precision_recall_fscore_support(labels, predictions, labels=range(6), zero_division=0)
     scores = [[getattr(score, key) for score in report] for key in ("precision", "recall", "f1", "support")]
-    np.testing.assert_allclose(scores, theirs)
+    np.testing.assert_allclose(scores, expected)
     assert [score.name for score in report] == list("abcdef")
 
 
@@ -135,7 +135,7 @@ def test_identical_classifiers_give_no_evidence():
 
 def test_bootstrap_interval_equals_one_that_resamples_rows():
     champion, challenger = paired(850, 60, 40, 50)
-    theirs = stats.bootstrap(
+    expected = stats.bootstrap(
         (challenger.astype(float) - champion.astype(float),),
         np.mean,
         n_resamples=4000,
@@ -147,7 +147,7 @@ def test_bootstrap_interval_equals_one_that_resamples_rows():
         champion, challenger, confidence=0.9, num_resamples=20_000, seed=2
     )
     assert difference == pytest.approx(-0.02)
-    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.0015)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.0015)
 
 
 @given(SEEDS)

@@ -28,7 +28,7 @@ def described(service: Served) -> schemathesis.BaseSchema:
 
 def test_answers_are_those_of_the_document(described: schemathesis.BaseSchema) -> None:
     operations = [found.ok() for found in described.get_all_operations()]
-    assert len(operations) == 11
+    assert len(operations) == 12
     for operation in operations:
 
         @settings(max_examples=20, deadline=None, suppress_health_check=QUIET, database=None)

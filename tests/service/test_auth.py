@@ -1,4 +1,4 @@
-"""Keys and rates: who is let in, and when the next request is."""
+"""API keys, and the limit of requests a minute."""
 
 import base64
 
@@ -30,11 +30,11 @@ class TestKeys:
             {"authorization": basic("first")},
         ],
     )
-    def test_each_key_of_a_scope_lets_in_and_names_the_client(self, headers: dict[str, str]) -> None:
+    def test_each_key_of_a_scope_is_accepted_and_names_the_client(self, headers: dict[str, str]) -> None:
         key = Keys({"FASHION_PREDICT_KEYS": "first, second"}).check("predict", Headers(headers))
         assert key in {"first", "second"}
 
-    def test_where_a_scope_is_open_a_header_makes_no_other_client(self) -> None:
+    def test_an_open_scope_ignores_keys(self) -> None:
         assert Keys({}).check("predict", Headers({"x-api-key": "anything"})) == ""
 
     @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ class TestKeys:
             {"x-api-key": "kéy"},
         ],
     )
-    def test_anything_else_is_refused(self, headers: dict[str, str]) -> None:
+    def test_any_other_key_is_rejected(self, headers: dict[str, str]) -> None:
         with pytest.raises(ApiError) as caught:
             Keys({"FASHION_PREDICT_KEYS": "first,second,"}).check("predict", Headers(headers))
         assert caught.value.status == 401
@@ -61,34 +61,34 @@ class TestKeys:
         keys = Keys({"FASHION_PREDICT_KEYS": "a", "FASHION_MONITORING_KEYS": "b"})
         with pytest.raises(ApiError) as caught:
             keys.check("monitoring", Headers({"x-api-key": "a"}))
-        assert caught.value.headers["www-authenticate"].startswith("Basic")  # a browser can ask for it
+        assert caught.value.headers["www-authenticate"].startswith("Basic")  # a browser asks for it
         keys.check("feedback", Headers({}))
 
 
 class TestRateLimit:
-    def test_none_does_not_count(self) -> None:
+    def test_without_a_limit_every_request_passes(self) -> None:
         limit = RateLimit(None)
         for _ in range(1000):
             limit.take("a")
 
     @given(st.lists(st.floats(0, 5), max_size=200), st.integers(1, 100))
-    def test_no_minute_and_a_burst_hold_more_than_allowed(self, pauses: list[float], per_minute: int) -> None:
+    def test_no_minute_holds_more_than_a_burst_and_the_refill(self, pauses: list[float], per_minute: int) -> None:
         now = 0.0
         limit = RateLimit(per_minute, clock=lambda: now)
-        taken = []
+        accepted = []
         for pause in pauses:
             now += pause
             try:
                 limit.take("a")
-            except ApiError as refusal:
-                assert refusal.status == 429
-                assert 1 <= int(refusal.headers["retry-after"]) <= 61
+            except ApiError as error:
+                assert error.status == 429
+                assert 1 <= int(error.headers["retry-after"]) <= 61
             else:
-                taken.append(now)
-        for start in taken:
-            assert sum(start <= each < start + 60 for each in taken) <= 2 * per_minute
+                accepted.append(now)
+        for start in accepted:
+            assert sum(start <= each < start + 60 for each in accepted) <= 2 * per_minute
 
-    def test_after_the_told_time_the_next_is_taken(self) -> None:
+    def test_the_next_request_passes_after_the_time_of_retry_after(self) -> None:
         now = 0.0
         limit = RateLimit(6, clock=lambda: now)
         for _ in range(6):
@@ -99,11 +99,11 @@ class TestRateLimit:
         now += int(caught.value.headers["retry-after"])
         limit.take("a")
 
-    def test_clients_that_are_gone_are_forgotten(self) -> None:
+    def test_idle_clients_are_dropped_from_memory(self) -> None:
         now = 0.0
         limit = RateLimit(6, clock=lambda: now)
         for number in range(1000):
             limit.take(str(number))
         now += 1000
         limit.take("new")
-        assert len(limit._left) == 1
+        assert len(limit) == 1

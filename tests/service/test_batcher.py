@@ -1,4 +1,4 @@
-"""The engine thread and what follows it: batches, records on the disk, errors, shadows, kept pictures, the end."""
+"""The batcher and the background work after it: batches, records, errors, shadows, stored pictures, closing."""
 
 import asyncio
 import time
@@ -31,35 +31,35 @@ def predictor(tiny_package: Package) -> Predictor:
     return Predictor(tiny_package)
 
 
-def predict(engine: Batcher, images: Sequence[object], together: int = 1) -> list[Scored]:
+def predict(batcher: Batcher, images: Sequence[object], together: int = 1) -> list[Scored]:
     """Predict images one a job, `together` jobs at a time."""
 
     async def run() -> list[Scored]:
-        found: list[Scored] = []
+        scored: list[Scored] = []
         for start in range(0, len(images), together):
             jobs = [
-                engine.predict([image], client=None, started=time.perf_counter())  # type: ignore[list-item]
+                batcher.predict([image], client=None, started=time.perf_counter())  # type: ignore[list-item]
                 for image in images[start : start + together]
             ]
-            found += [scored for part in await asyncio.gather(*jobs) for scored in part]
-        return found
+            scored += [each for part in await asyncio.gather(*jobs) for each in part]
+        return scored
 
     return asyncio.run(run())
 
 
 @pytest.mark.parametrize("together", [1, 7, 200])
-def test_everyone_gets_what_the_predictor_says_however_many_wait(
+def test_answers_are_those_of_the_predictor_however_many_wait(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset, together: int
 ) -> None:
     images = small_dataset.test.images[:200]
-    engine = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model_version="7")
     try:
-        found = predict(engine, list(images), together)
+        scored = predict(batcher, list(images), together)
     finally:
-        engine.close()
+        batcher.close()
     expected = predictor.predict(images)
-    assert [each.record.label for each in found] == expected.labels.tolist()
-    for row, each in enumerate(found):
+    assert [each.record.label for each in scored] == expected.labels.tolist()
+    for row, each in enumerate(scored):
         assert each.record.probabilities == pytest.approx(expected.probabilities[row].tolist(), abs=1e-5)
         assert each.record.statistics == pytest.approx(expected.statistics[row].tolist(), abs=1e-6)
         assert each.record.image_sha256 == image_store.digest(images[row])
@@ -67,83 +67,83 @@ def test_everyone_gets_what_the_predictor_says_however_many_wait(
     assert log.count() == 200
 
 
-def test_what_waits_when_it_closes_is_answered_and_what_comes_later_is_refused(
+def test_closing_answers_what_waits_and_rejects_what_comes_later(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset
 ) -> None:
-    engine = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model_version="7")
 
     async def run() -> None:
         jobs = [
-            asyncio.ensure_future(engine.predict([image], client=None, started=0.0))
+            asyncio.ensure_future(batcher.predict([image], client=None, started=0.0))
             for image in small_dataset.test.images[:100]
         ]
         await asyncio.sleep(0)  # they are queued
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(batcher.close)
         assert len([await job for job in jobs]) == 100
         with pytest.raises(Closed):
-            await engine.predict([small_dataset.test.images[0]], client=None, started=0.0)
+            await batcher.predict([small_dataset.test.images[0]], client=None, started=0.0)
 
     asyncio.run(run())
     assert log.count() == 100
 
 
-def test_an_answer_that_cannot_be_kept_is_an_error_and_the_next_one_works(
+def test_a_prediction_that_cannot_be_logged_is_an_error_and_the_next_one_works(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset, tmp_path: Path
 ) -> None:
-    engine = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model_version="7")
     aside = tmp_path / "aside.db"
     try:
         log.path.rename(aside)
         with pytest.raises(LogUnavailable):
-            predict(engine, [small_dataset.test.images[0]])
+            predict(batcher, [small_dataset.test.images[0]])
         aside.rename(log.path)
-        predict(engine, [small_dataset.test.images[0]])
+        predict(batcher, [small_dataset.test.images[0]])
     finally:
-        engine.close()
+        batcher.close()
     assert log.count() == 1
 
 
-def test_a_client_that_goes_away_disturbs_nobody(
+def test_a_client_that_disconnects_affects_no_other(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset
 ) -> None:
-    engine = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model_version="7")
 
     async def run() -> None:
-        gone = asyncio.ensure_future(engine.predict([small_dataset.test.images[0]], client=None, started=0.0))
-        stays = asyncio.ensure_future(engine.predict([small_dataset.test.images[1]], client=None, started=0.0))
+        gone = asyncio.ensure_future(batcher.predict([small_dataset.test.images[0]], client=None, started=0.0))
+        stays = asyncio.ensure_future(batcher.predict([small_dataset.test.images[1]], client=None, started=0.0))
         await asyncio.sleep(0)
         gone.cancel()
         assert len(await stays) == 1
 
     asyncio.run(run())
-    engine.close()
-    assert log.count() == 2  # both were asked
+    batcher.close()
+    assert log.count() == 2  # both were predicted
 
 
 def test_a_shadow_logs_under_the_same_ids(predictor: Predictor, log: PredictionLog, small_dataset: Dataset) -> None:
     shadow = background.shadow(predictor, log, model_version="8")
-    engine = Batcher(predictor, log, model_version="7", after=shadow.offer)
-    found = predict(engine, list(small_dataset.test.images[:50]))
-    engine.close()
+    batcher = Batcher(predictor, log, model_version="7", after=shadow.offer)
+    scored = predict(batcher, list(small_dataset.test.images[:50]))
+    batcher.close()
     shadow.close(10)
     assert (shadow.done, shadow.dropped, shadow.failed) == (50, 0, 0)
-    for each in found:
+    for each in scored:
         mirrored = log.get(each.record.prediction_id, "shadow").record
         assert mirrored.model_version == "8"
         assert mirrored.label == each.record.label
         assert mirrored.time_us == each.record.time_us
 
 
-def test_pictures_are_kept_once_each(
+def test_each_picture_is_stored_once(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset, tmp_path: Path
 ) -> None:
     store = open_store(str(tmp_path / "images"))
-    keeper = background.keeper(store)
-    engine = Batcher(predictor, log, model_version="7", after=keeper.offer)
+    writer = background.image_writer(store)
+    batcher = Batcher(predictor, log, model_version="7", after=writer.offer)
     images = list(small_dataset.test.images[:10])
-    predict(engine, images * 3)
-    engine.close()
-    keeper.close(10)
+    predict(batcher, images * 3)
+    batcher.close()
+    writer.close(10)
     assert stored_digests(store) == {image_store.digest(image) for image in images}
     for image in images:
         assert (image_store.get(store, image_store.digest(image)) == image).all()
@@ -151,13 +151,13 @@ def test_pictures_are_kept_once_each(
 
 class TestBackground:
     def scored(self, predictor: Predictor, log: PredictionLog, dataset: Dataset) -> list[Scored]:
-        engine = Batcher(predictor, log, model_version="7")
+        batcher = Batcher(predictor, log, model_version="7")
         try:
-            return predict(engine, list(dataset.test.images[:20]))
+            return predict(batcher, list(dataset.test.images[:20]))
         finally:
-            engine.close()
+            batcher.close()
 
-    def test_drops_and_counts_what_it_cannot_hold(
+    def test_drops_and_counts_what_exceeds_its_capacity(
         self, predictor: Predictor, log: PredictionLog, small_dataset: Dataset
     ) -> None:
         slow = Background("slow", lambda _: time.sleep(0.2), capacity=4)
@@ -168,7 +168,7 @@ class TestBackground:
         assert slow.dropped > 0
         assert slow.done + slow.dropped == 20
 
-    def test_outlives_what_goes_wrong(self, predictor: Predictor, log: PredictionLog, small_dataset: Dataset) -> None:
+    def test_goes_on_after_an_error(self, predictor: Predictor, log: PredictionLog, small_dataset: Dataset) -> None:
         rows = self.scored(predictor, log, small_dataset)
 
         def work(batch: list[Scored]) -> None:

@@ -385,7 +385,7 @@ class TestPages:
 
     def test_openapi_lists_every_endpoint_and_docs_show_it(self, service: Served) -> None:
         document = service.json("GET", "/openapi.json")
-        pages = {"/", "/monitoring", "/monitoring/reports", "/model", "/livez", "/readyz", "/metrics"}
+        pages = {"/", "/gallery", "/monitoring", "/monitoring/reports", "/model", "/livez", "/readyz", "/metrics"}
         endpoints = {"/predict", "/predict/batch", "/feedback", "/predictions/{prediction_id}"}
         assert set(document["paths"]) == pages | endpoints
         page = service.request("GET", "/docs")[2].decode()

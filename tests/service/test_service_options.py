@@ -153,12 +153,12 @@ class TestLimits:
 class TestFirestore:
     def test_what_is_acknowledged_is_there(self, strict: Served, remote: FirestoreLog, pngs: list[bytes]) -> None:
         deadline = time.monotonic() + 60
-        while predict(strict, pngs[0])[1]["kept"] != "firestore":  # the first connection takes longest
+        while predict(strict, pngs[0])[1]["stored_in"] != "firestore":  # the first connection takes longest
             assert time.monotonic() < deadline
         for png in pngs[:20]:
             status, told = predict(strict, png)
             assert status == 200
-            assert told["kept"] == "firestore"
+            assert told["stored_in"] == "firestore"
             found = remote.get(told["prediction_id"]).record
             assert list(found.probabilities) == pytest.approx(list(told["probabilities"].values()), abs=1e-6)
 
@@ -167,11 +167,11 @@ class TestFirestore:
     ) -> None:
         body, headers = form(*[("images", f"{row}.png", png) for row, png in enumerate(pngs[:5])])
         told = json.loads(strict.request("POST", "/predict/batch", body, headers | {"x-api-key": "p1"})[2])
-        assert told["kept"] == "firestore"
+        assert told["stored_in"] == "firestore"
         ids = [each["prediction_id"] for each in told["results"]]
         assert all(remote.get(each) for each in ids)
         given = {"prediction_id": ids[0], "true_label": "Coat"}
-        assert strict.json("POST", "/feedback", given, {"x-api-key": "f1"})["kept"] == "firestore"
+        assert strict.json("POST", "/feedback", given, {"x-api-key": "f1"})["stored_in"] == "firestore"
         assert remote.get(ids[0]).true_label == 4
 
     def test_a_prediction_of_another_machine_is_found_and_judged(
@@ -204,7 +204,7 @@ class TestFirestore:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda png: predict(strict, png), pngs[:24]))
         assert {status for status, _ in answers} == {200}
-        assert {told["kept"] for _, told in answers} == {"disk"}
+        assert {told["stored_in"] for _, told in answers} == {"disk"}
         log = strict.json("GET", "/readyz")["log"]
         assert log["backlog_rows"] >= 24
         assert log["backlog_seconds"] > 0
@@ -239,7 +239,7 @@ class TestFirestore:
             assert (status, json.loads(content)["error"]["code"]) == (503, "unavailable")
             assert int(told["retry-after"]) > 0
             told = json.loads(kept.result()[2])
-            assert (told["accepted"], told["refused"], told["kept"]) == (1, 3, "disk")
+            assert (told["accepted"], told["refused"], told["stored_in"]) == (1, 3, "disk")
             (error,) = told["errors"]
             assert error["line"] == 3
             assert "send this line and those below it again" in error["message"]

@@ -1,0 +1,58 @@
+"""What the classifier's bento holds beside its code: which versions it serves and how, and a gallery of pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bentos.classifier.schemas import GalleryPicture
+from fashion.config.serve import ServiceConfig
+
+DEPLOYMENT = "deployment.json"
+GALLERY = "gallery"
+GALLERY_LIST = "gallery.json"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Which versions a bento serves, and how."""
+
+    settings: ServiceConfig
+    model: Mapping[str, Any]
+    """name, version, tag in BentoML's model store, summary, lineage."""
+    shadow: Mapping[str, Any] | None
+    """The same of the version that scores every picture too, without answering; None without one."""
+    home: str
+    """Folder of the service's state, unless FASHION_HOME names another."""
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """A picture of the gallery."""
+
+    label: str
+    png: bytes
+
+
+def bento_files(deployment: Mapping[str, Any], gallery: Sequence[LabelledPicture]) -> dict[str, bytes]:
+    """Return the files to put into the bento, by their path in its folder.
+
+    Args:
+        deployment: the fields of `Deployment`, as plain data.
+        gallery: pictures for the page.
+    """
+    pictures = [GalleryPicture(f"/gallery/{index}.png", each.label) for index, each in enumerate(gallery)]
+    return {
+        DEPLOYMENT: (json.dumps(deployment, indent=1) + "\n").encode(),
+        f"{GALLERY}/{GALLERY_LIST}": json.dumps([asdict(picture) for picture in pictures]).encode(),
+        **{f"{GALLERY}/{index}.png": each.png for index, each in enumerate(gallery)},
+    }
+
+
+def read_gallery(folder: Path) -> tuple[GalleryPicture, ...]:
+    """Read the list of a gallery; empty without one."""
+    try:
+        return tuple(GalleryPicture(**picture) for picture in json.loads((folder / GALLERY_LIST).read_bytes()))
+    except FileNotFoundError:
+        return ()

@@ -1,0 +1,172 @@
+"""Logged predictions and the feedback on them: read, and added to. Knows the log and Firestore, not the network."""
+
+import asyncio
+import contextlib
+import csv
+import datetime
+import io
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bentos.classifier.schemas import (
+    FeedbackAnswer,
+    FeedbackRead,
+    FeedbackRequest,
+    FeedbackTableAnswer,
+    LineError,
+    PredictionRead,
+)
+from bentos.classifier.shipping import Shipping
+from bentos.web.responses import ApiError
+from fashion.images.statistics import STATISTICS
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import Feedback, LoggedPrediction, LogUnavailable, UnknownPrediction
+
+CSV_ROWS = 10_000
+"""Most rows of a table of feedback."""
+SHOWN_ERRORS = 100
+"""Most errors of a table that are answered."""
+DIGITS = 6
+"""Decimals of probabilities and statistics in answers."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Records:
+    """The predictions of one log, and of Firestore where they are not in the log."""
+
+    def __init__(self, log: PredictionLog, shipping: Shipping, class_names: Sequence[str]) -> None:
+        self._log, self._shipping, self._class_names = log, shipping, class_names
+        self._labels = {name: label for label, name in enumerate(class_names)}
+
+    async def read(self, prediction_id: str) -> PredictionRead:
+        """Read a prediction as it was logged, with all feedback.
+
+        Raises:
+            ApiError: 404, it is unknown.
+        """
+        logged = await asyncio.to_thread(self._find, prediction_id)
+        record = logged.record
+        return PredictionRead(
+            prediction_id=record.prediction_id,
+            time=_iso(record.time_us),
+            model_version=record.model_version,
+            label=self.class_name(record.label),
+            confidence=round(record.confidence, DIGITS),
+            probabilities=self.by_name(record.probabilities),
+            statistics={name: round(value, DIGITS) for name, value in zip(STATISTICS, record.statistics, strict=True)},
+            image_sha256=record.image_sha256,
+            latency_ms=round(record.latency_ms, 3),
+            client=record.client,
+            feedback=tuple(
+                FeedbackRead(self.class_name(each.true_label), each.source, _iso(each.time_us))
+                for each in logged.feedback
+            ),
+        )
+
+    async def add_feedback(self, request: FeedbackRequest) -> FeedbackAnswer:
+        """Store what a prediction should have been.
+
+        Raises:
+            ApiError: 404, the prediction is unknown; 422, the label is not a class or the source is not a short name.
+        """
+        label = self._label(request.true_label)
+        try:
+            feedback = Feedback(request.prediction_id, label, request.source, time.time_ns() // 1000)
+        except ValueError as error:
+            raise ApiError(422, "bad_field", str(error), "send a short name of who says so") from None
+        await asyncio.to_thread(self._store, feedback)
+        stored_in = await self._shipping.stored_in([request.prediction_id])
+        return FeedbackAnswer(request.prediction_id, self._class_names[label], stored_in)
+
+    async def add_feedback_table(self, body: bytes) -> FeedbackTableAnswer:
+        """Store the rows of a CSV table; a row that cannot be stored becomes an error with its line.
+
+        Raises:
+            ApiError: the body is not a table with the columns `prediction_id` and `true_label`.
+        """
+        rows = await asyncio.to_thread(parse_table, body)
+        accepted, refused, errors = await asyncio.to_thread(self._store_rows, rows)
+        stored_in = await self._shipping.stored_in([(row["prediction_id"] or "").strip() for row in rows])
+        return FeedbackTableAnswer(accepted, refused, tuple(errors), stored_in)
+
+    def class_name(self, label: int) -> str:
+        """Name a class; the log may hold numbers of a model with more classes, which stay numbers."""
+        return self._class_names[label] if label < len(self._class_names) else str(label)
+
+    def by_name(self, probabilities: Sequence[float]) -> dict[str, float]:
+        """Map class names to their probabilities, rounded."""
+        return {self.class_name(label): round(value, DIGITS) for label, value in enumerate(probabilities)}
+
+    def _label(self, value: str | int) -> int:
+        label = self._labels.get(value) if isinstance(value, str) else value
+        if label is None or not 0 <= label < len(self._labels):
+            message = f"true_label must be one of {', '.join(self._labels)}, got {value!r:.60}"
+            raise ApiError(422, "bad_field", message, "send a class by name, or by its number")
+        return label
+
+    def _find(self, prediction_id: str) -> LoggedPrediction:
+        try:
+            return self._log.get(prediction_id)
+        except UnknownPrediction:
+            if self._shipping.remote is not None:
+                with contextlib.suppress(UnknownPrediction):
+                    return self._shipping.remote.get(prediction_id)
+        remedy = "send the prediction_id of an answer; old predictions are dropped after a while"
+        raise ApiError(404, "unknown_prediction", f"there is no prediction {prediction_id[:60]!r}", remedy)
+
+    def _store(self, feedback: Feedback) -> None:
+        try:
+            self._log.append_feedback([feedback])
+        except UnknownPrediction:
+            self._find(feedback.prediction_id)  # another machine may have made it
+            self._log.append_feedback([feedback], known_elsewhere=True)
+
+    def _store_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, list[LineError]]:
+        """Store rows one by one, and return how many were accepted and refused, with the errors."""
+        accepted = 0
+        errors: list[LineError] = []
+        for line, row in enumerate(rows, start=2):
+            text = (row["true_label"] or "").strip()
+            try:
+                label = self._label(int(text) if text.isdecimal() else text)
+                source = (row.get("source") or "csv").strip()
+                prediction_id = (row["prediction_id"] or "").strip()
+                self._store(Feedback(prediction_id, label, source, time.time_ns() // 1000))
+                accepted += 1
+            except (ApiError, ValueError) as error:
+                errors.append(LineError(line, str(error)))
+            except LogUnavailable as error:
+                _logger.error("%s", error)
+                remaining = len(rows) - (line - 2)
+                refused = len(errors) + remaining
+                message = "cannot be stored now: send this line and those below it again"
+                return accepted, refused, [*errors, LineError(line, message)][-SHOWN_ERRORS:]
+        return accepted, len(errors), errors[:SHOWN_ERRORS]
+
+
+def parse_table(body: bytes) -> list[dict[str, Any]]:
+    """Parse a CSV table of feedback.
+
+    Raises:
+        ApiError: the body is not CSV in UTF-8, lacks a column, or has no row or more than `CSV_ROWS`.
+    """
+    try:
+        rows = list(itertools.islice(csv.DictReader(io.StringIO(body.decode("utf-8-sig"))), CSV_ROWS + 1))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ApiError(400, "bad_csv", f"the table cannot be read: {error}", "send CSV in UTF-8") from None
+    if not rows or not {"prediction_id", "true_label"} <= set(rows[0]):
+        message = "the table must have the columns prediction_id and true_label, and rows"
+        raise ApiError(422, "bad_csv", message, "name them in the first line; `source` may be a third")
+    if len(rows) > CSV_ROWS:
+        message, remedy = f"the table has more than {CSV_ROWS:,} rows", f"send at most {CSV_ROWS:,} rows at once"
+        raise ApiError(413, "too_large", message, remedy)
+    return rows
+
+
+def _iso(time_us: int) -> str:
+    moment = datetime.datetime.fromtimestamp(time_us // 1_000_000, datetime.UTC)
+    return moment.replace(microsecond=time_us % 1_000_000).isoformat()

@@ -1,0 +1,240 @@
+"""What the service reads and answers as JSON. The OpenAPI document is generated from these types; they know no HTTP."""
+
+import base64
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypeAliasType, TypedDict
+
+from bentos.web.responses import REQUEST, Documented, ErrorAnswer, OptionalText
+from fashion.images.statistics import STATISTICS
+from fashion.model.package import Metric
+
+# Named types: the OpenAPI document narrows them to the classes of the model that is served.
+ClassName = TypeAliasType("ClassName", str)
+ClassNumber = TypeAliasType("ClassNumber", int)
+Probabilities = TypeAliasType("Probabilities", dict[str, float])
+
+Uuid7 = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Statistics = Annotated[
+    dict[str, float],
+    WithJsonSchema({"type": "object", "required": list(STATISTICS), "additionalProperties": {"type": "number"}}),
+]
+StoredIn = Annotated[OptionalText, WithJsonSchema({"type": "string", "enum": ["firestore", "disk"]})]
+"""Where the record is at the time of the answer; left out where that is not waited for."""
+
+
+def data_url(png: bytes) -> str:
+    """Encode a PNG file as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+@dataclass(frozen=True)
+class FeedbackRequest(Documented):
+    """What a prediction should have been."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = REQUEST
+
+    prediction_id: Uuid7
+    """Of the answer that it is about."""
+    true_label: ClassName | ClassNumber
+    """The right class, by name or by number."""
+    source: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 50})] = "api"
+    """Who says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion(Documented):
+    """The registered version that answered."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionAnswer(Documented):
+    """The class of one picture."""
+
+    prediction_id: Uuid7
+    """Names the prediction in feedback and in the log."""
+    label: ClassName
+    """The most probable class."""
+    confidence: Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+    """Calibrated probability of the label."""
+    probabilities: Probabilities
+    """Calibrated probability of each class; they sum to 1."""
+    model: ModelVersion
+    preprocessing: tuple[str, ...]
+    """What was done to the picture before the network saw it, in order."""
+    heat_map: OptionalText = None
+    """With explain: what the prediction rests on, as a PNG data URL."""
+    picture: OptionalText = None
+    """With explain: what the network saw, as a PNG data URL."""
+    stored_in: StoredIn = None
+    """With acknowledge=remote: where the record is now."""
+    filename: OptionalText = None
+    """Name of the file, in the answer to a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswer(Documented):
+    """The result or the error of each file."""
+
+    results: tuple[PredictionAnswer | ErrorAnswer, ...]
+    """In the order of the files."""
+    predicted: int
+    """Files with a prediction."""
+    refused: int
+    """Files with an error."""
+    stored_in: StoredIn = None
+    """With acknowledge=remote: where the records are now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackAnswer(Documented):
+    """Feedback that was stored."""
+
+    prediction_id: Uuid7
+    true_label: ClassName
+    stored_in: StoredIn = None
+    """With acknowledge=remote: where the feedback is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineError(Documented):
+    """Why one line of a table was rejected."""
+
+    line: int
+    """From 1; the first line holds the names of the columns."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackTableAnswer(Documented):
+    """What became of a table of feedback."""
+
+    accepted: int
+    """Rows that were stored."""
+    refused: int
+    """Rows that were not."""
+    errors: tuple[LineError, ...]
+    """At most 100 of the errors."""
+    stored_in: StoredIn = None
+    """With acknowledge=remote: where the feedback is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRead(Documented):
+    """One piece of feedback on a prediction."""
+
+    true_label: ClassName
+    source: str
+    time: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRead(Documented):
+    """A prediction as it was logged."""
+
+    prediction_id: Uuid7
+    time: Moment
+    model_version: str
+    label: ClassName
+    confidence: float
+    probabilities: Probabilities
+    statistics: Statistics
+    """Numbers that describe the picture; drift is tested on them."""
+    image_sha256: str
+    """Of the pixels that the network saw."""
+    latency_ms: float
+    """From the arrival of the request to the log."""
+    client: str | None
+    """The X-Client header of the request."""
+    feedback: tuple[FeedbackRead, ...]
+    """Oldest first; the last one counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo(Documented):
+    """The version that is served."""
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    """Edge of what the network sees, in pixels."""
+    summary: str
+    metrics: dict[str, Metric]
+    """Each with its confidence interval, where one was computed."""
+    architecture: str | None
+    data: dict[str, Any]
+    lineage: dict[str, Any]
+    shadow: str | None
+    """The version that scores every picture too, without answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogState(Documented):
+    """What of the prediction log is not in Firestore yet."""
+
+    ships_to: str | None
+    backlog_rows: int
+    backlog_seconds: float
+    """Age of the oldest row that waits."""
+    refused_rows: int
+    refused_because: tuple[str, ...]
+    problem: str | None
+    """What keeps rows from being shipped now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Documented):
+    """Predictions can be made and logged."""
+
+    ready: Literal[True]
+    model_version: str
+    log: LogState
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady(Documented):
+    """Predictions cannot be logged now."""
+
+    ready: Literal[False]
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryPicture(Documented):
+    """A test picture to try the service with."""
+
+    url: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery(Documented):
+    """Test pictures to try the service with."""
+
+    images: tuple[GalleryPicture, ...]
+
+
+class Report(TypedDict):
+    """A drift report: where its page is, and the fields of its result."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]  # pydantic reads it
+
+    id: str
+    url: str
+    decision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reports(Documented):
+    """Drift reports."""
+
+    reports: tuple[Report, ...]
+    """Newest first."""
