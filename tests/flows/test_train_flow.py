@@ -149,7 +149,7 @@ def test_the_registered_package_predicts_what_was_evaluated(
 @pytest.mark.parametrize(
     ("step", "name", "shown"),
     [
-        ("start", "data", "What the classes look like"),
+        ("start", "data", "Samples of each class"),
         ("collect", "study", "How the best value rose"),
         ("train", "training", "Saliency after epoch 2"),
         ("train", "training", '"of": "val/loss"'),
