@@ -51,7 +51,9 @@ class ModelVersion:
     promoted: str | None
     """ISO time, UTC."""
     reason: str | None
-    """Why it was promoted, or rejected."""
+    """Why it was promoted."""
+    rejected: str | None = None
+    """Why the gate did not promote it."""
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,8 @@ def _model(version: Any) -> ModelVersion:
         created=_iso(version.created),
         summary=tags.get("summary", ""),
         promoted=tags.get("promoted.time"),
-        reason=tags.get("promoted.reason") or tags.get("refused.reason"),
+        reason=tags.get("promoted.reason"),
+        rejected=tags.get("refused.reason"),
     )
 
 

@@ -75,7 +75,11 @@ def format_brief(found: "Overview") -> str:
     sections = {**_model_sections(found.models, brief=True), "service": _service_lines(found.service)}
     if isinstance(found.drift, DriftPart) and found.drift.report_id is not None:
         sections["drift"] = _drift_lines(found.drift)[:1]
-    return f"{_format(sections)}\n{_next_line(found)}"
+    shortened = {
+        name: [textwrap.shorten(line, WIDTH - INDENT, placeholder=" ...") for line in lines]
+        for name, lines in sections.items()
+    }
+    return f"{_format(shortened)}\n{_next_line(found)}"
 
 
 def _format(sections: dict[str, list[str]]) -> str:
@@ -110,14 +114,16 @@ def _model_sections(models: "ModelsPart | Failure", *, brief: bool = False) -> d
 
 
 def _model_lines(version: "ModelVersion", *, brief: bool) -> list[str]:
-    accuracy = version.summary if not brief else version.summary.partition("), ")[0] + ")" * ("), " in version.summary)
-    lines = [f"version {version.number}: {accuracy or 'accuracy unknown'}"]
+    """Accuracy, and since when and why the version has its place."""
+    accuracy = version.summary or "accuracy unknown"
+    if brief:  # the first part: accuracy and its interval
+        accuracy = accuracy.replace("), ", ")\n").splitlines()[0]
+    lines = [f"version {version.number}: {accuracy}"]
     if "champion" in version.aliases:
         since = f"since {_time(version.promoted)}" if version.promoted else f"registered {_time(version.created)}"
-    else:
-        since = f"registered {_time(version.created)}"
-    reason = f": {version.reason}" if version.reason else ""
-    return lines if brief and "champion" in version.aliases else [*lines, f"{since}{reason}"]
+        return lines if brief else [*lines, f"{since}: {version.reason}" if version.reason else since]
+    verdict = f", not promoted: {version.rejected}" if version.rejected else ""
+    return [*lines, f"registered {_time(version.created)}{verdict}"]
 
 
 def _service_lines(service: "ServicePart | Failure") -> list[str]:

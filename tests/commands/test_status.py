@@ -104,7 +104,7 @@ def register(number: int, *, promote: str | None = None, reject: str | None = No
 
 def publish(home: Home, time_us: int, **result: Any) -> None:
     content = {"decision": "drift", "level": "harmful", "reason": "brightness changed", "rows": 300} | result
-    reports.publish(open_store(home.reports), reports.name(time_us, "1"), "<p>page</p>", content)
+    reports.publish(open_store(home.reports), reports.make_id(time_us, "1"), "<p>page</p>", content)
 
 
 def show(capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -155,7 +155,7 @@ class TestHomeInUse:
         assert f"champion version 1: {SUMMARY} since 20" in shown
         assert "UTC: there is no champion yet" in shown
         assert f"challenger version 2: {SUMMARY} registered 20" in shown
-        assert "Shirt loses 9 points" in shown
+        assert "UTC, not promoted: Shirt loses 9 points" in shown
         assert f"up on {service}, version 1" in shown
         assert "models " in shown
         content = show_json(capsys, "--url", service)
@@ -189,10 +189,10 @@ class TestHomeInUse:
     def test_the_backlog_is_shown(self, mlflow_home: Home, service: str, capsys: pytest.CaptureFixture[str]) -> None:
         register(1, promote="first")
         with PredictionLog(mlflow_home.predictions) as log:
-            log.ship_to("firestore://project")
+            log.outbox.ship_to("firestore://project")
             log.append([record(), record()])
-            first = log.outbox(1, 2**62)[0]
-            log.settle(refused=[(first.sequence, "too large")])
+            first = log.outbox.due(1, 2**62)[0]
+            log.outbox.settle(refused=[(first.sequence, "too large")])
         shown = show(capsys, "--url", service)
         assert "1 rows wait for firestore://project, 1 were refused" in shown
         assert shown.splitlines()[-2] == "next          fashion log status"
@@ -271,7 +271,7 @@ def test_another_program_at_the_address_is_not_the_service(service: str, monkeyp
 
 
 CHAMPION = ModelVersion(2, ("champion",), "2026-11-01T00:00:00+00:00", SUMMARY, "2026-11-02T00:00:00+00:00", "better")
-NEWER = dataclasses.replace(CHAMPION, number=3, aliases=(), promoted=None, reason="worse")
+NEWER = dataclasses.replace(CHAMPION, number=3, aliases=(), promoted=None, reason=None, rejected="worse")
 CALM = Overview(
     home="/home",
     data=Failure("no manifest"),
@@ -320,11 +320,19 @@ def test_the_screen_is_aligned_and_not_wide() -> None:
         assert expected in shown
 
 
+def test_brief_cuts_long_reasons_to_a_line() -> None:
+    newest = dataclasses.replace(NEWER, rejected="too many points are lost " * 20)
+    lines = format_brief(dataclasses.replace(CALM, models=ModelsPart(CHAMPION, None, newest))).splitlines()
+    assert len(lines) == 6
+    assert lines[2].endswith(" ...")
+    assert max(map(len, lines)) <= 100
+
+
 def test_brief_names_the_newest_version_and_why_it_was_rejected() -> None:
     lines = format_brief(CALM).splitlines()
     assert lines[0] == "champion      version 2: test accuracy 91.20% (90.60% to 91.80%)"
     assert lines[1] == "newest        version 3: test accuracy 91.20% (90.60% to 91.80%)"
-    assert lines[2].endswith("registered 2026-11-01 00:00 UTC: worse")
+    assert lines[2].endswith("registered 2026-11-01 00:00 UTC, not promoted: worse")
 
 
 class TestNextRun:
