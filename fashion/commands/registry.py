@@ -99,7 +99,7 @@ def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: As
             raise CommandError("no shadow has scored anything: deploy one with serve.shadow=challenger")
         names = _class_names(home, name)
         results = [
-            _result(each, answered=f"version {champion}", other=f"version {other}", class_names=names)
+            _result(each, served=f"version {champion}", other=f"version {other}", class_names=names)
             for (champion, other), each in comparisons.items()
         ]
         _print_results(results, as_json)
@@ -114,7 +114,7 @@ def replay(
 ) -> None:
     """Score logged pictures with another version.
 
-    Compares its labels and confidences with what was answered, and with true labels where there are any.
+    Compares its labels and confidences with what was served, and with true labels where there are any.
     """
     from fashion.evaluation.replay import replay_log
     from fashion.registry import tracking, versions
@@ -137,9 +137,7 @@ def replay(
                 "there is no logged picture to score: `make serve ARGS=serve.log.images=true` stores them"
             )
         names = package.class_names
-        result = _result(
-            replayed.comparison, answered="as answered", other=f"version {found.number}", class_names=names
-        )
+        result = _result(replayed.comparison, served="as served", other=f"version {found.number}", class_names=names)
         _print_results([result], as_json)
 
 
@@ -209,23 +207,23 @@ def _open_log() -> Iterator[tuple["PredictionLog", "Home"]]:
 
 
 def _result(
-    comparison: "Comparison", *, answered: str, other: str, class_names: Sequence[str]
+    comparison: "Comparison", *, served: str, other: str, class_names: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
     """A comparison as text and as JSON."""
     from fashion.evaluation.comparison import format_table
 
     test = comparison.test()
     content = {
-        "answered": answered,
+        "served": served,
         "other": other,
         "rows": comparison.rows,
         "agreed": comparison.agreed,
         "labelled": len(comparison.served_right),
-        "answered_right": sum(comparison.served_right),
+        "served_right": sum(comparison.served_right),
         "other_right": sum(comparison.other_right),
         "mcnemar_p": None if test is None else test.p_value,
     }
-    return format_table(comparison, served=answered, other=other, class_names=class_names), content
+    return format_table(comparison, served=served, other=other, class_names=class_names), content
 
 
 def _print_results(results: Sequence[tuple[str, Mapping[str, Any]]], as_json: bool) -> None:

@@ -30,14 +30,14 @@ class Replay:
 
 
 def compare_shadow(log: PredictionLog, rows: int) -> dict[tuple[str, str], Comparison]:
-    """Compare what was answered with what a shadow said of the same pictures.
+    """Compare what was served with what a shadow said of the same pictures.
 
     Args:
         log: where both are.
         rows: latest predictions of shadows to look at.
 
     Returns:
-        A comparison for each pair of versions: (answered, shadow).
+        A comparison for each pair of versions: (served, shadow).
 
     Raises:
         fashion.predictions.record.LogUnavailable: the log cannot be read.
@@ -45,11 +45,11 @@ def compare_shadow(log: PredictionLog, rows: int) -> dict[tuple[str, str], Compa
     comparisons: dict[tuple[str, str], Comparison] = {}
     for shadow in log.latest(rows, role="shadow"):
         try:
-            answered = log.get(shadow.record.prediction_id)
+            served = log.get(shadow.record.prediction_id)
         except UnknownPrediction:  # pruned just now
             continue
-        versions = (answered.record.model_version, shadow.record.model_version)
-        pair = _pair(answered, shadow.record.label, shadow.record.confidence)
+        versions = (served.record.model_version, shadow.record.model_version)
+        pair = _pair(served, shadow.record.label, shadow.record.confidence)
         comparisons.setdefault(versions, Comparison()).add([pair])
     return comparisons
 
@@ -62,7 +62,7 @@ def replay_log(
     *,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Replay:
-    """Score logged pictures with a model package, and compare it with what was answered.
+    """Score logged pictures with a model package, and compare it with what was served.
 
     Args:
         log: predictions.
@@ -80,7 +80,7 @@ def replay_log(
     comparison, missing, other_shape = Comparison(), 0, 0
     for page in pages(log.latest(rows, role="champion"), BATCH_ROWS):
         pictures: list[Images] = []
-        answered: list[LoggedPrediction] = []
+        served: list[LoggedPrediction] = []
         for logged in page:
             try:
                 picture = image_store.get(images, logged.record.image_sha256)
@@ -91,18 +91,17 @@ def replay_log(
                 other_shape += 1
                 continue
             pictures.append(picture)
-            answered.append(logged)
-        if not answered:
+            served.append(logged)
+        if not served:
             continue
         scored = predictor.predict(np.stack(pictures))
         comparison.add(
-            _pair(logged, int(scored.labels[row]), float(scored.confidences[row]))
-            for row, logged in enumerate(answered)
+            _pair(logged, int(scored.labels[row]), float(scored.confidences[row])) for row, logged in enumerate(served)
         )
         on_rows(comparison.rows)
     return Replay(comparison, missing, other_shape)
 
 
-def _pair(answered: LoggedPrediction, label: int, confidence: float) -> Pair:
-    record = answered.record
-    return Pair(record.label, record.confidence, label, confidence, answered.true_label)
+def _pair(served: LoggedPrediction, label: int, confidence: float) -> Pair:
+    record = served.record
+    return Pair(record.label, record.confidence, label, confidence, served.true_label)

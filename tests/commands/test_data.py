@@ -78,7 +78,7 @@ def test_push_to_a_dead_bucket_is_one_sentence(
     run("fetch")
     code, _, err = run("push", data=tiny.only("bucket", "gs://photos/x"))
     assert code == 1
-    assert err.startswith("gs://photos/x cannot be used: ")
+    assert err.startswith("error: gs://photos/x cannot be used: ")
     assert err.count("\n") == 1
 
 
@@ -117,7 +117,7 @@ def test_add_makes_a_version_that_verifies(
 def test_add_of_a_missing_folder_is_one_sentence(tiny: TinyDataset, run: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = run("add", "/nowhere")
     assert code == 1
-    assert err == "there is no folder /nowhere\n"
+    assert err == "error: there is no folder /nowhere\n"
 
 
 @pytest.mark.parametrize("kind", ["bucket", "folder"])

@@ -58,7 +58,7 @@ def test_the_same_model_agrees_with_itself(
     assert (replayed.comparison.rows, replayed.comparison.agreed) == (ROWS, ROWS)
     assert (replayed.missing, replayed.other_shape) == (0, 0)
     assert counts == [100, 200, 250]
-    assert replayed.comparison.answered_confidence == pytest.approx(replayed.comparison.other_confidence, rel=1e-5)
+    assert replayed.comparison.served_confidence == pytest.approx(replayed.comparison.other_confidence, rel=1e-5)
 
 
 def test_pictures_that_are_missing_damaged_or_of_another_size_are_counted(
@@ -92,5 +92,5 @@ def test_a_shadow_is_compared_by_pair_of_versions(log: PredictionLog) -> None:
         ("1", "3"): (2, 2),
         ("2", "3"): (1, 0),
     }
-    assert found["2", "3"].answered_right == [True]
+    assert found["2", "3"].served_right == [True]
     assert found["2", "3"].other_right == [False]
