@@ -25,26 +25,31 @@ WORK = """
 import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
-from fashion import config, drift, drift_page, drift_report, inspection, package, windows
-from fashion.drift_config import DriftConfig
-from fashion.prediction_log import PredictionLog
-from fashion.reference import Reference
-settings = config.load_as(DriftConfig, config.compose(root="drift"))
+from fashion.config.compose import compose, load_as
+from fashion.config.drift import DriftConfig
+from fashion.drift import evidently_report, inspection, report_page
+from fashion.drift.reference_stats import ReferenceStats
+from fashion.model import package
+from fashion.model.reference import Reference
+from fashion.predictions import windows
+from fashion.predictions.log import PredictionLog
+settings = load_as(DriftConfig, compose(root="drift"))
 packed = package.read(Path(sys.argv[1]))
 reference = Reference.of(packed)
-yardstick = drift.Yardstick.of(packed)
+reference_stats = ReferenceStats.of(packed, reference)
 with PredictionLog(sys.argv[2]) as log:
     (found,) = inspection.inspect(
         windows.LocalRows(log).batches(windows.Window(0, windows.FOREVER_US)),
-        lambda version: yardstick, settings.decision, drawn=settings.report.rows, examples=settings.report.examples,
+        lambda version: reference_stats, settings.decision,
+        max_plot_rows=settings.report.rows, max_examples=settings.report.examples,
     )
 decided = time.perf_counter()
 result = found.result
-drawings = drift_report.draw(
-    found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows)
-page = drift_page.page(
+evidently_pages = evidently_report.render(
+    found.sample, reference, reference_stats, alpha=result.alpha, total_rows=result.rows)
+page = report_page.render(
     found, model="m", class_names=packed.class_names, reference=reference.predictions,
-    examples=[], history=[], drawings=drawings)
+    examples=[], history=[], evidently_pages=evidently_pages)
 done = time.perf_counter()
 print(json.dumps({
     "rows": result.rows, "decision": result.decision, "decide": decided - started, "report": done - decided,

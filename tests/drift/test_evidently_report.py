@@ -41,7 +41,7 @@ def drawings(window: Batch, sound_package: Package) -> list[EvidentlyPage]:
     )
 
 
-def test_evidently_calls_drift_what_was_decided_to_be(
+def test_evidently_agrees_with_the_decision(
     window: Batch, drawings: list[EvidentlyPage], sound_package: Package
 ) -> None:
     result = decide(ReferenceStats.of(sound_package), window.predictions, settings=SETTINGS)
@@ -53,7 +53,7 @@ def test_evidently_calls_drift_what_was_decided_to_be(
     }
 
 
-def test_quality_is_drawn_of_judged_rows_only(drawings: list[EvidentlyPage]) -> None:
+def test_the_quality_page_shows_only_rows_with_feedback(drawings: list[EvidentlyPage]) -> None:
     assert [drawing.title for drawing in drawings] == ["Distributions", "Classification quality"]
     assert drawings[1].note.startswith(f"Shows {ROWS // 3} rows with feedback")
 
@@ -63,7 +63,7 @@ def test_nothing_is_loaded_from_elsewhere(drawings: list[EvidentlyPage]) -> None
         assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=['\"]?(?:https?:)?//", drawing.html) == []
 
 
-def test_a_sample_says_that_it_is_one(window: Batch, sound_package: Package) -> None:
+def test_the_note_says_that_rows_were_sampled(window: Batch, sound_package: Package) -> None:
     few = window[list(range(50))]
     drawn = evidently_report.render(
         few, Reference.of(sound_package), ReferenceStats.of(sound_package), alpha=0.01, total_rows=ROWS
