@@ -106,7 +106,7 @@ class TestKeys:
             page.upload(picture)
             page.until(lambda: page.focused() == "key")
             page.press("wrong", "\ue007")
-            page.until(lambda: "does not fit" in page.text("#key-form"))
+            page.until(lambda: "is wrong" in page.text("#key-form"))
             page.press("p1", "\ue007")
             assert page.answered()
             assert not page.one("#key-form").is_displayed()
