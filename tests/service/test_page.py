@@ -13,43 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from support import browser, proxy
-from support.page import NUM_CLASSES, Page
+from support.page import CONTRAST, NUM_CLASSES, Page
 
-PAINT_OPAQUE = """
-const rgb = (text) => {
-  const [, numbers] = text.match(/^rgba?\\((.*)\\)$/) ?? [, "0, 0, 0, 0"];
-  const [r, g, b, a = 1] = numbers.split(", ").map(Number);
-  return { channels: [r, g, b], opaque: a > 0.99 };
-};
-const luminance = (channels) => channels
-  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const contrast = (one, other) => {
-  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-};
-const behind = (element) => {
-  for (let at = element; at; at = at.parentElement) {
-    const colour = rgb(getComputedStyle(at).backgroundColor);
-    if (colour.opaque) return colour.channels;
-  }
-};
-"""
-TEXT_CONTRASTS = (
-    PAINT_OPAQUE
-    + """
-const found = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const { parentElement: element, data } = walker.currentNode;
-  if (!data.trim() || !element.checkVisibility() || ["SCRIPT", "OPTION"].includes(element.tagName)) continue;
-  found.push([data.trim(), contrast(rgb(getComputedStyle(element).color).channels, behind(element))]);
-}
-return found;
-"""
-)
 PART_CONTRASTS = (
-    PAINT_OPAQUE
+    CONTRAST
     + """
 const part = (selector, property) => {
   const element = document.querySelector(selector);
@@ -412,7 +379,7 @@ def test_text_and_controls_have_enough_contrast(page: Page, photo: Path, scheme:
     page.screenshot(f"desktop-{scheme}-whole")
     paper = page.js("return getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    texts = page.js(TEXT_CONTRASTS)
+    texts = page.text_contrasts()
     assert len(texts) > 40
     assert [pair for pair in texts if pair[1] < 4.5] == []
     assert [pair for pair in page.js(PART_CONTRASTS) if pair[1] < 3] == []

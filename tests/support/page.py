@@ -10,6 +10,40 @@ from support import browser
 
 NUM_CLASSES = 10
 
+CONTRAST = """
+const rgb = (text) => {
+  const [, numbers] = text.match(/^rgba?\\((.*)\\)$/) ?? [, "0, 0, 0, 0"];
+  const [r, g, b, a = 1] = numbers.split(", ").map(Number);
+  return { channels: [r, g, b], opaque: a > 0.99 };
+};
+const luminance = (channels) => channels
+  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+const behind = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = rgb(getComputedStyle(at).backgroundColor);
+    if (colour.opaque) return colour.channels;
+  }
+};
+"""
+TEXT_CONTRASTS = (
+    CONTRAST
+    + """
+const found = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const { parentElement: element, data } = walker.currentNode;
+  if (!data.trim() || !element.checkVisibility() || ["SCRIPT", "OPTION"].includes(element.tagName)) continue;
+  found.push([data.trim(), contrast(rgb(getComputedStyle(element).color).channels, behind(element))]);
+}
+return found;
+"""
+)
+
 
 class Page:
     """The page, used as a person would."""
@@ -97,6 +131,10 @@ class Page:
         shot = self.cdp("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def text_contrasts(self) -> list[tuple[str, float]]:
+        """Return each visible text with the contrast to what is behind it; 4.5 is enough."""
+        return [(text, contrast) for text, contrast in self.js(TEXT_CONTRASTS)]
 
     def complaints(self) -> list[str]:
         """Return new warnings and errors of the console, without the HTTP errors that a test expects."""
