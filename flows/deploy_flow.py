@@ -131,10 +131,10 @@ def _gallery(settings, digest):
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
-    data = loading.learnt_from(settings.data, digest, what="gallery")
+    data = loading.load_training_data(settings.data, digest, purpose="gallery")
     if data is None:
         return []
-    chosen = dataset.evenly(data.test.labels, settings.serve.gallery)
+    chosen = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
     return [
         LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
         for row in chosen

@@ -39,7 +39,7 @@ class DriftFlow(FlowSpec):
     def start(self):
         """Read the window, and decide on each version in it."""
         from fashion.drift import inspection
-        from fashion.drift.references import Yardsticks
+        from fashion.drift.references import References
         from fashion.drift.result import empty_window
         from fashion.predictions import windows
         from fashion.registry import tracking
@@ -49,22 +49,24 @@ class DriftFlow(FlowSpec):
         tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
-        window = inspection.chosen(settings, clock=lambda: 1000 * self.now_us)
+        window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
         self.remarks = []
         with tempfile.TemporaryDirectory() as folder, telling(settings, home):
             source = windows.open_source(home, settings.source)
+            references = References(self.model, Path(folder))
             self.inspected = inspection.inspect(
                 source.batches(window),
-                Yardsticks(self.model, Path(folder)),
+                references.stats,
                 settings.decision,
-                drawn=settings.report.rows,
-                examples=settings.report.examples,
+                max_plot_rows=settings.report.rows,
+                max_examples=settings.report.examples,
                 on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
             )
-            later = source.later(window)
+            later = source.count_after(window)
+        self.references = references.loaded
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
-            self.inspected = [inspection.Inspected(empty, None)]
+            self.inspected = [inspection.Inspection(empty, None)]
         if len(self.inspected) > 1:
             served = ", ".join(each.result.model_version for each in self.inspected)
             self.remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
@@ -82,49 +84,44 @@ class DriftFlow(FlowSpec):
     @step
     def report(self):
         """Draw what was found, and keep it where the monitoring page and MLflow show it."""
-        from fashion.drift import evidently_report, report_page, reports
-        from fashion.drift.references import Yardsticks
+        from fashion.drift import evidently_report, report_examples, report_page, reports
         from fashion.drift.result import result_as_dict
-        from fashion.model.reference import Reference
         from fashion.registry import tracking
         from fashion.storage.address import open_store
 
         settings = load_as(DriftConfig, self.config.to_dict())
         home = prepare_environment()
         tracking.connect(home)
-        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
-        with tempfile.TemporaryDirectory() as folder, telling(settings, home):
-            yardsticks = Yardsticks(self.model, Path(folder))
+        with telling(settings, home):
             history = reports.latest(store, settings.report.history, before_us=self.now_us)
             for found in self.inspected:
                 result = found.result
-                report_id = reports.name(self.now_us, result.model_version)
-                served = yardsticks.package(result.model_version)
-                reference, drawings, examples = None, [], []
-                if served is not None and found.sample is not None:
-                    reference = Reference.of(served)
-                    yardstick = yardsticks(result.model_version)
-                    drawings = evidently_report.draw(
-                        found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows
+                report_id = reports.make_id(self.now_us, result.model_version)
+                version = self.references.get(result.model_version)
+                drawings, examples = [], []
+                if version is not None and found.sample is not None:
+                    drawings = evidently_report.render(
+                        found.sample, version.reference, version.stats(), alpha=result.alpha, total_rows=result.rows
                     )
-                    examples = report_page.examples(
-                        found.unusual, open_store(home.images), reference_pictures(settings, served)
+                    examples = report_examples.load_examples(
+                        found.unusual_rows, open_store(home.images), reference_pictures(settings, version.package)
                     )
-                page = report_page.page(
+                page = report_page.render(
                     found,
                     model=self.model,
-                    class_names=served.class_names if served is not None else (),
-                    reference=reference.predictions if reference is not None else None,
+                    class_names=version.package.class_names if version is not None else (),
+                    reference=version.reference.predictions if version is not None else None,
                     examples=examples,
                     history=history,
-                    drawings=drawings,
+                    evidently_pages=drawings,
                     remarks=self.remarks,
                 )
                 content = result_as_dict(result)
                 reports.publish(store, report_id, page, content)
-                digest = None if served is None else served.data["digest"]
+                digest = None if version is None else version.package.data["digest"]
                 tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
                 self.reports.append(report_id)
                 cards.framed(current.card["drift"], page)
@@ -135,7 +132,7 @@ class DriftFlow(FlowSpec):
     @step
     def act(self):
         """Tell whom it concerns, and find out whether a new model is due."""
-        from fashion.drift import alerts, report_page, retraining
+        from fashion.drift import alert_channels, alerts, report_page, retraining
         from fashion.predictions import windows
         from fashion.storage.address import open_store
 
@@ -146,15 +143,15 @@ class DriftFlow(FlowSpec):
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         conditions = {"problem": None}
         where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
-        for name in sorted(latest.looked_for & set(settings.alerts.on)):
-            title, why = report_page.condition(name, latest)
+        for name in sorted(latest.testable & set(settings.alerts.on)):
+            title, why = report_page.describe_condition(name, latest)
             found = (f"{title}: {where}", f"{why}.\nReport: {self.reports[-1]}")
             conditions[name] = found if name in latest.conditions else None
-        told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
-        alerts.tell(conditions, told_to, settings.alerts, store)
+        channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
+        alerts.notify(conditions, channels, settings.alerts, store)
         with telling(settings, home):
-            answer = retraining.due(
-                self.conditions, windows.open_source(home, settings.source).judged(), settings.retrain, store
+            answer = retraining.decide(
+                self.conditions, windows.open_source(home, settings.source).labelled(), settings.retrain, store
             )
         self.outcome = answer.reason
         self.retraining = "due" if answer.train else "not due"
@@ -168,7 +165,7 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings = load_as(DriftConfig, self.config.to_dict())
-        retraining.remember(open_store(current_home().reports))
+        retraining.record_start(open_store(current_home().reports))
         if launch.on_cluster():
             self.outcome = launch.publish_event(launch.RETRAIN, {"report": self.reports[-1]})
         else:
@@ -188,13 +185,13 @@ def reference_pictures(settings, served):
     """Pictures of the reference's rows with their predicted labels; None where that data set is not at hand."""
     from fashion.data import loading
 
-    data = loading.learnt_from(settings.data, served.data["digest"], what="reference pictures")
+    data = loading.load_training_data(settings.data, served.data["digest"], purpose="reference pictures")
     return None if data is None else data.val
 
 
 def telling(settings, home):
     """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
-    from fashion.drift import alerts
+    from fashion.drift import alert_channels, alerts
     from fashion.model import package
     from fashion.predictions.record import LogUnavailable
     from fashion.registry import versions
@@ -203,9 +200,9 @@ def telling(settings, home):
 
     def alert(error):
         if "problem" in settings.alerts.on:
-            told_to = alerts.channels(os.environ, timeout_s=settings.alerts.timeout_s)
+            channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
             found = ("The drift flow cannot do its work", str(error))
-            alerts.tell({"problem": found}, told_to, settings.alerts, open_store(home.reports))
+            alerts.notify({"problem": found}, channels, settings.alerts, open_store(home.reports))
 
     unavailable = (LogUnavailable, StoreUnavailable)
     return launch.told(*unavailable, package.DamagedPackage, *versions.ERRORS, first=alert)

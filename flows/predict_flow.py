@@ -38,8 +38,8 @@ class PredictFlow(FlowSpec):
         with launch.told(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
-            names, others = bulk.find(open_store(bulk.absolute(self.images)))
-            self.parts = bulk.divide(names, self.workers)
+            names, others = bulk.find_pictures(open_store(bulk.absolute_address(self.images)))
+            self.parts = bulk.split_evenly(names, self.workers)
         print(f"{len(names):,} pictures for {self.model} version {self.version_number}")
         if others:
             some = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
@@ -57,7 +57,7 @@ class PredictFlow(FlowSpec):
         from fashion.storage.blobs import StoreUnavailable
 
         tracking.connect(current_home())
-        store = open_store(bulk.absolute(self.images))
+        store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,
             launch.told(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
@@ -65,7 +65,7 @@ class PredictFlow(FlowSpec):
             served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
             self.class_names = served.class_names
             self.result = bulk.predict(
-                Predictor(served), store, self.input, report=functools.partial(print, flush=True)
+                Predictor(served), store, self.input, on_progress=functools.partial(print, flush=True)
             )
         self.next(self.join)
 
@@ -76,12 +76,12 @@ class PredictFlow(FlowSpec):
         from fashion.model import bulk
         from fashion.storage.blobs import StoreUnavailable
 
-        result = bulk.joined([part.result for part in parts])
+        result = bulk.join([part.result for part in parts])
         class_names = parts[0].class_names
         with launch.told(StoreUnavailable):
             bulk.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
-        self.rows, self.bad_files = len(result.names), result.bad
-        counts = bulk.counts(result, class_names)
+        self.rows, self.bad_files = len(result.names), result.unreadable
+        counts = bulk.count_classes(result, class_names)
         title = f"{self.rows:,} pictures predicted, {len(self.bad_files):,} could not be read"
         cards.show(current.card["predictions"], title=title, texts=[f"In `{self.output}`"])
         cards.table(current.card["predictions"], "Classes", counts)

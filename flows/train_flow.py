@@ -53,7 +53,7 @@ class TrainFlow(FlowSpec):
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # of this run, however often it is resumed
 
         tracking.connect(home)
-        self.experiment_id = tracking.experiment(home, settings.tracking.experiment)
+        self.experiment_id = tracking.get_or_create_experiment(home, settings.tracking.experiment)
         self.mlflow_run_id = tracking.start_run(
             self.experiment_id,
             f"{settings.architecture.name} {current.run_id}",
@@ -82,7 +82,7 @@ class TrainFlow(FlowSpec):
         cards.show(
             current.card["data"],
             title=f"{data.name}, version {data.digest[:12]}",
-            texts=[*report.remarks, *([self.lessons.summary] if self.lessons else [])],
+            texts=[*report.warnings, *([self.lessons.summary] if self.lessons else [])],
             pictures={"What the classes look like": samples},
         )
         cards.table(
@@ -310,7 +310,7 @@ class TrainFlow(FlowSpec):
             champion = versions.champion(name)
             decided = champion is not None and champion.number == version.number  # a retry, after promotion
             if decided:
-                champion = versions.replaced_by(version, name=name)
+                champion = versions.previous_champion(version, name=name)
             verdict = gate.FIRST
             if champion is not None:
                 with launch.told(package.DamagedPackage):
@@ -328,9 +328,9 @@ class TrainFlow(FlowSpec):
             tracking.log_tags(
                 self.mlflow_run_id, {"version": str(self.version), "promoted": str(self.promoted), "reason": reason}
             )
-            versions.note(version, gate.as_tags(verdict), name=name)
+            versions.set_tags(version, gate.as_tags(verdict), name=name)
             if not decided:
-                decide = versions.promote if verdict.promoted else versions.refuse
+                decide = versions.promote if verdict.promoted else versions.reject
                 decide(version, reason=reason, name=name)
             tracking.finish_run(self.mlflow_run_id)
         self.outcome = f"version {self.version} {'is the champion' if self.promoted else 'was refused'}: {reason}"
@@ -371,7 +371,7 @@ def collect_lessons(settings, data, home):
     from fashion.storage.blobs import StoreUnavailable
 
     with launch.told(LogUnavailable, StoreUnavailable):
-        rows = windows.open_source(home).judged()
+        rows = windows.open_source(home).labelled()
         return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
 
 

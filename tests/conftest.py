@@ -1,4 +1,4 @@
-"""Real things that several tests share, made once: a slice of the data, a small network, a tracking store."""
+"""Fixtures that several rooms share: a slice of the data, model packages, a tracking store, a machine with runs."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 from support import firestore
-from support.machine import FLOW_WORDS, ROWS, Machine
+from support.machine import FLOW_OVERRIDES, ROWS, Machine
 from support.served import Served
 
 from fashion.config.compose import compose
@@ -23,19 +23,22 @@ from fashion.home import REPOSITORY, Home, current_home
 from fashion.images import image_store
 from fashion.model import package
 from fashion.model.package import Package
-from fashion.registry import versions
 
-COSTLY = ("story", "machine")
-"""Fixtures that run flows: with several workers, each that needs one would make its own."""
+FLOWS = ("story", "machine")
+"""Fixtures that run flows for minutes, the longest first. Each worker would make its own: one gets all tests."""
+SLOW = {*FLOWS, "own", "watched", "emulator", "chromium"}
+"""Fixtures that run flows, servers or a browser: their tests are left out of `make check`."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Give what shares a fixture of minutes to one worker, the longest first; everything else goes by file."""
-    groups = {item: next((name for name in COSTLY if name in item.fixturenames), item.path.name) for item in items}
+    """Mark the tests of slow fixtures, and put those that share a flow's run on one worker, the longest first."""
+    groups = {item: next((name for name in FLOWS if name in item.fixturenames), item.path.name) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: [*COSTLY, groups[item]].index(groups[item]))
+        if not SLOW.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: [*FLOWS, groups[item]].index(groups[item]))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +49,7 @@ def data_config() -> DataConfig:
 
 @pytest.fixture(scope="session")
 def small_dataset(data_config: DataConfig) -> Dataset:
-    """The slice, from the repository's own cache: fetched on the first run, verified on each."""
+    """That slice, from the repository's cache: fetched on the first run, verified on each."""
     from fashion.data import dataset
     from fashion.data.fetch import fetch_data
 
@@ -68,21 +71,21 @@ def whole_dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def tiny_network(small_dataset: Dataset) -> bytes:
-    """An ONNX network made without torch, right most of the time."""
+    """An ONNX network made without torch; right most of the time."""
     return least_squares_network(small_dataset, num_features=64)
 
 
 @pytest.fixture(scope="session")
 def tiny_package(tiny_network: bytes, small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A complete model package around the tiny network."""
-    return packed(tiny_network, small_dataset, tmp_path_factory.mktemp("package"))
+    return make_package(tiny_network, small_dataset, tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="session")
 def sound_package(whole_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Package:
-    """A package that learnt from all training images and has all validation images for reference."""
+    """A package trained on all training images, with all validation images as its reference."""
     network = least_squares_network(whole_dataset, num_features=400)
-    return packed(network, whole_dataset, tmp_path_factory.mktemp("sound"))
+    return make_package(network, whole_dataset, tmp_path_factory.mktemp("sound"))
 
 
 def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
@@ -121,14 +124,14 @@ def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
     return content
 
 
-def packed(network: bytes, data: Dataset, folder: Path) -> Package:
+def make_package(network: bytes, data: Dataset, folder: Path) -> Package:
     """A complete model package around a network."""
     from fashion.data.checks import check_dataset
     from fashion.evaluation import scoring
 
     settings = load_train_config(compose()).data
     exported = {"onnx": network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
-    found = scoring.evaluate(
+    evaluation = scoring.evaluate(
         exported,
         data,
         check_dataset(data, settings),
@@ -137,7 +140,7 @@ def packed(network: bytes, data: Dataset, folder: Path) -> Package:
         training={},
         lineage={"git_commit": "unknown", "metaflow_run_id": "TrainFlow/1", "mlflow_run_id": "none"},
     )
-    return package.write(found.package, folder, found.files)
+    return package.write(evaluation.package, folder, evaluation.files)
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +157,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home of its own with an empty tracking store, connected."""
+    """A new home with an empty tracking store, connected."""
     from fashion.registry import tracking
 
     root = tmp_path / "var"
@@ -169,24 +172,26 @@ def mlflow_home(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def machine(small_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """A machine on which the whole flow has run once."""
+    """A machine on which the training flow, tuning included, has run once."""
     machine = Machine(tmp_path_factory.mktemp("machine") / "var")
-    words = [*FLOW_WORDS, "tuning.num_trials=3", "tuning.num_workers=2", "tuning.num_epochs=1"]
-    machine.said = machine.flow("run", *words)
+    overrides = [*FLOW_OVERRIDES, "tuning.num_trials=3", "tuning.num_workers=2", "tuning.num_epochs=1"]
+    machine.output = machine.flow("run", *overrides)
     return machine
 
 
 @pytest.fixture(scope="session")
 def first(machine: Machine) -> Any:
-    """Its first Metaflow run."""
+    """The first Metaflow run of `machine`."""
     return machine.runs()[0]
 
 
 @pytest.fixture(scope="session")
 def challenged(machine: Machine) -> Machine:
     """The same machine after a second run, with a challenger that learned next to nothing."""
-    words = [*FLOW_WORDS, "training.num_epochs=1", "tuning=off", "optimizer.learning_rate=0.0001"]
-    machine.said_of_challenger = machine.flow("run", *words)
+    from fashion.registry import versions
+
+    overrides = [*FLOW_OVERRIDES, "training.num_epochs=1", "tuning=off", "optimizer.learning_rate=0.0001"]
+    machine.challenger_output = machine.flow("run", *overrides)
     machine.connect()
     machine.challenger = versions.get("challenger")
     return machine
@@ -194,10 +199,8 @@ def challenged(machine: Machine) -> Machine:
 
 @pytest.fixture(scope="session")
 def bento(challenged: Machine) -> str:
-    """A bento of its champion, with the challenger as shadow."""
-    challenged.said_of_deployment = challenged.flow(
-        "run", "serve.shadow=2", "serve.log.images=true", name="deploy_flow"
-    )
+    """Tag of a bento of the champion, with the challenger as its shadow."""
+    challenged.deployment_output = challenged.flow("run", "serve.shadow=2", "serve.log.images=true", name="deploy_flow")
     tag: str = challenged.runs("DeployFlow")[-1].data.bento
     return tag
 
@@ -212,11 +215,12 @@ def service(challenged: Machine, bento: str) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def pngs(small_dataset: Dataset) -> list[bytes]:
-    """Test pictures as PNG files, in the order of the slice."""
+    """The first 200 test images as PNG files."""
     return [image_store.to_png(image) for image in small_dataset.test.images[:200]]
 
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
+    """Address of a Firestore emulator."""
     with firestore.serve() as address:
         yield address

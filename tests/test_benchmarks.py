@@ -34,8 +34,9 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_benchmark_is_listed() -> None:
-    parts = {"measurement", "load", "baselines", "champion"}
+    parts = {"measurement", "load", "baselines", "champion", "log_inspection"}
     files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - parts
     listed = {line.split()[0] for line in run("--list").splitlines()}
     assert listed == files
@@ -76,6 +77,7 @@ def test_a_missing_lightning_is_said(quick: tuple[str, dict[str, Any]]) -> None:
     assert ("Lightning is not installed" in quick[0]) == (util.find_spec("lightning") is None)
 
 
+@pytest.mark.slow
 def test_a_benchmark_is_a_command_too() -> None:
     command = [sys.executable, "-m", "tests.benchmarks.drift_power", "--list"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)

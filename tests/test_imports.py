@@ -51,6 +51,7 @@ def imported(names: list[str], folder: Path, **more: str) -> dict[str, list[str]
     return found
 
 
+@pytest.mark.slow
 def test_all_but_training_load_no_library_of_training(tmp_path: Path) -> None:
     found = imported(OTHERS, tmp_path)
     assert not {"torch", "timm", "optuna", "lightning_fabric", "lightning", "plotly"} & set(found["loaded"])
@@ -69,6 +70,7 @@ def test_a_flow_loads_what_its_steps_need_when_they_run(name: str, tmp_path: Pat
     assert not heavy & set(found["loaded"])
 
 
+@pytest.mark.slow
 def test_training_changes_nothing_by_being_imported(tmp_path: Path) -> None:
     found = imported(TRAINING, tmp_path)
     assert "torch" in found["loaded"]

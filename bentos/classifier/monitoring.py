@@ -13,7 +13,8 @@ from bentos.web import html
 from bentos.web.html import text
 from bentos.web.responses import ApiError
 from fashion.drift import reports
-from fashion.predictions.record import Backlog, LoggedPrediction
+from fashion.predictions.outbox import Backlog
+from fashion.predictions.record import LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def report_response(store: Store, report_id: str) -> Response:
         ApiError: there is no report of this name.
     """
     try:
-        return Response(reports.page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
+        return Response(reports.read_page(store, report_id), 200, REPORT_HEADERS, "text/html; charset=utf-8")
     except BlobNotFound:
         remedy = "GET /monitoring/reports lists what there is"
         raise ApiError(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
@@ -58,7 +59,7 @@ def page(worker: "Worker") -> str:
     sections = [
         *_traffic(model.class_names, recent),
         *_reports(latest_reports(worker.reports)),
-        *_log(worker.log.backlog()),
+        *_log(worker.log.outbox.backlog()),
     ]
     return html.page(SITE, "Monitoring", lead, sections)
 

@@ -37,8 +37,8 @@ from bentos.web.responses import ErrorAnswer
 from bentos.web.uploads import Part
 from fashion.home import Home
 from fashion.images import image_store, preparation
-from fashion.images.decoding import BadPicture
-from fashion.images.preparation import Fitted
+from fashion.images.errors import BadPicture
+from fashion.images.preparation import PreparedImage
 from fashion.model import explanation, package
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
@@ -154,13 +154,13 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the predictions cannot be logged.
         """
         fits = await asyncio.gather(*(self._fit(part.data) for part in files), return_exceptions=True)
-        images = [fitted.image for fitted in fits if isinstance(fitted, Fitted)]
+        images = [fitted.image for fitted in fits if isinstance(fitted, PreparedImage)]
         scored = await self._batcher.predict(images, client=client, started=started) if images else []
         stored_in = await self._shipping.stored_in([each.record.prediction_id for each in scored])
         results: list[PredictionAnswer | ErrorAnswer] = []
         remaining = iter(scored)
         for part, fitted in zip(files, fits, strict=True):
-            if isinstance(fitted, Fitted):
+            if isinstance(fitted, PreparedImage):
                 results.append(self._answer(next(remaining), fitted, None, part.filename))
             elif isinstance(fitted, BadPicture):
                 results.append(responses.error_answer(responses.picture_error(fitted), part.filename))
@@ -188,7 +188,7 @@ class Worker:
     async def readiness(self) -> Ready | NotReady:
         """Tell whether predictions can be logged, and what of the log is not shipped yet."""
         try:
-            backlog = await asyncio.to_thread(self.log.backlog)
+            backlog = await asyncio.to_thread(self.log.outbox.backlog)
         except LogUnavailable as error:
             return NotReady(False, str(error))
         log = LogState(
@@ -208,11 +208,11 @@ class Worker:
     def update_gauges(self) -> None:
         """Set the gauges of the metrics to what holds now."""
         with contextlib.suppress(LogUnavailable):
-            self.metrics.set_backlog(self.log.backlog())
+            self.metrics.set_backlog(self.log.outbox.backlog())
         for work in self._background:
             self.metrics.set_background(work)
 
-    async def _fit(self, data: bytes) -> Fitted:
+    async def _fit(self, data: bytes) -> PreparedImage:
         """Decode a picture and fit it to the network: here if it is small, else in a thread."""
         limit = self.settings.limits.pixels
         if len(data) <= SMALL_BYTES:
@@ -223,9 +223,9 @@ class Worker:
                     raise
         return await self._in_pool(self._fit_now, data, limit)
 
-    def _fit_now(self, data: bytes, max_pixels: int) -> Fitted:
+    def _fit_now(self, data: bytes, max_pixels: int) -> PreparedImage:
         of = self.package
-        return preparation.fit(
+        return preparation.prepare(
             data, size=of.size, channels=of.channels, preparation=of.preparation, max_pixels=max_pixels
         )
 
@@ -233,7 +233,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     def _answer(
-        self, scored: Scored, fitted: Fitted, stored_in: str | None, filename: str | None = None
+        self, scored: Scored, fitted: PreparedImage, stored_in: str | None, filename: str | None = None
     ) -> PredictionAnswer:
         record = scored.record
         label = self.package.class_names[record.label]

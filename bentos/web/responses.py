@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, WithJsonSchema
 from starlette.responses import Response
 
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 
 SECURITY_HEADERS = [
     (

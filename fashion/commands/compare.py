@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion.evaluation.comparison import Comparison, Pair, table
+from fashion.evaluation.comparison import Comparison, Pair, format_table
 from fashion.home import Home, current_home, prepare_environment
 from fashion.images import image_store
 from fashion.model import package
@@ -66,7 +66,7 @@ def _compare(log: PredictionLog, home: Home, options: argparse.Namespace) -> int
         return 1
     names = _class_names(options.name)
     for (champion, other), found in by_pair.items():
-        print(table(found, answered=f"version {champion}", other=f"version {other}", class_names=names))
+        print(format_table(found, served=f"version {champion}", other=f"version {other}", class_names=names))
     return 0
 
 
@@ -118,7 +118,7 @@ def _replay(log: PredictionLog, home: Home, options: argparse.Namespace) -> int:
     if not found.rows:
         return 1
     scored_by = f"version {version.number}"
-    print(table(found, answered="as answered", other=scored_by, class_names=contents.class_names))
+    print(format_table(found, served="as answered", other=scored_by, class_names=contents.class_names))
     return 0
 
 

@@ -120,8 +120,8 @@ def _print_report(report: DataReport) -> None:
     for name, count in report.num_rows.items():
         classes = report.class_counts[name]
         print(f"  {name:5} {count:6,} images, {min(classes):,} to {max(classes):,} a class")
-    for remark in report.remarks or ("no exact duplicates, classes balanced",):
-        print(f"  {remark}")
+    for warning in report.warnings or ("no exact duplicates, classes balanced",):
+        print(f"  {warning}")
 
 
 def _title(version: Manifest) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fashion.home import current_home
+from fashion.predictions.export import export_parquet
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LogUnavailable, UnknownPrediction
 
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(log: PredictionLog, _: argparse.Namespace) -> bool:
-    backlog = log.backlog()
+    backlog = log.outbox.backlog()
     print(f"{log.path}: {log.count(role='champion'):,} predictions, {log.count(role='shadow'):,} by a shadow")
     if backlog.destination is not None:
         print(f"shipped to {backlog.destination}: {backlog.rows:,} rows wait, {backlog.refused:,} were refused")
@@ -61,7 +62,7 @@ def _status(log: PredictionLog, _: argparse.Namespace) -> bool:
 
 def _export(log: PredictionLog, options: argparse.Namespace) -> bool:
     since = 0 if options.days is None else int((time.time() - 86_400 * options.days) * 1e6)
-    print(f"{log.export(options.file, since):,} predictions in {options.file}")
+    print(f"{export_parquet(log, options.file, since):,} predictions in {options.file}")
     return True
 
 
@@ -98,5 +99,5 @@ def _retain(log: PredictionLog, options: argparse.Namespace) -> bool:
 
 
 def _revive(log: PredictionLog, _: argparse.Namespace) -> bool:
-    print(f"{log.retry_refused():,} rows wait again")
+    print(f"{log.outbox.retry_refused():,} rows wait again")
     return True

@@ -13,9 +13,9 @@ from fashion.registry.versions import (
     NOTES,
     Version,
     get,
+    list_versions,
     promote,
     rollback,
-    versions,
 )
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tracking.connect(prepare_environment())
         if options.verb == "list":
-            print(_table(versions(options.name)))
+            print(_table(list_versions(options.name)))
         elif options.verb == "promote":
             chosen = get(options.version, options.name)
             print(f"champion: version {promote(chosen, reason=options.reason, name=options.name).number}")

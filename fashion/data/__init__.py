@@ -1,1 +1,1 @@
-"""Versions of a data set: where they are from, what is in them, and how they are split."""
+"""Versions of a data set: fetching, verifying, loading, splitting and checking them."""

@@ -1,4 +1,4 @@
-"""Look for what makes training senseless: empty classes, copies across splits, constant channels."""
+"""Check a data set before training: empty classes, wrong labels, duplicates across splits, constant channels."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,83 +8,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.config.schema import DataConfig
-from fashion.data.dataset import Dataset, Images, Split, require_sane
+from fashion.data.dataset import Dataset, Split, check_split
 from fashion.data.manifest import DataError
+from fashion.images.transform import Images
 
-_IMBALANCED = 1.5  # largest class over smallest: from here on it is worth a sentence
+_IMBALANCED = 1.5
+"""Largest class over smallest class above which a split is reported as imbalanced."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataReport:
-    """What a look at the data found."""
+    """Counts, duplicates and warnings of a data set that can be trained on."""
 
     num_rows: dict[str, int]
-    """By split."""
-    image_shape: tuple[int, ...]
-    """`(H, W)` or `(H, W, C)`."""
+    """Name of a split -> number of its images."""
     class_counts: dict[str, tuple[int, ...]]
-    """By split, in the order of the class names."""
+    """Name of a split -> number of images of each class, in the order of the class names."""
     duplicates: dict[str, int]
-    """Exact copies, by where: rows that repeat an earlier one, or stand in another split too."""
+    """Split or pair of splits -> number of images that are exact copies of another one."""
     test_in_training: NDArray[np.bool_]
-    """`(N_test,)`: test images that are also in train or val. Leave them out for a de-duplicated score."""
-    remarks: tuple[str, ...]
-    """Sentences on what is unusual but no reason to stop."""
+    """`(N_test,)`: True for test images that are also in train or val; exclude them for a de-duplicated score."""
+    warnings: tuple[str, ...]
+    """Sentences on what is unusual but does not prevent training."""
 
 
 def check_dataset(dataset: Dataset, data: DataConfig) -> DataReport:
-    """Look for what makes training senseless, and report what else is worth knowing.
+    """Reject a data set that cannot be trained on; report the counts, duplicates and warnings of any other.
 
     Raises:
-        DataError: wrong types or shapes, labels out of range, a class without images, or images all alike.
+        DataError: a type or shape is wrong, a label is out of range, a class has no images in a split, or a channel
+            is constant.
     """
     counts = {name: _class_counts(name, split, data) for name, split in dataset.splits.items()}
     if min(dataset.std) == 0:
-        raise DataError(f"{data.name}: a channel has the same value in every pixel of every training image")
+        raise DataError(
+            f"{data.name}: a channel has the same value in every pixel of every training image; check the image files"
+        )
     keys = {name: _content_keys(split.images) for name, split in dataset.splits.items()}
     training = [*keys["train"], *keys["val"]]
-    known = set(training)
-    test_in_training = np.array([key in known for key in keys["test"]], np.bool_)
+    training_keys = set(training)
+    test_in_training = np.array([key in training_keys for key in keys["test"]], np.bool_)
     duplicates = {
         "train": len(keys["train"]) - len(set(keys["train"])),
         "val": len(keys["val"]) - len(set(keys["val"])),
-        "train and val together": len(training) - len(known),
+        "train and val together": len(training) - len(training_keys),
         "test": len(keys["test"]) - len(set(keys["test"])),
         "test also in train or val": int(test_in_training.sum()),
     }
     return DataReport(
         num_rows={name: len(split) for name, split in dataset.splits.items()},
-        image_shape=dataset.train.images.shape[1:],
         class_counts=counts,
         duplicates=duplicates,
         test_in_training=test_in_training,
-        remarks=tuple(_remarks(counts, duplicates)),
+        warnings=tuple(_warnings(counts, duplicates)),
     )
 
 
 def _class_counts(name: str, split: Split, data: DataConfig) -> tuple[int, ...]:
-    require_sane(name, split, data)
+    check_split(name, split, data)
     counts = np.bincount(split.labels, minlength=len(data.class_names))
     empty = [data.class_names[i] for i in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(f"{data.name}: {name} has no image of {', '.join(empty)}")
+        raise DataError(
+            f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or remove the class from `class_names`"
+        )
     return tuple(int(count) for count in counts)
 
 
 def _content_keys(images: Images) -> list[bytes]:
-    """16 bytes for each image that are equal only for equal images."""
+    """Hash each image to 16 bytes: equal for equal pixels only."""
     return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
-def _remarks(counts: Mapping[str, Sequence[int]], duplicates: Mapping[str, int]) -> list[str]:
-    remarks = [
+def _warnings(counts: Mapping[str, Sequence[int]], duplicates: Mapping[str, int]) -> list[str]:
+    imbalances = [
         f"{name} is imbalanced: the largest class has {max(split):,} images, the smallest {min(split):,}"
         for name, split in counts.items()
         if max(split) > _IMBALANCED * min(split)
     ]
     sentences = {
         "test also in train or val": "test images are also in train or val",
-        "train and val together": "images of train and val repeat another one",
-        "test": "test images repeat another one",
+        "train and val together": "images of train and val are copies of another one",
+        "test": "test images are copies of another one",
     }
-    return remarks + [f"{duplicates[where]:,} {what}" for where, what in sentences.items() if duplicates[where]]
+    return imbalances + [f"{duplicates[where]:,} {text}" for where, text in sentences.items() if duplicates[where]]

@@ -1,7 +1,4 @@
-"""What the data is: images and labels in three splits, checked. Knows neither networks nor sources.
-
-`fashion data` is the command for data versions; see fashion/commands/data.py.
-"""
+"""Images and labels in three splits, read from the cache and verified. Knows neither networks nor sources."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +12,10 @@ from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.idx import read_idx
 from fashion.data.manifest import DataError, SplitName
+from fashion.images.transform import Images
 
-Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+"""`(N,)`: positions in the class names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +23,8 @@ class Split:
     """Images and their labels."""
 
     images: Images
-    """`(N, H, W) uint8`, or `(N, H, W, C)` where there is more than one channel."""
     labels: Labels
-    """`(N,) int64`, positions in the class names."""
+    """One for each image."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -35,21 +32,25 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One version of a data set, split."""
+    """One version of a data set in its splits."""
 
     name: str
     digest: str
-    """Version: sha256 of the manifest, 64 hexadecimal digits."""
+    """Version of the data: sha256 of the manifest, 64 hexadecimal digits."""
     class_names: tuple[str, ...]
+    """Names that labels index."""
     train: Split
+    """Rows that the network is trained on."""
     val: Split
+    """Rows held out of the training files: to choose a model, fit its temperature, and as the reference of drift."""
     test: Split
+    """Rows of the test files: for evaluation alone."""
     mean: tuple[float, ...]
-    """Per channel over the training split, of pixels scaled to [0, 1]."""
+    """Mean of each channel over the training split, of pixels scaled to [0, 1]."""
     std: tuple[float, ...]
-    """Likewise."""
+    """Standard deviation of each channel over the training split, of pixels scaled to [0, 1]."""
     live: Split | None = None
-    """Test rows set aside to play the traffic of users; None where `data.live_rows` is 0."""
+    """Test rows set aside to simulate the traffic of users; None if `data.live_rows` is 0."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -58,16 +59,16 @@ class Dataset:
 
 
 def load(data: DataConfig, cache: Path) -> Dataset:
-    """Read the cached files, verified, and split them.
+    """Read and verify the cached files, and split them. `loading.load_dataset` fetches what is missing first.
 
-    The split is stratified by class and depends on nothing but the labels, `val_fraction` and `split_seed`.
+    The split is stratified by class and depends on the labels, `val_fraction` and `split_seed` alone.
 
     Args:
-        data: what to expect.
-        cache: the folder given to `sources.fetch`.
+        data: the version to load, and how it is split.
+        cache: folder that holds the files of all versions.
 
     Raises:
-        DataError: a file is missing, damaged, or not what the data config says.
+        DataError: a file is missing or damaged, or differs from the data config.
     """
     version = manifest.read(data)
     folder = manifest.folder_of(version, cache)
@@ -81,20 +82,36 @@ def load(data: DataConfig, cache: Path) -> Dataset:
 
 
 def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], data: DataConfig) -> Split:
-    """Copy what was read into writable arrays of the conventional types, if it is what the data config says.
+    """Copy what was read from IDX files into writable arrays of the usual types, and check them.
+
+    Args:
+        name: name of the split, for error messages.
+        images: `(N, H, W)` or `(N, H, W, C)`.
+        labels: `(N,)`.
+        data: the classes and the shape of an image.
 
     Raises:
-        DataError: wrong shapes, or labels out of range.
+        DataError: the shapes differ from the data config, or a label is out of range.
     """
-    files = Split(images.copy(), labels.astype(np.int64))
-    require_sane(name, files, data)
-    return files
+    converted = Split(images.copy(), labels.astype(np.int64))
+    check_split(name, converted, data)
+    return converted
 
 
 def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dataset:
-    """Hold out validation rows from the training files, and keep `data.limit` rows of each split."""
+    """Hold out validation rows of the training files and live rows of the test files; limit each split.
+
+    Args:
+        training: the training files; `data.val_fraction` of their rows become the validation split.
+        test: the test files; `data.live_rows` of their rows become the live split.
+        data: the fractions, the seed, and `limit`, the most rows of each split.
+        digest: version of the data.
+
+    Raises:
+        DataError: `data.live_rows` is not less than the number of test rows.
+    """
     is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
-    train = _limited(_select(training, ~is_val), data)
+    train = _limit(_select(training, ~is_val), data)
     mean, std = _channel_statistics(train.images)
     live = None
     if data.live_rows:
@@ -107,16 +124,42 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
         digest=digest,
         class_names=data.class_names,
         train=train,
-        val=_limited(_select(training, is_val), data),
-        test=_limited(test, data),
+        val=_limit(_select(training, is_val), data),
+        test=_limit(test, data),
         mean=mean,
         std=std,
         live=live,
     )
 
 
-def evenly(labels: Labels, count: int) -> list[int]:
-    """The first rows of each class in turn, `count` in all or as many as there are."""
+def check_split(name: str, split: Split, data: DataConfig) -> None:
+    """Check the types, the shapes and the range of the labels of a split.
+
+    Args:
+        name: name of the split, for error messages.
+        split: the images and labels to check.
+        data: the classes and the shape of an image.
+
+    Raises:
+        DataError: one of them differs from the data config.
+    """
+    shape = (data.size, data.size) if data.channels == 1 else (data.size, data.size, data.channels)
+    if split.images.dtype != np.uint8 or split.images.shape[1:] != shape:
+        raise DataError(
+            f"{data.name}: images of {name} must be uint8 of shape {shape}, "
+            f"got {split.images.dtype} of shape {split.images.shape[1:]}"
+        )
+    if split.labels.ndim != 1 or split.labels.dtype != np.int64 or len(split.labels) != len(split.images):
+        raise DataError(f"{data.name}: {name} has {len(split.images)} images but labels of shape {split.labels.shape}")
+    if len(split.labels) and not 0 <= split.labels.min() <= split.labels.max() < len(data.class_names):
+        raise DataError(
+            f"{data.name}: labels of {name} must be in 0..{len(data.class_names) - 1}, "
+            f"got {split.labels.min()}..{split.labels.max()}"
+        )
+
+
+def choose_evenly(labels: Labels, count: int) -> list[int]:
+    """Choose up to `count` row numbers, the first of each class in turn."""
     by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     turns = range(max((len(rows) for rows in by_class), default=0))
     return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
@@ -131,45 +174,31 @@ def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
         raise DataError(f"{error}; run `fashion data fetch`") from None
 
 
-def require_sane(name: str, split: Split, data: DataConfig) -> None:
-    shape = (data.size, data.size) if data.channels == 1 else (data.size, data.size, data.channels)
-    if split.images.dtype != np.uint8 or split.images.shape[1:] != shape:
-        found = f"{split.images.dtype} of shape {split.images.shape[1:]}"
-        raise DataError(f"{data.name}: images of {name} must be uint8 of shape {shape}, got {found}")
-    if split.labels.ndim != 1 or split.labels.dtype != np.int64 or len(split.labels) != len(split.images):
-        raise DataError(f"{data.name}: {name} has {len(split.images)} images but labels of shape {split.labels.shape}")
-    if len(split.labels) and not 0 <= split.labels.min() <= split.labels.max() < len(data.class_names):
-        raise DataError(
-            f"{data.name}: labels of {name} must be in 0..{len(data.class_names) - 1}, "
-            f"got {split.labels.min()}..{split.labels.max()}"
-        )
-
-
 def _choose(labels: Labels, fraction: float, *, seed: int, data: DataConfig) -> NDArray[np.bool_]:
-    """Mark a random fraction of the rows; each class gives its share, rounded so that the sum is exact."""
+    """Mark a random, stratified fraction of the rows: `(N,)` bool whose sum is the rounded fraction of N."""
     counts = np.bincount(labels, minlength=len(data.class_names))
     quotas = _quotas(counts, round(len(labels) * fraction))
     generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(labels), np.bool_)
+    is_chosen = np.zeros(len(labels), np.bool_)
     for label, quota in enumerate(quotas):
         rows = np.flatnonzero(labels == label)
-        chosen[generator.permutation(rows)[:quota]] = True
-    return chosen
+        is_chosen[generator.permutation(rows)[:quota]] = True
+    return is_chosen
 
 
 def _quotas(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Share `total` among classes in proportion to their counts, in integers (largest remainder)."""
+    """Distribute `total` rows over the classes in proportion to their counts (largest remainder method)."""
     quotas, remainders = np.divmod(counts * total, max(1, counts.sum()))
     leftover = total - int(quotas.sum())
     quotas[np.argsort(-remainders, kind="stable")[:leftover]] += 1
-    for label in np.flatnonzero((quotas == 0) & (counts > 1)):  # a class too rare for a share still gets a row
+    for label in np.flatnonzero((quotas == 0) & (counts > 1)):  # a class too rare for a quota still gets a row
         if quotas.max() > 1:
             quotas[quotas.argmax()] -= 1
             quotas[label] = 1
     return np.minimum(quotas, counts)
 
 
-def _limited(split: Split, data: DataConfig) -> Split:
+def _limit(split: Split, data: DataConfig) -> Split:
     if data.limit is None or data.limit >= len(split):
         return split
     return _select(split, _choose(split.labels, data.limit / len(split), seed=data.split_seed, data=data))
@@ -180,13 +209,13 @@ def _select(split: Split, rows: NDArray[np.bool_]) -> Split:
 
 
 def _channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1], exact: from a count of the 256 values."""
+    """Return the mean and standard deviation of each channel of pixels scaled to [0, 1], exactly: from a histogram."""
     channels = images[..., None] if images.ndim == 3 else images
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(channels.shape[-1]):
         histogram = np.zeros(256, np.int64)
-        for start in range(0, len(channels), 1000):  # bincount makes 8-byte integers of what it counts
+        for start in range(0, len(channels), 1000):  # bincount converts its input to 8-byte integers
             histogram += np.bincount(channels[start : start + 1000, ..., channel].ravel(), minlength=256)
         weights = histogram / max(1, histogram.sum())
         mean = float(weights @ values)

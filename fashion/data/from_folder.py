@@ -1,7 +1,7 @@
-"""Make a data version out of one's own pictures, or out of IDX files. Knows the layout of folders, not of networks.
+"""Make a data version of a folder of pictures or IDX files. Knows the layout of folders, not the networks.
 
-Pictures lie in `train/<class>/` and `test/<class>/`, already of the size that the data config says: fitting them
-is the work of whoever collects them, so that no second way of fitting exists beside the service's.
+Pictures are in `train/<class>/` and `test/<class>/`, already of the data config's size: resizing here would be a
+second preparation beside the service's.
 """
 
 import re
@@ -26,12 +26,20 @@ _Part = tuple[SplitName, Role]
 
 
 def add(data: DataConfig, folder: Path, cache: Path) -> tuple[Manifest, DataReport]:
-    """Check a folder of pictures or IDX files, put it into the cache, and write the data config's manifest.
+    """Check a folder of pictures or IDX files, copy it into the cache, and write the data config's manifest.
 
     The same pictures under the same names give the same version on any machine.
 
+    Args:
+        data: the classes, the shape of an image, and the manifest to write.
+        folder: holds `train/<class>/` and `test/<class>/`, or four IDX files.
+        cache: folder that holds the files of all versions.
+
+    Returns:
+        The manifest, and what `check_dataset` reports.
+
     Raises:
-        DataError: something in the folder is not as the data config says, or makes training senseless.
+        DataError: a file differs from the data config, or the data cannot be trained on.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
@@ -56,7 +64,7 @@ def _array(files: Mapping[_Part, tuple[str, bytes]], part: _Part) -> NDArray[np.
 
 
 def _idx_files(folder: Path) -> dict[_Part, tuple[str, bytes]]:
-    """The IDX files of a folder as (name, content), or nothing if it holds none."""
+    """Read the IDX files of a folder as (name, content); an empty mapping if it holds none."""
     files: dict[_Part, tuple[str, bytes]] = {}
     for path in sorted(folder.iterdir()):
         match = _IDX_NAME.fullmatch(path.name.removesuffix(".gz"))
@@ -65,8 +73,8 @@ def _idx_files(folder: Path) -> dict[_Part, tuple[str, bytes]]:
             role: Role = "images" if match[2] == "images" else "labels"
             files[split, role] = (path.name.removesuffix(".gz"), manifest.decompress(path.name, path.read_bytes()))
     if files and len(files) < 4:
-        found = ", ".join(path for path, _ in files.values())
-        raise DataError(f"{folder} must hold images and labels for train and for test, but has only {found}")
+        names = ", ".join(path for path, _ in files.values())
+        raise DataError(f"{folder} must hold images and labels for train and for test, but has only {names}")
     return files
 
 
@@ -82,13 +90,16 @@ def _from_pictures(folder: Path, data: DataConfig) -> dict[_Part, tuple[str, byt
 def _pictures(folder: Path, data: DataConfig) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     labels_by_name = {_plain(name): label for label, name in enumerate(data.class_names)}
     if len(labels_by_name) < len(data.class_names) or len(data.class_names) > 256:
-        raise DataError("class names must differ in their letters and digits, and be at most 256")
+        raise DataError(
+            f"class names must differ in their letters and digits and be at most 256, got {len(data.class_names)} "
+            f"names: {', '.join(data.class_names)}"
+        )
     if not folder.is_dir():
         raise DataError(f"{folder.parent} must hold train/<class>/ and test/<class>/, but there is no {folder}")
     images, labels = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if _plain(path.name) not in labels_by_name:
-            raise DataError(f"{path} is named after no class; the classes are {', '.join(data.class_names)}")
+            raise DataError(f"{path} is not named after a class; the classes are {', '.join(data.class_names)}")
         for picture in sorted(file for file in path.iterdir() if not file.name.startswith(".")):
             images.append(_decode(picture, data))
             labels.append(labels_by_name[_plain(path.name)])
@@ -107,11 +118,11 @@ def _decode(path: Path, data: DataConfig) -> NDArray[np.uint8]:
     if converted.size != (data.size, data.size):
         raise DataError(
             f"{path} is {converted.width}x{converted.height} pixels, not {data.size}x{data.size}: "
-            "fit the pictures first, or set `size` in the data config"
+            "resize the pictures first, or set `size` in the data config"
         )
     return np.asarray(converted)
 
 
 def _plain(name: str) -> str:
-    """Fold what a folder's name cannot hold: T-shirt/top is found in `t_shirt_top` or `T-shirt top`."""
+    """Reduce a name to letters and digits, so that the folder `t_shirt_top` matches the class T-shirt/top."""
     return re.sub(r"\W|_", "", name).casefold()

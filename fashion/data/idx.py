@@ -1,4 +1,4 @@
-"""IDX files of unsigned bytes. Knows the format, not what is in it."""
+"""Read and write IDX files of unsigned bytes. Knows the format, not what the values mean."""
 
 import math
 
@@ -9,10 +9,17 @@ from fashion.data.manifest import DataError
 
 
 def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Parse an IDX file of unsigned bytes: a magic number, the sizes as big-endian 32 bit, then the values.
+    """Parse an IDX file: a magic number, the sizes as big-endian 32-bit integers, then the values.
+
+    Args:
+        content: the file's bytes.
+        name: the file's name, for error messages.
+
+    Returns:
+        The values in their shape, read-only.
 
     Raises:
-        DataError: it is not one.
+        DataError: the content is not an IDX file of unsigned bytes, or has too few or too many values.
     """
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] == 0:
         raise DataError(f"{name} is not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ')}")
@@ -24,5 +31,5 @@ def read_idx(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def write_idx(values: NDArray[np.uint8]) -> bytes:
-    """Write an array of unsigned bytes as an IDX file."""
+    """Return an array of unsigned bytes as the content of an IDX file."""
     return b"\0\0\x08" + bytes([values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()

@@ -1,26 +1,46 @@
-"""The data set whose pictures a service or a report shows beside a model. Knows neither of them."""
+"""Load a data version from wherever it is. Knows the cache and the sources, not the models."""
+
+from pathlib import Path
 
 from fashion.config.schema import DataConfig
-from fashion.data import dataset, manifest
+from fashion.data import dataset
 from fashion.data.dataset import Dataset
 from fashion.data.fetch import fetch_data
+from fashion.data.manifest import DataError
+from fashion.data.progress import Reporter
 from fashion.home import current_home
 
 
-def learnt_from(data: DataConfig, digest: str | None, *, what: str) -> Dataset | None:
-    """The configured data set where a model has learnt from it; else None, and a line that says why `what` is missing.
+def load_dataset(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> Dataset:
+    """Fetch the files that are missing, verify all of them, and load the three splits.
 
     Args:
-        digest: of the version that the model has learnt from; None where it does not say.
+        data: the version to load, its sources and how it is split.
+        cache: folder that holds the files of all versions.
+        reporter: receives the messages of a download; standard error by default.
+
+    Raises:
+        DataUnavailable: no source has one of the files.
+        DataError: the manifest, the cache or a file cannot be used.
+    """
+    fetch_data(data, cache, reporter=reporter)
+    return dataset.load(data, cache)
+
+
+def load_training_data(data: DataConfig, digest: str | None, *, purpose: str) -> Dataset | None:
+    """Load the configured data set if a model was trained on it; otherwise print why not and return None.
+
+    Args:
+        data: the configured data set.
+        digest: the version that the model was trained on; None if the model does not name one.
+        purpose: what the data set is needed for; it begins the printed line.
     """
     try:
-        fetch_data(data, current_home().data)
-        found = dataset.load(data, current_home().data)
-        if found.digest != digest:
-            raise manifest.DataError(
-                f"the model has not learnt from {data.name}; data=NAME says which data set it is of"
-            )
-    except manifest.DataError as error:
-        print(f"no {what}: {error}")
+        loaded = load_dataset(data, current_home().data)
+    except DataError as error:
+        print(f"no {purpose}: {error}")
         return None
-    return found
+    if loaded.digest != digest:
+        print(f"no {purpose}: the model was not trained on {data.name}; choose its data set with data=NAME")
+        return None
+    return loaded

@@ -1,7 +1,7 @@
-"""Which files make one version of a data set: names, sizes, checksums. Knows not where they come from.
+"""List the files of one data version with their sizes and checksums. Independent of where the files come from.
 
-A manifest is kept in git. Its checksums are of the uncompressed content, for the same files are published
-in differing gzip envelopes.
+A manifest is committed to git. Its checksums are of the uncompressed content, because the same files are published
+with different gzip compression.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Role = Literal["images", "labels"]
 
 
 class DataError(Exception):
-    """The data cannot be used. The message is for the person who runs the command, and says what to do."""
+    """The data cannot be used. The message is for the person who runs the command and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class FileEntry:
     """One file of a data version."""
 
     path: str
-    """Its name: in the cache, and with or without `.gz` at a source."""
+    """Name of the file: in the cache as it stands, at a source with or without `.gz`."""
     split: SplitName
     role: Role
     sha256: str
-    """Of the uncompressed content, in hexadecimal."""
+    """Checksum of the uncompressed content, 64 hexadecimal digits."""
     size: int
-    """Bytes of the uncompressed content."""
+    """Size of the uncompressed content in bytes."""
 
     @property
     def blob(self) -> str:
-        """Its name in a bucket, which is the same for the same content."""
+        """Name of the file in a bucket: equal for equal content."""
         return f"sha256/{self.sha256[:2]}/{self.sha256}"
 
 
@@ -55,21 +55,21 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The version: sha256 of this manifest as canonical JSON, in hexadecimal."""
+        """Version of the data: sha256 of this manifest as canonical JSON, 64 hexadecimal digits."""
         return hashlib.sha256(_canonical(self).encode()).hexdigest()
 
     @property
     def blob(self) -> str:
-        """The manifest's own name in a bucket."""
+        """Name of the manifest in a bucket."""
         return f"manifests/{self.digest}.json"
 
     def entry(self, split: SplitName, role: Role) -> FileEntry:
-        """The file that plays a role."""
+        """Return the file with the images or the labels of a split."""
         return next(entry for entry in self.files if (entry.split, entry.role) == (split, role))
 
 
 def locate(data: DataConfig) -> Path:
-    """Path of the manifest of a data config."""
+    """Return the path of a data config's manifest."""
     return REPOSITORY / data.manifest
 
 
@@ -77,7 +77,7 @@ def read(data: DataConfig) -> Manifest:
     """Read the manifest that a data config names.
 
     Raises:
-        DataError: there is none, it is not a manifest, or it describes another data set.
+        DataError: the file is missing, is not a manifest, or describes another data set.
     """
     path = locate(data)
     try:
@@ -88,8 +88,8 @@ def read(data: DataConfig) -> Manifest:
         raise DataError(f"{path} is not a manifest ({error}); `git checkout` brings it back") from error
     if (manifest.name, manifest.num_classes) != (data.name, len(data.class_names)):
         raise DataError(
-            f"{path} is of {manifest.name!r} with {manifest.num_classes} classes, "
-            f"but the data config is of {data.name!r} with {len(data.class_names)}"
+            f"{path} describes {manifest.name!r} with {manifest.num_classes} classes, "
+            f"but the data config describes {data.name!r} with {len(data.class_names)}: choose another with data=NAME"
         )
     return manifest
 
@@ -98,7 +98,7 @@ def parse(text: str) -> Manifest:
     """Parse a manifest's JSON.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not one.
+        ValueError, TypeError, KeyError: the text is not a manifest.
     """
     content = json.loads(text)
     files = tuple(FileEntry(**entry) for entry in content["files"])
@@ -112,75 +112,72 @@ def parse(text: str) -> Manifest:
 
 
 def write(manifest: Manifest, path: Path) -> None:
-    """Write a manifest for git: indented, atomic."""
+    """Write a manifest, indented for reading and atomically."""
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, text.encode())
 
 
 def folder_of(manifest: Manifest, cache: Path) -> Path:
-    """Where the files of a version lie in the cache; versions lie side by side."""
+    """Return the folder of a version in the cache; each version has its own."""
     return cache / manifest.name / manifest.digest[:12]
 
 
 def describe(path: str, split: SplitName, role: Role, content: bytes) -> FileEntry:
-    """The entry of a new file."""
+    """Make the entry of a new file.
+
+    Args:
+        path: name of the file, without folders.
+        split: which files the network trains on or is tested on.
+        role: whether the file holds images or labels.
+        content: the uncompressed bytes.
+    """
     return FileEntry(path, split, role, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def unpack(entry: FileEntry, data: bytes) -> bytes:
-    """Take what a source gave, gzip or not, and return the content that the manifest promises.
+    """Return the content of a file that came from a source, gzip or not, if it is the one in the manifest.
 
     Raises:
-        DataError: it is something else.
+        DataError: the gzip envelope is damaged, or the size or the checksum differs.
     """
-    content = decompress(f"{entry.path}.gz", data, limit=entry.size + 1)  # one more shows what is too long
-    problem = damage(entry, content)
-    if problem:
-        raise DataError(problem)
+    content = decompress(f"{entry.path}.gz", data, limit=entry.size + 1)  # one byte more shows that it is too long
+    _verify(entry, content)
     return content
 
 
 def decompress(name: str, data: bytes, *, limit: int = -1) -> bytes:
-    """Return up to `limit` bytes of what is in a gzip envelope; without an envelope, the bytes themselves.
+    """Decompress gzip data; return anything else as it is.
+
+    Args:
+        name: the file's name, for the error message.
+        data: the file's bytes.
+        limit: most bytes to decompress; -1 for no limit.
 
     Raises:
-        DataError: the envelope is damaged.
+        DataError: the gzip data is damaged or cut off.
     """
     if data[:2] != b"\x1f\x8b":
         return data
     try:
         return gzip.GzipFile(fileobj=io.BytesIO(data)).read(limit)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{name} is damaged or half a file ({error})") from None
-
-
-def damage(entry: FileEntry, content: bytes) -> str | None:
-    """Say what is wrong with a file's content, or None."""
-    if len(content) < entry.size:
-        return f"{entry.path} is half a file: {len(content):,} of {entry.size:,} bytes"
-    if len(content) > entry.size:
-        return f"{entry.path} is longer than the {entry.size:,} bytes of the manifest"
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        return f"{entry.path} differs from the manifest's sha256"
-    return None
+        raise DataError(f"{name} is damaged or cut off ({error})") from None
 
 
 def read_verified(entry: FileEntry, folder: Path) -> bytes:
-    """Read a file of the cache.
+    """Read a file of the cache and compare it with the manifest.
 
     Raises:
-        FileNotFoundError: it is not there.
-        DataError: it is not what the manifest promises.
+        FileNotFoundError: the file is not in the folder.
+        DataError: its size or its checksum differs from the manifest's.
     """
     content = (folder / entry.path).read_bytes()
-    problem = damage(entry, content)
-    if problem:
-        raise DataError(problem)
+    _verify(entry, content)
     return content
 
 
 def state(entry: FileEntry, folder: Path) -> str:
-    """Say `verified`, `missing`, or what is wrong with a file of the cache."""
+    """Describe a file of the cache: `verified`, `missing`, or `changed: ` and the reason."""
     try:
         read_verified(entry, folder)
     except FileNotFoundError:
@@ -188,6 +185,15 @@ def state(entry: FileEntry, folder: Path) -> str:
     except (DataError, OSError) as error:
         return f"changed: {error}"
     return "verified"
+
+
+def _verify(entry: FileEntry, content: bytes) -> None:
+    if len(content) < entry.size:
+        raise DataError(f"{entry.path} is cut off: it has {len(content):,} of {entry.size:,} bytes")
+    if len(content) > entry.size:
+        raise DataError(f"{entry.path} is longer than the {entry.size:,} bytes of the manifest")
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise DataError(f"{entry.path} differs from the manifest's sha256")
 
 
 def _canonical(manifest: Manifest) -> str:

@@ -1,46 +1,46 @@
-"""How data files get here: from a folder, Debian's package, a download or a bucket. Not what they hold.
+"""Read data files from a folder, a Debian package, a download or a bucket. Knows names, not what the files hold.
 
-What a source gives is checked against the manifest before it gets its name in the cache, and gets it whole.
+Each reader is a context manager that yields a function from a manifest's entry to the file's bytes, gzip or not.
+`fetch` verifies those bytes before it writes them.
 """
 
 import contextlib
 import http.client
-import os
-import shutil
-import subprocess
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fashion.data.debian import PackageUnavailable, open_package
 from fashion.data.manifest import DataError, FileEntry
-from fashion.data.progress import Report, progress_line
+from fashion.data.progress import Reporter, progress_line
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 
 SILENCE_SECONDS = 20.0
-"""How long a download may stand still."""
+"""How long a download may go without a byte, in seconds."""
 PIECE_BYTES = 1 << 16
+"""Bytes that a download reads at once."""
 
 
 class SourceFailed(Exception):
-    """A source as a whole cannot give anything."""
+    """A source cannot be reached or used at all."""
 
 
 class FileFailed(Exception):
-    """A source cannot give this file."""
+    """A source does not have one file, or cannot deliver it."""
 
 
 ReadFile = Callable[[FileEntry], bytes]
+"""Returns a file's bytes, gzip or not. Raises FileFailed, or SourceFailed if no other file can be read either."""
 
 
 def open_bucket(address: str) -> Store:
-    """The store at a bucket's address.
+    """Open the store at a bucket's address.
 
     Raises:
-        DataError: it is no such address.
+        DataError: the address is not one of a store.
     """
     try:
         return open_store(address)
@@ -49,7 +49,7 @@ def open_bucket(address: str) -> Store:
 
 
 @contextlib.contextmanager
-def _folder(address: str, report: Report) -> Iterator[ReadFile]:
+def _folder(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     folder = Path(address).expanduser()
     if not folder.is_dir():
         raise SourceFailed("no such folder")
@@ -68,108 +68,25 @@ def _folder(address: str, report: Report) -> Iterator[ReadFile]:
 
 
 @contextlib.contextmanager
-def _debian(package: str, report: Report) -> Iterator[ReadFile]:
-    """The package's files: where it is installed, or unpacked from a download that needs no root."""
-    installed = _installed_folder(package)
-    if installed is not None:
-        with _folder(str(installed), report) as read:
-            yield read
-        return
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise SourceFailed(f"there is no {tool} on this machine")
-    with tempfile.TemporaryDirectory(prefix="fashion-debian-") as temporary:
-        archive = _download_package(package, Path(temporary), report)
-        unpacked = Path(temporary) / "unpacked"
-        _run(["dpkg-deb", "-x", str(archive), str(unpacked)], Path(temporary))
-        folders = {path.parent for path in unpacked.rglob("*-ubyte*")} or {unpacked}
-        with _folder(str(min(folders)), report) as read:
-            yield read
-
-
-def _installed_folder(package: str) -> Path | None:
-    if shutil.which("dpkg-query") is None:
-        return None
-    listed = subprocess.run(["dpkg-query", "-L", package], capture_output=True, text=True, check=False)
-    folders = {Path(line).parent for line in listed.stdout.splitlines() if "-ubyte" in line}
-    return next((folder for folder in sorted(folders) if folder.is_dir()), None)
-
-
-def _download_package(package: str, folder: Path, report: Report) -> Path:
+def _debian(package: str, reporter: Reporter) -> Iterator[ReadFile]:
     try:
-        return _apt_download(package, folder, report, [])
-    except SourceFailed as known:
-        if "locate package" not in str(known):
-            raise
-        # Slim images carry no package lists; apt can keep its own in a folder that needs no root.
-        report.say(f"apt-get knows no package {package} yet: reading the package lists")
-        options = [f"-oDir::State={folder}/state", f"-oDir::Cache={folder}/cache"]
-        options += ["-oDir::State::status=/var/lib/dpkg/status", "-oAPT::Sandbox::User=root"]
-        for name in ("state/lists/partial", "cache/archives/partial"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        try:
-            _run(["apt-get", "-q", *_APT_PATIENCE, *options, "update"], folder)
-            return _apt_download(package, folder, report, options)
-        except SourceFailed as updated:
-            raise SourceFailed(f"{known}; with fresh package lists: {updated}") from None
-
-
-_APT_PATIENCE = ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=20", "-oAcquire::https::Timeout=20"]
-
-
-def _apt_download(package: str, folder: Path, report: Report, options: Sequence[str]) -> Path:
-    command = ["apt-get", "-q", *_APT_PATIENCE, *options, "download", package]
-    uri = _run([*command, "--print-uris"], folder).split()  # 'address' name size checksum
-    size = int(uri[2]) if len(uri) > 2 and uri[2].isdigit() else 0
-
-    def show() -> None:
-        done = sum(path.stat().st_size for path in folder.glob("*.deb*"))
-        report.progress(progress_line(package, done, size))
-
-    _run(command, folder, while_waiting=show)
-    archives = sorted(folder.glob("*.deb"))
-    if not archives:
-        raise SourceFailed("apt-get downloaded nothing")
-    return archives[0]
-
-
-def _run(command: Sequence[str], folder: Path, *, while_waiting: Callable[[], None] | None = None) -> str:
-    """Run a tool to its end and return what it printed; its own error lines are the reason when it fails."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
-        )
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-                    break
-                if while_waiting is not None:
-                    while_waiting()
-        finally:
-            process.kill()
-            process.wait()
-        output.seek(0)
-        errors.seek(0)
-        said = errors.read().splitlines()
-        if process.returncode != 0:
-            reasons = [line.removeprefix("E: ") for line in said if line.startswith("E: ")] or said[-1:]
-            raise SourceFailed(f"{command[0]} failed: {'; '.join(reasons) or f'exit code {process.returncode}'}")
-        return output.read()
+        with open_package(package, reporter) as folder, _folder(str(folder), reporter) as read:
+            yield read
+    except PackageUnavailable as error:
+        raise SourceFailed(str(error)) from None
 
 
 @contextlib.contextmanager
-def _https(address: str, report: Report) -> Iterator[ReadFile]:
-    """Files below an address; `http://` is allowed too, for a mirror nearby: checksums protect the content."""
+def _https(address: str, reporter: Reporter) -> Iterator[ReadFile]:
+    """Read files below an address. `http://` is allowed for a mirror nearby: checksums protect the content."""
     if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
         raise SourceFailed("not an https:// address")
 
     def read(entry: FileEntry) -> bytes:
         for name in (f"{entry.path}.gz", entry.path):
-            for is_last in (False, True):  # a connection that broke is tried once more
+            for is_last in (False, True):  # a broken connection is retried once
                 try:
-                    return _download(f"{address.rstrip('/')}/{name}", name, entry.size, report)
+                    return _download(f"{address.rstrip('/')}/{name}", name, entry.size, reporter)
                 except urllib.error.HTTPError as error:
                     if error.code == http.client.NOT_FOUND:
                         break
@@ -179,21 +96,21 @@ def _https(address: str, report: Report) -> Iterator[ReadFile]:
                 except (OSError, http.client.HTTPException) as error:
                     if is_last:
                         raise FileFailed(f"{name}: {error or type(error).__name__}") from None
-                    report.say(f"{name}: {error or type(error).__name__}; trying again")
+                    reporter.say(f"{name}: {error or type(error).__name__}; retrying")
         raise FileFailed(f"{entry.path}.gz and {entry.path}: HTTP 404 Not Found")
 
     yield read
 
 
-def _download(url: str, name: str, content_size: int, report: Report) -> bytes:
+def _download(url: str, name: str, content_size: int, reporter: Reporter) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "fashion"})
     with urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response:
         size = int(response.headers.get("Content-Length") or 0)
         data = bytearray()
         while piece := response.read(PIECE_BYTES):
             data += piece
-            report.progress(progress_line(name, len(data), size))
-            if len(data) > content_size + PIECE_BYTES:  # no gzip envelope is larger: this is another file
+            reporter.progress(progress_line(name, len(data), size))
+            if len(data) > content_size + PIECE_BYTES:  # gzip adds less than a piece: this is another file
                 raise ConnectionError(f"more than the {content_size:,} bytes expected")
     if len(data) < size:
         raise ConnectionError(f"the connection ended after {len(data):,} of {size:,} bytes")
@@ -201,7 +118,7 @@ def _download(url: str, name: str, content_size: int, report: Report) -> bytes:
 
 
 @contextlib.contextmanager
-def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
+def _bucket(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     if not address:
         raise SourceFailed("no address; set FASHION_DATA_BUCKET=gs://bucket/prefix")
     try:
@@ -215,7 +132,7 @@ def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
         def show(num_bytes: int) -> None:
             nonlocal done
             done += num_bytes
-            report.progress(progress_line(entry.path, done, entry.size))
+            reporter.progress(progress_line(entry.path, done, entry.size))
 
         try:
             return store.get(entry.blob, on_bytes=show)
@@ -227,9 +144,10 @@ def _bucket(address: str, report: Report) -> Iterator[ReadFile]:
     yield read
 
 
-READERS: dict[str, Callable[[str, Report], contextlib.AbstractContextManager[ReadFile]]] = {
+READERS: dict[str, Callable[[str, Reporter], contextlib.AbstractContextManager[ReadFile]]] = {
     "folder": _folder,
     "debian": _debian,
     "https": _https,
     "bucket": _bucket,
 }
+"""Kind of a source in the data config -> its reader, which takes the source's address."""

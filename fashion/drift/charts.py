@@ -1,20 +1,70 @@
-"""Small SVG charts for the drift report: reference beside window."""
+"""The columns of a drift report: SVG charts of reference and window, and a table of all tests. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.drift.result import LABELS
+from fashion.drift.result import LABELS, DriftResult
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 
 BINS = 24
+"""Of a histogram."""
+MAX_CHARTS = 6
+"""Columns with a chart: the most changed ones."""
+
+
+def section(
+    result: DriftResult, reference: Predictions, window: Predictions, class_names: Sequence[str]
+) -> Iterator[str]:
+    """The section of the report on what changed, as HTML; nothing where nothing was tested.
+
+    Args:
+        result: the tests.
+        reference: rows that the window was compared with.
+        window: a sample of the window.
+        class_names: of the version.
+    """
+    if not result.columns:
+        return
+    ranked = sorted(result.columns, key=lambda column: (not column.drifted, column.p_value, -column.distance))
+    drifted = sum(column.drifted for column in result.columns)
+    yield f"<section><h2>What changed</h2><p>{drifted} of {len(ranked)} columns drifted. The most changed ones:</p>"
+    yield "<div class='charts'>"
+    for column in ranked[:MAX_CHARTS]:
+        before, now = (column_values(rows, column.name, class_names) for rows in (reference, window))
+        chart = bars(before, now, class_names) if column.name == LABELS else histogram(before, now)
+        flag = "hit" if column.drifted else ""
+        yield (
+            f"<figure><figcaption class='{flag}'><b>{escape(column.name)}</b>distance {column.distance:.2f}, "
+            f"p = {format_p_value(column.p_value)}, drift below {format_p_value(column.threshold)}</figcaption>"
+            f"{chart}</figure>"
+        )
+    yield "</div><p class='small'><span class='key before'></span>reference "
+    yield "<span class='key now'></span>this window; "
+    yield "heights are square roots of shares, so that small shares stay visible</p>"
+    yield "<details><summary>Every column, with its test</summary><table><tr><th>column</th><th>test</th>"
+    yield "<th class='n'>distance</th><th class='n'>p-value</th><th class='n'>drift below</th><th></th></tr>"
+    for column in ranked:
+        test = "chi-square" if column.name == LABELS else "Kolmogorov-Smirnov"
+        yield (
+            f"<tr><th>{escape(column.name)}</th><td>{test}</td><td class='n'>{column.distance:.3f}</td>"
+            f"<td class='n'>{format_p_value(column.p_value)}</td><td class='n'>{column.threshold:.2g}</td>"
+            f"<td class='{'hit' if column.drifted else ''}'>{'drift' if column.drifted else 'no drift'}</td></tr>"
+        )
+    yield "</table></details></section>"
+
+
+def format_p_value(value: float) -> str:
+    """A p-value in a few characters."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "under 1e-300"
 
 
 def column_values(rows: Predictions, column: str, class_names: Sequence[str]) -> NDArray[Any]:
+    """The `(N,)` values of one tested column."""
     if column == LABELS:
         return rows.labels
     if column in STATISTICS:
@@ -23,9 +73,10 @@ def column_values(rows: Predictions, column: str, class_names: Sequence[str]) ->
 
 
 def histogram(before: NDArray[Any], now: NDArray[Any]) -> str:
+    """Two histograms as SVG, of the reference's `(N,)` values and the window's `(M,)`."""
     low, high = (float(f([f(before), f(now)])) for f in (np.min, np.max))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
-    # Square roots: probabilities lie nearly all at the two ends, and the rest would not be seen.
+    # Square roots: nearly all probabilities are close to 0 or 1, and the others would be invisible.
     shares = [np.sqrt(np.histogram(values, edges)[0] / len(values)) for values in (before, now)]
     top = max(float(max(share.max() for share in shares)), 1e-9)
     width, height = 240, 84
@@ -44,6 +95,7 @@ def histogram(before: NDArray[Any], now: NDArray[Any]) -> str:
 
 
 def bars(before: NDArray[np.int64], now: NDArray[np.int64], class_names: Sequence[str]) -> str:
+    """Shares of the classes as SVG, of the reference's `(N,)` labels and the window's `(M,)`."""
     shares = [np.bincount(labels, minlength=len(class_names)) / len(labels) for labels in (before, now)]
     top = max(float(share.max()) for share in shares)
     line, width = 15, 240

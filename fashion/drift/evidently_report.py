@@ -1,7 +1,7 @@
-"""A window beside its reference, drawn by Evidently. The one home of Evidently; decides nothing.
+"""Evidently's pages on a window and its reference. The only file that uses Evidently; decides nothing.
 
-Every column names its method and its threshold, those that `fashion.drift.decision` decides with: Evidently's
-defaults change with the number of rows.
+Every column names the method and threshold of `fashion.drift.decision`: Evidently's defaults depend on the number of
+rows.
 """
 
 import os
@@ -12,74 +12,76 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.drift.decision import ReferenceStats
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import FAMILIES, LABELS
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 TRUE_LABEL = "true label"
-CONFIDENCE = "confidence (drawn only)"
-DISTANCE = "embedding distance (drawn only)"
-"""Columns that no decision rests on: the class probabilities say the same, and more."""
+CONFIDENCE = "confidence (shown only)"
+DISTANCE = "embedding distance (shown only)"
+"""Columns that no decision rests on: the class probabilities already cover them."""
 MIN_LABELLED = 20
-"""Rows with feedback from which classification quality is drawn."""
+"""Rows with feedback that are needed for a page on classification quality."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """One page by Evidently, that needs no connection."""
+class EvidentlyPage:
+    """One page by Evidently that needs no connection."""
 
     title: str
     note: str
+    """One sentence on the rows that it shows."""
     html: str
 
 
-def draw(
+def render(
     sample: Batch,
     reference: Reference,
-    yardstick: ReferenceStats,
+    reference_stats: ReferenceStats,
     *,
     alpha: float,
-    rows: int,
-) -> list[Drawing]:
-    """Draw what changed and, where there is feedback, how good the classification was.
+    total_rows: int,
+) -> list[EvidentlyPage]:
+    """A page on what changed and, with enough feedback, one on classification quality.
 
     Args:
         sample: rows of the window.
-        reference: what they are compared with.
-        yardstick: made of it.
+        reference: rows to compare them with.
+        reference_stats: of these rows.
         alpha: of the decision.
-        rows: how many the window has in all.
+        total_rows: rows of the whole window.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it when it is imported
-    drawn = f"{len(sample):,} of its rows, chosen at random" if len(sample) < rows else "all of its rows"
-    note = f"The window by {drawn}, and the reference by all of its {yardstick.rows:,}."
-    drawings = [Drawing("Distributions", note, _drift(sample, reference, yardstick, alpha))]
-    judged = np.flatnonzero(sample.true_labels != UNLABELLED)
-    if len(judged) >= MIN_LABELLED:
-        labelled = sample[judged.tolist()]
-        note = f"{len(judged):,} rows with feedback, beside the reference's {yardstick.rows:,}."
-        drawings.append(Drawing("Classification quality", note, _quality(labelled, reference, yardstick.class_names)))
-    return drawings
+    shown = f"{len(sample):,} of its rows, sampled at random" if len(sample) < total_rows else "all of its rows"
+    note = f"Shows {shown}, and all {reference_stats.rows:,} rows of the reference."
+    pages = [EvidentlyPage("Distributions", note, _distributions(sample, reference, reference_stats, alpha))]
+    with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)
+    if len(with_feedback) >= MIN_LABELLED:
+        labelled = sample[with_feedback.tolist()]
+        note = f"Shows {len(labelled):,} rows with feedback, and all {reference_stats.rows:,} rows of the reference."
+        html = _quality(labelled, reference, reference_stats.class_names)
+        pages.append(EvidentlyPage("Classification quality", note, html))
+    return pages
 
 
-def _drift(sample: Batch, reference: Reference, yardstick: ReferenceStats, alpha: float) -> str:
+def _distributions(sample: Batch, reference: Reference, reference_stats: ReferenceStats, alpha: float) -> str:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
-    names = yardstick.class_names
+    names = reference_stats.class_names
     window, before = (
-        _frame(rows, yardstick.ruler.distances(rows.embeddings), names)
+        _frame(rows, reference_stats.meter.distances(rows.embeddings), names)
         for rows in (sample.predictions, reference.predictions)
     )
     numerical = [name for name in before.columns if name != LABELS]
-    outputs = yardstick.threshold(FAMILIES[1], alpha)
-    thresholds = {column.name: yardstick.threshold(column.family, alpha) for column in yardstick.columns}
+    outputs = reference_stats.threshold(FAMILIES[1], alpha)
+    thresholds = {column.name: reference_stats.threshold(column.family, alpha) for column in reference_stats.columns}
     metrics = [
-        ValueDrift(column=LABELS, method="chisquare", threshold=yardstick.threshold(FAMILIES[2], alpha)),
+        ValueDrift(column=LABELS, method="chisquare", threshold=reference_stats.threshold(FAMILIES[2], alpha)),
         *(ValueDrift(column=name, method="ks", threshold=thresholds.get(name, outputs)) for name in numerical),
     ]
     definition = DataDefinition(numerical_columns=numerical, categorical_columns=[LABELS])
@@ -102,7 +104,7 @@ def _quality(labelled: Batch, reference: Reference, class_names: Sequence[str]) 
         definition = DataDefinition(categorical_columns=list(columns), classification=[task])
         return Dataset.from_pandas(pd.DataFrame(columns), data_definition=definition)
 
-    # Of all its tests the decision is Fisher's on accuracy, which Evidently has not: so this only draws.
+    # Without tests: the decision is by Fisher's exact test on accuracy, which Evidently does not have.
     metrics = [Accuracy(), ClassificationQuality(conf_matrix=True), ClassificationQualityByLabel()]
     snapshot = Report(metrics).run(
         current_data=dataset(labelled.true_labels, labelled.predictions.labels),

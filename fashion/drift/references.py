@@ -1,14 +1,32 @@
-"""References of registered versions, fetched when they are first asked for. Knows the registry, decides nothing."""
+"""What windows are compared with: packages of registered versions, each fetched and parsed once. Decides nothing."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.drift.decision import ReferenceStats
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
+from fashion.model.reference import Reference
 from fashion.registry import versions
 
 
-class Yardsticks:
-    """What windows of one registered model are compared with, by version."""
+@dataclass(frozen=True, eq=False)
+class VersionReference:
+    """A registered version's package and the reference rows in it; needs no files, so it can be stored or sent."""
+
+    package: Package
+    reference: Reference
+
+    def stats(self) -> ReferenceStats:
+        """Prepare the reference for tests.
+
+        Raises:
+            fashion.model.package.DamagedPackage: the version has no severity thresholds.
+        """
+        return ReferenceStats.of(self.package, self.reference)
+
+
+class References:
+    """References of one registered model by version, fetched when they are first needed."""
 
     def __init__(self, model: str, folder: Path) -> None:
         """
@@ -17,30 +35,29 @@ class Yardsticks:
             folder: where packages are copied to.
         """
         self._model, self._folder = model, folder
-        self._packages: dict[str, Package | None] = {}
-        self._made: dict[str, ReferenceStats] = {}
+        self.loaded: dict[str, VersionReference | None] = {}
+        """What `load` returned so far."""
 
-    def package(self, version: str) -> Package | None:
-        """A version's package, or None where the registry does not hold it.
-
-        Raises:
-            fashion.model.package.DamagedPackage: what is stored is not what was registered.
-        """
-        if version not in self._packages:
-            known = {str(each.number): each for each in versions.versions(self._model)}
-            found = versions.fetch(known[version], self._folder / version) if version in known else None
-            self._packages[version] = found
-        return self._packages[version]
-
-    def __call__(self, version: str) -> ReferenceStats | None:
-        """A version's yardstick, or None where the registry does not hold it.
+    def load(self, version: str) -> VersionReference | None:
+        """A version's package and reference, or None if the registry does not hold the version.
 
         Raises:
-            fashion.model.package.DamagedPackage: as above, or it was never calibrated.
+            fashion.model.package.DamagedPackage: the stored files are not those that were registered.
         """
-        served = self.package(version)
-        if served is None:
-            return None
-        if version not in self._made:
-            self._made[version] = ReferenceStats.of(served)
-        return self._made[version]
+        if version not in self.loaded:
+            known = {str(each.number): each for each in versions.list_versions(self._model)}
+            loaded = None
+            if version in known:
+                package = versions.fetch(known[version], self._folder / version)
+                loaded = VersionReference(package, Reference.of(package))
+            self.loaded[version] = loaded
+        return self.loaded[version]
+
+    def stats(self, version: str) -> ReferenceStats | None:
+        """A version's reference, prepared for tests, or None if the registry does not hold the version.
+
+        Raises:
+            fashion.model.package.DamagedPackage: as for `load`, or the version has no severity thresholds.
+        """
+        loaded = self.load(version)
+        return None if loaded is None else loaded.stats()

@@ -1,6 +1,6 @@
-"""Drift reports at rest: a folder or bucket with a page and a result for each. Knows names, not what they say.
+"""Stored drift reports: a folder or bucket with a page and a result for each. Knows no report's content.
 
-The result is written last: a report without one is half-written, and does not exist yet for whoever reads.
+The result is written last: a report without one is incomplete, and readers treat it as missing.
 """
 
 import datetime
@@ -12,42 +12,58 @@ from typing import Any
 from fashion.storage.blobs import BlobNotFound, Store
 
 PAGE, RESULT = "report.html", "result.json"
-"""Files of a report, in a folder of its name."""
+"""Files of a report, in a folder named by its id."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What an id looks like."""
 UNREADABLE = {"decision": "unreadable"}
+"""The result of a report whose file is damaged."""
 
 
-def name(time_us: int, model_version: str) -> str:
-    """The name of a report on a version: sorted by time."""
+def make_id(time_us: int, model_version: str) -> str:
+    """The id of a report on a version, such as `20270115T080000Z-v3`; ids sort by time.
+
+    Args:
+        time_us: microseconds since 1970.
+        model_version: any text; characters that are not safe in a path are replaced.
+    """
     version = re.sub(r"[^A-Za-z0-9_.-]", "-", model_version)[:40] or "none"
-    return f"{_moment(time_us)}-v{version}"
+    return f"{_format_time(time_us)}-v{version}"
 
 
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
-    """Keep a report; one of the same name is replaced."""
+    """Store a report, replacing one with the same id.
+
+    Args:
+        store: of the reports.
+        report_id: from `make_id`.
+        page: HTML.
+        result: JSON, without NaN.
+    """
     content = json.dumps(result, indent=1, allow_nan=False) + "\n"
     store.put(f"{report_id}/{PAGE}", page.encode())
     store.put(f"{report_id}/{RESULT}", content.encode())
 
 
 def latest(store: Store, count: int, *, before_us: int | None = None) -> list[dict[str, Any]]:
-    """Results of the latest reports, newest first, each with its `id`; one that cannot be read says so.
+    """Results of the latest reports, newest first, each with its `id`; a damaged one is `UNREADABLE`.
 
     Args:
-        before_us: only reports of earlier seconds than this time's.
+        store: of the reports.
+        count: at most this many.
+        before_us: only reports of earlier seconds than this time, microseconds since 1970; None for all.
     """
-    found = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
+    complete = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
     if before_us is not None:
-        found = {each for each in found if each < _moment(before_us)}
-    ids = sorted(found, key=_order, reverse=True)
+        complete = {each for each in complete if each < _format_time(before_us)}
+    ids = sorted(complete, key=_sort_key, reverse=True)
     return [{"id": each, **_result(store, each)} for each in ids[:count]]
 
 
-def page(store: Store, report_id: str) -> bytes:
+def read_page(store: Store, report_id: str) -> bytes:
     """A report's page.
 
     Raises:
-        BlobNotFound: there is none of this name.
+        BlobNotFound: there is no complete report with this id.
     """
     if not ID.fullmatch(report_id):
         raise BlobNotFound(report_id)
@@ -57,12 +73,12 @@ def page(store: Store, report_id: str) -> bytes:
     return content
 
 
-def _moment(time_us: int) -> str:
+def _format_time(time_us: int) -> str:
     return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _order(report_id: str) -> list[tuple[int, str]]:
-    """By time, then by version, where 10 comes after 9."""
+def _sort_key(report_id: str) -> list[tuple[int, str]]:
+    """By time, then by version, with 10 after 9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", report_id)]
 
 

@@ -1,4 +1,4 @@
-"""When to train again: something must be wrong, something new must be known, and not too often. Trains nothing."""
+"""When to train again: a condition must hold, enough feedback must be new, and the cooldown over. Trains nothing."""
 
 import json
 import time
@@ -15,60 +15,69 @@ STATE = "state/retraining.json"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Whether to train, and why or why not."""
+class RetrainDecision:
+    """Whether to train, and why."""
 
     train: bool
     reason: str
+    """One sentence, for a person."""
 
 
-def due(
+def decide(
     conditions: Iterable[str],
-    judged: Iterable[LoggedPrediction],
+    labelled: Iterable[LoggedPrediction],
     settings: RetrainConfig,
     store: Store,
     *,
     clock: Callable[[], float] = time.time,
-) -> Answer:
-    """Decide.
+) -> RetrainDecision:
+    """Decide whether to train now.
 
     Args:
-        conditions: what was found, as `fashion.drift.result.DriftResult.conditions`.
-        judged: rows with feedback.
-        store: where the last training is remembered.
-        clock: seconds since 1970.
+        conditions: those that hold, as in `fashion.drift.result.DriftResult.conditions`.
+        labelled: rows with feedback.
+        settings: when to train.
+        store: where the time of the last training is stored.
+        clock: returns seconds since 1970.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
     """
     if not settings.enabled:
-        return Answer(False, "retraining is off: retrain.enabled=true turns it on")
-    found = sorted(set(conditions) & set(settings.on))
-    if not found:
-        return Answer(False, f"nothing that asks for it was found ({', '.join(settings.on)})")
-    last = _last(store)
+        return RetrainDecision(False, "retraining is off: retrain.enabled=true turns it on")
+    reasons = sorted(set(conditions) & set(settings.on))
+    if not reasons:
+        return RetrainDecision(False, f"no condition for it holds ({', '.join(settings.on)})")
+    last = _last_start(store)
     hours = (clock() - last) / 3600
     if 0 <= hours < settings.cooldown_hours:
-        return Answer(
+        return RetrainDecision(
             False,
-            f"{', '.join(found)}, but the last training began {hours:.1f} hours ago: one is enough in "
+            f"{', '.join(reasons)}, but the last training began {hours:.1f} hours ago, within the cooldown of "
             f"{settings.cooldown_hours:g}",
         )
-    since_us = int(last * 1e6) if hours >= 0 else 0  # a clock that was set back makes nothing old
-    news = sum(row.feedback[-1].time_us > since_us and row.feedback[-1].source != TEST_ROWS for row in judged)
-    if news < settings.min_new_labels:
-        return Answer(
+    since_us = int(last * 1e6) if hours >= 0 else 0  # after a clock was set back, all feedback counts as new
+    new = sum(row.feedback[-1].time_us > since_us and row.feedback[-1].source != TEST_ROWS for row in labelled)
+    if new < settings.min_new_labels:
+        return RetrainDecision(
             False,
-            f"{', '.join(found)}, but only {news:,} rows with feedback are new: "
-            f"{settings.min_new_labels:,} are needed to learn from",
+            f"{', '.join(reasons)}, but only {new:,} rows with feedback are new: "
+            f"{settings.min_new_labels:,} are needed",
         )
-    return Answer(True, f"{', '.join(found)}, and {news:,} rows with feedback to learn from")
+    return RetrainDecision(True, f"{', '.join(reasons)}, and {new:,} rows with feedback are new")
 
 
-def remember(store: Store, *, clock: Callable[[], float] = time.time) -> None:
-    """Note that a training begins now."""
+def record_start(store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    """Store that a training begins now.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be written.
+    """
     store.put(STATE, json.dumps({"began": clock()}).encode())
 
 
-def _last(store: Store) -> float:
-    """Seconds since 1970; 0 for never, and where nobody can tell."""
+def _last_start(store: Store) -> float:
+    """Seconds since 1970; 0 if there was none, or the stored time is damaged."""
     try:
         content: Any = json.loads(store.get(STATE))
         return float(content["began"])

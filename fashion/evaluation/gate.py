@@ -1,6 +1,5 @@
-"""Champion against challenger on the same rows: may it be replaced, and why. Knows no registry and no model."""
+"""Whether a challenger may replace the champion, by their predictions on the same rows. Knows no registry."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,32 +9,33 @@ from numpy.typing import NDArray
 
 from fashion.config.train import GateConfig
 from fashion.data.dataset import Split
+from fashion.evaluation.latency import time_predictions
 from fashion.metrics.calibration import expected_calibration_error
 from fashion.metrics.classification import mcnemar_exact, paired_bootstrap_difference
 from fashion.model.package import NotComparable, Package, require_comparable
 from fashion.model.predictor import Predictor
 
-LATENCY_CALLS = 200
 MIN_CLASS_ROWS = 50
-"""Rows of a class from which its recall is compared: with fewer, two pictures are several points."""
-MIN_FINE_ROWS = 1000
-"""Rows, of sets after the first, from which a change of half a point, and calibration, can be told from noise. With
-fewer, as feedback often has, only a loss that is shown counts."""
+"""Rows of a class that are needed to compare its recall: with fewer, two pictures make several points."""
+MIN_PRECISE_ROWS = 1000
+"""Rows that sets after the first need for the checks of margin and calibration. With fewer, as feedback often has,
+half a point cannot be told from noise, and only a significant loss counts."""
 SEED = 0
 """Of the bootstrap: the same rows give the same verdict."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows that both have scored and neither was trained on."""
+    """N labelled rows that both models have scored and neither was trained on."""
 
     name: str
+    """Of the set, such as `test` or `feedback`."""
     labels: NDArray[np.int64]
     """(N,)"""
     champion: NDArray[np.floating[Any]]
     """(N, classes) calibrated probabilities."""
     challenger: NDArray[np.floating[Any]]
-    """(N, classes) likewise."""
+    """(N, classes) calibrated probabilities."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,23 @@ class Check:
     name: str
     passed: bool
     value: float
+    """What was measured."""
     bound: float
+    """What it is compared with."""
     sentence: str
-    """The finding, for a person."""
+    """The result, for a person."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decided, with every number."""
+    """The decision, with every number that it rests on."""
 
     promoted: bool
     checks: tuple[Check, ...]
 
     @property
     def reason(self) -> str:
-        """One sentence: what failed, or that nothing did and how accuracy changed."""
+        """One sentence: the failed checks, or that all passed and how accuracy changed."""
         failed = [check.sentence for check in self.checks if not check.passed]
         if failed:
             return "; ".join(failed)
@@ -70,10 +72,11 @@ class Verdict:
 
 
 FIRST = Verdict(True, (Check("first version", True, 1.0, 1.0, "there is no champion yet"),))
+"""For the first version of a model."""
 
 
 def as_tags(verdict: Verdict) -> dict[str, str]:
-    """Each check's finding, as tags of the version that was judged."""
+    """One tag for each check."""
     return {
         f"check/{check.name}": f"{'passed' if check.passed else 'failed'}: {check.value:.6g}, bound {check.bound:.6g}"
         for check in verdict.checks
@@ -81,31 +84,37 @@ def as_tags(verdict: Verdict) -> dict[str, str]:
 
 
 def judge(champion: Package, challenger: Package, splits: Mapping[str, Split], gate: GateConfig) -> Verdict:
-    """Score two packages on the same rows of every split, timing them alternately, and decide."""
+    """Score and time two packages on the same rows, and decide.
+
+    Args:
+        champion: lies in a folder.
+        challenger: lies in a folder.
+        splits: name -> rows that neither was trained on; latency is measured on the first one.
+        gate: bounds of the checks.
+
+    Returns:
+        The verdict; packages with other classes or image sizes fail its only check.
+    """
     try:
         require_comparable(champion, challenger)
     except NotComparable as error:
         sentence = f"{error}; promote by hand if that is meant"
         return Verdict(False, (Check("comparable", False, 0.0, 1.0, sentence),))
-    mine, theirs = (Predictor(champion), Predictor(challenger))
+    predictors = (Predictor(champion), Predictor(challenger))
     rows = [
-        Rows(name, split.labels, *(each.predict(split.images).probabilities for each in (mine, theirs)))
+        Rows(name, split.labels, *(predictor.predict(split.images).probabilities for predictor in predictors))
         for name, split in splits.items()
     ]
     images = next(iter(splits.values())).images
-    times: tuple[list[float], list[float]] = ([], [])
-    for index in range(LATENCY_CALLS):
-        for predictor, taken in zip((mine, theirs), times, strict=True):
-            started = time.perf_counter()
-            predictor.predict(images[index % len(images)][None])
-            taken.append(1000 * (time.perf_counter() - started))
-    before, after = (float(np.median(taken)) for taken in times)
+    champion_ms, challenger_ms = np.median(
+        time_predictions([predictor.predict for predictor in predictors], images), axis=1
+    )
     return decide(
         rows,
         class_names=champion.class_names,
         gate=gate,
-        champion_latency_ms=before,
-        challenger_latency_ms=after,
+        champion_latency_ms=float(champion_ms),
+        challenger_latency_ms=float(challenger_ms),
     )
 
 
@@ -117,14 +126,21 @@ def decide(
     champion_latency_ms: float,
     challenger_latency_ms: float,
 ) -> Verdict:
-    """Promote the challenger when no check fails.
+    """Promote the challenger if no check fails.
 
-    On each set of rows: not shown worse by McNemar's exact test; no class loses more recall than allowed. On the
-    first one, and on others where there are enough rows to tell: the interval of the paired difference not below
-    minus the margin, and calibration within bounds. Latency within bounds.
+    On each set of rows: accuracy is not significantly worse by McNemar's exact test, and no class loses more recall
+    than allowed. On the first set, and on others with `MIN_PRECISE_ROWS`: the interval of the paired difference is not
+    below minus the margin, and calibration is within its bound. Once: latency is within its bound.
+
+    Args:
+        rows: one or more sets.
+        class_names: of both models.
+        gate: bounds of the checks.
+        champion_latency_ms: of one prediction, milliseconds.
+        challenger_latency_ms: of one prediction, milliseconds.
 
     Raises:
-        ValueError: no rows, or probabilities of other shape than labels and classes.
+        ValueError: no rows, or probabilities whose shape does not fit labels and classes.
     """
     if not rows:
         raise ValueError("a gate needs rows to score on, got none")
@@ -136,22 +152,24 @@ def decide(
                 f"{part.name}: probabilities must be {expected}, got {part.champion.shape} and {part.challenger.shape}"
             )
         checks.append(_not_worse(part, gate))
-        is_fine = index == 0 or len(part.labels) >= MIN_FINE_ROWS
-        checks += [_margin(part, gate)] if is_fine else []
+        is_precise = index == 0 or len(part.labels) >= MIN_PRECISE_ROWS
+        checks += [_margin(part, gate)] if is_precise else []
         checks += _classes(part, class_names, gate)
-        checks += [_calibration(part, gate)] if is_fine else []
-    ratio = challenger_latency_ms / champion_latency_ms
-    checks.append(
-        Check(
-            "latency",
-            ratio <= gate.max_latency_ratio,
-            ratio,
-            gate.max_latency_ratio,
-            f"one prediction takes {challenger_latency_ms:.2f} ms, the champion's {champion_latency_ms:.2f} ms: "
-            f"{ratio:.2f} times, {gate.max_latency_ratio:g} allowed",
-        )
-    )
+        checks += [_calibration(part, gate)] if is_precise else []
+    checks.append(_latency(champion_latency_ms, challenger_latency_ms, gate))
     return Verdict(all(check.passed for check in checks), tuple(checks))
+
+
+def _latency(champion_ms: float, challenger_ms: float, gate: GateConfig) -> Check:
+    ratio = challenger_ms / champion_ms
+    return Check(
+        "latency",
+        ratio <= gate.max_latency_ratio,
+        ratio,
+        gate.max_latency_ratio,
+        f"one prediction takes {challenger_ms:.2f} ms, the champion's {champion_ms:.2f} ms: "
+        f"{ratio:.2f} times, {gate.max_latency_ratio:g} allowed",
+    )
 
 
 def _not_worse(rows: Rows, gate: GateConfig) -> Check:
@@ -165,7 +183,7 @@ def _not_worse(rows: Rows, gate: GateConfig) -> Check:
         alpha,
         f"{rows.name}: {challenger.mean():.2%} right against {champion.mean():.2%}; {test.c} rows only the "
         f"challenger has right, {test.b} only the champion (McNemar p = {test.p_worse:.3g}, at least {alpha:.2g} "
-        "wanted)",
+        "required)",
     )
 
 
@@ -177,21 +195,22 @@ def _margin(rows: Rows, gate: GateConfig) -> Check:
         low,
         -gate.margin,
         f"{rows.name}: accuracy changes by {100 * difference:+.2f} points, {gate.confidence:.0%} interval "
-        f"{100 * low:+.2f} to {100 * high:+.2f}; at least {-100 * gate.margin:+.2f} wanted",
+        f"{100 * low:+.2f} to {100 * high:+.2f}; at least {-100 * gate.margin:+.2f} required",
     )
 
 
 def _right(rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(N,) for each model, True where its most probable class is the label."""
     return rows.champion.argmax(axis=1) == rows.labels, rows.challenger.argmax(axis=1) == rows.labels
 
 
 def _classes(rows: Rows, class_names: Sequence[str], gate: GateConfig) -> list[Check]:
     changes = {}
     for index, name in enumerate(class_names):
-        mine = rows.labels == index
-        if mine.sum() >= MIN_CLASS_ROWS:
-            before = (rows.champion[mine].argmax(axis=1) == index).mean()
-            changes[name] = float((rows.challenger[mine].argmax(axis=1) == index).mean() - before)
+        of_class = rows.labels == index
+        if of_class.sum() >= MIN_CLASS_ROWS:
+            before = (rows.champion[of_class].argmax(axis=1) == index).mean()
+            changes[name] = float((rows.challenger[of_class].argmax(axis=1) == index).mean() - before)
     if not changes:
         return []
     worst = min(changes, key=lambda name: changes[name])

@@ -1,8 +1,10 @@
-"""Score an exported network on held-out data, calibrate it, and pack it. No torch: what is scored is what serves."""
+"""Calibrate an exported network, score it on held-out data, and describe it as a model package.
+
+Runs the network as the service does, on ONNX Runtime. Knows no torch, no registry and no flow.
+"""
 
 import dataclasses
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from fashion.config.schema import DataConfig
 from fashion.data.checks import DataReport
 from fashion.data.dataset import Dataset
+from fashion.evaluation.latency import time_predictions
 from fashion.figures import charts, frame, galleries
 from fashion.images.transform import Images, normalise
 from fashion.metrics import classification
@@ -30,26 +33,26 @@ from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, ax
 from fashion.model.reference import Reference
 
 CAPTIONS = {
-    "confusion": "What is taken for what",
-    "per_class": "How each class fares",
-    "reliability": "Whether confidence can be believed",
-    "mistakes": "The worst mistakes",
+    "confusion": "Confusion matrix",
+    "per_class": "Per-class scores",
+    "reliability": "Reliability diagram",
+    "mistakes": "Worst mistakes",
 }
-"""Name of a figure -> a heading for it."""
-LATENCY_CALLS = 200
+"""Name of a figure -> its caption."""
 SEED = 0
 """Of the windows that severity is calibrated on."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A metric by its name, for a table."""
+    """A metric as a row of a table."""
 
     metric: str
     value: float
     low: float | None
-    """Of its 95 % interval, where one was computed."""
+    """Lower bound of its 95 % interval; None if none was computed."""
     high: float | None
+    """Upper bound of its 95 % interval; None if none was computed."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ class Evaluation:
 
     package: Package
     files: dict[str, bytes]
-    """The package's files but its manifest."""
+    """Content of the package's files, without the manifest."""
     figures: dict[str, bytes]
     """PNG by name."""
     scores: list[ClassScore]
-    """On the test split, by class."""
+    """On the test split, one for each class."""
     test: Predictions
+    """Of the test split."""
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -72,13 +76,15 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """One line on how good it is."""
-        found = self.package.metrics
-        accuracy, clean = found["test/accuracy"], found.get("test/accuracy_deduplicated")
-        without = f"without duplicates {clean.value:.2%}" if clean else "every test image is also in training"
+        """Accuracy and calibration error in one line."""
+        metrics = self.package.metrics
+        accuracy, deduplicated = metrics["test/accuracy"], metrics.get("test/accuracy_deduplicated")
+        without = (
+            f"without duplicates {deduplicated.value:.2%}" if deduplicated else "every test image is also in training"
+        )
         return (
             f"test accuracy {accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}), {without}, "
-            f"calibration error {found['test/ece'].value:.2%}"
+            f"calibration error {metrics['test/ece'].value:.2%}"
         )
 
 
@@ -96,23 +102,24 @@ def evaluate(
 
     Args:
         exported: fields of `fashion.training.export.Exported`.
-        report: tells which test images are also in training.
-        architecture: what was built, for the package.
-        training: how, likewise.
-        lineage: from what, likewise.
+        dataset: the splits; training rows are not used.
+        report: says which test images are also in training.
+        data: size, channels and preparation of images.
+        architecture: name and arguments of the network, stored in the package.
+        training: settings and course of the training, stored in the package.
+        lineage: where the model comes from, stored in the package.
     """
     network = OnnxNetwork(exported["onnx"])
     val_logits, val_embeddings = network(normalise(dataset.val.images, dataset.mean, dataset.std))
     test_logits, test_embeddings = network(normalise(dataset.test.images, dataset.mean, dataset.std))
-    temperature = fit_temperature(val_logits, dataset.val.labels)
-    embedding_mean, components = _principal(val_embeddings)
+    embedding_mean, components = _principal_components(val_embeddings)
     package = Package(
         class_names=dataset.class_names,
         channels=data.channels,
         size=data.size,
         mean=dataset.mean,
         std=dataset.std,
-        temperature=temperature,
+        temperature=fit_temperature(val_logits, dataset.val.labels),
         embedding_mean=embedding_mean,
         embedding_components=components,
         architecture=dict(architecture),
@@ -124,42 +131,40 @@ def evaluate(
         export_check={key: exported[key] for key in ("rows", "max_difference", "label_agreement")},
         preparation=data.preparation,
     )
-    val = interpret(package, dataset.val.images, val_logits, val_embeddings)
-    test = interpret(package, dataset.test.images, test_logits, test_embeddings)
+    onto = axes(package)
 
     def predict(images: Images) -> Predictions:
-        return interpret(package, images, *network(normalise(images, dataset.mean, dataset.std)))
+        return interpret(package, images, *network(normalise(images, dataset.mean, dataset.std)), onto)
 
+    val = interpret(package, dataset.val.images, val_logits, val_embeddings, onto)
+    test = interpret(package, dataset.test.images, test_logits, test_embeddings, onto)
+    reference = Reference(dataset.val.labels, val)
     scores = classification.classification_report(dataset.test.labels, test.labels, dataset.class_names)
     uncalibrated = softmax(test_logits)
-    measured = {
+    metrics = {
         **_accuracies(dataset, report, val, test),
-        "test/ece_uncalibrated": Metric(expected_calibration_error(uncalibrated, dataset.test.labels)),
-        "test/ece": Metric(expected_calibration_error(test.probabilities, dataset.test.labels)),
-        "test/loss": Metric(negative_log_likelihood(test.probabilities, dataset.test.labels)),
-        "test/brier": Metric(brier_score(test.probabilities, dataset.test.labels)),
+        **_probability_metrics(dataset.test.labels, test.probabilities, uncalibrated),
         "test/f1_macro": Metric(float(np.mean([score.f1 for score in scores]))),
-        **_latency(package, network, dataset.test.images),
+        **_latencies(predict, dataset.test.images),
     }
-    reference = Reference(dataset.val.labels, val)
     thresholds = severity.calibrate(predict, dataset.val.images, reference, seed=SEED)
     return Evaluation(
-        package=dataclasses.replace(package, metrics=measured, severity=thresholds),
+        package=dataclasses.replace(package, metrics=metrics, severity=thresholds),
         files={MODEL: exported["onnx"], WEIGHTS: exported["weights"], REFERENCE: reference.to_parquet()},
-        figures=_figures(dataset, test, uncalibrated, measured, scores, temperature),
+        figures=_figures(dataset, test, uncalibrated, metrics, scores, package.temperature),
         scores=scores,
         test=test,
     )
 
 
-def _principal(embeddings: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+def _principal_components(embeddings: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
     """Mean and leading principal directions of `(N, D)` embeddings."""
     centred = embeddings.astype(np.float64)
     mean = centred.mean(axis=0)
     centred -= mean
     _, directions = np.linalg.eigh(centred.T @ centred)
     leading = directions[:, ::-1][:, :EMBEDDING_SIZE].T
-    # The sign of a direction is arbitrary; a fixed one makes equal trainings equal packages.
+    # The sign of a direction is arbitrary; with a fixed one, equal trainings give equal packages.
     leading = leading * np.sign(leading[np.arange(len(leading)), np.abs(leading).argmax(axis=1)])[:, None]
     return tuple(mean.round(7).tolist()), tuple(tuple(row) for row in leading.round(7).tolist())
 
@@ -172,20 +177,26 @@ def _accuracies(dataset: Dataset, report: DataReport, val: Predictions, test: Pr
     return {
         "val/accuracy": share(val.labels == dataset.val.labels),
         "test/accuracy": share(right),
-        # Where training holds every test row there is no such score, and the standard one means little.
+        # Left out if every test row is also in training.
         **({"test/accuracy_deduplicated": share(clean)} if len(clean := right[~report.test_in_training]) else {}),
     }
 
 
-def _latency(package: Package, network: OnnxNetwork, images: Images) -> dict[str, Metric]:
-    """Milliseconds from one image at rest to its prediction as the package gives it, on one thread."""
-    taken, onto = [], axes(package)
-    for index in range(LATENCY_CALLS):
-        image = images[index % len(images)][None]
-        started = time.perf_counter()
-        interpret(package, image, *network(normalise(image, package.mean, package.std)), onto)
-        taken.append(1000 * (time.perf_counter() - started))
-    p50, p95 = np.quantile(taken, [0.5, 0.95])
+def _probability_metrics(
+    labels: NDArray[np.int64], probabilities: NDArray[np.floating[Any]], uncalibrated: NDArray[np.floating[Any]]
+) -> dict[str, Metric]:
+    """Calibration and loss on the test split, of `(N,)` labels and `(N, classes)` probabilities."""
+    return {
+        "test/ece_uncalibrated": Metric(expected_calibration_error(uncalibrated, labels)),
+        "test/ece": Metric(expected_calibration_error(probabilities, labels)),
+        "test/loss": Metric(negative_log_likelihood(probabilities, labels)),
+        "test/brier": Metric(brier_score(probabilities, labels)),
+    }
+
+
+def _latencies(predict: Callable[[Images], Predictions], images: Images) -> dict[str, Metric]:
+    """Milliseconds from one image in memory to its prediction, on one thread."""
+    p50, p95 = np.quantile(time_predictions([predict], images), [0.5, 0.95])
     return {"latency_ms/p50": Metric(float(p50)), "latency_ms/p95": Metric(float(p95))}
 
 
@@ -193,21 +204,21 @@ def _figures(
     dataset: Dataset,
     test: Predictions,
     uncalibrated: NDArray[np.float64],
-    measured: Mapping[str, Metric],
+    metrics: Mapping[str, Metric],
     scores: list[ClassScore],
     temperature: float,
 ) -> dict[str, bytes]:
     labels, names = dataset.test.labels, dataset.class_names
-    drawn = {
+    figures = {
         "confusion": charts.confusion(classification.confusion_matrix(labels, test.labels, len(names)), names),
         "per_class": charts.per_class(scores),
         "reliability": charts.reliability(
             reliability_bins(uncalibrated, labels),
             reliability_bins(test.probabilities, labels),
-            ece_before=measured["test/ece_uncalibrated"].value,
-            ece_after=measured["test/ece"].value,
+            ece_before=metrics["test/ece_uncalibrated"].value,
+            ece_after=metrics["test/ece"].value,
             temperature=temperature,
         ),
         "mistakes": galleries.mistakes(dataset.test.images, labels, test.labels, test.probabilities, names),
     }
-    return {name: frame.to_png(figure) for name, figure in drawn.items()}
+    return {name: frame.to_png(figure) for name, figure in figures.items()}

@@ -1,8 +1,7 @@
-"""Draw what an evaluation found, fit for a stranger: the title says the finding, the axes the units.
+"""Lay out a figure: a headline that states the finding, measured text, plain axes. Knows no metrics and no images.
 
-Knows arrays, names and matplotlib's object interface; not where the numbers came from nor where pictures go.
-Never imports pyplot, so drawing leaves no global state behind. Colours are Okabe and Ito's, told apart by
-colour-blind readers, and never the only sign. Class names are printed as they are, `$` included.
+Uses matplotlib's object interface and never pyplot, so drawing changes no global state. The colours are Okabe and
+Ito's, which colour-blind readers can distinguish, and never the only cue. Text is drawn literally, `$` included.
 """
 
 import io
@@ -10,53 +9,72 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 
-from fashion.metrics.classification import wilson_interval
-
 DPI = 150
 INK, MUTED, GRID, PALE = "#1a1a1a", "#5f5f5f", "#dedede", "#e6e6e6"
 BLUE, VERMILION = "#0072b2", "#d55e00"
-MISTAKES = LinearSegmentedColormap.from_list("mistakes", ["white", "#fdd0a2", VERMILION, "#7f2704"])
 MARGIN = 0.25
-"""Inches left free at each edge of a figure."""
-EN_DASH, TIMES, ELLIPSIS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{HORIZONTAL ELLIPSIS}"
+"""Width of the margin at each edge of a figure, in inches."""
+TIMES, ELLIPSIS = "\N{MULTIPLICATION SIGN}", "\N{HORIZONTAL ELLIPSIS}"
 
 
 def to_png(figure: Figure, *, dpi: int = DPI) -> bytes:
-    """The figure as the bytes of a PNG, its size in inches times dpi; equal figures give equal bytes.
+    """Render a figure as a PNG; equal figures give equal bytes.
 
-    Below 96 dots per inch long lines may reach over the edge.
+    Args:
+        figure: the figure to render.
+        dpi: pixels per inch; below 96, long lines of text may be cut off at the edge.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
-# The frame of a figure: all lengths in inches
-
-
 def new_figure(width: float, height: float, title: str, subtitle: str) -> Figure:
-    """A figure whose body is at least this large, under a headline that wraps and is never cut off."""
-    return _headed(width, height, title, subtitle)[0]
+    """Make a figure with a headline that wraps and is never cut off.
+
+    Args:
+        width: least width of the body in inches.
+        height: height of the body in inches.
+        title: the finding, in bold.
+        subtitle: how to read the figure.
+    """
+    return _add_headline(width, height, title, subtitle)[0]
 
 
-def plot(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
+def new_plot(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
+    """Make a figure with a headline and one axes.
+
+    Args:
+        width: least width of the body in inches.
+        height: height of the body in inches.
+        title: the finding, in bold.
+        subtitle: how to read the figure.
+    """
     figure = new_figure(width, height, title, subtitle)
     return figure, figure.add_subplot()
 
 
-def canvas(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes, float, float]:
-    """A figure with one bare axes in inches, y downwards, and the left and top of its body.
+def new_canvas(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, Axes, float, float]:
+    """Make a figure with a headline and one bare axes in inches, y downwards.
 
-    One axes for a gallery draws several times faster than an axes for each picture.
+    One axes for a gallery draws several times faster than one for each image.
+
+    Args:
+        width: least width of the body in inches.
+        height: height of the body in inches.
+        title: the finding, in bold.
+        subtitle: how to read the figure.
+
+    Returns:
+        The figure, its axes, and the left and top of its body in inches.
     """
-    figure, top = _headed(width, height, title, subtitle)
+    figure, top = _add_headline(width, height, title, subtitle)
     full_width, full_height = figure.get_size_inches()
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -65,9 +83,57 @@ def canvas(width: float, height: float, title: str, subtitle: str) -> tuple[Figu
     return figure, axes, MARGIN, top
 
 
-def _headed(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, float]:
+def style_axes(axes: Any, *, spines: Sequence[str], grid: str | None) -> None:
+    """Show only the named spines and the grid of one axis, hide tick marks, and draw all text literally.
+
+    Args:
+        axes: the axes, or a colour bar's.
+        spines: of `left`, `right`, `top` and `bottom`.
+        grid: `x`, `y`, `both` or None.
+    """
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in spines)
+        spine.set_color("#888888")
+    if grid:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+    axes.tick_params(which="both", length=0, labelsize=10, labelcolor=INK)
+    for text in axes.findobj(Text):
+        text.set_parse_math(False)
+
+
+def shorten(text: str, width: float, size: float, *, bold: bool = False) -> str:
+    """Shorten a text with an ellipsis so that it fits.
+
+    Args:
+        text: the text to shorten.
+        width: the room in inches.
+        size: font size in points.
+        bold: whether the text is bold.
+    """
+    short = text
+    while text_width(short, size, bold=bold) > width and len(short) > 1:
+        short = short.removesuffix(ELLIPSIS)[:-1].rstrip() + ELLIPSIS
+    return short
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return the greatest width of a text in inches at 96 dots per inch or more.
+
+    Args:
+        text: the text to measure.
+        size: font size in points.
+        bold: whether the text is bold.
+    """
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    # Rounding glyphs to whole pixels widens a line: up to 9 % at 100 dots per inch, 6 % at 150 (n = 36).
+    return 1.09 * float(points) / 72
+
+
+def _add_headline(width: float, height: float, title: str, subtitle: str) -> tuple[Figure, float]:
     width = max(width, 7.0)
-    titles, subtitles = _wrapped(title, width, 15, bold=True), _wrapped(subtitle, width, 10.5)
+    titles, subtitles = _wrap(title, width, 15, bold=True), _wrap(subtitle, width, 10.5)
     top = MARGIN + 0.27 * len(titles) + 0.06 + 0.2 * len(subtitles) + 0.2
     full_width, full_height = width + 2 * MARGIN, height + top + MARGIN
     figure = Figure(figsize=(full_width, full_height), dpi=DPI, facecolor="white")
@@ -86,40 +152,8 @@ def _headed(width: float, height: float, title: str, subtitle: str) -> tuple[Fig
     return figure, top
 
 
-def plain_axes(axes: Any, *, spines: Sequence[str], grid: str | None) -> None:
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in spines)
-        spine.set_color("#888888")
-    if grid:
-        axes.grid(axis=grid, color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-    axes.tick_params(which="both", length=0, labelsize=10, labelcolor=INK)
-    for text in axes.findobj(Text):
-        text.set_parse_math(False)
-
-
-# Parts of figures
-
-
-def percent_text(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %"
-
-
-def interval_text(part: int, whole: int) -> str:
-    low, high = wilson_interval(int(part), int(whole))
-    return f"{100 * low:.1f}{EN_DASH}{100 * high:.1f} %"
-
-
-def shortened(text: str, width: float, size: float, *, bold: bool = False) -> str:
-    """Text cut, and said to be cut, to at most this many inches."""
-    kept = text
-    while text_width(kept, size, bold=bold) > width and len(kept) > 1:
-        kept = kept.removesuffix(ELLIPSIS)[:-1].rstrip() + ELLIPSIS
-    return kept
-
-
-def _wrapped(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
-    """Lines of at most this many inches; a number keeps its percent sign."""
+def _wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
+    """Break a text into lines of at most `width` inches; a number and its percent sign stay together."""
     lines = [""]
     for word in text.replace(" %", "\N{NO-BREAK SPACE}%").split(" "):
         longer = f"{lines[-1]} {word}".strip()
@@ -128,14 +162,3 @@ def _wrapped(text: str, width: float, size: float, *, bold: bool = False) -> lis
         else:
             lines[-1] = longer
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Inches that the text takes at most, at 96 dots per inch or more."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
-    points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    # Rounding glyphs to whole pixels widens a line: by up to 9 % at 100 dots per inch, 6 % at 150 (n = 36).
-    return 1.09 * float(points) / 72
-
-
-# What is refused

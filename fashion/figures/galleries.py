@@ -1,4 +1,4 @@
-"""Grids of pictures: mistakes, saliency, samples."""
+"""Draw grids of images: mistakes, saliency maps, samples of the data. Knows images and labels, not metrics."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fashion.figures.frame import INK, MUTED, TIMES, VERMILION, canvas, shortened, text_width
+from fashion.figures.frame import INK, MUTED, TIMES, VERMILION, new_canvas, shorten, text_width
 
 
 def mistakes(
@@ -23,10 +23,19 @@ def mistakes(
     count: int = 24,
     split: str = "test",
 ) -> Figure:
-    """The most confident mistakes, each with the true and the predicted class and their probabilities.
+    """Draw the most confident mistakes, each with its true and its predicted class and their probabilities.
 
-    images (N, H, W) or (N, H, W, channels), labels and predictions (N,), probabilities (N, C). Draws fewer
-    than count when there are fewer mistakes, and says so when there are none.
+    Args:
+        images: `(N, H, W)` or `(N, H, W, channels)` uint8.
+        labels: `(N,)` true classes.
+        predictions: `(N,)` predicted classes.
+        probabilities: `(N, C)` of the classes, in [0, 1].
+        class_names: the C names.
+        count: most mistakes to draw.
+        split: name of the images in the title.
+
+    Raises:
+        ValueError: a shape or type is wrong, a label is out of range, or `count` is less than 1.
     """
     images, labels, predictions = _checked_images(images), np.asarray(labels), np.asarray(predictions)
     probabilities = np.asarray(probabilities)
@@ -39,15 +48,10 @@ def mistakes(
     wrong = np.flatnonzero(predictions != labels)
     confidence = probabilities[wrong, predictions[wrong]]
     shown = wrong[np.argsort(-confidence, kind="stable")][:count]
-    if len(shown) < len(wrong):
-        which = f"The {len(shown)} most confident of {len(wrong):,} mistakes"
-    else:
-        which = {0: "No mistakes", 1: "The only mistake"}.get(len(wrong), f"All {len(wrong):,} mistakes")
-
     captions = [
         [
-            (f"{word} {class_names[index]}", f"{100 * probabilities[i, index]:.0f} %")
-            for word, index in (("is", labels[i]), ("said", predictions[i]))
+            (f"{word}: {class_names[index]}", f"{100 * probabilities[i, index]:.0f} %")
+            for word, index in (("true", labels[i]), ("predicted", predictions[i]))
         ]
         for i in shown
     ]
@@ -61,11 +65,11 @@ def mistakes(
     side = min(width, 1.8)
     columns = min(6, int((11.6 + gap) / (width + gap)), max(4, len(shown)))
     rows = math.ceil(len(shown) / columns)
-    figure, axes, left, top = canvas(
+    figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         max(rows * (side + caption + gap) - gap, 0),
-        f"{which} in {len(images):,} {split} images",
-        "Under each image: what it is and what the model said, each with the model's probability."
+        f"{_describe_selection(len(shown), len(wrong))} in {len(images):,} {split} images",
+        "Under each image: the true and the predicted class, each with its predicted probability."
         if len(shown)
         else "",
     )
@@ -73,12 +77,7 @@ def mistakes(
         x = left + (place % columns) * (width + gap)
         y = top + (place // columns) * (side + caption + gap)
         _draw(axes, images[i], x, y, side)
-        for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
-            style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
-            style |= {"color": VERMILION if bold else INK, "parse_math": False}
-            room = width - 0.09 - text_width(percent, 9, bold=bold)
-            axes.text(x, y + side + below, shortened(name, room, 9, bold=bold), **style)
-            axes.text(x + width, y + side + below, percent, ha="right", **style)
+        _write_captions(axes, pair, x, y + side, width)
     return figure
 
 
@@ -92,11 +91,19 @@ def saliency(
     confidences: NDArray[np.floating[Any]] | None = None,
     when: str = "",
 ) -> Figure:
-    """Images beside themselves overlaid with their saliency: commonly one of each class.
+    """Draw each image beside a copy overlaid with its saliency map.
 
-    images (N, H, W) or (N, H, W, channels), maps (N, H, W) of which the size of the values counts, labels,
-    predictions and confidences (N,). Each map is scaled to its own 99th percentile. `when`, such as
-    "after epoch 3", ends the title.
+    Args:
+        images: `(N, H, W)` or `(N, H, W, channels)` uint8, commonly one of each class.
+        maps: `(N, H, W)`; absolute values are drawn, each map scaled to its own 99th percentile.
+        class_names: the names that labels and predictions index.
+        labels: `(N,)` true classes.
+        predictions: `(N,)` predicted classes.
+        confidences: `(N,)` probabilities of the predictions, in [0, 1]; None to leave them out.
+        when: end of the title's clause, such as "after epoch 3".
+
+    Raises:
+        ValueError: a shape or type is wrong, a label is out of range, or a map is not finite.
     """
     images, maps = _checked_images(images), np.abs(np.asarray(maps, np.float64))
     if maps.shape != images.shape[:3] or not np.all(np.isfinite(maps)):
@@ -110,12 +117,12 @@ def saliency(
     columns, side, caption, gap = min(5, max(3, len(images))), 1.15, 0.45, 0.3
     rows = math.ceil(len(images) / columns)
     width = 2 * side + 0.05
-    right = int(np.sum(labels == predictions))
-    figure, axes, left, top = canvas(
+    correct = int(np.sum(labels == predictions))
+    figure, axes, left, top = new_canvas(
         columns * (width + gap) - gap,
         rows * (side + caption + gap) - gap,
-        f"Where the model looks {when}".rstrip() + f": {right} of these {len(images)} images right",
-        "Bright pixels change the prediction most: size of the gradient of the winning output, "
+        f"Where the model looks {when}".rstrip() + f": {correct} of {len(images)} predictions are correct",
+        "Bright pixels change the prediction most: absolute gradient of the predicted class's output, "
         "each map on its own scale.",
     )
     for place in range(len(images)):
@@ -124,12 +131,12 @@ def saliency(
         _draw(axes, images[place], x, y + caption, side)
         _draw(axes, _overlaid(images[place], maps[place]), x + side + 0.05, y + caption, side)
         certainty = "" if confidences is None else f" {100 * confidences[place]:.0f} %"
-        is_right = labels[place] == predictions[place]
-        name = shortened(class_names[labels[place]], width, 10, bold=True)
-        said = shortened(class_names[predictions[place]], width - text_width(f"said {certainty}", 9), 9)
-        answer = ("right," if is_right else f"said {said}") + certainty
+        is_correct = labels[place] == predictions[place]
+        name = shorten(class_names[labels[place]], width, 10, bold=True)
+        predicted = shorten(class_names[predictions[place]], width - text_width(f"predicted: {certainty}", 9), 9)
+        result = ("correct," if is_correct else f"predicted: {predicted}") + certainty
         axes.text(x, y + 0.14, name, fontsize=10, fontweight="bold", color=INK, parse_math=False)
-        axes.text(x, y + 0.33, answer, fontsize=9, color=MUTED if is_right else VERMILION, parse_math=False)
+        axes.text(x, y + 0.33, result, fontsize=9, color=MUTED if is_correct else VERMILION, parse_math=False)
     return figure
 
 
@@ -141,9 +148,17 @@ def samples(
     split: str = "training",
     per_class: int = 12,
 ) -> Figure:
-    """A sheet of the data: a row for each class with its first images and its number of images.
+    """Draw a row for each class with its first images and its number of images.
 
-    images (N, H, W) or (N, H, W, channels), labels (N,). A class without images keeps its empty row.
+    Args:
+        images: `(N, H, W)` or `(N, H, W, channels)` uint8.
+        labels: `(N,)` classes.
+        class_names: the names that labels index; a class without images has an empty row.
+        split: name of the images in the title.
+        per_class: most images in a row.
+
+    Raises:
+        ValueError: a shape or type is wrong, a label is out of range, or `per_class` is less than 1.
     """
     images, labels = _checked_images(images), np.asarray(labels)
     _check_classes("labels", labels, (len(images),), class_names)
@@ -155,11 +170,12 @@ def samples(
     start = names_width + 0.2
     height, width = images.shape[1:3]
     colours = {1: "grey", 3: "colour"}.get(images.shape[3], f"{images.shape[3]} channels")
-    figure, axes, left, top = canvas(
+    figure, axes, left, top = new_canvas(
         start + per_class * (side + gap) + 0.6,
         len(class_names) * (side + gap),
         f"{len(images):,} {split} images of {len(class_names)} classes",
-        f"{width} {TIMES} {height} pixels, {colours}. The first of each class; on the right, how many there are.",
+        f"{width} {TIMES} {height} pixels, {colours}. "
+        "The first images of each class, and on the right its number of images.",
     )
     for row, name in enumerate(class_names):
         y = top + row * (side + gap)
@@ -169,7 +185,7 @@ def samples(
         axes.text(
             left,
             y + side / 2,
-            shortened(name, names_width, 11),
+            shorten(name, names_width, 11),
             fontsize=11,
             va="center",
             parse_math=False,
@@ -186,8 +202,24 @@ def samples(
     return figure
 
 
+def _describe_selection(num_shown: int, num_mistakes: int) -> str:
+    if num_shown < num_mistakes:
+        return f"The {num_shown} most confident of {num_mistakes:,} mistakes"
+    return {0: "No mistakes", 1: "The only mistake"}.get(num_mistakes, f"All {num_mistakes:,} mistakes")
+
+
+def _write_captions(axes: Axes, pair: Sequence[tuple[str, str]], x: float, y: float, width: float) -> None:
+    """Write the true and the predicted class, each with its probability, below an image that ends at y."""
+    for (name, percent), bold, below in zip(pair, (False, True), (0.17, 0.36), strict=True):
+        style: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if bold else "normal"}
+        style |= {"color": VERMILION if bold else INK, "parse_math": False}
+        room = width - 0.09 - text_width(percent, 9, bold=bold)
+        axes.text(x, y + below, shorten(name, room, 9, bold=bold), **style)
+        axes.text(x + width, y + below, percent, ha="right", **style)
+
+
 def _draw(axes: Axes, image: NDArray[Any], x: float, y: float, side: float) -> None:
-    """Put an image (H, W, channels) into a square at (x, y), keeping its proportions."""
+    """Draw an image `(H, W, channels)` into a square of `side` inches at (x, y), keeping its proportions."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     x, y = x + (side - width * scale) / 2, y + (side - height * scale) / 2
@@ -196,7 +228,7 @@ def _draw(axes: Axes, image: NDArray[Any], x: float, y: float, side: float) -> N
 
 
 def _visible(image: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 3) of any number of channels: the first three, or the first as grey."""
+    """Return `(H, W, 3)` of any number of channels: the first three, or the first as grey."""
     return image[:, :, :3] if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
 
 
@@ -209,7 +241,7 @@ def _overlaid(image: NDArray[np.uint8], saliency_map: NDArray[np.float64]) -> ND
 
 
 def _checked_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """As (N, H, W, channels)."""
+    """Check images and return them as `(N, H, W, channels)`."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Pictures: decoding, fitting, normalising, describing, corrupting and storing them."""
+"""Pictures: decoding, preparing, normalising, describing, corrupting and storing them."""

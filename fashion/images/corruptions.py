@@ -1,4 +1,4 @@
-"""Named ways that pictures go wrong in the field, by degree. Knows no model."""
+"""Corrupt images in ways that occur in production, each by an amount. Knows pixels, not models."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,23 @@ from scipy import ndimage
 from fashion.images.transform import Images
 
 Pixels = NDArray[np.float32]
-"""`(N, H, W)` or `(N, H, W, C)`, in [0, 1]."""
+"""`(N, H, W)` or `(N, H, W, C)` float32 in [0, 1]."""
 
 
 def corrupt(images: Images, name: str, amount: float, *, seed: int = 0) -> Images:
-    """Corrupt every image.
+    """Return a corrupted copy of every image.
 
     Args:
-        images: `(N, H, W)` or `(N, H, W, C)` uint8; not changed.
+        images: `(N, H, W)` or `(N, H, W, C)` uint8.
         name: one of `CORRUPTIONS`.
-        amount: 0 leaves images as they are; what 1 means is in the docstring of each corruption.
-        seed: of those that are random.
+        amount: 0 or more; 0 changes nothing, and each corruption's docstring says what 1 means.
+        seed: seed of the random corruptions, noise and occlusion.
 
     Raises:
-        ValueError: no such corruption, or an amount below 0.
+        ValueError: there is no corruption of this name, or the amount is below 0 or NaN.
     """
     if name not in CORRUPTIONS:
-        raise ValueError(f"no corruption is named {name!r}; there are {', '.join(sorted(CORRUPTIONS))}")
+        raise ValueError(f"name must be one of {', '.join(sorted(CORRUPTIONS))}, got {name!r}")
     if not amount >= 0:
         raise ValueError(f"amount must be at least 0, got {amount}")
     pixels: Pixels = images.astype(np.float32) / np.float32(255)
@@ -35,41 +35,41 @@ def corrupt(images: Images, name: str, amount: float, *, seed: int = 0) -> Image
 
 
 def _brightness(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 turns black into white."""
+    """Add to every pixel; 1 turns black into white."""
     return pixels + np.float32(amount)
 
 
 def _darkness(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 turns white into black."""
+    """Scale every pixel down; 1 turns white into black."""
     return pixels * np.float32(max(0.0, 1 - amount))
 
 
 def _contrast(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 leaves only the image's mean."""
+    """Move every pixel towards the image's mean; 1 leaves only the mean."""
     mean: Pixels = pixels.mean(axis=tuple(range(1, pixels.ndim)), keepdims=True)
     return mean + (pixels - mean) * np.float32(max(0.0, 1 - amount))
 
 
 def _noise(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian; 1 is a standard deviation of the whole range."""
+    """Add Gaussian noise; 1 is a standard deviation of the whole range."""
     return pixels + rng.normal(0, amount, pixels.shape).astype(np.float32)
 
 
 def _blur(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian; 1 is a standard deviation of an eighth of the height."""
+    """Blur with a Gaussian; 1 is a standard deviation of an eighth of the height."""
     sigma = amount * pixels.shape[1] / 8
     blurred: Pixels = ndimage.gaussian_filter(pixels, (0, sigma, sigma, 0)[: pixels.ndim])
     return blurred
 
 
 def _rotation(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 is 90 degrees."""
+    """Rotate about the centre; 1 is 90 degrees."""
     rotated: Pixels = ndimage.rotate(pixels, 90 * amount, axes=(1, 2), reshape=False, order=1)
     return rotated
 
 
 def _shift(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """To the right; 1 is half the width."""
+    """Shift to the right; 1 is half the width."""
     step = min(round(amount * pixels.shape[2] / 2), pixels.shape[2])
     moved = np.zeros_like(pixels)
     moved[:, :, step:] = pixels[:, :, : pixels.shape[2] - step]
@@ -77,10 +77,10 @@ def _shift(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
 
 
 def _shrinking(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 leaves half the size, in the middle."""
+    """Shrink towards the centre; 1 is half the size."""
     factor = 1 + amount
     height, width = pixels.shape[1:3]
-    # Rows and columns of the output, seen from the input's centre.
+    # Rows and columns of the input for each of the output, about the centre.
     rows = (np.arange(height) - (height - 1) / 2) * factor + (height - 1) / 2
     columns = (np.arange(width) - (width - 1) / 2) * factor + (width - 1) / 2
     inside = ((rows >= 0) & (rows <= height - 1))[:, None] & ((columns >= 0) & (columns <= width - 1))[None]
@@ -91,13 +91,13 @@ def _shrinking(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixel
 
 
 def _inversion(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """1 is the negative."""
+    """Blend with the negative; 1 is the negative."""
     share = np.float32(min(amount, 1.0))
     return (1 - share) * pixels + share * (1 - pixels)
 
 
 def _occlusion(pixels: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
-    """A grey square; 1 is as wide as the image."""
+    """Hide a grey square at a random place; 1 is as wide as the image."""
     count, height, width = pixels.shape[:3]
     side = min(height, width, max(1, round(amount * height)))
     top, left = rng.integers(0, height - side + 1, count), rng.integers(0, width - side + 1, count)
@@ -119,4 +119,4 @@ CORRUPTIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] =
     "shift": _shift,
     "shrinking": _shrinking,
 }
-"""By the names that people type."""
+"""Name of a corruption -> the function that applies it."""

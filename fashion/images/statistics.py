@@ -1,4 +1,4 @@
-"""Eight numbers that describe an image without a model; drift is tested on them."""
+"""Describe an image by eight numbers. Knows pixels, not models; drift is tested on these numbers."""
 
 import functools
 
@@ -19,24 +19,25 @@ STATISTICS = (
 )
 """Names of the columns of `statistics`."""
 
-
-_FOREGROUND = 32  # grey level above which a pixel counts as garment; the background of the data is 0
-
-
+_FOREGROUND = 32
+"""Grey level above which a pixel counts as garment; the background of the data is 0."""
 _SATURATED = 250
+"""Grey level from which a pixel counts as saturated."""
 
 
 def statistics(images: Images) -> NDArray[np.float32]:
-    """Describe each image by eight numbers that need no model.
+    """Compute the eight statistics of each image.
+
+    Args:
+        images: `(N, H, W)` or `(N, H, W, C)` uint8; channels are averaged.
 
     Returns:
         `(N, 8)` float32, columns as in `STATISTICS`: mean and standard deviation of the pixels in [0, 1];
-        fractions of pixels that are foreground and that are at least 250; mean absolute Laplacian; mean
+        fractions of pixels that are foreground and that are saturated; mean absolute Laplacian; mean
         absolute difference from the mirrored image; centre of mass in [0, 1], 0.5 for a blank image.
     """
-    # The service does this for each request: few and plain operations, for each costs more than its arithmetic.
-    # And in grey levels, not in [0, 1]: sums of whole numbers are exact in any order, so that a processor which adds up
-    # one picture otherwise than many comes to the same.
+    # Few NumPy calls: the service does this for each request, and a call costs more than its arithmetic.
+    # In grey levels, not in [0, 1]: sums of integers are exact in any order, so one image and many give equal numbers.
     levels = _levels(images)
     count, height, width = levels.shape
     flat = levels.reshape(count, -1)
@@ -55,11 +56,11 @@ def statistics(images: Images) -> NDArray[np.float32]:
     columns[:, 5] = halves.sum(axis=(1, 2))
     columns[:, 6] = np.where(mass > 0, mass_x / some_mass, max(width - 1, 1) / 2)
     columns[:, 7] = np.where(mass > 0, mass_y / some_mass, max(height - 1, 1) / 2)
-    return columns / _wholes(height, width)
+    return columns / _scales(height, width)
 
 
 def _levels(images: Images) -> NDArray[np.float32]:
-    """Grey, `(N, H, W)` in [0, 255]."""
+    """Return grey levels, `(N, H, W)` float32 in [0, 255]."""
     planes = with_channels(images)
     levels: NDArray[np.float32] = (
         planes[:, 0].astype(np.float32) if planes.shape[1] == 1 else planes.mean(axis=1, dtype=np.float32)
@@ -75,10 +76,10 @@ def _laplacian(levels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @functools.cache
-def _wholes(height: int, width: int) -> NDArray[np.float32]:
-    """`(8,)`: what sums and counts of grey levels and pixels are parts of."""
+def _scales(height: int, width: int) -> NDArray[np.float32]:
+    """Return what each column is divided by, `(8,)`: it turns sums and counts into means and fractions."""
     pixels, inner = height * width, max((height - 2) * (width - 2), 1)
-    pairs = pixels / 2  # each pair of mirrored pixels differs twice
+    pairs = pixels / 2  # the mirrored image is compared over one half
     return np.array(
         [255 * pixels, 255, pixels, pixels, 255 * inner, 255 * pairs, max(width - 1, 1), max(height - 1, 1)], np.float32
     )
@@ -86,7 +87,7 @@ def _wholes(height: int, width: int) -> NDArray[np.float32]:
 
 @functools.cache
 def _masses(height: int, width: int) -> NDArray[np.float32]:
-    """`(H * W, 3)`: what pixels are summed with for the mass, and for its moments in x and y, in pixels."""
+    """Return the weights of the mass and of its moments in x and y, `(H * W, 3)`, in pixels."""
     ones = np.ones((height, width), np.float32)
     x = ones * np.arange(width, dtype=np.float32)
     y = ones * np.arange(height, dtype=np.float32)[:, None]

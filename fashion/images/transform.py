@@ -1,6 +1,6 @@
-"""The one transform from pictures to what a network sees, and the statistics drift is judged by. Knows no model.
+"""Normalise images for a network: the one transform of training, service and drift. Knows no model.
 
-Images at rest are `(N, H, W) uint8`, or `(N, H, W, C) uint8` where there is more than one channel.
+Stored images are `(N, H, W) uint8`, or `(N, H, W, C) uint8` where there is more than one channel.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
+"""`(N, H, W)`, or `(N, H, W, C)` where there is more than one channel."""
 
 
 def with_channels(images: Images) -> Images:
-    """View images at rest as `(N, C, H, W) uint8`."""
+    """View stored images as `(N, C, H, W) uint8`.
+
+    Raises:
+        ValueError: the array has another number of dimensions.
+    """
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4:
@@ -22,28 +27,30 @@ def with_channels(images: Images) -> Images:
 
 
 def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Turn images at rest into a network's input.
+    """Turn stored images into a network's input.
 
     Args:
         images: `(N, H, W)` or `(N, H, W, C)` uint8.
-        mean: per channel, of pixels scaled to [0, 1], over the training split.
-        std: likewise.
+        mean: mean of each channel over the training split, of pixels scaled to [0, 1].
+        std: standard deviation of each channel over the training split, of pixels scaled to [0, 1].
 
     Returns:
         `(N, C, H, W)` float32, contiguous.
 
     Raises:
-        ValueError: another type or shape, or another number of channels than statistics.
+        ValueError: the type or shape is another, or `mean` and `std` do not have one number for each channel.
     """
     if images.dtype != np.uint8:
         raise ValueError(f"images must be uint8, got {images.dtype}")
     planes = with_channels(images)
     if planes.shape[1] != len(mean) or len(mean) != len(std):
-        raise ValueError(f"{planes.shape[1]} channels need as many statistics, got {len(mean)} and {len(std)}")
+        raise ValueError(
+            f"mean and std must have one number for each of {planes.shape[1]} channels, got {len(mean)} and {len(std)}"
+        )
     scale = (1.0 / (255.0 * np.asarray(std))).astype(np.float32)
     shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
     return np.ascontiguousarray(planes * scale[:, None, None] + shift[:, None, None], dtype=np.float32)
 
 
 Preparation = Literal["product_photo", "whole_picture"]
-"""What makes a picture of another size one like those of the data (fashion/images/preparation.py)."""
+"""How a picture of another size is made like those of the data; see fashion/images/preparation.py."""

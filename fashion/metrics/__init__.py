@@ -1,1 +1,1 @@
-"""Measures of classification and of calibration. Knows arrays only."""
+"""Scores of labels and of probabilities: classification, comparison, calibration."""

@@ -1,6 +1,6 @@
-"""Count what a classifier got right: accuracy, intervals, classes, and two classifiers on the same rows.
+"""Score predicted labels: intervals, confusion matrix, per-class scores, and two classifiers on the same rows.
 
-Knows labels and predictions, never probabilities (those are in `calibration`) nor where either came from.
+Knows labels and predictions, not probabilities (see `calibration`), and not where they come from.
 """
 
 from collections.abc import Sequence
@@ -14,49 +14,54 @@ from scipy import special
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fared. A ratio with nothing below the line is 0, as in scikit-learn's zero_division=0."""
+    """Precision, recall and F1 of one class. A ratio of zero to zero is 0, as with scikit-learn's zero_division=0."""
 
     name: str
     precision: float
-    """Share of the images given this label that are of this class; 0 when the label was never given."""
+    """Share of the images predicted as this class that are of it; 0 if none is predicted."""
     recall: float
-    """Share of the images of this class that were given this label; 0 when there are no such images."""
+    """Share of the images of this class that are predicted as it; 0 if there are none."""
     f1: float
-    """Harmonic mean of precision and recall; 0 when both are 0."""
+    """Harmonic mean of precision and recall; 0 if both are 0."""
     support: int
     """Number of images of this class."""
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Exact McNemar test on the rows where exactly one of champion and challenger is right.
+    """Exact McNemar test on the rows where exactly one of champion and challenger is correct.
 
-    When b = c = 0 the two never differ, nothing can be told, and every p-value is 1.
+    If b = c = 0, the two never differ and every p-value is 1.
     """
 
     b: int
-    """Rows that only the champion has right."""
+    """Number of rows that only the champion predicts correctly."""
     c: int
-    """Rows that only the challenger has right."""
+    """Number of rows that only the challenger predicts correctly."""
     p_value: float
-    """Two-sided: small when the two differ in either direction."""
+    """Two-sided: small if the two differ in either direction."""
     p_worse: float
-    """One-sided: small when the challenger is worse than the champion (b larger than chance allows)."""
+    """One-sided: small if the challenger is worse than the champion (b larger than by chance)."""
     p_better: float
-    """One-sided: small when the challenger is better than the champion (c larger than chance allows)."""
-
-
-def accuracy(labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]]) -> float:
-    """Share of predictions (N,) that equal labels (N,), in [0, 1]."""
-    labels, predictions = _checked_pair(labels, predictions)
-    return float(np.mean(labels == predictions))
+    """One-sided: small if the challenger is better than the champion (c larger than by chance)."""
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, as (low, high) in [0, 1]; always contains successes / total.
+    """Compute Wilson's score interval of a proportion.
 
-    Unlike the normal approximation it does not collapse at 0 or 1 (Wilson, JASA 22, 1927; Brown, Cai and
-    DasGupta, Statistical Science 16, 2001). Raises ValueError unless 0 <= successes <= total and total > 0.
+    Unlike the normal approximation, it does not collapse at 0 or 1 (Wilson, JASA 22, 1927; Brown, Cai and
+    DasGupta, Statistical Science 16, 2001).
+
+    Args:
+        successes: number of successes, in [0, total].
+        total: number of trials, at least 1.
+        confidence: coverage of the interval, in (0, 1).
+
+    Returns:
+        The ends (low, high) in [0, 1]; the interval always contains successes / total.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
     if total <= 0:
         raise ValueError(f"total must be positive, got {total}")
@@ -68,18 +73,27 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     shrink = 1 + z**2 / total
     centre = (share + z**2 / (2 * total)) / shrink
     half_width = z / shrink * float(np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2)))
-    # Rounding alone can put an end 1e-17 on the wrong side of 0, of 1 or of the proportion itself.
+    # Rounding can put an end 1e-17 beyond 0, 1 or the proportion itself.
     return max(0.0, min(centre - half_width, share)), min(1.0, max(centre + half_width, share))
 
 
 def confusion_matrix(
     labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], num_classes: int
 ) -> NDArray[np.int64]:
-    """Counts (C, C): row i, column j holds the images of class i that were given label j.
+    """Count images by true and predicted class.
 
-    Raises ValueError for a label or prediction outside [0, num_classes).
+    Args:
+        labels: `(N,)` true classes.
+        predictions: `(N,)` predicted classes.
+        num_classes: C, the number of classes.
+
+    Returns:
+        `(C, C)` int64: row i, column j is the number of images of class i that are predicted as class j.
+
+    Raises:
+        ValueError: the arrays are empty or differ in length, or a class is outside [0, num_classes).
     """
-    labels, predictions = _checked_pair(labels, predictions)
+    labels, predictions = _check_pair(labels, predictions)
     _check_range("labels", labels, num_classes)
     _check_range("predictions", predictions, num_classes)
     cells = labels.astype(np.int64) * num_classes + predictions.astype(np.int64)
@@ -89,15 +103,27 @@ def confusion_matrix(
 def classification_report(
     labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]], class_names: Sequence[str]
 ) -> list[ClassScore]:
-    """Score of each class, in the order of class_names; a ratio with nothing below the line is 0."""
+    """Compute precision, recall and F1 of each class.
+
+    Args:
+        labels: `(N,)` true classes.
+        predictions: `(N,)` predicted classes.
+        class_names: the names of the classes, which labels and predictions index.
+
+    Returns:
+        The scores in the order of `class_names`.
+
+    Raises:
+        ValueError: as for `confusion_matrix`.
+    """
     matrix = confusion_matrix(labels, predictions, len(class_names))
-    right, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    correct, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
     return [
         ClassScore(
             name=name,
-            precision=_ratio(right[i], predicted[i]),
-            recall=_ratio(right[i], support[i]),
-            f1=_ratio(2 * right[i], predicted[i] + support[i]),
+            precision=_ratio(correct[i], predicted[i]),
+            recall=_ratio(correct[i], support[i]),
+            f1=_ratio(2 * correct[i], predicted[i] + support[i]),
             support=int(support[i]),
         )
         for i, name in enumerate(class_names)
@@ -105,16 +131,23 @@ def classification_report(
 
 
 def mcnemar_exact(champion_correct: NDArray[np.bool_], challenger_correct: NDArray[np.bool_]) -> McNemar:
-    """Compare two classifiers by what each has right on the same rows, both (N,) bool.
+    """Compare two classifiers on the same rows by an exact McNemar test.
 
-    Exact binomial test of b against b + c fair coins (McNemar, Psychometrika 12, 1947), valid for any counts.
-    A gate that asks for "not worse" refuses on a small p_worse. A large one only says that no harm was seen:
-    for a guarantee, bound the loss with `paired_bootstrap_difference`.
+    An exact binomial test of b in b + c fair coin tosses (McNemar, Psychometrika 12, 1947), valid for any counts.
+    A small p_worse is evidence that the challenger is worse. A large one is no evidence that it is as good: for that,
+    bound the loss with `paired_bootstrap_difference`.
+
+    Args:
+        champion_correct: `(N,)` bool, True where the champion is correct.
+        challenger_correct: `(N,)` bool, True where the challenger is correct.
+
+    Raises:
+        ValueError: the arrays are empty, not boolean, or differ in length.
     """
     b, c = _discordant(champion_correct, challenger_correct)
     if b + c == 0:
         return McNemar(b=0, c=0, p_value=1.0, p_worse=1.0, p_better=1.0)
-    # From scipy.special: importing scipy.stats costs a second in each of a flow's tasks.
+    # scipy.special, because importing scipy.stats takes a second in each task of a flow.
     p_worse = float(special.bdtrc(b - 1, b + c, 0.5))
     p_better = float(special.bdtrc(c - 1, b + c, 0.5))
     return McNemar(b=b, c=c, p_value=min(1.0, 2 * min(p_worse, p_better)), p_worse=p_worse, p_better=p_better)
@@ -128,18 +161,30 @@ def paired_bootstrap_difference(
     num_resamples: int = 10_000,
     seed: int,
 ) -> tuple[float, float, float]:
-    """Accuracy of the challenger minus that of the champion, as (difference, low, high).
+    """Estimate the challenger's accuracy minus the champion's, with a percentile bootstrap interval over rows.
 
-    Both arrays are (N,) bool, on the same rows. Percentile bootstrap over rows, two-sided at `confidence`;
-    above 0 the challenger is better. It is not worse by more than a margin m when low > -m.
+    The challenger is not worse by more than a margin m if low > -m.
+
+    Args:
+        champion_correct: `(N,)` bool, True where the champion is correct.
+        challenger_correct: `(N,)` bool, True where the challenger is correct, on the same rows.
+        confidence: two-sided coverage of the interval, in (0, 1).
+        num_resamples: number of bootstrap resamples, at least 1.
+        seed: seed of the resampling.
+
+    Returns:
+        (difference, low, high) in [-1, 1]; positive if the challenger is better.
+
+    Raises:
+        ValueError: the arrays are empty, not boolean, or differ in length, or an argument is out of its range.
     """
     b, c = _discordant(champion_correct, challenger_correct)
     _check_confidence(confidence)
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
     rows = len(champion_correct)
-    # A row counts -1, 0 or +1, so drawing rows with replacement is drawing three counts from a multinomial:
-    # the same distribution as indexing rows, without num_resamples * N draws.
+    # A row counts -1, 0 or +1, so resampling rows is a multinomial draw of three counts: the same distribution
+    # without num_resamples * N draws.
     draws = np.random.default_rng(seed).multinomial(
         rows, [b / rows, c / rows, (rows - b - c) / rows], size=num_resamples
     )
@@ -163,7 +208,7 @@ def _discordant(champion_correct: NDArray[np.bool_], challenger_correct: NDArray
     return int(np.sum(champion & ~challenger)), int(np.sum(~champion & challenger))
 
 
-def _checked_pair(
+def _check_pair(
     labels: NDArray[np.integer[Any]], predictions: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
     labels, predictions = np.asarray(labels), np.asarray(predictions)

@@ -1,5 +1,6 @@
-"""Many pictures at once, from a folder or a bucket, to one Parquet file. Knows no registry and no flow."""
+"""Predict all pictures of a folder or bucket, and write one Parquet file. Knows no registry and no flow."""
 
+import dataclasses
 import io
 import itertools
 import os
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fashion.images import preparation
-from fashion.images.decoding import BadPicture
+from fashion.images.errors import BadPicture
 from fashion.images.statistics import STATISTICS
 from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor
@@ -19,47 +20,52 @@ from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, BlobUnreadable, Store
 
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff")
-TOGETHER = 256
+BATCH_SIZE = 256
 """Pictures that are decoded and predicted at once."""
 
 
 class NothingToPredict(ValueError):
-    """An address that holds no pictures."""
+    """A folder or bucket without pictures."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """Predictions of named files, and the files that could not be read."""
+class BulkPredictions:
+    """Predictions of N files, and the files that could not be read."""
 
     names: tuple[str, ...]
+    """(N,)"""
     labels: tuple[int, ...]
+    """(N,)"""
     confidences: tuple[float, ...]
+    """(N,)"""
     probabilities: tuple[tuple[float, ...], ...]
+    """(N, classes)"""
     statistics: tuple[tuple[float, ...], ...]
-    bad: dict[str, str]
-    """Name -> why."""
+    """(N, 8), columns as in `fashion.images.statistics.STATISTICS`."""
+    unreadable: dict[str, str]
+    """Name of a file -> why it could not be read."""
 
 
-def absolute(address: str) -> str:
-    """An address that means the same in any working directory."""
+def absolute_address(address: str) -> str:
+    """The address with a local path made absolute, so that it does not depend on the working directory."""
     return address if "://" in address else str(Path(os.path.expanduser(address)).absolute())  # noqa: PTH111
 
 
 def check_output(address: str) -> None:
-    """Refuse an output that could not be written, before anything is predicted.
+    """Check that an output address names a Parquet file, before anything is predicted.
 
     Raises:
-        ValueError: it does not name a Parquet file.
+        ValueError: it does not.
     """
     if not address.endswith(".parquet"):
         raise ValueError(f"output must name a file that ends in .parquet, got {address!r}")
 
 
-def find(store: Store) -> tuple[list[str], list[str]]:
-    """Names of the files that look like pictures, and of all others; both sorted.
+def find_pictures(store: Store) -> tuple[list[str], list[str]]:
+    """Names of the files with a picture's suffix, and of all others; both sorted.
 
     Raises:
-        NothingToPredict: no file looks like one.
+        NothingToPredict: no file has one.
         fashion.storage.blobs.StoreUnavailable: the store cannot be listed.
     """
     names, others = list[str](), list[str]()
@@ -70,11 +76,11 @@ def find(store: Store) -> tuple[list[str], list[str]]:
     return names, others
 
 
-def divide(names: Sequence[str], parts: int) -> list[list[str]]:
-    """Names in at most so many parts of nearly equal size, none empty.
+def split_evenly(names: Sequence[str], parts: int) -> list[list[str]]:
+    """Split names into at most `parts` lists of nearly equal length, none empty.
 
     Raises:
-        ValueError: parts is not positive.
+        ValueError: `parts` is not positive.
     """
     if parts < 1:
         raise ValueError(f"workers must be at least 1, got {parts}")
@@ -83,45 +89,60 @@ def divide(names: Sequence[str], parts: int) -> list[list[str]]:
     return [list(names[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
-def predict(predictor: Predictor, store: Store, names: Sequence[str], *, report: Callable[[str], Any]) -> Result:
-    """Predict files, `TOGETHER` at a time; a file that is gone, locked or no picture is listed.
+def predict(
+    predictor: Predictor, store: Store, names: Sequence[str], *, on_progress: Callable[[str], Any]
+) -> BulkPredictions:
+    """Predict files; those that are missing, locked or no pictures are listed as unreadable.
+
+    Args:
+        predictor: the model.
+        store: where the files are.
+        names: of the files.
+        on_progress: called with a line of text after each batch.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be read.
     """
-    of = predictor.package
-    parts, bad = [], dict[str, str]()
-    for start in range(0, len(names), TOGETHER):
-        images, good = list[Images](), list[str]()
-        for name in names[start : start + TOGETHER]:
+    package = predictor.package
+    parts, unreadable = [], dict[str, str]()
+    for start in range(0, len(names), BATCH_SIZE):
+        images, readable = list[Images](), list[str]()
+        for name in names[start : start + BATCH_SIZE]:
             try:
-                fitted = preparation.fit(
-                    store.get(name), size=of.size, channels=of.channels, preparation=of.preparation
+                fitted = preparation.prepare(
+                    store.get(name), size=package.size, channels=package.channels, preparation=package.preparation
                 )
                 images.append(fitted.image)
-                good.append(name)
+                readable.append(name)
             except BadPicture as error:
-                bad[name] = error.message
+                unreadable[name] = error.message
             except BlobNotFound:
-                bad[name] = "it is not there any more"
+                unreadable[name] = "the file was removed"
             except BlobUnreadable as error:
-                bad[name] = str(error)
-        if good:
-            parts.append(_result(good, predictor.predict(np.stack(images))))
-        report(f"{min(start + TOGETHER, len(names)):,}/{len(names):,} files, {len(bad):,} could not be read")
-    found = joined(parts)
-    return Result(**{**vars(found), "bad": bad})
+                unreadable[name] = str(error)
+        if readable:
+            parts.append(_from_predictions(readable, predictor.predict(np.stack(images))))
+        done = min(start + BATCH_SIZE, len(names))
+        on_progress(f"{done:,}/{len(names):,} files, {len(unreadable):,} could not be read")
+    return dataclasses.replace(join(parts), unreadable=unreadable)
 
 
-def joined(parts: Sequence[Result]) -> Result:
-    """Several results as one, in order."""
+def join(parts: Sequence[BulkPredictions]) -> BulkPredictions:
+    """The predictions of several parts, in order."""
     fields = ("names", "labels", "confidences", "probabilities", "statistics")
-    together = {name: tuple(value for part in parts for value in getattr(part, name)) for name in fields}
-    return Result(**together, bad={name: why for part in parts for name, why in part.bad.items()})
+    columns = {name: tuple(value for part in parts for value in getattr(part, name)) for name in fields}
+    unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
+    return BulkPredictions(**columns, unreadable=unreadable)
 
 
-def write(result: Result, address: str, *, class_names: Sequence[str], model_version: int) -> None:
-    """Write a result as Parquet: file, label by name, confidence, a column a class, image statistics, version.
+def write(result: BulkPredictions, address: str, *, class_names: Sequence[str], model_version: int) -> None:
+    """Write Parquet: file, label by name, confidence, a probability for each class, image statistics, model version.
+
+    Args:
+        result: the predictions.
+        address: of the file.
+        class_names: of the model.
+        model_version: of the registry.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the output cannot be written.
@@ -141,22 +162,22 @@ def write(result: Result, address: str, *, class_names: Sequence[str], model_ver
     columns["model_version"] = pa.array([str(model_version)] * len(result.names), pa.string())
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
-    folder, _, name = absolute(address).rpartition("/")
+    folder, _, name = absolute_address(address).rpartition("/")
     open_store(folder or "/").put(name, buffer.getvalue())
 
 
-def counts(result: Result, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """How often each class was predicted."""
+def count_classes(result: BulkPredictions, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """How often each class was predicted, as rows of a table."""
     labels = np.bincount(np.asarray(result.labels, np.int64), minlength=len(class_names))
     return [{"class": name, "pictures": f"{labels[label]:,}"} for label, name in enumerate(class_names)]
 
 
-def _result(names: Sequence[str], found: Predictions) -> Result:
-    return Result(
+def _from_predictions(names: Sequence[str], predictions: Predictions) -> BulkPredictions:
+    return BulkPredictions(
         tuple(names),
-        tuple(found.labels.tolist()),
-        tuple(found.confidences.tolist()),
-        tuple(map(tuple, found.probabilities.tolist())),
-        tuple(map(tuple, found.statistics.tolist())),
+        tuple(predictions.labels.tolist()),
+        tuple(predictions.confidences.tolist()),
+        tuple(map(tuple, predictions.probabilities.tolist())),
+        tuple(map(tuple, predictions.statistics.tolist())),
         {},
     )

@@ -1,6 +1,6 @@
-"""What a prediction rests on: hide a part of the picture, and see how much confidence it costs. Needs no gradients.
+"""Explain a prediction by occlusion: hide a part of the picture, and measure the loss of confidence.
 
-Zeiler and Fergus 2014, section 4.2 (occlusion sensitivity), on ONNX Runtime.
+Zeiler and Fergus 2014, section 4.2 (occlusion sensitivity). Needs no gradients, so it runs on ONNX Runtime.
 """
 
 import io
@@ -15,23 +15,24 @@ from fashion.metrics.calibration import softmax
 from fashion.model.predictor import Predictor
 
 COST = (214, 94, 0)
-"""Vermilion: hiding this costs confidence. It and GAIN are told apart by all kinds of colour vision (Okabe, Ito)."""
+"""Vermilion, where hiding costs confidence; distinct from GAIN for all kinds of colour vision (Okabe, Ito)."""
 GAIN = (0, 114, 178)
-"""Blue: hiding this would add some."""
+"""Blue, where hiding adds confidence."""
 FAINT = 0.02
-"""A change of probability below this is not worth a strong colour."""
+"""Change of probability from which a picture may show the full colour: smaller ones stay pale."""
 
 
 def occlusion(
     predictor: Predictor, image: Images, label: int, *, patch: int = 6, stride: int = 2
 ) -> NDArray[np.float32]:
-    """How much probability of `label` the picture loses where a square is hidden.
+    """Measure how much probability of `label` is lost where a square of the picture is hidden.
 
-    The square is black, which in this data is the background: what it hides is not there any more, and no edge that
-    the network has never seen is added around a dark place.
+    The square is black, the background of this data: it removes what it covers without adding an unusual edge.
 
     Args:
+        predictor: the model.
         image: `(size, size)` or `(size, size, C)` uint8.
+        label: the class to explain.
         patch: edge of the square in pixels.
         stride: pixels between squares.
 
@@ -40,24 +41,24 @@ def occlusion(
     """
     height, width = image.shape[:2]
     corners = [(y, x) for y in _starts(height, patch, stride) for x in _starts(width, patch, stride)]
-    # Where all is black already, nothing is hidden and nothing lost: 15 % of the squares (100 test pictures).
+    # A square that is black already changes nothing: 15 % of the squares (100 test pictures).
     hiding = [(y, x) for y, x in corners if image[y : y + patch, x : x + patch].any()]
     variants = np.repeat(image[None], len(hiding) + 1, axis=0)
     for row, (y, x) in enumerate(hiding, start=1):
         variants[row, y : y + patch, x : x + patch] = 0
     package = predictor.package
     logits, _ = predictor.network(normalise(variants, package.mean, package.std))
-    certainty = softmax(logits, package.temperature)[:, label]
+    probability = softmax(logits, package.temperature)[:, label]
     lost, covered = np.zeros((height, width)), np.zeros((height, width))
     for row, (y, x) in enumerate(hiding, start=1):
-        lost[y : y + patch, x : x + patch] += certainty[0] - certainty[row]
+        lost[y : y + patch, x : x + patch] += probability[0] - probability[row]
     for y, x in corners:
         covered[y : y + patch, x : x + patch] += 1
     return np.asarray(lost / np.maximum(covered, 1), np.float32)
 
 
 def heat_map_png(image: Images, heat: NDArray[np.float32], *, pixels: int = 280) -> bytes:
-    """The picture in grey, enlarged, with the heat laid over it as colour.
+    """Draw the picture enlarged and in grey, with the heat over it in colour.
 
     Args:
         image: `(size, size)` or `(size, size, C)` uint8.
@@ -68,7 +69,7 @@ def heat_map_png(image: Images, heat: NDArray[np.float32], *, pixels: int = 280)
         PNG, RGB.
     """
     grey = Image.fromarray(image).convert("L").resize((pixels, pixels), Image.Resampling.BICUBIC)
-    # Half as bright as it is: colour must show on white garments too.
+    # About half as bright: the colour must be visible on white garments too.
     base = np.asarray(grey, np.float32)[..., None] * 0.55 * np.ones(3, np.float32)
     smooth = Image.fromarray(heat.astype(np.float32)).resize((pixels, pixels), Image.Resampling.BICUBIC)
     strength = np.asarray(smooth) / max(float(np.abs(heat).max()), FAINT)

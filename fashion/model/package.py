@@ -1,7 +1,7 @@
-"""The model package: a folder with all that a prediction needs. Knows files and fields, not how they are made.
+"""The model package: a folder with everything that a prediction needs. Knows files and fields, not how to make them.
 
 Files: `model.onnx` (input `image` (N, C, H, W) float32 normalised; outputs `logits` (N, classes) and `embedding`
-(N, D)), `weights.safetensors`, `reference.parquet` (held-out rows that drift is judged against), `package.json`.
+(N, D)), `weights.safetensors`, `reference.parquet` (held-out rows to compare windows with), `package.json`.
 """
 
 import dataclasses
@@ -22,45 +22,47 @@ REFERENCE = "reference.parquet"
 
 
 class DamagedPackage(ValueError):
-    """A package that lacks a file, or holds another one than was packed."""
+    """A package in which a file is missing or differs from what was written."""
 
 
 class NotComparable(ValueError):
-    """Two packages that do not answer the same question. The message says in what they differ."""
+    """Two packages with other classes or image sizes. The message names the difference."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured value with its interval; `low` and `high` are null where none was computed."""
+    """A measured value with its 95 % interval."""
 
     value: float
     low: float | None = None
+    """Lower bound; None if no interval was computed."""
     high: float | None = None
+    """Upper bound; None if no interval was computed."""
 
 
 @dataclass(frozen=True)
 class SeverityThresholds:
-    """Bounds beyond which a window of predictions counts as harmful; calibrated per model (severity.py)."""
+    """Bounds above which a window counts as harmful, calibrated for each model by `fashion.model.severity`."""
 
     confidence_drop: float
-    """Fall of the mean confidence below the reference's."""
+    """Mean confidence of the reference minus that of the window."""
     output_distance: float
-    """Largest Kolmogorov-Smirnov distance of a class probability."""
+    """Largest Kolmogorov-Smirnov distance of a class probability, in [0, 1]."""
     outlier_fraction: float
-    """Fraction of rows farther from the reference embedding than `outlier_distance`."""
+    """Share of rows farther from the reference's embeddings than `outlier_distance`."""
     outlier_distance: float
     """99th percentile of the reference's own Mahalanobis distances."""
     window: int
-    """Rows a window had in calibration."""
+    """Rows of each window in calibration."""
     detected: float
-    """Share of the harmful windows of calibration that are found."""
+    """Share of the harmful windows of calibration that were found."""
     false_alarms: float
-    """Share of its harmless windows that are called harmful."""
+    """Share of the harmless windows of calibration that were called harmful."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """What `package.json` says."""
+    """The content of `package.json`."""
 
     class_names: tuple[str, ...]
     channels: int
@@ -68,6 +70,7 @@ class Package:
     mean: tuple[float, ...]
     """Per channel, of training pixels in [0, 1]."""
     std: tuple[float, ...]
+    """Per channel, of training pixels in [0, 1]."""
     temperature: float
     """Logits are divided by it before the softmax; fitted on the validation split."""
     embedding_mean: tuple[float, ...]
@@ -75,25 +78,35 @@ class Package:
     embedding_components: tuple[tuple[float, ...], ...]
     """(16, D) principal directions of the validation split's embeddings."""
     architecture: dict[str, Any]
+    """Name and arguments of the network."""
     data: dict[str, Any]
     """Name and manifest digest of the training data."""
     lineage: dict[str, Any]
     """git_commit, metaflow_run_id, mlflow_run_id, created (UTC)."""
     training: dict[str, Any]
-    """Configuration and circumstances of the training."""
+    """Settings and course of the training."""
     metrics: dict[str, Metric]
+    """By name, such as `test/accuracy`."""
     severity: SeverityThresholds | None
-    """Null before calibration only."""
+    """None only before calibration."""
     export_check: dict[str, Any]
-    """How far the exported network is from the trained one."""
+    """Difference of the exported network's outputs from the trained one's: rows, max_difference, label_agreement."""
     preparation: Preparation = "product_photo"
-    """Of pictures that users send. Versions that were made before there was another have none."""
+    """How users' pictures are prepared. Packages of older versions lack the field, and used this default."""
     folder: Path | None = None
-    """Where the package lies; not stored."""
+    """Where the package is; not stored."""
 
 
 def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package:
-    """Write a package: its files, then the manifest that holds their checksums.
+    """Write a package: its files, then the manifest with their checksums.
+
+    Args:
+        package: fields of the manifest.
+        folder: created if missing.
+        files: name -> content of the model, the weights and the reference.
+
+    Returns:
+        The package with its folder.
 
     Raises:
         ValueError: `files` are not those of a package.
@@ -145,7 +158,7 @@ def read(folder: Path) -> Package:
 
 
 def require_comparable(one: Package, other: Package) -> None:
-    """Check that two packages take the same pictures and answer with the same classes.
+    """Check that two packages take images of the same size and have the same classes.
 
     Raises:
         NotComparable: they do not.

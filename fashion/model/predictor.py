@@ -1,4 +1,4 @@
-"""Images to predictions through a model package, on ONNX Runtime. Knows nothing of requests, logs or training."""
+"""Predict images with a model package on ONNX Runtime. Knows nothing of requests, logs or training."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ EMBEDDING_SIZE = 16
 
 Floats = NDArray[np.float32]
 Axes = tuple[Floats, Floats]
+"""Mean `(D,)` and principal directions `(D, 16)` of embeddings."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is known of N images; rows as they came."""
+    """Predictions of N images, in their order."""
 
     labels: NDArray[np.int64]
-    """(N,) the most probable class."""
+    """(N,) most probable class."""
     confidences: Floats
     """(N,) its calibrated probability."""
     probabilities: Floats
@@ -37,12 +38,12 @@ class Predictions:
     """(N, 16) principal components of the last layer's input; zeros where the network has fewer."""
 
     def __getitem__(self, rows: Any) -> "Predictions":
-        """Some of the rows: whatever numpy takes as one index."""
+        """Some of the rows, by any index that numpy takes for one axis."""
         return Predictions(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
 class OnnxNetwork:
-    """An exported network: `(N, C, H, W) float32` normalised to `(N, classes)` logits and `(N, D)` embeddings."""
+    """An exported network: from normalised `(N, C, H, W)` float32 to `(N, classes)` logits and `(N, D)` embeddings."""
 
     def __init__(self, model: bytes | Path, *, num_threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -52,7 +53,7 @@ class OnnxNetwork:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: Floats, *, batch_size: int = 100) -> tuple[Floats, Floats]:
-        # Batches of 100 keep the activations of a small net in the processor's cache.
+        # Batches of 100: the activations of a small network stay in the processor's cache.
         parts = [
             self._session.run(["logits", "embedding"], {"image": inputs[start : start + batch_size]})
             for start in range(0, max(len(inputs), 1), batch_size)
@@ -61,11 +62,19 @@ class OnnxNetwork:
 
 
 class Predictor:
-    """A model package, ready to predict. Safe to call from several threads."""
+    """A model package, loaded for predictions. Can be called from several threads."""
 
     def __init__(self, package: Package, *, num_threads: int = 1) -> None:
+        """
+        Args:
+            package: one that was written or read.
+            num_threads: of ONNX Runtime for one call.
+
+        Raises:
+            ValueError: the package is in no folder.
+        """
         if package.folder is None:
-            raise ValueError("a package must lie in a folder before it can predict: write or read it first")
+            raise ValueError("a package must be in a folder before it can predict: write or read it first")
         self.package = package
         self._axes = axes(package)
         self.network = OnnxNetwork(package.folder / MODEL, num_threads=num_threads)
@@ -74,7 +83,7 @@ class Predictor:
         """Predict `(N, H, W)` or `(N, H, W, C)` uint8 images of the package's size.
 
         Raises:
-            ValueError: another size, type or number of channels.
+            ValueError: the images have another size, type or number of channels.
         """
         size = self.package.size
         if images.shape[1:3] != (size, size):
@@ -86,7 +95,15 @@ class Predictor:
 def interpret(
     package: Package, images: Images, logits: Floats, embeddings: Floats, onto: Axes | None = None
 ) -> Predictions:
-    """Turn a network's outputs for `images` into predictions; `onto` spares making the package's axes again."""
+    """Turn a network's outputs into predictions.
+
+    Args:
+        package: temperature and projection.
+        images: `(N, H, W)` or `(N, H, W, C)` uint8.
+        logits: `(N, classes)`.
+        embeddings: `(N, D)`.
+        onto: `axes(package)`, if the caller has it already.
+    """
     probabilities = softmax(logits, package.temperature).astype(np.float32)
     labels = probabilities.argmax(axis=1)
     return Predictions(
@@ -99,7 +116,7 @@ def interpret(
 
 
 def axes(package: Package) -> Axes:
-    """What `project` needs of a package: the mean `(D,)`, and directions `(D, 16)`, zero where it has fewer."""
+    """What `project` needs of a package: the mean `(D,)` and directions `(D, 16)`, zero beyond those it has."""
     components = np.asarray(package.embedding_components, np.float32).T
     directions = np.zeros((len(package.embedding_mean), EMBEDDING_SIZE), np.float32)
     directions[:, : components.shape[1]] = components
@@ -107,7 +124,7 @@ def axes(package: Package) -> Axes:
 
 
 def project(embeddings: Floats, onto: Axes) -> NDArray[np.float16]:
-    """`(N, D)` embeddings onto principal directions: `(N, 16) float16`."""
+    """Project `(N, D)` embeddings onto principal directions: `(N, 16)` float16."""
     mean, directions = onto
     projected: NDArray[np.float16] = ((embeddings - mean) @ directions).astype(np.float16)
     return projected

@@ -1,4 +1,4 @@
-"""A model's reference: held-out rows that show what its outputs look like when all is well. Knows Parquet, no tests."""
+"""A model's reference: its predictions of held-out rows, as windows are compared with. Knows Parquet, no tests."""
 
 import io
 from dataclasses import dataclass
@@ -14,14 +14,15 @@ from fashion.model.predictor import Predictions
 
 @dataclass(frozen=True)
 class Reference:
-    """Rows that the model was not trained on, in the order of the validation split."""
+    """Predictions of N rows that the model was not trained on, in the order of the validation split."""
 
     labels: NDArray[np.int64]
     """(N,) true labels."""
     predictions: Predictions
+    """Of the same rows."""
 
     def to_parquet(self) -> bytes:
-        """As Parquet: label, predicted, confidence, probabilities, embedding, and each statistic."""
+        """Parquet with the columns label, predicted, confidence, probabilities, embedding, and each image statistic."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -42,7 +43,7 @@ class Reference:
 
     @classmethod
     def from_parquet(cls, content: bytes) -> "Reference":
-        """What `to_parquet` wrote."""
+        """Read what `to_parquet` wrote."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(io.BytesIO(content))
@@ -59,13 +60,14 @@ class Reference:
 
     @classmethod
     def of(cls, package: Package) -> "Reference":
-        """The reference of a package that lies in a folder.
+        """Read the reference of a package that was written or read.
 
         Raises:
             DamagedPackage: its file is not what `to_parquet` writes.
+            ValueError: the package is in no folder.
         """
         if package.folder is None:
-            raise ValueError("a package must lie in a folder: write or read it first")
+            raise ValueError("a package must be in a folder: write or read it first")
         try:
             return cls.from_parquet((package.folder / REFERENCE).read_bytes())
         except (KeyError, OSError, ValueError) as error:

@@ -1,10 +1,10 @@
-"""How bad a window of predictions looks beside the reference, without labels. Knows no tests of drift.
+"""Whether a window of predictions is likely to be less accurate than the reference, measured without labels.
 
-Those ask whether anything changed at all; this asks whether it is likely to hurt.
+Knows no tests of drift: those find out whether anything changed, this whether the change is likely to do harm.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,28 +18,33 @@ from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 
 HARMFUL = 0.05
-"""Fall of accuracy from which a window counts as harmful."""
+"""Loss of accuracy above which a window of calibration counts as harmful."""
 AMOUNTS = (0.1, 0.3, 0.6)
-"""Degrees of each corruption in calibration: from hardly visible to plain."""
+"""Strengths of each corruption in calibration: from hardly visible to obvious."""
 CLEAN_WINDOWS = 20
+"""Windows without corruption in calibration."""
 QUANTILE = 0.98
-"""Share of harmless windows that each signal stays below in calibration."""
+"""Share of the harmless windows of calibration that each signal stays below."""
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What of a window differs from the reference, each larger the worse."""
+    """How a window differs from the reference; of each, larger is worse."""
 
     confidence_drop: float
+    """Mean confidence of the reference minus that of the window."""
     output_distance: float
+    """Largest Kolmogorov-Smirnov distance of a class probability, in [0, 1]."""
     outlier_fraction: float
+    """Share of rows farther from the reference's embeddings than `SeverityMeter.outlier_distance`."""
 
 
 SIGNALS = tuple(field.name for field in dataclasses.fields(Signals))
+"""Names of the signals."""
 
 
 class Spread:
-    """Where rows of reference lie, and how far others are from there."""
+    """Mean and covariance of the reference's rows, and the distance of other rows from them."""
 
     def __init__(self, rows: NDArray[np.float64]) -> None:
         self._mean = rows.mean(axis=0)
@@ -57,26 +62,51 @@ class SeverityMeter:
     """Measures windows against one reference."""
 
     def __init__(self, reference: Predictions, *, outlier_distance: float | None = None) -> None:
-        """With `outlier_distance` None, it is the reference's own 99th percentile."""
+        """
+        Args:
+            reference: rows to compare with.
+            outlier_distance: Mahalanobis distance above which a row is an outlier; None for the 99th percentile of
+                the reference's own distances.
+        """
         self._probabilities = np.sort(reference.probabilities, axis=0)
-        self._confidence = float(reference.confidences.mean())
+        self.mean_confidence = float(reference.confidences.mean())
         self._spread = Spread(reference.embeddings.astype(np.float64))
         distances = self.distances(reference.embeddings)
         self.outlier_distance = float(np.quantile(distances, 0.99)) if outlier_distance is None else outlier_distance
 
     def measure(self, window: Predictions) -> Signals:
-        """Compare a window of at least one row with the reference."""
+        """Compare a window with the reference.
+
+        Raises:
+            ValueError: the window has no rows.
+        """
         if len(window.labels) == 0:
             raise ValueError("a window needs rows, got none")
-        outliers = self.distances(window.embeddings) > self.outlier_distance
-        distances = [
-            stats.ks_2samp(now, before, method="asymp").statistic
-            for now, before in zip(window.probabilities.T, self._probabilities.T, strict=True)
-        ]
+        return self.signals(
+            rows=len(window.labels),
+            mean_confidence=float(window.confidences.mean()),
+            output_distances=[
+                float(stats.ks_2samp(values, reference, method="asymp").statistic)
+                for values, reference in zip(window.probabilities.T, self._probabilities.T, strict=True)
+            ],
+            outliers=int((self.distances(window.embeddings) > self.outlier_distance).sum()),
+        )
+
+    def signals(
+        self, *, rows: int, mean_confidence: float, output_distances: Iterable[float], outliers: int
+    ) -> Signals:
+        """The signals of a window that was counted elsewhere.
+
+        Args:
+            rows: of the window, at least one.
+            mean_confidence: of those rows.
+            output_distances: Kolmogorov-Smirnov distance of each class probability from the reference.
+            outliers: rows farther from the reference than `outlier_distance`.
+        """
         return Signals(
-            confidence_drop=self._confidence - float(window.confidences.mean()),
-            output_distance=float(max(distances)),
-            outlier_fraction=float(outliers.mean()),
+            confidence_drop=self.mean_confidence - mean_confidence,
+            output_distance=max(output_distances),
+            outlier_fraction=outliers / rows,
         )
 
     def distances(self, embeddings: NDArray[np.float16]) -> NDArray[np.float64]:
@@ -85,7 +115,7 @@ class SeverityMeter:
 
 
 def is_harmful(signals: Signals, thresholds: SeverityThresholds) -> bool:
-    """Whether any signal is beyond its threshold."""
+    """True if any signal is above its threshold."""
     return any(getattr(signals, name) > getattr(thresholds, name) for name in SIGNALS)
 
 
@@ -97,44 +127,54 @@ def calibrate(
     window: int = 500,
     seed: int = 0,
 ) -> SeverityThresholds:
-    """Find, for one model, the thresholds that tell harmful windows from harmless ones.
+    """Find the thresholds that tell one model's harmful windows from its harmless ones.
 
-    Windows of held-out images are corrupted in every way and degree; a window whose accuracy falls by more
-    than `HARMFUL` is a harmful one. Each threshold is the `QUANTILE` of its signal over the harmless windows, so
-    false alarms are bounded by choice and detection is what is measured.
+    Windows of held-out images are corrupted in every way and strength; one whose accuracy falls by more than `HARMFUL`
+    is harmful. Each threshold is the `QUANTILE` of its signal over the harmless windows: the rate of false alarms is
+    chosen, the rate of detection is measured.
 
     Args:
-        images: held-out images, the rows of `reference`.
-        window: rows a window has; at most half of the reference.
+        predict: the model.
+        images: (N, H, W) or (N, H, W, C) uint8, the held-out images of the rows of `reference`.
+        reference: predictions of the images as they are.
+        window: rows of each window; at most half of the reference is used.
+        seed: of the sampling and the corruptions.
     """
     rng = np.random.default_rng(seed)
     window = min(window, len(images) // 2)
-    ruler = SeverityMeter(reference.predictions)
-    expected = float((reference.predictions.labels == reference.labels).mean())
+    meter = SeverityMeter(reference.predictions)
+    usual_accuracy = float((reference.predictions.labels == reference.labels).mean())
     signals, drops = [], []
-    for rows, corrupted in _windows(images, window, rng):
+    for rows, corrupted in calibration_windows(images, window, rng):
         predictions = reference.predictions[rows] if corrupted is None else predict(corrupted)
-        signals.append(ruler.measure(predictions))
-        drops.append(expected - float((predictions.labels == reference.labels[rows]).mean()))
+        signals.append(meter.measure(predictions))
+        drops.append(usual_accuracy - float((predictions.labels == reference.labels[rows]).mean()))
     harmful = np.array(drops) > HARMFUL
-    table = np.array([[s.confidence_drop, s.output_distance, s.outlier_fraction] for s in signals])
+    table = np.array([dataclasses.astuple(each) for each in signals])
     bounds = np.quantile(table[~harmful], QUANTILE, axis=0)
     flagged = (table > bounds).any(axis=1)
     return SeverityThresholds(
-        confidence_drop=float(bounds[0]),
-        output_distance=float(bounds[1]),
-        outlier_fraction=float(bounds[2]),
-        outlier_distance=ruler.outlier_distance,
+        **dict(zip(SIGNALS, bounds.tolist(), strict=True)),
+        outlier_distance=meter.outlier_distance,
         window=window,
         detected=float(flagged[harmful].mean()) if harmful.any() else 1.0,
         false_alarms=float(flagged[~harmful].mean()),
     )
 
 
-def _windows(
+def calibration_windows(
     images: Images, window: int, rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.int64], Images | None]]:
-    """Rows and their corrupted images; None where the images are as they were."""
+    """The windows that thresholds are calibrated on.
+
+    Args:
+        images: N held-out images.
+        window: rows of each window.
+        rng: of the sampling and the corruptions.
+
+    Yields:
+        `(window,)` rows and their corrupted images; None where the images are not corrupted.
+    """
     for _ in range(CLEAN_WINDOWS):
         yield rng.choice(len(images), window, replace=False), None
     for name in sorted(CORRUPTIONS):

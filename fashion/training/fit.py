@@ -3,13 +3,12 @@
 import collections
 import contextlib
 import ctypes
-import io
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -17,38 +16,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fashion.config.train import ArchitectureConfig, AugmentationConfig, OptimizerConfig, TrainingConfig
-from fashion.data.dataset import Split
+from fashion.config.train import OptimizerConfig, TrainConfig
+from fashion.data.dataset import Dataset, Split
 from fashion.images.transform import normalise, with_channels
 from fashion.storage.blobs import Store
-from fashion.training import optimizers
+from fashion.training import checkpoint, optimizers
 from fashion.training.batches import Batches
-from fashion.training.checkpoint import CHECKPOINT, load_checkpoint, random_state, set_random_state
 from fashion.training.convnet import ConvNet
 
-EVALUATION_BATCH = 1000
+VALIDATION_BATCH = 1000
+"""Images."""
 WHITENING_IMAGES = 5000
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of mallopt(3): how much free memory is given back, with -1 none; from which size memory is mapped, at most 32 MiB."""
 CHANCE_STEPS = 20
-"""Steps that any training is given before its loss is compared with guessing."""
+"""Steps after which the loss is first compared with guessing, at the earliest."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3): how much free memory is given back, -1 for none; from which size memory is mapped."""
 
 
 class Diverged(RuntimeError):
-    """The loss is not a number, or after a first look no better than guessing."""
+    """The loss is NaN or infinite, or still no better than guessing when it is first checked."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to."""
+    """Measurements of one epoch."""
 
     epoch: int
     """From 1."""
     train_loss: float
     """Mean over the epoch's batches, with label smoothing and augmentation."""
     val_loss: float
-    """Cross-entropy on the validation split, without either."""
+    """Cross-entropy on the validation split, without label smoothing and augmentation."""
     val_accuracy: float
+    """In [0, 1]."""
     learning_rate: float
     """At the end of the epoch."""
     cpu_seconds: float
@@ -56,196 +56,238 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A finished training."""
 
     history: list[Epoch]
     best: Epoch
-    """The epoch whose weights the model holds now: the highest validation accuracy, the later one of equals."""
+    """The epoch whose weights the model now has: the highest validation accuracy, the latest of equal ones."""
     precision: str
+    """The precision that was used; see `supported_precision`."""
     num_threads: int
+    """torch threads."""
     device: str
 
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
+"""Called after each epoch with its measurements and the model that was validated."""
 OnRestored = Callable[[Sequence[Epoch]], None]
-"""Called with the epochs that a stored state already holds, before the first step that follows."""
+"""Called with the epochs of a loaded checkpoint, before the first step that follows."""
 OnStep = Callable[[int, int, float], None]
-"""Called with steps done, steps in all, and the last batch's loss."""
+"""Called with the steps done, the steps in total, and the last batch's loss."""
+
+
+@dataclass
+class State:
+    """Everything that changes in a training, and that a checkpoint holds."""
+
+    model: nn.Module
+    wrapped: nn.Module
+    """`model` as Fabric runs it, in the configured precision."""
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    """Of the training split."""
+    averaged: AveragedModel | None
+    """Exponential moving average of the weights, where one is configured."""
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the best epoch."""
+    recent: collections.deque[Tensor] = field(default_factory=lambda: collections.deque(maxlen=CHANCE_STEPS // 4))
+    """Losses of the last batches."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated and kept: the average where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """A checkpoint's content."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "batches": self.batches.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": self.best,
+            "recent": list(self.recent),
+            "random": checkpoint.random_state(),
+        }
+
+    def load_state_dict(self, stored: dict[str, Any]) -> None:
+        """Continue bit for bit where `state_dict` was taken."""
+        self.model.load_state_dict(stored["model"])
+        self.optimizer.load_state_dict(stored["optimizer"])
+        self.batches.load_state_dict(stored["batches"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(stored["averaged"])
+        self.history = [Epoch(**epoch) for epoch in stored["history"]]
+        self.best = stored["best"]
+        self.recent.extend(stored["recent"])
+        checkpoint.set_random_state(stored["random"])
 
 
 def fit(
     model: nn.Module,
-    train: Split,
-    val: Split,
+    dataset: Dataset,
+    config: TrainConfig,
     *,
-    architecture: ArchitectureConfig,
-    training: TrainingConfig,
-    optimizer: OptimizerConfig,
-    augmentation: AugmentationConfig,
-    mean: Sequence[float],
-    std: Sequence[float],
-    num_classes: int,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     on_restored: OnRestored | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train `model` in place, and leave it on the CPU with its best epoch's weights.
 
-    With `checkpoints`, all state is stored after each epoch, and a call that finds a stored state goes on from
-    it: the result equals that of an uninterrupted training bit for bit, at an equal number of torch threads.
-    `on_epoch` may raise to stop; it is called again for no epoch that was stored.
+    Args:
+        model: takes `(N, C, H, W)` float32 and gives `(N, classes)` logits.
+        dataset: its train and val splits are used.
+        config: its architecture, training, optimizer and augmentation groups are used.
+        checkpoints: where the state is stored after each epoch. A call that finds a stored state continues from it;
+            the result is bit for bit that of an uninterrupted training with the same number of torch threads.
+        on_epoch: may raise to stop, and that epoch is then not stored; not called for restored epochs.
+        on_step: see `OnStep`.
+        on_restored: see `OnRestored`.
 
     Raises:
-        Diverged: see there.
+        Diverged: the loss is NaN or infinite, or still no better than guessing when it is first checked.
     """
-    keep_freed_memory()
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # names the precision at every training
-    torch.set_num_threads(training.num_threads)
-    torch.manual_seed(training.seed)
-    torch.backends.cudnn.deterministic = True
-    precision = supported_precision(architecture.precision)
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
-    if architecture.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    training = config.training
+    fabric = set_up(config)
+    state = initial_state(fabric, model, dataset, config)
+    val = ordered_batches(dataset.val, dataset, fabric.device)
+    stored = checkpoint.load(checkpoints, fabric.device)
+    if stored is not None:
+        state.load_state_dict(stored)
+        if on_restored is not None:
+            on_restored(state.history)
+    started = time.process_time() - (state.history[-1].cpu_seconds if state.history else 0.0)
 
+    while len(state.history) < training.num_epochs:
+        train_loss = train_epoch(fabric, state, config, on_step)
+        val_loss, val_accuracy = validate(fabric, state.evaluated, val)
+        epoch = Epoch(
+            epoch=len(state.history) + 1,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=state.optimizer.param_groups[0]["lr"],
+            cpu_seconds=time.process_time() - started,
+        )
+        state.history.append(epoch)
+        if epoch == best_epoch(state.history):
+            state.best = {name: value.detach().clone() for name, value in state.evaluated.state_dict().items()}
+        if on_epoch is not None:
+            on_epoch(epoch, state.evaluated)
+        if checkpoints is not None:
+            checkpoint.save(checkpoints, state.state_dict())
+
+    model.load_state_dict(state.best)
+    model.to("cpu")
+    precision = supported_precision(config.architecture.precision)
+    return FitResult(state.history, best_epoch(state.history), precision, torch.get_num_threads(), str(fabric.device))
+
+
+def set_up(config: TrainConfig) -> Fabric:
+    """Seed this process and set its threads, and choose the device and the precision."""
+    keep_freed_memory()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the precision at every training
+    torch.set_num_threads(config.training.num_threads)
+    torch.manual_seed(config.training.seed)
+    torch.backends.cudnn.deterministic = True
+    return Fabric(accelerator="auto", devices=1, precision=supported_precision(config.architecture.precision))
+
+
+def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: TrainConfig) -> State:
+    """The state before the first step, on Fabric's device."""
+    if config.architecture.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     batches = Batches(
-        *_tensors(train, fabric.device),
-        batch_size=min(training.batch_size, len(train.labels)),
-        mean=mean,
-        std=std,
-        augmentation=augmentation,
-        seed=training.seed,
+        *_tensors(dataset.train, fabric.device),
+        batch_size=min(config.training.batch_size, len(dataset.train)),
+        mean=dataset.mean,
+        std=dataset.std,
+        augmentation=config.augmentation,
+        seed=config.training.seed,
         drop_last=True,
     )
-    held_out = Batches(
-        *_tensors(val, fabric.device),
-        batch_size=EVALUATION_BATCH,
-        mean=mean,
-        std=std,
+    if isinstance(model, ConvNet):
+        images = normalise(dataset.train.images[:WHITENING_IMAGES], dataset.mean, dataset.std)
+        model.fit_whitening(torch.from_numpy(images))
+    wrapped, optimizer = fabric.setup(model, optimizers.build(model, config.optimizer))
+    return State(model, wrapped, optimizer, batches, _average(model, config.training.ema_decay))
+
+
+def ordered_batches(split: Split, dataset: Dataset, device: torch.device) -> Batches:
+    """A split's rows in order and without augmentation, normalised as the data set's training split is."""
+    return Batches(
+        *_tensors(split, device),
+        batch_size=VALIDATION_BATCH,
+        mean=dataset.mean,
+        std=dataset.std,
         augmentation=None,
         seed=0,
         drop_last=False,
         shuffle=False,
     )
-    if isinstance(model, ConvNet):
-        model.fit_whitening(torch.from_numpy(normalise(train.images[:WHITENING_IMAGES], mean, std)))
-
-    wrapped, stepper = fabric.setup(model, optimizers.build(model, optimizer))
-    averaged = _average(model, training.ema_decay)
-    num_steps = training.num_epochs * len(batches)
-    check_step = max(CHANCE_STEPS, math.ceil(training.patience_to_diverge * len(batches)))
-    chance = math.log(num_classes)
-    recent: collections.deque[Tensor] = collections.deque(maxlen=CHANCE_STEPS // 4)
-    peaks = [group["lr"] for group in stepper.param_groups]
-
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
-    seconds_before = 0.0
-    stored = load_checkpoint(checkpoints, fabric.device)
-    if stored is not None:
-        model.load_state_dict(stored["model"])
-        stepper.load_state_dict(stored["optimizer"])
-        batches.load_state_dict(stored["batches"])
-        if averaged is not None:
-            averaged.load_state_dict(stored["averaged"])
-        history = [Epoch(**epoch) for epoch in stored["history"]]
-        best = stored["best"]
-        seconds_before = history[-1].cpu_seconds
-        recent.extend(stored["recent"])
-        set_random_state(stored["random"])
-        if on_restored is not None:
-            on_restored(history)
-    started = time.process_time() - seconds_before
-
-    for epoch in range(len(history), training.num_epochs):
-        wrapped.train()
-        total = torch.zeros((), device=fabric.device)
-        for index, (images, labels) in enumerate(batches):
-            step = epoch * len(batches) + index
-            for group, peak in zip(stepper.param_groups, peaks, strict=True):
-                group["lr"] = peak * optimizers.learning_rate_factor(step, num_steps, optimizer)
-            if architecture.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(wrapped(images), labels, label_smoothing=training.label_smoothing)
-            fabric.backward(loss)
-            if training.gradient_clip_norm is not None:
-                fabric.clip_gradients(wrapped, stepper, max_norm=training.gradient_clip_norm)
-            stepper.step()
-            stepper.zero_grad()
-            if averaged is not None:
-                averaged.update_parameters(model)
-            total += loss.detach()
-            recent.append(loss.detach())
-            if (step + 1) % CHANCE_STEPS == 0 and not torch.isfinite(recent[-1]):
-                raise Diverged(_diverged(float(recent[-1]), step + 1, "not a number", optimizer))
-            if step + 1 == check_step and not (late := float(torch.stack(tuple(recent)).mean())) < chance:
-                raise Diverged(_diverged(late, step + 1, f"guessing has {chance:.3f}", optimizer))
-            if on_step is not None:
-                on_step(step + 1, num_steps, loss.item())
-        train_loss = float(total) / len(batches)
-        if not math.isfinite(train_loss):
-            raise Diverged(_diverged(train_loss, (epoch + 1) * len(batches), "not a number", optimizer))
-
-        evaluated = model if averaged is None else averaged.module
-        val_loss, val_accuracy = score(evaluated, held_out, fabric)
-        history.append(
-            Epoch(
-                epoch=epoch + 1,
-                train_loss=train_loss,
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
-                learning_rate=stepper.param_groups[0]["lr"],
-                cpu_seconds=time.process_time() - started,
-            )
-        )
-        if val_accuracy >= max(past.val_accuracy for past in history):
-            best = {name: value.detach().clone() for name, value in evaluated.state_dict().items()}
-        if on_epoch is not None:
-            on_epoch(history[-1], evaluated)
-        if checkpoints is not None:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": stepper.state_dict(),
-                "batches": batches.state_dict(),
-                "averaged": None if averaged is None else averaged.state_dict(),
-                "history": [asdict(past) for past in history],
-                "best": best,
-                "recent": list(recent),
-                "random": random_state(),
-            }
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            checkpoints.put(CHECKPOINT, buffer.getvalue())
-
-    model.load_state_dict(best)
-    model.to("cpu")
-    chosen = max(history, key=lambda past: (past.val_accuracy, past.epoch))
-    return Fitted(history, chosen, precision, torch.get_num_threads(), str(fabric.device))
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep what it frees, where it runs on glibc; elsewhere nothing is done.
+def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnStep | None = None) -> float:
+    """Train on every batch once, and return the mean loss.
 
-    glibc gives each large tensor back to the system, and the next one of its size costs page faults again: thousands
-    in each step of a small network.
+    Raises:
+        Diverged: the loss is NaN or infinite, or still no better than guessing when it is first checked.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        for parameter, value in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, -1)):
-            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+    training, optimizer, num_batches = config.training, state.optimizer, len(state.batches)
+    num_steps = training.num_epochs * num_batches
+    before = len(state.history) * num_batches
+    total = torch.zeros((), device=fabric.device)
+    state.wrapped.train()
+    for step, (images, labels) in enumerate(state.batches, start=before + 1):
+        optimizers.set_learning_rate(optimizer, optimizers.learning_rate_factor(step - 1, num_steps, config.optimizer))
+        if config.architecture.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        loss = F.cross_entropy(state.wrapped(images), labels, label_smoothing=training.label_smoothing)
+        fabric.backward(loss)
+        if training.gradient_clip_norm is not None:
+            fabric.clip_gradients(state.wrapped, optimizer, max_norm=training.gradient_clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if state.averaged is not None:
+            state.averaged.update_parameters(state.model)
+        total += loss.detach()
+        state.recent.append(loss.detach())
+        check_loss(state, step, config)
+        if on_step is not None:
+            on_step(step, num_steps, loss.item())
+    train_loss = float(total) / num_batches
+    if not math.isfinite(train_loss):
+        raise Diverged(_diverged(train_loss, before + num_batches, "not a finite number", config.optimizer))
+    return train_loss
 
 
-def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
-    """The precision to train in: `wanted`, or 32 bit where the processor has no bfloat16 arithmetic."""
-    on_cuda = torch.cuda.is_available()
-    has_bf16 = torch.cuda.is_bf16_supported() if on_cuda else torch.cpu._is_avx512_bf16_supported()
-    return wanted if has_bf16 else "32-true"
+def check_loss(state: State, step: int, config: TrainConfig) -> None:
+    """Look at the loss at a few steps only: reading it waits for the device.
+
+    Args:
+        state: its `recent` losses are looked at.
+        step: from 1.
+        config: of the training.
+
+    Raises:
+        Diverged: it is NaN or infinite, or no better than guessing at the step that `patience_to_diverge` names.
+    """
+    if step % CHANCE_STEPS == 0 and not torch.isfinite(state.recent[-1]):
+        raise Diverged(_diverged(float(state.recent[-1]), step, "not a finite number", config.optimizer))
+    patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
+    if step == max(CHANCE_STEPS, patience):
+        loss, chance = float(torch.stack(tuple(state.recent)).mean()), math.log(len(config.data.class_names))
+        if not loss < chance:  # so that NaN counts as diverged
+            raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
 
 @torch.inference_mode()
-def score(model: nn.Module, batches: Batches, fabric: Fabric) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` over `batches`, in eval mode."""
+def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of `model`, in eval mode."""
     model.eval()
     loss = correct = torch.zeros((), device=fabric.device)
     for images, labels in batches:
@@ -254,6 +296,29 @@ def score(model: nn.Module, batches: Batches, fabric: Fabric) -> tuple[float, fl
         loss = loss + F.cross_entropy(logits, labels, reduction="sum")
         correct = correct + (logits.argmax(1) == labels).sum()
     return float(loss) / len(batches.labels), float(correct) / len(batches.labels)
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch of the highest validation accuracy, the latest of equal ones."""
+    return max(history, key=lambda epoch: (epoch.val_accuracy, epoch.epoch))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, on glibc; elsewhere do nothing.
+
+    glibc returns each large tensor to the system, and the next of its size costs page faults again: thousands in each
+    step of a small network.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        for parameter, value in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, -1)):
+            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+
+
+def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
+    """The precision to train in: `wanted`, or 32 bit if the processor has no bfloat16 arithmetic."""
+    on_cuda = torch.cuda.is_available()
+    has_bf16 = torch.cuda.is_bf16_supported() if on_cuda else torch.cpu._is_avx512_bf16_supported()
+    return wanted if has_bf16 else "32-true"
 
 
 def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:

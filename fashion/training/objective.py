@@ -40,14 +40,14 @@ class Objective:
                 raise optuna.TrialPruned
 
         try:
-            _, fitted = train(config, self._dataset, on_epoch=on_epoch)
+            _, result = train(config, self._dataset, on_epoch=on_epoch)
         except Diverged as error:
             trial.set_user_attr("diverged", str(error))
             self._report(f"trial {trial.number}: {error}")
             raise optuna.TrialPruned from error
-        trial.set_user_attr("cpu_seconds", fitted.history[-1].cpu_seconds)
-        self._report(f"trial {trial.number}: validation accuracy {fitted.best.val_accuracy:.2%}")
-        return fitted.best.val_accuracy
+        trial.set_user_attr("cpu_seconds", result.history[-1].cpu_seconds)
+        self._report(f"trial {trial.number}: validation accuracy {result.best.val_accuracy:.2%}")
+        return result.best.val_accuracy
 
     def _budgeted(self, config: TrainConfig) -> TrainConfig:
         # A budget that the search space chooses counts; otherwise trials have one of their own.

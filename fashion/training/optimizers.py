@@ -144,6 +144,12 @@ def learning_rate_factor(step: int, num_steps: int, config: OptimizerConfig) -> 
     return remaining if config.schedule == "linear" else (1 - math.cos(math.pi * remaining)) / 2
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to `factor` times its `initial_lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["initial_lr"]
+
+
 def _classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
     """The last layers: distilled networks of timm have two."""
     found = model.get_classifier()  # type: ignore[operator]

@@ -1,13 +1,16 @@
-"""One configured training: builds the network that a configuration names and fits it to a data set."""
+"""One configured training: build the network that a configuration names, and train it on a data set."""
+
+from typing import Any
 
 import torch
 from torch import nn
 
+from fashion.config.compose import as_dict
 from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset
 from fashion.storage.blobs import Store
 from fashion.training import models
-from fashion.training.fit import Fitted, OnEpoch, OnRestored, OnStep, fit
+from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep, fit
 
 
 def train(
@@ -18,8 +21,13 @@ def train(
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
     on_restored: OnRestored | None = None,
-) -> tuple[nn.Module, Fitted]:
-    """Build and fit a network; see `fit` for checkpoints, callbacks and what is raised."""
+) -> tuple[nn.Module, FitResult]:
+    """Build and train a network. The arguments are those of `fit`.
+
+    Raises:
+        ConfigError: the network cannot be built.
+        Diverged: the loss is NaN or infinite, or no better than guessing.
+    """
     torch.manual_seed(config.training.seed)
     model = models.build(
         config.architecture,
@@ -27,20 +35,27 @@ def train(
         size=config.data.size,
         num_classes=len(config.data.class_names),
     )
-    fitted = fit(
+    result = fit(
         model,
-        dataset.train,
-        dataset.val,
-        architecture=config.architecture,
-        training=config.training,
-        optimizer=config.optimizer,
-        augmentation=config.augmentation,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=len(config.data.class_names),
+        dataset,
+        config,
         checkpoints=checkpoints,
         on_epoch=on_epoch,
         on_step=on_step,
         on_restored=on_restored,
     )
-    return model, fitted
+    return model, result
+
+
+def describe(config: TrainConfig, result: FitResult) -> dict[str, Any]:
+    """How a model was trained, as plain values for its package."""
+    return {
+        "config": as_dict(config.training),
+        "optimizer": as_dict(config.optimizer),
+        "augmentation": as_dict(config.augmentation),
+        "best_epoch": result.best.epoch,
+        "cpu_seconds": result.history[-1].cpu_seconds,
+        "precision": result.precision,
+        "device": result.device,
+        "num_threads": result.num_threads,
+    }

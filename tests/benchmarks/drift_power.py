@@ -14,7 +14,8 @@ from scipy import stats
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.data.dataset import Dataset
-from fashion.drift.decision import ReferenceStats, WindowStats
+from fashion.drift.decision import WindowStats
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import LABELS, DriftResult
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions, Predictor
@@ -41,18 +42,18 @@ class Bench:
     data: Dataset
     predictor: Predictor
     reference: Reference
-    yardstick: ReferenceStats
+    reference_stats: ReferenceStats
     asked: DecisionConfig
     quick: bool
 
     def windows(self, name: str | None, rows: int, count: int) -> Iterator[tuple[Predictions, float]]:
         """Windows of test rows under a shift, and how many of each are right."""
         labels = self.data.test.labels
-        images = shifts.shifted(self.data.test.images, name) if name else self.data.test.images
+        images = shifts.apply(self.data.test.images, name) if name else self.data.test.images
         predicted = self.predictor.predict(images)
         rng = np.random.default_rng(rows)
         for _ in range(self.drawn(count)):
-            chosen = shifts.drawn(labels, name, rows, rng)
+            chosen = shifts.sample_rows(labels, name, rows, rng)
             yield predicted[chosen], float((predicted.labels[chosen] == labels[chosen]).mean())
 
     def drawn(self, count: int) -> int:
@@ -61,9 +62,9 @@ class Bench:
 
     def decide(self, window: Predictions) -> DriftResult:
         """What the drift flow would say."""
-        tally = WindowStats(self.yardstick)
-        tally.add(window, np.full(len(window.labels), UNLABELLED), np.arange(1, len(window.labels) + 1))
-        return tally.decide(self.asked, model_version="1")
+        window_stats = WindowStats(self.reference_stats)
+        window_stats.add(window, np.full(len(window.labels), UNLABELLED), np.arange(1, len(window.labels) + 1))
+        return window_stats.decide(self.asked, model_version="1")
 
 
 def tables(options: ServingOptions) -> Iterator[Table]:
@@ -119,7 +120,7 @@ def _methods(bench: Bench, names: Sequence[str]) -> Table:
         bench.drawn, (CLEAN, SHIFTED, CLEAN_EVIDENTLY, SHIFTED_EVIDENTLY)
     )
     note = (
-        f"Windows of test images against {bench.yardstick.rows:,} validation images: {clean} without a shift, "
+        f"Windows of test images against {bench.reference_stats.rows:,} validation images: {clean} without a shift, "
         f"{shifted} with each of {len(names)} shifts (tests/support/shifts.py); for Evidently {clean_evidently} and "
         f"{shifted_evidently}, for its time."
     )
@@ -153,7 +154,7 @@ def _bbsds(bench: Bench, window: Predictions, alpha: float) -> bool:
     before = bench.reference.predictions.probabilities
     pairs = zip(window.probabilities.T, before.T, strict=True)
     p_values = [stats.ks_2samp(now, then, method="asymp").pvalue for now, then in pairs]
-    return min(p_values) < alpha / len(p_values)
+    return bool(min(p_values) < alpha / len(p_values))
 
 
 def _evidently(bench: Bench) -> tuple[Method, Method]:

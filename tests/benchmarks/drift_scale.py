@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fashion.home import REPOSITORY
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.predictions.log import PredictionLog
@@ -20,40 +21,13 @@ from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
 from tests.benchmarks.serving import ServingOptions
 
 ROWS = 1_000_000
-START = 1_800_000_000_000_000
-WORK = """
-import json, resource, sys, time
-from pathlib import Path
-started = time.perf_counter()
-from fashion import config, drift, drift_page, drift_report, inspection, package, windows
-from fashion.drift_config import DriftConfig
-from fashion.prediction_log import PredictionLog
-from fashion.reference import Reference
-settings = config.load_as(DriftConfig, config.compose(root="drift"))
-packed = package.read(Path(sys.argv[1]))
-reference = Reference.of(packed)
-yardstick = drift.Yardstick.of(packed)
-with PredictionLog(sys.argv[2]) as log:
-    (found,) = inspection.inspect(
-        windows.LocalRows(log).batches(windows.Window(0, windows.FOREVER_US)),
-        lambda version: yardstick, settings.decision, drawn=settings.report.rows, examples=settings.report.examples,
-    )
-decided = time.perf_counter()
-result = found.result
-drawings = drift_report.draw(
-    found.sample, reference, yardstick, alpha=result.alpha, rows=result.rows)
-page = drift_page.page(
-    found, model="m", class_names=packed.class_names, reference=reference.predictions,
-    examples=[], history=[], drawings=drawings)
-done = time.perf_counter()
-print(json.dumps({
-    "rows": result.rows, "decision": result.decision, "decide": decided - started, "report": done - decided,
-    "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "page": len(page)}))
-"""
+START_US = 1_800_000_000_000_000
+"""Time of the first row."""
+INSPECTION = "tests.benchmarks.log_inspection"
 
 
 def tables(options: ServingOptions) -> Iterator[Table]:
-    """Fill a log with rows like the reference's, and walk through it in a process of its own."""
+    """Fill a log with rows like the reference's, and inspect it in a separate process."""
     data = fashion_mnist(3000 if options.quick else None)
     packed = champion.fetched(options.home, data, quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +35,10 @@ def tables(options: ServingOptions) -> Iterator[Table]:
         _fill(path, packed, rows)
         command = ["taskset", "-c", "0"] if Path("/usr/bin/taskset").exists() else []
         done = subprocess.run(
-            [*command, sys.executable, "-c", WORK, str(packed.folder), str(path)], capture_output=True, text=True
+            [*command, sys.executable, "-m", INSPECTION, str(packed.folder), str(path)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
         )
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-2000:])
@@ -100,7 +77,7 @@ def _fill(path: Path, packed: Package, count: int) -> None:
                 (
                     f"{number >> 16:08x}-{number & 0xFFFF:04x}-7000-8000-{number:012x}",
                     "champion",
-                    START + 1000 * number,
+                    START_US + 1000 * number,
                     "1",
                     int(rows.labels[row]),
                     float(rows.confidences[row]),

@@ -16,7 +16,7 @@ import psutil
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.home import REPOSITORY, current_home
-from tests.benchmarks.measurement import Options, Table, alone, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Table, alone, fashion_mnist, say
 
 LOOK_SECONDS = 0.05
 """Processes are looked at this often; what they use after the last look is in the sum alone."""
@@ -100,12 +100,12 @@ def _watch(launched: "subprocess.Popen[bytes]") -> Watched:
 
 def _own_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def _descendants(launcher: psutil.Process) -> list[psutil.Process]:
     try:
-        return launcher.children(recursive=True)
+        return list(launcher.children(recursive=True))
     except psutil.Error:
         return []
 
@@ -130,7 +130,7 @@ def _of_trials(address: Path) -> float:
     storage = JournalStorage(JournalFileBackend(str(address / "optuna" / "journal.log")))
     (name,) = optuna.get_all_study_names(storage)
     trials = optuna.load_study(storage=storage, study_name=name).trials
-    return sum(trial.user_attrs["cpu_seconds"] for trial in trials)
+    return float(sum(trial.user_attrs["cpu_seconds"] for trial in trials))
 
 
 def _of_training(settings: TrainConfig) -> float:
@@ -142,7 +142,7 @@ def _of_training(settings: TrainConfig) -> float:
 
 
 def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, words: list[str]) -> Table:
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for step in (LAUNCHER, *STEPS):
         spent = watched.tasks[step] + watched.started[step]
         rows.append(
@@ -155,8 +155,8 @@ def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, 
                 "overhead": spent - training.get(step, 0.0),
             }
         )
-    unseen = watched.total - sum(row["CPU-seconds"] for row in rows)
-    rows.append(dict.fromkeys(rows[0]) | {"step": "between two looks", "CPU-seconds": unseen, "overhead": unseen})
+    unseen = watched.total - sum(watched.tasks.values()) - sum(watched.started.values())
+    rows.append(dict.fromkeys(rows[0], None) | {"step": "between two looks", "CPU-seconds": unseen, "overhead": unseen})
     rows.append(
         {
             "step": "sum",

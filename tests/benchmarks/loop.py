@@ -116,7 +116,8 @@ class Linear(nn.Module):
         return self.head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(images.flatten(1))
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
 
 
 class Clock:
@@ -142,18 +143,12 @@ def _fit(work: Work) -> Timed:
     settings, rows = work.settings, work.num_steps * work.settings.training.batch_size
     model = work.build(settings)
     clock = Clock(model)
-    fit(
-        model,
-        Split(work.data.train.images[:rows], work.data.train.labels[:rows]),
-        Split(work.data.val.images[:100], work.data.val.labels[:100]),
-        architecture=settings.architecture,
-        training=dataclasses.replace(settings.training, num_epochs=1),
-        optimizer=settings.optimizer,
-        augmentation=settings.augmentation,
-        mean=work.data.mean,
-        std=work.data.std,
-        num_classes=len(work.data.class_names),
+    data = dataclasses.replace(
+        work.data,
+        train=Split(work.data.train.images[:rows], work.data.train.labels[:rows]),
+        val=Split(work.data.val.images[:100], work.data.val.labels[:100]),
     )
+    fit(model, data, dataclasses.replace(settings, training=dataclasses.replace(settings.training, num_epochs=1)))
     return clock.timed(model, work.num_steps)
 
 
@@ -174,7 +169,7 @@ def _bare(work: Work, batches_of: Callable[[Work], Iterable[tuple[Tensor, Tensor
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.training.label_smoothing)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
     return clock.timed(model, work.num_steps)

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -64,7 +64,7 @@ class Table:
     """A result."""
 
     title: str
-    rows: list[dict[str, Cell]]
+    rows: Sequence[Mapping[str, Cell]]
     """Each with the same keys, which head the columns."""
     note: str
     """How it was measured: what a reader needs before believing it."""

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -30,7 +31,7 @@ from fashion.model import package
 from tests.benchmarks import load
 from tests.benchmarks.baselines import LOG_VARIABLE, PACKAGE_VARIABLE
 from tests.benchmarks.load import HOST, LOST, Answer, Load
-from tests.benchmarks.measurement import Options, Spread, Table, alone, alternately, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Spread, Table, alone, alternately, fashion_mnist, say
 
 OURS = "this service: BentoML, ONNX Runtime, prediction log"
 SHADOWED = "this service, with a shadow that scores all again"
@@ -318,7 +319,7 @@ def compare(contenders: Mapping[str, Contender], used: Path, options: ServingOpt
                 contender.megabytes.append(server.megabytes())
                 contender.libraries = server.libraries()
 
-        alternately({name: lambda name=name, each=each: visit(name, each) for name, each in contenders.items()}, rounds)
+        alternately({name: partial(visit, name, each) for name, each in contenders.items()}, rounds)
     return acknowledged
 
 
@@ -384,7 +385,7 @@ def _run_flow(flow: str, words: list[str], folder: Path, options: ServingOptions
 
 
 def _speed(contenders: Mapping[str, Contender], rounds: int) -> Table:
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for connections, (name, contender) in itertools.product(CONNECTIONS, contenders.items()):
         found = contender.rounds[connections]
         rows.append(
@@ -411,7 +412,7 @@ def _speed(contenders: Mapping[str, Contender], rounds: int) -> Table:
 
 
 def _footprint(contenders: Mapping[str, Contender]) -> Table:
-    rows = [
+    rows: list[dict[str, Cell]] = [
         {
             "server": name,
             "ready s": Spread(tuple(contender.ready)),
@@ -433,7 +434,7 @@ def _footprint(contenders: Mapping[str, Contender]) -> Table:
 
 def _targets(contenders: Mapping[str, Contender], num_acknowledged: int, num_lost: int) -> Table:
     ours = contenders[OURS]
-    rows = []
+    rows: list[dict[str, Cell]] = []
 
     def row(target: str, aim: str, found: float | Spread, spec: str, holds: bool) -> None:
         rows.append({"target": target, "aim": aim, "found": format(found, spec), "holds": "yes" if holds else "NO"})

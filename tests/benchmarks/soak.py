@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,28 +126,28 @@ def judge(answers: list[Answer], tally: Tally) -> None:
             tally.errors[f"{kind}: {problem}"] += 1
 
 
-def _picture(content: dict, row: int, tally: Tally) -> str | None:
+def _picture(content: dict[str, Any], row: int, tally: Tally) -> str | None:
     _acknowledge(content["prediction_id"], tally)
     return None if content["label"] == tally.labels[row] else "another label"
 
 
-def _batch(content: dict, rows: list[int], tally: Tally) -> str | None:
+def _batch(content: dict[str, Any], rows: list[int], tally: Tally) -> str | None:
     for each in content["results"]:
         _acknowledge(each["prediction_id"], tally)
     right = [tally.labels[row] for row in rows]
     return None if [each["label"] for each in content["results"]] == right else "other labels"
 
 
-def _feedback(content: dict, prediction_id: str, tally: Tally) -> str | None:
+def _feedback(content: dict[str, Any], prediction_id: str, tally: Tally) -> str | None:
     tally.feedback[prediction_id] += 1
     return None if content["prediction_id"] == prediction_id else "another prediction"
 
 
-def _prediction(content: dict, prediction_id: str, tally: Tally) -> str | None:
+def _prediction(content: dict[str, Any], prediction_id: str, tally: Tally) -> str | None:
     return None if content["prediction_id"] == prediction_id else "another prediction"
 
 
-def _bad(content: dict, detail: str, tally: Tally) -> str | None:
+def _bad(content: dict[str, Any], detail: str, tally: Tally) -> str | None:
     told = content["error"]
     return None if all(told[name] for name in ("code", "message", "remedy")) else f"{detail} is not explained"
 

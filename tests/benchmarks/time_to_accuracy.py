@@ -10,10 +10,8 @@ from lightning_fabric import Fabric
 
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
-from fashion.data.dataset import Dataset, Split
-from fashion.images.transform import with_channels
-from fashion.training.batches import Batches
-from fashion.training.fit import EVALUATION_BATCH, score
+from fashion.data.dataset import Dataset
+from fashion.training.fit import ordered_batches, validate
 from fashion.training.recipe import train
 from tests.benchmarks.measurement import Options, Spread, Table, alone, fashion_mnist, say
 
@@ -43,25 +41,12 @@ def tables(options: Options) -> Iterator[Table]:
 
 def _trained(settings: TrainConfig, data: Dataset, num_epochs: int, seed: int) -> Trained:
     training = dataclasses.replace(settings.training, num_epochs=num_epochs, seed=seed, num_threads=1)
-    model, fitted = train(dataclasses.replace(settings, training=training), data)
-    _, accuracy = score(model, _in_order(data.test, data), Fabric(accelerator="cpu", devices=1))
-    seconds = fitted.history[-1].cpu_seconds
+    model, result = train(dataclasses.replace(settings, training=training), data)
+    test = ordered_batches(data.test, data, torch.device("cpu"))
+    _, accuracy = validate(Fabric(accelerator="cpu", devices=1), model, test)
+    seconds = result.history[-1].cpu_seconds
     say(f"{num_epochs} epochs, seed {seed}: {seconds:.0f} CPU-seconds, test accuracy {accuracy:.2%}")
     return Trained(num_epochs, seed, seconds, accuracy)
-
-
-def _in_order(split: Split, data: Dataset) -> Batches:
-    return Batches(
-        torch.from_numpy(with_channels(split.images)).contiguous(),
-        torch.from_numpy(split.labels),
-        batch_size=EVALUATION_BATCH,
-        mean=data.mean,
-        std=data.std,
-        augmentation=None,
-        seed=0,
-        drop_last=False,
-        shuffle=False,
-    )
 
 
 def _budgets(trained: Sequence[Trained]) -> Table:

@@ -171,11 +171,11 @@ def test_every_key_of_the_file_is_a_field_and_every_field_is_in_the_file(compose
 
 class TestSeconds:
     @pytest.mark.parametrize(
-        ("window", "seconds"),
+        ("window", "length"),
         [("1m", 60), ("90m", 5400), ("1h", 3600), ("24h", 86400), ("7d", 604800), ("999999d", 999999 * 86400)],
     )
-    def test_a_window_is_a_number_of_minutes_hours_or_days(self, window: str, seconds: int) -> None:
-        assert seconds(window) == seconds
+    def test_a_window_is_a_number_of_minutes_hours_or_days(self, window: str, length: int) -> None:
+        assert seconds(window) == length
 
     @given(st.text(max_size=6).filter(lambda text: not (text[:-1].isdecimal() and text[-1:] in tuple("mhd"))))
     def test_anything_else_is_refused_by_name(self, text: str) -> None:
@@ -209,6 +209,6 @@ class TestMoment:
         assert str(caught.value).endswith(f", got {since}")
 
     @given(st.datetimes(timezones=st.just(datetime.UTC)))
-    def test_what_is_written_is_read_back(self, moment: datetime.datetime) -> None:
-        assert moment(moment.isoformat()) == moment
-        assert moment(moment.replace(tzinfo=None).isoformat()) == moment
+    def test_what_is_written_is_read_back(self, time: datetime.datetime) -> None:
+        assert moment(time.isoformat()) == time
+        assert moment(time.replace(tzinfo=None).isoformat()) == time

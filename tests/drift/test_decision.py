@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from support import shifts
-from support.imagined import ASKED, CLASSES, HARMLESS, decided, drawn
+from support.imagined import CLASSES, HARMLESS, SETTINGS, decide, sample_predictions
 
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.data.dataset import Dataset
-from fashion.drift.decision import ReferenceStats, WindowStats
-from fashion.drift.result import FAMILIES, empty_window, not_comparable, result_as_dict
+from fashion.drift.decision import WindowStats
+from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.result import FAMILIES, empty_window, result_as_dict, unknown_version
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.model.reference import Reference
@@ -25,14 +26,14 @@ from fashion.predictions.record import UNLABELLED
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    rows = drawn(2000, seed=1)
+    rows = sample_predictions(2000, seed=1)
     truth = rows.labels.copy()
     truth[:200] = (truth[:200] + 1) % 3  # 90 % right
     return Reference(truth, rows)
 
 
 @pytest.fixture(scope="module")
-def yardstick(reference: Reference) -> ReferenceStats:
+def reference_stats(reference: Reference) -> ReferenceStats:
     return ReferenceStats(reference, HARMLESS, CLASSES)
 
 
@@ -40,10 +41,10 @@ class TestDistances:
     @given(st.integers(0, 2**32 - 1), st.integers(60, 400), st.floats(-1, 1), st.integers(1, 5))
     @settings(max_examples=25, deadline=None)
     def test_counted_distances_are_those_of_scipy(
-        self, reference: Reference, yardstick: ReferenceStats, seed: int, rows: int, shift: float, batches: int
+        self, reference: Reference, reference_stats: ReferenceStats, seed: int, rows: int, shift: float, batches: int
     ) -> None:
-        window = drawn(rows, seed=seed, shift=shift)
-        found = decided(yardstick, window, batches=batches)
+        window = sample_predictions(rows, seed=seed, shift=shift)
+        found = decide(reference_stats, window, batches=batches)
         both = [
             np.concatenate([part.statistics, part.probabilities], axis=1) for part in (window, reference.predictions)
         ]
@@ -53,61 +54,61 @@ class TestDistances:
             assert column.distance == pytest.approx(expected.statistic, abs=1e-12), column.name
             assert column.p_value == pytest.approx(expected.pvalue, rel=1e-9), column.name
 
-    def test_labels_are_compared_by_chi_square(self, reference: Reference, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=3)
-        column = decided(yardstick, window).columns[-1]
+    def test_labels_are_compared_by_chi_square(self, reference: Reference, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=3)
+        column = decide(reference_stats, window).columns[-1]
         table = [np.bincount(part.labels, minlength=3) for part in (window, reference.predictions)]
         assert column.p_value == pytest.approx(stats.chi2_contingency(table).pvalue)
 
-    def test_batches_and_their_order_change_nothing(self, yardstick: ReferenceStats) -> None:
-        window = drawn(500, seed=4)
+    def test_batches_and_their_order_change_nothing(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(500, seed=4)
         mixed = window[np.random.default_rng(0).permutation(500)]
-        first, second = decided(yardstick, window), decided(yardstick, mixed, batches=9)
+        first, second = decide(reference_stats, window), decide(reference_stats, mixed, batches=9)
         assert first.columns == second.columns
         assert first.mean_confidence == pytest.approx(second.mean_confidence)
 
 
 class TestDecision:
-    def test_rows_like_the_reference_are_no_drift(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(300, seed=7))
+    def test_rows_like_the_reference_are_no_drift(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(300, seed=7))
         assert found.decision == "no_drift"
         assert found.conditions == set()
         assert found.severity is not None
         assert found.severity.level == "none"
         assert set(found.p_values) == set(FAMILIES)
 
-    def test_moved_statistics_are_drift_and_named(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(300, seed=7, shift=0.8))
+    def test_moved_statistics_are_drift_and_named(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(300, seed=7, shift=0.8))
         assert found.decision == "drift"
         assert found.conditions == {"drift"}
         assert found.p_values["image statistics"] < 0.01 / 3 < found.p_values["class probabilities"]
-        assert "5 more differ from the reference, but nothing says that accuracy suffers" in found.reason
+        assert "5 more differ from the reference, but no signal says that accuracy suffers" in found.reason
 
-    def test_unsure_answers_are_harmful_drift(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(300, seed=7, sharpness=0.5))
+    def test_unsure_answers_are_harmful_drift(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(300, seed=7, sharpness=0.5))
         assert found.conditions == {"drift", "harmful"}
         assert "mean confidence is lower by 0.3" in found.reason
 
-    def test_thresholds_share_alpha(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(300, seed=7))
+    def test_thresholds_share_alpha(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(300, seed=7))
         assert sum(column.threshold for column in found.columns) == pytest.approx(0.01)
         by_family = {f: sum(c.threshold for c in found.columns if c.family == f) for f in FAMILIES}
         assert list(by_family.values()) == pytest.approx([0.01 / 3] * 3)
 
     @pytest.mark.parametrize("rows", [1, 49])
-    def test_few_rows_are_not_judged(self, yardstick: ReferenceStats, rows: int) -> None:
-        found = decided(yardstick, drawn(rows, seed=7, shift=9))
+    def test_few_rows_are_not_judged(self, reference_stats: ReferenceStats, rows: int) -> None:
+        found = decide(reference_stats, sample_predictions(rows, seed=7, shift=9))
         assert found.decision == "insufficient_data"
         assert found.reason == f"{rows} rows are too few to judge: 50 are needed"
         assert found.p_values == {}
-        assert found.looked_for == set()
+        assert found.testable == set()
 
-    def test_nothing_is_not_judged(self, yardstick: ReferenceStats) -> None:
-        found = WindowStats(yardstick).decide(ASKED, model_version="7")
+    def test_nothing_is_not_judged(self, reference_stats: ReferenceStats) -> None:
+        found = WindowStats(reference_stats).decide(SETTINGS, model_version="7")
         assert (found.decision, found.rows, found.since_us) == ("insufficient_data", 0, 0)
 
-    def test_the_window_is_of_the_rows_in_it(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(300, seed=7), batches=3)
+    def test_the_window_is_of_the_rows_in_it(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(300, seed=7), batches=3)
         assert (found.since_us, found.until_us, found.rows) == (1000, 1299, 300)
 
 
@@ -115,97 +116,101 @@ class TestUnreadableRows:
     @pytest.mark.parametrize("column", ["confidences", "probabilities", "statistics", "embeddings"])
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_a_number_that_is_none_costs_its_row_only(
-        self, yardstick: ReferenceStats, column: str, value: float
+        self, reference_stats: ReferenceStats, column: str, value: float
     ) -> None:
-        window = drawn(300, seed=7)
+        window = sample_predictions(300, seed=7)
         spoilt = getattr(window, column).copy()
         spoilt[7] = value
-        found = decided(yardstick, dataclasses.replace(window, **{column: spoilt}))
+        found = decide(reference_stats, dataclasses.replace(window, **{column: spoilt}))
         assert (found.rows, found.unreadable) == (299, 1)
-        assert found.columns == decided(yardstick, window[np.delete(np.arange(300), 7)]).columns
+        assert found.columns == decide(reference_stats, window[np.delete(np.arange(300), 7)]).columns
 
-    def test_a_window_of_nothing_else_is_not_judged(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
-        found = decided(yardstick, dataclasses.replace(window, confidences=np.full(300, np.nan, np.float32)))
+    def test_a_window_of_nothing_else_is_not_judged(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
+        found = decide(reference_stats, dataclasses.replace(window, confidences=np.full(300, np.nan, np.float32)))
         assert (found.decision, found.rows, found.unreadable) == ("insufficient_data", 0, 300)
 
-    def test_rows_of_another_number_of_classes_are_left_out(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
+    def test_rows_of_another_number_of_classes_are_left_out(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
         other = dataclasses.replace(window, probabilities=window.probabilities[:, :2])
-        assert decided(yardstick, other).unreadable == 300
+        assert decide(reference_stats, other).unreadable == 300
 
-    def test_a_label_that_is_no_class_is_left_out(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
+    def test_a_label_that_is_no_class_is_left_out(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
         labels = window.labels.copy()
         labels[:3] = [3, -1, 99]
-        assert decided(yardstick, dataclasses.replace(window, labels=labels)).unreadable == 3
+        assert decide(reference_stats, dataclasses.replace(window, labels=labels)).unreadable == 3
 
 
 class TestAccuracy:
-    def test_an_estimate_follows_confidence(self, yardstick: ReferenceStats) -> None:
-        found = decided(yardstick, drawn(3000, seed=6))
+    def test_an_estimate_follows_confidence(self, reference_stats: ReferenceStats) -> None:
+        found = decide(reference_stats, sample_predictions(3000, seed=6))
         assert found.estimated is not None
         assert found.estimated.reliable
         assert found.estimated.accuracy == pytest.approx(0.9, abs=0.02)
-        lost = decided(yardstick, drawn(3000, seed=6, sharpness=0.5))
+        lost = decide(reference_stats, sample_predictions(3000, seed=6, sharpness=0.5))
         assert lost.estimated is not None
         assert not lost.estimated.reliable
 
-    def test_feedback_gives_accuracy_with_its_interval(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
+    def test_feedback_gives_accuracy_with_its_interval(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
         truth = window.labels.copy()
         truth[:4] = (truth[:4] + 1) % 3
         truth[100:] = UNLABELLED
-        judged = decided(yardstick, window, truth).feedback
+        judged = decide(reference_stats, window, truth).feedback
         assert judged is not None
         assert (judged.rows, judged.accuracy, judged.declined) == (100, 0.96, False)
         assert judged.low < 0.96 < judged.high
         assert sum(map(sum, judged.confusion)) == 100
 
-    def test_a_decline_is_found_and_told_apart_from_drift(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
+    def test_a_decline_is_found_and_told_apart_from_drift(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
         truth = (window.labels + (np.arange(300) % 3 == 0)) % 3
-        found = decided(yardstick, window, truth)
+        found = decide(reference_stats, window, truth)
         assert found.decision == "no_drift"
         assert found.conditions == {"decline"}
         expected = stats.fisher_exact([[200, 100], [1800, 200]], alternative="less").pvalue
         assert found.feedback is not None
         assert found.feedback.p_decline == pytest.approx(expected)
 
-    def test_little_feedback_does_not_tell(self, yardstick: ReferenceStats) -> None:
-        window = drawn(300, seed=7)
+    def test_little_feedback_does_not_tell(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
         truth = np.full(300, UNLABELLED)
         truth[:19] = (window.labels[:19] + 1) % 3
-        found = decided(yardstick, window, truth)
+        found = decide(reference_stats, window, truth)
         assert found.feedback is not None
         assert found.feedback.declined is None
-        assert found.looked_for == {"drift", "harmful"}
+        assert found.testable == {"drift", "harmful"}
 
-    def test_better_than_before_is_no_decline(self, yardstick: ReferenceStats) -> None:
-        window = drawn(1000, seed=7)
-        judged = decided(yardstick, window, window.labels).feedback
+    def test_better_than_before_is_no_decline(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(1000, seed=7)
+        judged = decide(reference_stats, window, window.labels).feedback
         assert judged is not None
         assert (judged.accuracy, judged.declined) == (1.0, False)
 
 
 class TestResult:
-    def test_it_can_be_stored_as_json(self, yardstick: ReferenceStats) -> None:
-        unknown = not_comparable("9", 10, 1, 2, ASKED)
-        for found in (decided(yardstick, drawn(300, seed=7)), unknown, empty_window((1, 2), ASKED)):
+    def test_it_can_be_stored_as_json(self, reference_stats: ReferenceStats) -> None:
+        unknown = unknown_version("9", 10, 1, 2, SETTINGS)
+        for found in (
+            decide(reference_stats, sample_predictions(300, seed=7)),
+            unknown,
+            empty_window((1, 2), SETTINGS),
+        ):
             content = json.loads(json.dumps(result_as_dict(found), allow_nan=False))
             assert content["decision"] == found.decision
             assert content["conditions"] == sorted(found.conditions)
 
     def test_an_unknown_version_is_counted_and_not_judged(self) -> None:
-        found = not_comparable("9", 1234, 1, 2, ASKED)
+        found = unknown_version("9", 1234, 1, 2, SETTINGS)
         assert found.decision == "insufficient_data"
         assert found.reason == "1,234 rows are of version 9, which the registry does not hold: there is no reference"
 
-    def test_resplits_tell_the_rate_of_false_alarms(self, yardstick: ReferenceStats) -> None:
-        found = yardstick.false_alarms(200, 0.3, 300)
+    def test_resplits_tell_the_rate_of_false_alarms(self, reference_stats: ReferenceStats) -> None:
+        found = reference_stats.false_alarms(200, 0.3, 300)
         assert found.low <= 0.3
         assert 0 < found.alarms / found.resplits < 0.4
-        assert yardstick.false_alarms(10**6, 0.01, 10).rows == 1000
+        assert reference_stats.false_alarms(10**6, 0.01, 10).rows == 1000
 
 
 @pytest.fixture(scope="module")
@@ -214,40 +219,41 @@ def sound(sound_package: Package) -> ReferenceStats:
 
 
 @pytest.fixture(scope="module")
-def asked() -> DecisionConfig:
-    defaults = load_as(DriftConfig, compose(root="drift")).decision
-    assert (defaults.alpha, defaults.min_rows) == (0.01, 200)
-    return dataclasses.replace(defaults, resplits=0)
+def defaults() -> DecisionConfig:
+    found = load_as(DriftConfig, compose(root="drift")).decision
+    assert (found.alpha, found.min_rows) == (0.01, 200)
+    return dataclasses.replace(found, resplits=0)
 
 
+@pytest.mark.slow
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
 
     def test_at_most_two_percent_of_clean_windows_are_called_drift(
-        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, asked: DecisionConfig
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
     ) -> None:
         predicted = Predictor(sound_package).predict(whole_dataset.test.images)
         rng = np.random.default_rng(0)
-        windows = [shifts.drawn(whole_dataset.test.labels, None, 200, rng) for _ in range(200)]
-        alarms = sum(decided(sound, predicted[rows], asked=asked).decision == "drift" for rows in windows)
+        windows = [shifts.sample_rows(whole_dataset.test.labels, None, 200, rng) for _ in range(200)]
+        alarms = sum(decide(sound, predicted[rows], settings=defaults).decision == "drift" for rows in windows)
         assert alarms <= 4
 
     def test_named_shifts_are_found(
-        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, asked: DecisionConfig
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
     ) -> None:
         assert len(shifts.NAMES) >= 20
         predictor, labels = Predictor(sound_package), whole_dataset.test.labels
         found: dict[int, list[bool]] = {200: [], 1000: []}
         for name in shifts.NAMES:
-            predicted = predictor.predict(shifts.shifted(whole_dataset.test.images, name))
+            predicted = predictor.predict(shifts.apply(whole_dataset.test.images, name))
             rng = np.random.default_rng(1)
             for rows, hits in found.items():
                 for _ in range(10):
-                    window = predicted[shifts.drawn(labels, name, rows, rng)]
-                    hits.append(decided(sound, window, asked=asked).decision == "drift")
+                    window = predicted[shifts.sample_rows(labels, name, rows, rng)]
+                    hits.append(decide(sound, window, settings=defaults).decision == "drift")
         assert np.mean(found[200]) >= 0.9
         assert np.mean(found[1000]) >= 0.98
 
 
 def test_no_number_is_made_of_nothing() -> None:
-    assert math.isnan(empty_window((0, 0), ASKED).mean_confidence)
+    assert math.isnan(empty_window((0, 0), SETTINGS).mean_confidence)

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support.imagined import ASKED, CLASSES, HARMLESS, drawn
+from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.drift import inspection
-from fashion.drift.decision import ReferenceStats
-from fashion.drift.inspection import Inspected
+from fashion.drift.inspection import Inspection
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 
 @pytest.fixture(scope="module")
-def yardstick() -> ReferenceStats:
-    rows = drawn(2000, seed=1)
+def reference_stats() -> ReferenceStats:
+    rows = sample_predictions(2000, seed=1)
     return ReferenceStats(Reference(rows.labels, rows), HARMLESS, CLASSES)
 
 
@@ -35,47 +35,50 @@ def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
 
 def mixed(first: Batch, second: Batch) -> Batch:
     """Rows of two in turn."""
-    from fashion.predictions.windows import joined
+    from fashion.predictions.batch import concatenate
 
-    both = joined([first, second])
+    both = concatenate([first, second])
     order = np.argsort([*range(0, 2 * len(first), 2), *range(1, 2 * len(second), 2)], kind="stable")
     return both[order.tolist()]
 
 
 def inspected(
-    batches: list[Batch], yardstick: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
-) -> list[Inspected]:
-    sizes = {"drawn": 100, "examples": 5, **more}
+    batches: list[Batch], reference_stats: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
+) -> list[Inspection]:
+    sizes = {"max_plot_rows": 100, "max_examples": 5, **more}
 
     def walk() -> Iterator[Batch]:
         yield from batches
 
-    return inspection.inspect(walk(), lambda version: yardstick if version in known else None, ASKED, **sizes)
+    return inspection.inspect(walk(), lambda version: reference_stats if version in known else None, SETTINGS, **sizes)
 
 
-def test_versions_are_decided_on_their_own_rows(yardstick: ReferenceStats) -> None:
-    usual = batch(drawn(200, seed=7), version="1")
-    moved = batch(drawn(200, seed=8, shift=1.0), version="2", start=200)
-    found = inspected([mixed(usual, moved)], yardstick, known=("1", "2"))
+def test_versions_are_decided_on_their_own_rows(reference_stats: ReferenceStats) -> None:
+    usual = batch(sample_predictions(200, seed=7), version="1")
+    moved = batch(sample_predictions(200, seed=8, shift=1.0), version="2", start=200)
+    found = inspected([mixed(usual, moved)], reference_stats, known=("1", "2"))
     assert [(each.result.model_version, each.result.decision) for each in found] == [("1", "no_drift"), ("2", "drift")]
-    (alone,) = inspected([usual], yardstick)
+    (alone,) = inspected([usual], reference_stats)
     assert found[0].result == alone.result
 
 
-def test_the_version_of_the_latest_row_comes_last(yardstick: ReferenceStats) -> None:
-    newer, older = batch(drawn(60, seed=7), version="1", start=500), batch(drawn(60, seed=8), version="2")
-    found = inspected([newer, older], yardstick, known=("1", "2"))
+def test_the_version_of_the_latest_row_comes_last(reference_stats: ReferenceStats) -> None:
+    newer, older = (
+        batch(sample_predictions(60, seed=7), version="1", start=500),
+        batch(sample_predictions(60, seed=8), version="2"),
+    )
+    found = inspected([newer, older], reference_stats, known=("1", "2"))
     assert [each.result.model_version for each in found] == ["2", "1"]
 
 
-def test_rows_of_an_unknown_version_are_counted_beside_the_others(yardstick: ReferenceStats) -> None:
+def test_rows_of_an_unknown_version_are_counted_beside_the_others(reference_stats: ReferenceStats) -> None:
     found = inspected(
         [
-            batch(drawn(60, seed=7)),
-            batch(drawn(40, seed=8), version="9", start=60),
-            batch(drawn(30, seed=9), version="9", start=300),
+            batch(sample_predictions(60, seed=7)),
+            batch(sample_predictions(40, seed=8), version="9", start=60),
+            batch(sample_predictions(30, seed=9), version="9", start=300),
         ],
-        yardstick,
+        reference_stats,
     )
     known, unknown = (each.result for each in found)
     assert (known.model_version, known.rows, known.decision) == ("1", 60, "no_drift")
@@ -84,19 +87,21 @@ def test_rows_of_an_unknown_version_are_counted_beside_the_others(yardstick: Ref
     assert found[1].sample is None
 
 
-def test_an_empty_window_gives_nothing(yardstick: ReferenceStats) -> None:
-    assert inspected([], yardstick) == []
+def test_an_empty_window_gives_nothing(reference_stats: ReferenceStats) -> None:
+    assert inspected([], reference_stats) == []
 
 
-def test_few_rows_are_all_drawn(yardstick: ReferenceStats) -> None:
-    (found,) = inspected([batch(drawn(60, seed=7)), batch(drawn(40, seed=8), start=60)], yardstick)
+def test_few_rows_are_all_drawn(reference_stats: ReferenceStats) -> None:
+    (found,) = inspected(
+        [batch(sample_predictions(60, seed=7)), batch(sample_predictions(40, seed=8), start=60)], reference_stats
+    )
     assert found.sample is not None
     assert list(found.sample.prediction_ids) == [f"id-{number:06d}" for number in range(100)]
 
 
-def test_of_many_rows_each_is_as_likely_drawn(yardstick: ReferenceStats) -> None:
-    parts = [batch(drawn(500, seed=seed), start=500 * seed) for seed in range(20)]
-    (found,) = inspected(parts, yardstick, drawn=1000)
+def test_of_many_rows_each_is_as_likely_drawn(reference_stats: ReferenceStats) -> None:
+    parts = [batch(sample_predictions(500, seed=seed), start=500 * seed) for seed in range(20)]
+    (found,) = inspected(parts, reference_stats, max_plot_rows=1000)
     assert found.result.rows == 10_000
     assert found.sample is not None
     numbers = np.array([int(each[3:]) for each in found.sample.prediction_ids])
@@ -104,42 +109,42 @@ def test_of_many_rows_each_is_as_likely_drawn(yardstick: ReferenceStats) -> None
     by_part = np.bincount(numbers // 500, minlength=20)
     assert by_part.min() > 20
     assert by_part.max() < 85
-    (again,) = inspected(parts, yardstick, drawn=1000)
+    (again,) = inspected(parts, reference_stats, max_plot_rows=1000)
     assert again.sample is not None
     assert again.sample.prediction_ids == found.sample.prediction_ids
 
 
-def test_the_most_unusual_rows_are_found_wherever_they_lie(yardstick: ReferenceStats) -> None:
-    parts = [batch(drawn(200, seed=seed), start=200 * seed) for seed in range(10)]
+def test_the_most_unusual_rows_are_found_wherever_they_lie(reference_stats: ReferenceStats) -> None:
+    parts = [batch(sample_predictions(200, seed=seed), start=200 * seed) for seed in range(10)]
     for part, row, distance in ((2, 17, 30.0), (9, 199, 50.0), (0, 0, 40.0)):
         parts[part].predictions.statistics[row, 3] = distance
-    (found,) = inspected(parts, yardstick, examples=3)
-    assert [each.prediction_id for each in found.unusual] == ["id-001999", "id-000000", "id-000417"]
-    assert found.unusual[0].image_sha256 == f"{1999:064x}"
-    assert found.unusual[0].distance > found.unusual[1].distance > 25
+    (found,) = inspected(parts, reference_stats, max_examples=3)
+    assert [each.prediction_id for each in found.unusual_rows] == ["id-001999", "id-000000", "id-000417"]
+    assert found.unusual_rows[0].image_sha256 == f"{1999:064x}"
+    assert found.unusual_rows[0].distance > found.unusual_rows[1].distance > 25
 
 
-def test_no_examples_are_kept_where_none_are_asked_for(yardstick: ReferenceStats) -> None:
-    (found,) = inspected([batch(drawn(60, seed=7))], yardstick, examples=0)
-    assert found.unusual == ()
+def test_no_examples_are_kept_where_none_are_asked_for(reference_stats: ReferenceStats) -> None:
+    (found,) = inspected([batch(sample_predictions(60, seed=7))], reference_stats, max_examples=0)
+    assert found.unusual_rows == ()
 
 
-def test_rows_that_cannot_be_read_are_neither_drawn_nor_examples(yardstick: ReferenceStats) -> None:
-    spoilt = batch(drawn(60, seed=7))
+def test_rows_that_cannot_be_read_are_neither_drawn_nor_examples(reference_stats: ReferenceStats) -> None:
+    spoilt = batch(sample_predictions(60, seed=7))
     spoilt.predictions.embeddings[5] = np.nan
-    (found,) = inspected([spoilt], yardstick, examples=60)
+    (found,) = inspected([spoilt], reference_stats, max_examples=60)
     assert found.result.unreadable == 1
     assert found.sample is not None
     assert "id-000005" not in found.sample.prediction_ids
-    assert len(found.unusual) == 59
+    assert len(found.unusual_rows) == 59
 
 
-def test_feedback_that_names_no_class_of_the_version_is_none(yardstick: ReferenceStats) -> None:
-    said = batch(drawn(60, seed=7))
+def test_feedback_that_names_no_class_of_the_version_is_none(reference_stats: ReferenceStats) -> None:
+    said = batch(sample_predictions(60, seed=7))
     said.true_labels[:3] = [len(CLASSES), 99, 0]
-    (found,) = inspected([said], yardstick, examples=60)
+    (found,) = inspected([said], reference_stats, max_examples=60)
     assert found.result.feedback is not None
     assert found.result.feedback.rows == 1
     assert found.sample is not None
     assert found.sample.true_labels.tolist() == [UNLABELLED, UNLABELLED, 0, *[UNLABELLED] * 57]
-    assert sorted({row.true_label for row in found.unusual}) == [UNLABELLED, 0]
+    assert sorted({row.true_label for row in found.unusual_rows}) == [UNLABELLED, 0]

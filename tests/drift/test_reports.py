@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Store:
 
 def publish(store: Store, *numbers: int) -> list[str]:
     """A report for each number, so many seconds after one moment."""
-    ids = [reports.name(NOW_US + number * SECOND_US, "3") for number in numbers]
+    ids = [reports.make_id(NOW_US + number * SECOND_US, "3") for number in numbers]
     for report_id, number in zip(ids, numbers, strict=True):
         reports.publish(store, report_id, f"<p>{number}</p>", {"number": number})
     return ids
@@ -32,7 +32,7 @@ def publish(store: Store, *numbers: int) -> list[str]:
 
 
 def test_a_name_says_when_and_of_which_version() -> None:
-    assert reports.name(NOW_US, "12") == "20270115T080000Z-v12"
+    assert reports.make_id(NOW_US, "12") == "20270115T080000Z-v12"
 
 
 @given(
@@ -43,7 +43,7 @@ def test_a_name_says_when_and_of_which_version() -> None:
     other=versions,
 )
 def test_names_sort_by_time_whatever_the_versions(first: int, second: int, rest: int, version: str, other: str) -> None:
-    names = [reports.name(first * SECOND_US + rest, version), reports.name(second * SECOND_US, other)]
+    names = [reports.make_id(first * SECOND_US + rest, version), reports.make_id(second * SECOND_US, other)]
     if first != second:
         assert (names[0] < names[1]) is (first < second)
     assert (names[0][:16] == names[1][:16]) is (first == second)
@@ -55,9 +55,9 @@ def test_a_strange_version_gives_a_name_that_can_be_stored_and_asked_for(
     version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     store = open_store(str(tmp_path_factory.mktemp("reports")))
-    report_id = reports.name(NOW_US, version)
+    report_id = reports.make_id(NOW_US, version)
     reports.publish(store, report_id, "page", {})
-    assert reports.page(store, report_id) == b"page"
+    assert reports.read_page(store, report_id) == b"page"
     assert [each["id"] for each in reports.latest(store, 2)] == [report_id]
 
 
@@ -72,7 +72,7 @@ def test_a_strange_version_gives_a_name_that_can_be_stored_and_asked_for(
     ],
 )
 def test_a_version_lends_a_name_only_what_is_safe(version: str, named: str) -> None:
-    assert reports.name(NOW_US, version) == f"20270115T080000Z-v{named}"
+    assert reports.make_id(NOW_US, version) == f"20270115T080000Z-v{named}"
 
 
 # What is there
@@ -80,14 +80,14 @@ def test_a_version_lends_a_name_only_what_is_safe(version: str, named: str) -> N
 
 def test_a_report_comes_back(store: Store) -> None:
     (report_id,) = publish(store, 1)
-    assert reports.page(store, report_id) == b"<p>1</p>"
+    assert reports.read_page(store, report_id) == b"<p>1</p>"
     assert reports.latest(store, 9) == [{"id": report_id, "number": 1}]
 
 
 def test_a_report_of_the_same_name_is_replaced(store: Store) -> None:
     (report_id,) = publish(store, 1)
     reports.publish(store, report_id, "größer", {"number": 2})
-    assert reports.page(store, report_id) == "größer".encode()
+    assert reports.read_page(store, report_id) == "größer".encode()
     assert reports.latest(store, 9) == [{"id": report_id, "number": 2}]
 
 
@@ -111,7 +111,7 @@ def test_other_files_of_the_store_are_no_reports(store: Store) -> None:
 
 def test_a_half_written_report_does_not_exist_yet(store: Store) -> None:
     (whole,) = publish(store, 1)
-    half = reports.name(NOW_US + 9 * SECOND_US, "3")
+    half = reports.make_id(NOW_US + 9 * SECOND_US, "3")
     store.put(f"{half}/{reports.PAGE}", b"page")
     assert [each["id"] for each in reports.latest(store, 1)] == [whole]
     store.put(f"{half}/{reports.RESULT}", b"{}")
@@ -123,13 +123,13 @@ def test_a_damaged_result_says_so_and_hides_no_other(damage: bytes, store: Store
     first, second = publish(store, 1, 2)
     store.put(f"{second}/{reports.RESULT}", damage)
     assert reports.latest(store, 9) == [{"id": second, "decision": "unreadable"}, {"id": first, "number": 1}]
-    assert reports.page(store, second) == b"<p>2</p>"
+    assert reports.read_page(store, second) == b"<p>2</p>"
 
 
 def test_a_store_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     store = open_store(str(tmp_path / "loop"))
-    for read in (lambda: reports.latest(store, 9), lambda: reports.page(store, reports.name(NOW_US, "3"))):
+    for read in (lambda: reports.latest(store, 9), lambda: reports.read_page(store, reports.make_id(NOW_US, "3"))):
         with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'loop'} cannot be used"):
             read()
 
@@ -139,7 +139,7 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_a_result_that_json_has_no_number_for_is_refused(number: float, store: Store) -> None:
-    report_id = reports.name(NOW_US, "3")
+    report_id = reports.make_id(NOW_US, "3")
     with pytest.raises(ValueError, match="not JSON compliant"):
         reports.publish(store, report_id, "page", {"p": {"brightness": number}})
     assert reports.latest(store, 9) == []
@@ -150,7 +150,7 @@ def test_a_refused_result_leaves_the_report_of_that_name_as_it_was(store: Store)
     with pytest.raises(ValueError, match="not JSON compliant"):
         reports.publish(store, report_id, "another page", {"number": float("nan")})
     assert reports.latest(store, 9) == [{"id": report_id, "number": 1}]
-    assert reports.page(store, report_id) == b"<p>1</p>"
+    assert reports.read_page(store, report_id) == b"<p>1</p>"
 
 
 @pytest.mark.parametrize(
@@ -178,18 +178,18 @@ def test_a_name_that_is_none_finds_no_page(report_id: str, store: Store, tmp_pat
         (tmp_path / "reports" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "reports" / folder / reports.PAGE).write_bytes(b"private")
     with pytest.raises(BlobNotFound):
-        reports.page(store, report_id)
+        reports.read_page(store, report_id)
 
 
 def test_a_report_that_never_was_has_no_page(store: Store) -> None:
     publish(store, 1)
     with pytest.raises(BlobNotFound):
-        reports.page(store, reports.name(NOW_US, "3"))
+        reports.read_page(store, reports.make_id(NOW_US, "3"))
 
 
 def test_reports_before_a_time_leave_out_those_of_its_second(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for seconds, version in ((0, "1"), (1, "1"), (1, "2"), (2, "1")):
-        reports.publish(store, reports.name(NOW_US + 1_000_000 * seconds, version), "page", {"rows": seconds})
+        reports.publish(store, reports.make_id(NOW_US + 1_000_000 * seconds, version), "page", {"rows": seconds})
     assert [each["rows"] for each in reports.latest(store, 9, before_us=NOW_US + 1_500_000)] == [0]
     assert [each["rows"] for each in reports.latest(store, 9)] == [2, 1, 1, 0]

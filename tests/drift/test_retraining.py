@@ -9,7 +9,7 @@ from support.log_rows import record as logged
 
 from fashion.config.drift import RetrainConfig
 from fashion.drift import retraining
-from fashion.drift.retraining import Answer
+from fashion.drift.retraining import RetrainDecision
 from fashion.predictions.labelled import TEST_ROWS
 from fashion.predictions.record import Feedback, LoggedPrediction
 from fashion.storage.address import open_store
@@ -22,7 +22,7 @@ SETTINGS = RetrainConfig(
     on=("harmful", "decline"),
     cooldown_hours=24,
     min_new_labels=5,
-    words="tuning=off",
+    overrides="tuning=off",
     deploy=True,
     deploy_overrides="",
 )
@@ -42,13 +42,13 @@ def ask(
     *,
     settings: RetrainConfig = SETTINGS,
     now: float = NOW,
-) -> Answer:
+) -> RetrainDecision:
     """By default, all that a training needs is there."""
-    return retraining.due(conditions, judged(5) if rows is None else rows, settings, store, clock=lambda: now)
+    return retraining.decide(conditions, judged(5) if rows is None else rows, settings, store, clock=lambda: now)
 
 
 def remember(store: Store, when: float) -> None:
-    retraining.remember(store, clock=lambda: when)
+    retraining.record_start(store, clock=lambda: when)
 
 
 @pytest.fixture
@@ -57,22 +57,24 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_training_is_due_where_something_was_found_and_enough_is_new(store: Store) -> None:
-    assert ask(store) == Answer(True, "decline, and 5 rows with feedback to learn from")
+    assert ask(store) == RetrainDecision(True, "decline, and 5 rows with feedback are new")
 
 
 def test_retraining_that_is_off_says_how_to_turn_it_on(store: Store) -> None:
     settings = dataclasses.replace(SETTINGS, enabled=False)
-    assert ask(store, settings=settings) == Answer(False, "retraining is off: retrain.enabled=true turns it on")
+    assert ask(store, settings=settings) == RetrainDecision(
+        False, "retraining is off: retrain.enabled=true turns it on"
+    )
 
 
 @pytest.mark.parametrize("conditions", [[], ["drift"], ["drift", "problem"]])
 def test_nothing_is_trained_where_nothing_that_asks_for_it_was_found(conditions: list[str], store: Store) -> None:
-    assert ask(store, conditions) == Answer(False, "nothing that asks for it was found (harmful, decline)")
+    assert ask(store, conditions) == RetrainDecision(False, "no condition for it holds (harmful, decline)")
 
 
 def test_all_that_asks_for_a_training_is_named_and_nothing_else(store: Store) -> None:
     answer = ask(store, ["harmful", "drift", "decline"])
-    assert answer == Answer(True, "decline, harmful, and 5 rows with feedback to learn from")
+    assert answer == RetrainDecision(True, "decline, harmful, and 5 rows with feedback are new")
 
 
 @pytest.mark.parametrize(("hours", "is_due"), [(0, False), (1, False), (23.9, False), (24, True), (1000, True)])
@@ -80,7 +82,7 @@ def test_between_two_trainings_is_a_cooldown(hours: float, is_due: bool, store: 
     remember(store, NOW - hours * HOUR)
     answer = ask(store, rows=judged(5, NOW + 1))
     assert answer.train is is_due
-    said = f"decline, but the last training began {hours:.1f} hours ago: one is enough in 24"
+    said = f"decline, but the last training began {hours:.1f} hours ago, within the cooldown of 24"
     assert (answer.reason == said) is not is_due
 
 
@@ -92,8 +94,8 @@ def test_without_a_cooldown_news_alone_are_asked_for(store: Store) -> None:
 
 
 def test_too_few_rows_with_feedback_are_named(store: Store) -> None:
-    assert ask(store, rows=judged(4)) == Answer(
-        False, "decline, but only 4 rows with feedback are new: 5 are needed to learn from"
+    assert ask(store, rows=judged(4)) == RetrainDecision(
+        False, "decline, but only 4 rows with feedback are new: 5 are needed"
     )
 
 
@@ -128,7 +130,7 @@ def test_a_training_is_remembered_where_another_process_looks(store: Store, tmp_
 
 def test_a_clock_that_was_set_back_neither_waits_nor_calls_anything_old(store: Store) -> None:
     remember(store, NOW + 1000 * HOUR)
-    assert ask(store) == Answer(True, "decline, and 5 rows with feedback to learn from")
+    assert ask(store) == RetrainDecision(True, "decline, and 5 rows with feedback are new")
     assert not ask(store, rows=judged(4)).train
 
 

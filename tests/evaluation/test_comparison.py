@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashion.evaluation.comparison import Comparison, Pair, table
+from fashion.evaluation.comparison import Comparison, Pair, format_table
 from fashion.metrics.classification import mcnemar_exact
 
 NAMES = ("a", "b", "c")
 pairs = st.builds(
     Pair,
-    answered=st.integers(0, 2),
-    answered_confidence=st.floats(0, 1),
+    served=st.integers(0, 2),
+    served_confidence=st.floats(0, 1),
     other=st.integers(0, 2),
     other_confidence=st.floats(0, 1),
     true_label=st.one_of(st.none(), st.integers(0, 2)),
@@ -25,44 +25,46 @@ def test_counts_are_those_of_the_rows_in_any_division(rows: list[Pair]) -> None:
     parts = Comparison().add(rows[:10]).add(rows[10:])
     assert whole == parts
     assert whole.rows == len(rows)
-    assert whole.agreed == sum(row.answered == row.other for row in rows)
+    assert whole.agreed == sum(row.served == row.other for row in rows)
     assert whole.agreed + sum(whole.differing.values()) == whole.rows
-    judged = [row for row in rows if row.true_label is not None]
-    if judged:
+    labelled = [row for row in rows if row.true_label is not None]
+    if labelled:
         expected = mcnemar_exact(
-            np.array([row.answered == row.true_label for row in judged]),
-            np.array([row.other == row.true_label for row in judged]),
+            np.array([row.served == row.true_label for row in labelled]),
+            np.array([row.other == row.true_label for row in labelled]),
         )
         assert whole.test() == expected
     else:
         assert whole.test() is None
-    assert table(whole, answered="version 1", other="version 2", class_names=NAMES)
+    assert format_table(whole, served="version 1", other="version 2", class_names=NAMES)
 
 
 def test_the_table_says_who_is_right_and_where_they_differ() -> None:
     rows = [Pair(0, 0.9, 0, 0.8, 0)] * 6 + [Pair(0, 0.9, 1, 0.6, 1)] * 3 + [Pair(2, 0.5, 1, 0.5, None)]
-    told = table(Comparison().add(rows), answered="version 1", other="version 2", class_names=NAMES)
-    assert "10 pictures scored by both; the same label for 60.0%" in told
-    assert "right, of 9 judged" in told
-    assert "66.7%" in told
-    assert "100.0%" in told
-    assert "only version 1 is right 0 times, only version 2 3 times" in told
-    assert "3 x a against b" in told
+    text = format_table(Comparison().add(rows), served="version 1", other="version 2", class_names=NAMES)
+    assert "10 pictures scored by both; the same label for 60.0%" in text
+    assert "accuracy, 9 labelled" in text
+    assert "66.7%" in text
+    assert "100.0%" in text
+    assert "only version 1 is right 0 times, only version 2 3 times" in text
+    assert "3 x a against b" in text
 
 
 def test_without_feedback_no_accuracy_is_claimed() -> None:
-    told = table(Comparison().add([Pair(0, 0.9, 0, 0.8, None)]), answered="1", other="2", class_names=NAMES)
-    assert "no accuracy" in told
-    assert "interval" not in told
+    text = format_table(Comparison().add([Pair(0, 0.9, 0, 0.8, None)]), served="1", other="2", class_names=NAMES)
+    assert "accuracy is unknown" in text
+    assert "interval" not in text
 
 
 def test_nothing_to_compare_is_said() -> None:
-    assert table(Comparison(), answered="1", other="2", class_names=NAMES) == "no row has been scored by both 1 and 2"
+    assert (
+        format_table(Comparison(), served="1", other="2", class_names=NAMES) == "no row has been scored by both 1 and 2"
+    )
 
 
 def test_labels_without_names_are_numbers() -> None:
-    told = table(Comparison().add([Pair(7, 1, 8, 1, None)]), answered="1", other="2", class_names=())
-    assert "1 x 7 against 8" in told
+    text = format_table(Comparison().add([Pair(7, 1, 8, 1, None)]), served="1", other="2", class_names=())
+    assert "1 x 7 against 8" in text
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -1,4 +1,4 @@
-"""Each picture of an evaluation: real pixels, a title with the finding, nothing cut off, nothing global."""
+"""Each figure: real pixels, a title with the finding, nothing cut off, no global state changed."""
 
 import io
 import subprocess
@@ -84,27 +84,16 @@ def draw_saliency(e):
     )
 
 
-def draw_training_curves(e):
-    return charts.training_curves(HISTORY)
-
-
 def draw_samples(e):
     return galleries.samples(e["images"], e["labels"], e["names"], per_class=6)
 
 
-HISTORY = [
-    {"epoch": 1, "train/loss": 1.5, "val/loss": 1.2, "val/accuracy": 0.61},
-    {"epoch": 2, "train/loss": 0.9, "val/loss": None, "val/accuracy": 0.8725},
-    {"epoch": 3, "train/loss": float("nan"), "val/loss": 0.8, "val/accuracy": 0.85},
-    {"epoch": 4, "train/loss": 0.7},
-]
 DRAWINGS = [
     draw_confusion,
     draw_per_class,
     draw_reliability,
     draw_mistakes,
     draw_saliency,
-    draw_training_curves,
     draw_samples,
 ]
 
@@ -114,7 +103,7 @@ def headline(figure):
 
 
 def laid_out(figure):
-    """The renderer that measures the figure's texts as drawn."""
+    """Draw a figure; return the renderer that measures its texts."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return canvas.get_renderer()
@@ -158,9 +147,9 @@ def test_captions_of_a_gallery_do_not_overlap(draw, evaluation):
 
 def test_confusion_title_gives_accuracy_and_interval():
     matrix = np.array([[4700, 300], [380, 4620]])
-    said = headline(charts.confusion(matrix, ["coat", "shirt"], split="validation"))
-    assert "93.2 % of 10,000 validation images right (92.7–93.7 %)" in said  # noqa: RUF001
-    assert "shirt taken for coat, 380 of 5,000" in said
+    text = headline(charts.confusion(matrix, ["coat", "shirt"], split="validation"))
+    assert "93.2 % of 10,000 validation images are classified correctly (92.7–93.7 %)" in text  # noqa: RUF001
+    assert "shirt predicted as coat, 380 of 5,000" in text
 
 
 def test_confusion_shows_counts_up_to_25_classes_and_survives_empty_classes():
@@ -169,7 +158,7 @@ def test_confusion_shows_counts_up_to_25_classes_and_survives_empty_classes():
     assert {"5", "1,234", "100.0 %"} <= words
     assert "No mistakes." in headline(figure)
     many = charts.confusion(np.eye(26, dtype=int), [str(i) for i in range(26)])
-    assert "Numbers count images" not in headline(many)
+    assert "Numbers are counts" not in headline(many)
     assert not {text.get_text() for text in many.axes[0].texts} & {"1"}
 
 
@@ -192,7 +181,7 @@ def test_per_class_names_the_hardest_and_the_easiest_class_and_sorts_by_f1():
         (0.0812, "Temperature 0.65 leaves the calibration error at 8.1 %"),
     ],
 )
-def test_reliability_title_says_what_the_temperature_did(after, expected):
+def test_reliability_title_states_the_effect_of_the_temperature(after, expected):
     bins = calibration.reliability_bins(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     figure = charts.reliability(bins, bins, ece_before=0.081, ece_after=after, temperature=0.65)
     assert expected in headline(figure)
@@ -204,19 +193,19 @@ def test_mistakes_are_the_most_confident_ones_in_order():
     figure = galleries.mistakes(*arguments, ["coat", "shirt"], count=2)
     assert "The 2 most confident of 3 mistakes in 4 test images" in headline(figure)
     captions = [text.get_text() for text in figure.axes[0].texts]
-    assert captions[:4] == ["is coat", "10 %", "said shirt", "90 %"]
-    assert captions[4:] == ["is coat", "30 %", "said shirt", "70 %"]
+    assert captions[:4] == ["true: coat", "10 %", "predicted: shirt", "90 %"]
+    assert captions[4:] == ["true: coat", "30 %", "predicted: shirt", "70 %"]
     assert "All 3 mistakes" in headline(galleries.mistakes(*arguments, ["coat", "shirt"]))
 
 
-def test_a_classifier_without_mistakes_still_gets_a_picture():
+def test_a_classifier_without_mistakes_still_gets_a_figure():
     labels = np.array([0, 1])
     figure = galleries.mistakes(np.zeros((2, 8, 8), np.uint8), labels, labels, np.eye(2), ["coat", "shirt"])
     assert "No mistakes in 2 test images" in headline(figure)
     assert pixels(figure).size > 0
 
 
-def test_saliency_tells_right_from_wrong_and_takes_a_map_of_zeros():
+def test_saliency_marks_mistakes_and_accepts_a_map_of_zeros():
     figure = galleries.saliency(
         np.full((2, 8, 8), 100, np.uint8),
         np.zeros((2, 8, 8)),
@@ -226,9 +215,9 @@ def test_saliency_tells_right_from_wrong_and_takes_a_map_of_zeros():
         confidences=np.array([0.9, 0.6]),
         when="after epoch 3",
     )
-    assert "Where the model looks after epoch 3: 1 of these 2 images right" in headline(figure)
+    assert "Where the model looks after epoch 3: 1 of 2 predictions are correct" in headline(figure)
     captions = [text.get_text() for text in figure.axes[0].texts]
-    assert captions == ["coat", "right, 90 %", "shirt", "said coat 60 %"]
+    assert captions == ["coat", "correct, 90 %", "shirt", "predicted: coat 60 %"]
     assert pixels(figure).size > 0
 
 
@@ -240,18 +229,6 @@ def test_saliency_overlay_is_bright_where_the_map_is():
     )
     overlay = figure.axes[0].images[1].get_array()
     assert overlay[:5].mean() > 0.5 > 0.1 > overlay[5:].mean()
-
-
-def test_training_curves_name_the_best_epoch_and_skip_what_is_missing():
-    figure = charts.training_curves(HISTORY)
-    assert "Validation accuracy 87.25 % in epoch 2, the best of 3" in headline(figure)
-    training, validation = figure.axes[0].lines
-    assert training.get_xdata().tolist() == [1, 2, 4]
-    assert validation.get_xdata().tolist() == [1, 3]
-    assert "accuracy 61.00 % in epoch 1" in headline(charts.training_curves(HISTORY[:1]))
-    assert "No validation accuracy up to epoch 4" in headline(charts.training_curves(HISTORY[3:]))
-    for length in (1, 4):
-        assert pixels(charts.training_curves(HISTORY[-length:])).size > 0
 
 
 def test_samples_keep_colours_and_proportions():
@@ -271,7 +248,7 @@ def test_any_number_of_channels_can_be_drawn(channels):
     assert pixels(galleries.samples(images, np.array([0, 1, 0, 1]), ["coat", "shirt"])).size > 0
 
 
-def test_class_names_are_never_read_as_mathematics():
+def test_class_names_are_never_parsed_as_mathematics():
     names = ["$x^2$ broken $", r"\frac"]
     matrix = np.array([[3, 1], [0, 2]])
     scores = classification.classification_report(np.array([0, 1]), np.array([0, 0]), names)
@@ -298,7 +275,6 @@ NAMES = ["coat", "shirt"]
         (lambda: charts.confusion(np.ones((3, 3), int), NAMES), r"matrix must be \(2, 2\), got \(3, 3\)"),
         (lambda: charts.confusion(np.full((2, 2), np.nan), NAMES), "matrix must hold counts"),
         (lambda: charts.per_class([]), "scores is empty"),
-        (lambda: charts.training_curves([]), "history is empty"),
         (lambda: galleries.samples(IMAGES[:0], LABELS[:0], NAMES), "images must be .* not empty"),
         (lambda: galleries.samples(IMAGES / 255, LABELS, NAMES), "images must be uint8"),
         (lambda: galleries.samples(IMAGES, LABELS, NAMES[:1]), r"labels must be in \[0, 1\), got 0 to 1"),
@@ -324,20 +300,20 @@ NAMES = ["coat", "shirt"]
         ),
     ],
 )
-def test_nonsense_is_refused_by_name(draw, message):
+def test_wrong_arguments_are_rejected_by_name(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
 
 
-def test_drawing_changes_nothing_global():
+def test_drawing_changes_no_global_state():
     script = """
 import sys, matplotlib, numpy as np
 # Reading "backend" is what would import pyplot.
 settings = lambda: {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
 before = settings()
-from fashion import figures
-figure = figures.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
-assert figures.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
+from fashion.figures import charts, frame
+figure = charts.confusion(np.array([[3, 1], [0, 2]]), ["coat", "shirt"])
+assert frame.to_png(figure)[:8] == b"\\x89PNG\\r\\n\\x1a\\n"
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before
 assert not {"torch", "sklearn", "pandas"} & set(sys.modules)

@@ -43,7 +43,7 @@ def test_the_champion_is_deployed_with_its_lineage(challenged: Machine, bento: s
     stored = json.loads(bentoml(challenged, "models", "get", deployment["model"]["tag"], "-o", "json"))
     assert stored["labels"]["model_version"] == "1"
     assert stored["labels"]["git_commit"]
-    assert f"bento {bento} serves fashion-classifier version 1" in challenged.said_of_deployment
+    assert f"bento {bento} serves fashion-classifier version 1" in challenged.deployment_output
 
 
 def test_the_model_in_the_store_is_the_registered_package(challenged: Machine, bento: str) -> None:
@@ -86,6 +86,7 @@ def test_what_is_not_registered_is_one_sentence(challenged: Machine, word: str, 
         ("serve.log.acknowledge=never", "serve.log.acknowledge must be 'local' or 'remote', got 'never'"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_words_are_refused_before_anything_starts(tmp_path: Path, word: str, sentence: str) -> None:
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "flows" / "deploy_flow.py"), "run", word],

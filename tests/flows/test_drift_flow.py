@@ -122,8 +122,8 @@ class TestStory:
     def test_each_condition_is_told_once(self, story: tuple[Machine, str]) -> None:
         told = re.findall(r"ALERT (.*)", story[1])
         assert told == [
-            "Drift, that is likely to hurt: fashion-classifier version 1, 300 predictions",
-            "Accuracy has fallen: fashion-classifier version 1, 900 predictions",
+            "Harmful drift: fashion-classifier version 1, 300 predictions",
+            "Accuracy is down: fashion-classifier version 1, 900 predictions",
         ]
         state = json.loads((story[0].root / "reports/state/alerts.json").read_text())
         assert state["waiting"] == []
@@ -142,7 +142,7 @@ class TestReport:
         with browser.start(tmp_path) as driver:
             driver.get(page.as_uri())
             text = driver.find_element("tag name", "body").text
-            for words in ("Drift, that is likely to hurt; accuracy has fallen", "Why", "How bad", "What changed"):
+            for words in ("Harmful drift: accuracy is down", "Why", "How bad", "What changed"):
                 assert words in text
             assert "windows of 900 rows, drawn from the model's own held-out data, were called drift" in text
             pictures = driver.find_elements("css selector", ".examples img")
@@ -205,7 +205,7 @@ class TestReport:
                 link = driver.find_element("link text", results[2]["id"])
                 driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
                 link.click()
-                assert shown(driver, "accuracy has fallen")
+                assert shown(driver, "accuracy is down")
                 summary = driver.find_element("css selector", "details:has(iframe) summary")
                 driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", summary)
                 summary.click()
@@ -226,7 +226,7 @@ def watched(
         patch.setenv("FASHION_HOME", str(machine.root))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{machine.root / 'mlflow.db'}")
         tracking.connect(current_home())
-        experiment = tracking.experiment(current_home(), "fashion")
+        experiment = tracking.get_or_create_experiment(current_home(), "fashion")
         assert tiny_package.folder is not None
         for _ in range(2):
             run = tracking.start_run(experiment, "tiny", {})

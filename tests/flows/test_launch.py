@@ -132,6 +132,7 @@ class TestRefused:
             ("resume training.seed=3", "", "training.seed=3: resume keeps the configuration of the run"),
         ],
     )
+    @pytest.mark.slow
     def test_wrong_words_end_in_one_sentence_before_anything_is_made(
         self, line: str, environment: str, sentence: str, tmp_path: Path
     ) -> None:

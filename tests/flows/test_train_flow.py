@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
-from support.machine import FLOW_WORDS, Machine
+from support.machine import FLOW_OVERRIDES, Machine
 
 from fashion.config.compose import as_dict, compose
 from fashion.config.schema import DataConfig
@@ -64,7 +64,7 @@ def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first:
 
 def test_the_chosen_values_are_trained_with(first: Any) -> None:
     chosen, used = first["collect"].task.data.params, first.data.training | {"architecture": first.data.architecture}
-    configured = as_dict(load_train_config(compose(FLOW_WORDS)))
+    configured = as_dict(load_train_config(compose(FLOW_OVERRIDES)))
     for name in ("optimizer.learning_rate", "optimizer.head_learning_rate", "training.label_smoothing"):
         group, key = name.split(".")
         value = chosen.get(name, configured[group][key])  # the configured ones stay where no trial was clearly better
@@ -129,7 +129,7 @@ def test_the_first_version_becomes_champion_with_its_lineage(machine: Machine, f
     assert champion.tags["metaflow_run_id"] == f"TrainFlow/{first.id}"
     assert champion.tags["promoted.reason"] == "there is no champion yet"
     assert first.data.promoted
-    assert "version 1 is the champion" in machine.said
+    assert "version 1 is the champion" in machine.output
 
 
 def test_the_registered_package_predicts_what_was_evaluated(
@@ -165,8 +165,8 @@ def test_cards_show_the_step(machine: Machine, first: Any, step: str, name: str,
 
 
 def test_progress_is_printed(machine: Machine) -> None:
-    assert "epoch 2/2: train/loss" in machine.said
-    assert "8/8" in machine.said
+    assert "epoch 2/2: train/loss" in machine.output
+    assert "8/8" in machine.output
 
 
 def test_nothing_is_written_outside_the_home(machine: Machine) -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_written_outside_the_home(machine: Machine) -> None:
 
 def test_a_worse_challenger_is_kept_and_refused_with_its_reasons(challenged: Machine) -> None:
     second = challenged.challenger
-    assert "version 2 was refused" in challenged.said_of_challenger
+    assert "version 2 was refused" in challenged.challenger_output
     assert second.number == 2
     assert second.aliases == ("challenger",)
     assert "McNemar" in second.tags["refused.reason"]
@@ -248,7 +248,7 @@ def test_a_service_of_own_pictures_shows_no_others(own: tuple[Machine, str], dat
     others = machine.root / "data" / data_config.name
     others.symlink_to(REPOSITORY / "var" / "data" / data_config.name)
     said = machine.flow("run", name="deploy_flow")
-    assert "no gallery: the model has not learnt from fashion-mnist; data=NAME says which data set it is of" in said
+    assert "no gallery: the model was not trained on fashion-mnist; choose its data set with data=NAME" in said
     assert {file.read_text() for file in machine.root.rglob("gallery.json")} == {"[]"}
 
 
@@ -261,7 +261,7 @@ def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
     assert resumed.data.history == before.data.history  # not trained again
     assert resumed.data.version == before.data.version == 1  # and what was registered is not registered again
     machine.connect()
-    assert len(versions.versions()) == 1
+    assert len(versions.list_versions()) == 1
 
 
 def _task(launcher: int, step: str) -> int:

@@ -40,14 +40,14 @@ def test_a_larger_amount_changes_more_and_never_the_input(name: str, pictures: n
 
 
 @every
-def test_the_seed_decides(name: str, pictures: np.ndarray) -> None:
+def test_only_random_corruptions_depend_on_the_seed(name: str, pictures: np.ndarray) -> None:
     first = corrupt(pictures, name, 0.3, seed=1)
     np.testing.assert_array_equal(first, corrupt(pictures, name, 0.3, seed=1))
     assert np.array_equal(first, corrupt(pictures, name, 0.3, seed=2)) == (name not in RANDOM)
 
 
 @every
-def test_an_amount_beyond_reason_still_gives_pictures(name: str, pictures: np.ndarray) -> None:
+def test_a_very_large_amount_still_gives_pictures(name: str, pictures: np.ndarray) -> None:
     changed = corrupt(pictures, name, 5.0)
     assert (changed.shape, changed.dtype) == (pictures.shape, np.uint8)
 
@@ -71,7 +71,7 @@ def test_channels_are_treated_alike(name: str, small_dataset: Dataset) -> None:
         ("shift", lambda grey: np.concatenate([np.zeros_like(grey[:, :, :14]), grey[:, :, :14]], axis=2)),
     ],
 )
-def test_amount_one_is_what_the_docstring_says(name: str, expected, small_dataset: Dataset) -> None:
+def test_amount_one_does_what_the_docstring_says(name: str, expected, small_dataset: Dataset) -> None:
     grey = small_dataset.val.images[:20]
     np.testing.assert_array_equal(corrupt(grey, name, 1), expected(grey))
 
@@ -82,7 +82,7 @@ def test_no_contrast_leaves_the_mean(small_dataset: Dataset) -> None:
     np.testing.assert_allclose(flat, np.broadcast_to(grey.mean(axis=(1, 2))[:, None, None], grey.shape), atol=0.5001)
 
 
-def test_noise_has_the_deviation_it_is_asked_for() -> None:
+def test_noise_has_the_given_deviation() -> None:
     grey = np.full((20, 28, 28), 128, np.uint8)
     assert corrupt(grey, "noise", 0.1).std() == pytest.approx(25.5, rel=0.02)
 
@@ -102,11 +102,11 @@ def test_occlusion_hides_another_place_in_each_picture() -> None:
 
 def test_an_unknown_name_lists_the_names(pictures: np.ndarray) -> None:
     names = ", ".join(sorted(CORRUPTIONS))
-    with pytest.raises(ValueError, match=f"^no corruption is named 'rust'; there are {re.escape(names)}$"):
+    with pytest.raises(ValueError, match=f"^name must be one of {re.escape(names)}, got 'rust'$"):
         corrupt(pictures, "rust", 0.5)
 
 
 @pytest.mark.parametrize("amount", [-0.1, float("nan")])
-def test_a_senseless_amount_is_refused(amount: float, pictures: np.ndarray) -> None:
+def test_a_negative_or_missing_amount_is_rejected(amount: float, pictures: np.ndarray) -> None:
     with pytest.raises(ValueError, match=f"^amount must be at least 0, got {amount}$"):
         corrupt(pictures, "blur", amount)

@@ -104,7 +104,7 @@ def test_statistics_and_temperature_come_with_the_package(
         (np.zeros((2, 28, 27), np.uint8), r"^images must be 28x28, got \(28, 27\)$"),
         (np.zeros((28, 28), np.uint8), r"^images must be 28x28, got \(28,\)$"),
         (np.zeros((2, 28, 28), np.float32), "^images must be uint8, got float32$"),
-        (np.zeros((2, 28, 28, 3), np.uint8), "^3 channels need as many statistics, got 1 and 1$"),
+        (np.zeros((2, 28, 28, 3), np.uint8), "one number for each of 3 channels, got 1 and 1$"),
         (np.zeros((0, 28, 28), np.uint8), r"not empty, got shape \(0, 10\)$"),
     ],
 )

@@ -33,29 +33,29 @@ def thresholds(tiny_package: Package) -> SeverityThresholds:
 
 
 @pytest.fixture(scope="module")
-def ruler(reference: Reference, thresholds: SeverityThresholds) -> SeverityMeter:
+def meter(reference: Reference, thresholds: SeverityThresholds) -> SeverityMeter:
     return SeverityMeter(reference.predictions, outlier_distance=thresholds.outlier_distance)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_windows_of_new_pictures_as_they_are_do_no_harm(
-    seed: int, ruler: SeverityMeter, thresholds: SeverityThresholds, predictor: Predictor, small_dataset: Dataset
+    seed: int, meter: SeverityMeter, thresholds: SeverityThresholds, predictor: Predictor, small_dataset: Dataset
 ) -> None:
     rows = np.random.default_rng(seed).choice(1000, thresholds.window, replace=False)
-    assert not is_harmful(ruler.measure(predictor.predict(small_dataset.test.images[rows])), thresholds)
+    assert not is_harmful(meter.measure(predictor.predict(small_dataset.test.images[rows])), thresholds)
 
 
 @pytest.mark.parametrize(("name", "amount"), [("inversion", 1), ("noise", 1), ("shift", 0.6), ("rotation", 1)])
 def test_windows_of_ruined_pictures_are_harmful(
     name: str,
     amount: float,
-    ruler: SeverityMeter,
+    meter: SeverityMeter,
     thresholds: SeverityThresholds,
     predictor: Predictor,
     small_dataset: Dataset,
 ) -> None:
     window = corrupt(small_dataset.test.images[: thresholds.window], name, amount)
-    assert is_harmful(ruler.measure(predictor.predict(window)), thresholds)
+    assert is_harmful(meter.measure(predictor.predict(window)), thresholds)
 
 
 def test_the_reference_does_not_differ_from_itself(reference: Reference) -> None:
@@ -65,9 +65,9 @@ def test_the_reference_does_not_differ_from_itself(reference: Reference) -> None
     assert signals.outlier_fraction == pytest.approx(0.01, abs=0.002)
 
 
-def test_worse_pictures_give_larger_signals(ruler: SeverityMeter, predictor: Predictor, small_dataset: Dataset) -> None:
+def test_worse_pictures_give_larger_signals(meter: SeverityMeter, predictor: Predictor, small_dataset: Dataset) -> None:
     measured = [
-        ruler.measure(predictor.predict(corrupt(small_dataset.test.images[:500], "noise", amount)))
+        meter.measure(predictor.predict(corrupt(small_dataset.test.images[:500], "noise", amount)))
         for amount in (0, 0.3, 1)
     ]
     distances = [signals.output_distance for signals in measured]
@@ -84,10 +84,10 @@ def test_any_signal_beyond_its_threshold_is_enough(signal: str, thresholds: Seve
     assert is_harmful(dataclasses.replace(at_bounds, **{signal: getattr(thresholds, signal) + 1e-6}), thresholds)
 
 
-def test_a_window_may_be_a_single_row_but_not_none(ruler: SeverityMeter, reference: Reference) -> None:
-    assert np.isfinite(ruler.measure(rows_of(reference, np.array([0]))).output_distance)
+def test_a_window_may_be_a_single_row_but_not_none(meter: SeverityMeter, reference: Reference) -> None:
+    assert np.isfinite(meter.measure(rows_of(reference, np.array([0]))).output_distance)
     with pytest.raises(ValueError, match=r"^a window needs rows, got none$"):
-        ruler.measure(rows_of(reference, np.array([], int)))
+        meter.measure(rows_of(reference, np.array([], int)))
 
 
 def rows_of(reference: Reference, rows: np.ndarray) -> Predictions:
@@ -100,18 +100,20 @@ def rows_of(reference: Reference, rows: np.ndarray) -> Predictions:
 
 def test_recorded_shares_are_what_counting_gives(
     thresholds: SeverityThresholds,
-    ruler: SeverityMeter,
+    meter: SeverityMeter,
     reference: Reference,
     predictor: Predictor,
     small_dataset: Dataset,
 ) -> None:
-    windows = severity._windows(small_dataset.val.images, thresholds.window, np.random.default_rng(scoring.SEED))
+    windows = severity.calibration_windows(
+        small_dataset.val.images, thresholds.window, np.random.default_rng(scoring.SEED)
+    )
     usual = (reference.predictions.labels == reference.labels).mean()
     found: dict[bool, list[bool]] = {True: [], False: []}
     for rows, corrupted in windows:
         predictions = rows_of(reference, rows) if corrupted is None else predictor.predict(corrupted)
         drop = usual - (predictions.labels == reference.labels[rows]).mean()
-        found[bool(drop > severity.HARMFUL)].append(is_harmful(ruler.measure(predictions), thresholds))
+        found[bool(drop > severity.HARMFUL)].append(is_harmful(meter.measure(predictions), thresholds))
     assert thresholds.detected == pytest.approx(np.mean(found[True]))
     assert thresholds.false_alarms == pytest.approx(np.mean(found[False]))
     assert thresholds.detected > 0.5

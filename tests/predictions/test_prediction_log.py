@@ -41,10 +41,10 @@ from support.log_rows import (
 )
 
 from fashion.images.statistics import STATISTICS
-from fashion.predictions import log as prediction_log
+from fashion.predictions.export import export_parquet
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Backlog
 from fashion.predictions.record import (
-    Backlog,
     DamagedLog,
     Feedback,
     LoggedPrediction,
@@ -60,7 +60,7 @@ from fashion.predictions.record import (
 def log(tmp_path: Path) -> Iterator[PredictionLog]:
     """A log that ships somewhere: one that does not queues nothing."""
     with PredictionLog(tmp_path / "log.db") as log:
-        log.ship_to("firestore://p")
+        log.outbox.ship_to("firestore://p")
         yield log
 
 
@@ -70,7 +70,7 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
 @pytest.fixture
 def first_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if no id was given yet, whatever clocks other tests have seen."""
-    monkeypatch.setattr(prediction_log, "_last_id", 0)
+    monkeypatch.setattr("fashion.predictions.record._last_id", 0)
 
 
 @pytest.mark.usefixtures("first_id")
@@ -87,7 +87,7 @@ def test_ids_increase_whatever_the_clock_does(clock: list[int], byte: int | None
         return os.urandom(count) if byte is None else bytes([byte]) * count
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction_log, "_last_id", 0)
+        patch.setattr("fashion.predictions.record._last_id", 0)
         ids = [new_prediction_id(functools.partial(int, now), random_bytes) for now in clock]
     assert ids == sorted(set(ids))
     for each in ids:
@@ -103,13 +103,16 @@ def test_ids_of_threads_differ_and_increase_in_each() -> None:
 
 
 def test_ids_of_processes_differ() -> None:
-    script = "from fashion.predictions.log import *; print(*(new_prediction_id(lambda: 10**18) for _ in range(500)))"
+    script = """
+        from fashion.predictions.record import new_prediction_id
+        print(*(new_prediction_id(lambda: 10**18) for _ in range(500)))
+    """
     processes = [python(script) for _ in range(2)]
     assert len(set().union(*(said(process).split() for process in processes))) == 1000
 
 
 @pytest.mark.usefixtures("first_id")
-def test_an_id_cannot_be_told_from_the_one_before() -> None:
+def test_an_id_cannot_be_guessed_from_the_one_before() -> None:
     ids = [uuid.UUID(new_prediction_id(clock=lambda: 10**18)).int for _ in range(200)]
     steps = {after - before for before, after in itertools.pairwise(ids)}
     assert len(steps) == 199
@@ -141,7 +144,7 @@ def test_an_id_cannot_be_told_from_the_one_before() -> None:
         ({"client": "\ud800"}, "surrogates not allowed"),
     ],
 )
-def test_a_senseless_record_is_refused_by_the_value(changed: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_record_is_rejected_with_its_value(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         record(**changed)
 
@@ -155,7 +158,7 @@ def test_a_senseless_record_is_refused_by_the_value(changed: dict[str, Any], sen
         ({"time_us": -5}, "time_us must be microseconds since 1970, got -5"),
     ],
 )
-def test_senseless_feedback_is_refused_by_the_value(changed: dict[str, Any], sentence: str) -> None:
+def test_invalid_feedback_is_rejected_with_its_value(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         Feedback(**({"prediction_id": new_prediction_id(), "true_label": 1, "source": "page", "time_us": 1} | changed))
 
@@ -165,13 +168,13 @@ def test_senseless_feedback_is_refused_by_the_value(changed: dict[str, Any], sen
 def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list[PredictionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with PredictionLog(Path(folder, "log.db")) as log:
-            log.ship_to("firestore://p")
+            log.outbox.ship_to("firestore://p")
             log.append(rows)
         with PredictionLog(Path(folder, "log.db")) as log:
             found = [log.get(row.prediction_id, row.role).record for row in rows]
             assert list(map(bits, found)) == list(map(bits, rows))
             assert list(map(bits, outgoing(log))) == list(map(bits, rows))
-            assert log.export(Path(folder, "log.parquet")) == len(rows)
+            assert export_parquet(log, Path(folder, "log.parquet")) == len(rows)
         table = pq.read_table(Path(folder, "log.parquet"))
     exported = {row["prediction_id"]: row for row in table.to_pylist()}
     times = dict(zip(table["prediction_id"].to_pylist(), table["time"].cast("int64").to_pylist(), strict=True))
@@ -190,7 +193,7 @@ def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list
         assert bits(again) == bits(row)
 
 
-def test_other_numbers_are_rounded_once(log: PredictionLog) -> None:
+def test_numbers_are_rounded_once(log: PredictionLog) -> None:
     rough = record(probabilities=(0.1, 0.9), embedding=(0.1, 65519.9), label=np.int64(1), latency_ms=np.float32(1.1))
     log.append([rough])
     kept = log.get(rough.prediction_id).record
@@ -204,7 +207,7 @@ def test_other_numbers_are_rounded_once(log: PredictionLog) -> None:
 # Appending
 
 
-def test_what_append_returned_from_is_there_for_another_opener(log: PredictionLog) -> None:
+def test_appended_records_are_visible_to_another_process(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     with PredictionLog(log.path) as other:
@@ -213,14 +216,14 @@ def test_what_append_returned_from_is_there_for_another_opener(log: PredictionLo
 
 def test_a_write_is_on_the_disk_before_it_is_acknowledged(log: PredictionLog) -> None:
     # A process cannot cut its own power: what SQLite promises is asked of the very connection that writes.
-    assert log._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit is synced
-    assert log._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert log.database._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit is synced
+    assert log.database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_nothing_is_nothing(log: PredictionLog) -> None:
+def test_appending_nothing_changes_nothing(log: PredictionLog) -> None:
     log.append([])
     log.append_feedback([])
-    log.settle()
+    log.outbox.settle()
     assert log.count() == 0
     assert outgoing(log) == []
 
@@ -233,7 +236,7 @@ def test_appending_again_changes_nothing(log: PredictionLog) -> None:
     assert outgoing(log) == rows
 
 
-def test_another_record_of_the_same_id_is_refused_with_its_neighbours(log: PredictionLog) -> None:
+def test_a_different_record_of_the_same_id_rejects_the_whole_append(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     other = dataclasses.replace(row, label=0)
@@ -283,6 +286,7 @@ def test_processes_share_the_file_and_killing_them_loses_nothing(log: Prediction
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.mark.slow
 def test_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
     script = """
         import sys, time
@@ -339,14 +343,14 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
     clash = dataclasses.replace(taken, label=0)
     stranger = Feedback(new_prediction_id(), 1, "page", 1)
     statements: list[str] = []
-    log._writer.set_trace_callback(statements.append)
+    log.database._writer.set_trace_callback(statements.append)
     with ThreadPoolExecutor(32) as pool:
         with locked(log):
             first = pool.submit(log.append, [record()])
             while "BEGIN IMMEDIATE" not in statements:
                 time.sleep(0.001)
             good = [pool.submit(log.append, [row]) for row in rows]
-            while len(log._waiting) < len(rows):
+            while len(log.database._waiting) < len(rows):
                 time.sleep(0.001)
         for each in [first, *good]:
             each.result()
@@ -358,7 +362,7 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
                 time.sleep(0.001)
             bad = [pool.submit(log.append, [clash]), pool.submit(log.append_feedback, [stranger])]
             good = [pool.submit(log.append, [row]) for row in [record() for _ in range(5)]]
-            while len(log._waiting) < 7:
+            while len(log.database._waiting) < 7:
                 time.sleep(0.001)
         for each in [first, *good]:
             each.result()
@@ -373,7 +377,7 @@ def test_threads_that_wait_share_a_commit_and_a_bad_write_fails_alone(log: Predi
 # Feedback
 
 
-def test_the_latest_feedback_counts_and_all_is_kept(log: PredictionLog) -> None:
+def test_the_latest_feedback_counts_and_all_is_stored(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     assert log.get(row.prediction_id).true_label is None
@@ -386,7 +390,7 @@ def test_the_latest_feedback_counts_and_all_is_kept(log: PredictionLog) -> None:
     assert outgoing(log) == [row, *given]
 
 
-def test_feedback_that_is_sent_again_is_there_once(log: PredictionLog) -> None:
+def test_feedback_sent_twice_is_stored_once(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     once = Feedback(row.prediction_id, 3, "page", 200)
@@ -396,14 +400,14 @@ def test_feedback_that_is_sent_again_is_there_once(log: PredictionLog) -> None:
     assert outgoing(log) == [row, once]
 
 
-def test_labels_of_a_table_are_taken(log: PredictionLog) -> None:
+def test_numpy_labels_are_accepted(log: PredictionLog) -> None:
     row = record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, np.int64(3), "csv", np.int64(7))])  # type: ignore[arg-type]
     assert log.get(row.prediction_id).feedback == (Feedback(row.prediction_id, 3, "csv", 7),)
 
 
-def test_feedback_on_an_unknown_prediction_is_refused_with_its_neighbours(log: PredictionLog) -> None:
+def test_feedback_on_an_unknown_prediction_rejects_the_whole_append(log: PredictionLog) -> None:
     row, unknown = record(), new_prediction_id()
     log.append([row, record(role="shadow", prediction_id=unknown)])  # nobody was answered by a shadow
     with pytest.raises(UnknownPrediction, match=f"no prediction {unknown} in the log"):
@@ -413,7 +417,7 @@ def test_feedback_on_an_unknown_prediction_is_refused_with_its_neighbours(log: P
 
 @pytest.mark.parametrize("known_elsewhere", [False, True])
 @pytest.mark.parametrize("wrong", ["", "7", "a/b", "\ud800", "\0", "f492d8ee-d873-4d87-a565-933022bbda16", "x" * 9_999])
-def test_what_is_no_id_is_no_prediction(wrong: str, known_elsewhere: bool, log: PredictionLog) -> None:
+def test_a_malformed_id_is_an_unknown_prediction(wrong: str, known_elsewhere: bool, log: PredictionLog) -> None:
     with pytest.raises(UnknownPrediction, match="no prediction '"):
         log.get(wrong)
     with pytest.raises(UnknownPrediction, match="no prediction '"):
@@ -421,7 +425,7 @@ def test_what_is_no_id_is_no_prediction(wrong: str, known_elsewhere: bool, log: 
     assert outgoing(log) == []
 
 
-def test_feedback_on_another_machines_prediction_is_taken_when_told_so(log: PredictionLog) -> None:
+def test_feedback_on_another_machines_prediction_needs_known_elsewhere(log: PredictionLog) -> None:
     elsewhere = Feedback(new_prediction_id(), 1, "page", 1)
     log.append_feedback([elsewhere], known_elsewhere=True)
     assert outgoing(log) == [elsewhere]
@@ -429,7 +433,7 @@ def test_feedback_on_another_machines_prediction_is_taken_when_told_so(log: Pred
         log.get(elsewhere.prediction_id)
 
 
-def test_feedback_is_about_what_was_answered(log: PredictionLog) -> None:
+def test_feedback_belongs_to_the_champions_record(log: PredictionLog) -> None:
     champion = record()
     log.append([champion, dataclasses.replace(champion, role="shadow")])
     log.append_feedback([Feedback(champion.prediction_id, 1, "page", 1)])
@@ -450,7 +454,7 @@ def test_feedback_is_about_what_was_answered(log: PredictionLog) -> None:
     page_rows=st.integers(1, 6),
     newest=st.integers(0, 30),
 )
-def test_windows_hold_what_they_should_in_order_however_they_are_paged(
+def test_windows_are_complete_and_in_order_for_any_page_size(
     rows: list[PredictionRecord],
     span: tuple[int, int],
     role: str | None,
@@ -472,7 +476,7 @@ def test_windows_hold_what_they_should_in_order_however_they_are_paged(
         assert [each.record for each in latest] == wanted[::-1][:newest]
 
 
-def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: PredictionLog) -> None:
+def test_a_window_survives_writes_and_pruning_meanwhile(log: PredictionLog) -> None:
     rows = [record(time_us=i // 4) for i in range(40)]
     log.append(rows)
     reading = log.window(0, LATER, page_rows=4)
@@ -487,10 +491,10 @@ def test_a_window_is_not_upset_by_who_writes_and_drops_meanwhile(log: Prediction
 # Retention
 
 
-def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None:
+def test_pruning_a_log_that_ships_nowhere_spares_nothing(log: PredictionLog) -> None:
     old, young = record(time_us=99), record(time_us=100)
     log.append([old])
-    log.ship_to(None)
+    log.outbox.ship_to(None)
     log.append([young])
     log.append_feedback([Feedback(each.prediction_id, 1, "page", 500) for each in (old, young)])
     log.append_feedback([Feedback(new_prediction_id(), 1, "page", t) for t in (99, 100)], known_elsewhere=True)
@@ -502,26 +506,26 @@ def test_a_log_that_ships_nowhere_keeps_nothing_back(log: PredictionLog) -> None
         assert connection.execute("SELECT time_us FROM feedback ORDER BY time_us").fetchall() == [(100,), (500,)]
 
 
-def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
-    log.ship_to("firestore://p")
+def test_pruning_spares_rows_that_wait_or_were_refused(log: PredictionLog) -> None:
+    log.outbox.ship_to("firestore://p")
     shipped, waiting, refused, corrected = rows = [record(time_us=i) for i in range(4)]
     shadowed = dataclasses.replace(shipped, role="shadow")
     log.append([*rows, shadowed])
-    sequences = [row.sequence for row in log.outbox(10, LATER)]
-    log.settle([sequences[0], sequences[3]], refused=[(sequences[2], "too large")])
+    sequences = [row.sequence for row in log.outbox.due(10, LATER)]
+    log.outbox.settle([sequences[0], sequences[3]], refused=[(sequences[2], "too large")])
     late = Feedback(corrected.prediction_id, 1, "page", LATER // 2**10)
     log.append_feedback([late])
     elsewhere = Feedback(new_prediction_id(), 1, "page", 0)
     log.append_feedback([elsewhere], known_elsewhere=True)
     assert log.prune(1, clock=at(100)) == 0  # the first one's shadow waits too
     assert outgoing(log) == [waiting, shadowed, late, elsewhere]
-    log.settle([sequences[4]])
+    log.outbox.settle([sequences[4]])
     assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [waiting, refused, corrected]
     ship(log)
     assert log.prune(1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [refused]
-    assert log.retry_refused() == 1
+    assert log.outbox.retry_refused() == 1
     assert outgoing(log) == [refused]
     ship(log)
     assert log.prune(1, clock=at(100)) == 1
@@ -534,20 +538,18 @@ def test_what_waits_or_was_refused_stays(log: PredictionLog) -> None:
 @given(
     times=st.lists(st.integers(0, 10), max_size=30), shipped=st.sets(st.integers(0, 29)), page_rows=st.integers(1, 5)
 )
-def test_retention_drops_page_by_page_what_is_old_and_shipped(
-    times: list[int], shipped: set[int], page_rows: int
-) -> None:
+def test_pruning_deletes_old_shipped_rows_page_by_page(times: list[int], shipped: set[int], page_rows: int) -> None:
     rows = [record(time_us=each) for each in times]
     with (
         tempfile.TemporaryDirectory() as folder,
         PredictionLog(Path(folder, "log.db")) as log,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(prediction_log, "PAGE_ROWS", page_rows)
-        log.ship_to("firestore://p")
+        patch.setattr("fashion.predictions.log.PAGE_ROWS", page_rows)
+        log.outbox.ship_to("firestore://p")
         log.append(rows)
-        waiting = log.outbox(100, LATER)
-        log.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
+        waiting = log.outbox.due(100, LATER)
+        log.outbox.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
         kept = [row for i, row in enumerate(rows) if row.time_us >= 5 or i not in shipped]
         assert log.prune(1, clock=at(5)) == len(rows) - len(kept)
         assert {each.record.prediction_id for each in log.window(0, LATER)} == {row.prediction_id for row in kept}
@@ -556,92 +558,92 @@ def test_retention_drops_page_by_page_what_is_old_and_shipped(
 # The outbox
 
 
-def test_the_outbox_is_in_order_and_gives_what_is_due(log: PredictionLog) -> None:
+def test_the_outbox_returns_due_rows_in_order(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
     before = time.time_ns() // 1000
     log.append(rows)
-    waiting = log.outbox(3, 0)
+    waiting = log.outbox.due(3, 0)
     assert [each.item for each in waiting] == rows[:3]
     assert all(before - 2000 <= each.queued_us <= time.time_ns() // 1000 + 2000 for each in waiting)
-    log.settle(shipped=[waiting[0].sequence], deferred=[(waiting[1].sequence, 1000)])
-    assert [each.item for each in log.outbox(9, 999)] == rows[2:]
-    assert [each.item for each in log.outbox(9, 1000)] == rows[1:]
+    log.outbox.settle(shipped=[waiting[0].sequence], deferred=[(waiting[1].sequence, 1000)])
+    assert [each.item for each in log.outbox.due(9, 999)] == rows[2:]
+    assert [each.item for each in log.outbox.due(9, 1000)] == rows[1:]
 
 
-def test_the_backlog_tells_how_much_waits_how_long_and_why(log: PredictionLog) -> None:
+def test_the_backlog_has_counts_age_and_reasons(log: PredictionLog) -> None:
     rows = [record() for _ in range(4)]
-    log.ship_to(None)
+    log.outbox.ship_to(None)
     log.append(rows)
-    assert log.backlog() == Backlog(None, 0, 0.0, 0, (), None)  # it ships nowhere
-    log.ship_to("firestore://p")
-    queued = log.outbox(1, LATER)[0].queued_us
-    found = log.backlog(clock=lambda: (queued + 5_000_000) * 1000)
+    assert log.outbox.backlog() == Backlog(None, 0, 0.0, 0, (), None)  # it ships nowhere
+    log.outbox.ship_to("firestore://p")
+    queued = log.outbox.due(1, LATER)[0].queued_us
+    found = log.outbox.backlog(clock=lambda: (queued + 5_000_000) * 1000)
     assert (found.destination, found.rows, found.refused, found.reasons) == ("firestore://p", 4, 0, ())
     assert found.age_s == pytest.approx(5)
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(refused=[(sequences[0], "too large"), (sequences[1], "too large"), (sequences[2], "odd")])
-    log.report("no route to host")
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(refused=[(sequences[0], "too large"), (sequences[1], "too large"), (sequences[2], "odd")])
+    log.outbox.report("no route to host")
     with PredictionLog(log.path) as other:  # what one process knows, all know
-        found = other.backlog()
+        found = other.outbox.backlog()
     assert (found.rows, found.refused, found.reasons) == (1, 3, ("odd", "too large"))
     assert found.problem == "no route to host"
-    log.report(None)
-    log.settle([sequences[3]])
-    assert log.backlog() == Backlog("firestore://p", 0, 0.0, 3, ("odd", "too large"), None)
-    assert log.retry_refused() == 3
+    log.outbox.report(None)
+    log.outbox.settle([sequences[3]])
+    assert log.outbox.backlog() == Backlog("firestore://p", 0, 0.0, 3, ("odd", "too large"), None)
+    assert log.outbox.retry_refused() == 3
     assert outgoing(log) == rows[:3]
-    log.ship_to(None)
-    assert log.backlog().destination is None
+    log.outbox.ship_to(None)
+    assert log.outbox.backlog().destination is None
 
 
-def test_a_destination_is_sent_all_that_was_there_before_it_and_another_one_all_again(log: PredictionLog) -> None:
-    log.ship_to(None)
+def test_a_new_destination_is_sent_all_rows_from_the_start(log: PredictionLog) -> None:
+    log.outbox.ship_to(None)
     rows = [record(time_us=each) for each in (2, 1)]
     log.append(rows)
     said_so = Feedback(rows[0].prediction_id, 1, "page", 3)
     log.append_feedback([said_so])
     assert outgoing(log) == []
-    log.ship_to("firestore://p")
+    log.outbox.ship_to("firestore://p")
     assert outgoing(log) == [rows[1], rows[0], said_so]
     ship(log)
     with PredictionLog(log.path) as other:  # a worker that starts later
-        other.ship_to("firestore://p")
+        other.outbox.ship_to("firestore://p")
     assert outgoing(log) == []
-    log.ship_to("firestore://q")
+    log.outbox.ship_to("firestore://q")
     assert outgoing(log) == [rows[1], rows[0], said_so]
 
 
-def test_a_prediction_is_shipped_when_nothing_about_it_waits(log: PredictionLog) -> None:
+def test_a_prediction_is_shipped_once_no_row_of_it_waits(log: PredictionLog) -> None:
     first, second = record(), record()
     log.append([first, second])
     log.append_feedback([Feedback(second.prediction_id, 1, "page", 1)])
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(sequences[:2])
-    assert log.is_shipped([first.prediction_id])
-    assert not log.is_shipped([first.prediction_id, second.prediction_id])
-    log.settle(refused=[(sequences[2], "odd")])
-    assert not log.is_shipped([second.prediction_id])
-    assert not log.is_refused(second.prediction_id)  # its feedback was, and not itself
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(sequences[:2])
+    assert log.outbox.is_shipped([first.prediction_id])
+    assert not log.outbox.is_shipped([first.prediction_id, second.prediction_id])
+    log.outbox.settle(refused=[(sequences[2], "odd")])
+    assert not log.outbox.is_shipped([second.prediction_id])
+    assert not log.outbox.is_refused(second.prediction_id)  # its feedback was, and not itself
 
 
-def test_a_refused_shadow_does_not_condemn_the_champion(log: PredictionLog) -> None:
+def test_a_refused_shadow_leaves_the_champion_alone(log: PredictionLog) -> None:
     champion = record()
     log.append([champion, dataclasses.replace(champion, role="shadow")])
-    sequences = [each.sequence for each in log.outbox(9, LATER)]
-    log.settle(refused=[(sequences[1], "too large")])
-    assert not log.is_refused(champion.prediction_id)
-    log.settle(refused=[(sequences[0], "too large")])
-    assert log.is_refused(champion.prediction_id)
+    sequences = [each.sequence for each in log.outbox.due(9, LATER)]
+    log.outbox.settle(refused=[(sequences[1], "too large")])
+    assert not log.outbox.is_refused(champion.prediction_id)
+    log.outbox.settle(refused=[(sequences[0], "too large")])
+    assert log.outbox.is_refused(champion.prediction_id)
 
 
 # Parquet
 
 
-def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_path: Path) -> None:
+def test_an_export_has_the_column_names_of_reference_rows(log: PredictionLog, tmp_path: Path) -> None:
     row, silent, late = record(time_us=1_000_001), record(time_us=2_000_000, client="me"), record(time_us=3_000_000)
     log.append([row, silent, late])
     log.append_feedback([Feedback(row.prediction_id, label, "page", label) for label in (7, 3)])
-    assert log.export(tmp_path / "new" / "log.parquet", 1_000_001, 3_000_000) == 2
+    assert export_parquet(log, tmp_path / "new" / "log.parquet", 1_000_001, 3_000_000) == 2
     first, second = pq.read_table(tmp_path / "new" / "log.parquet").to_pylist()
     assert (first["label"], first["predicted"], first["brightness"]) == (7, 1, 0.5)
     assert [(each["true_label"], each["source"]) for each in first["feedback"]] == [(3, "page"), (7, "page")]
@@ -650,25 +652,22 @@ def test_an_export_bears_the_names_of_reference_rows(log: PredictionLog, tmp_pat
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["log.parquet"]
 
 
-def test_an_export_may_have_many_pages_or_none(
-    log: PredictionLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prediction_log, "PAGE_ROWS", 2)
+def test_an_export_may_have_many_pages_or_none(log: PredictionLog, tmp_path: Path) -> None:
     rows = [record(time_us=i) for i in range(45)]
     log.append(rows)
-    assert log.export(tmp_path / "all.parquet") == 45
+    assert export_parquet(log, tmp_path / "all.parquet", page_rows=20) == 45
     found = pq.read_table(tmp_path / "all.parquet")
     assert found["prediction_id"].to_pylist() == [row.prediction_id for row in rows]
-    assert log.export(tmp_path / "none.parquet", 45) == 0
+    assert export_parquet(log, tmp_path / "none.parquet", 45) == 0
     assert pq.read_table(tmp_path / "none.parquet").schema == found.schema
 
 
 def test_an_export_that_fails_leaves_the_old_file(log: PredictionLog, tmp_path: Path) -> None:
     log.append([record()])
-    log.export(tmp_path / "log.parquet")
+    export_parquet(log, tmp_path / "log.parquet")
     log.close()
     with pytest.raises(LogUnavailable):
-        log.export(tmp_path / "log.parquet")
+        export_parquet(log, tmp_path / "log.parquet")
     assert pq.read_table(tmp_path / "log.parquet").num_rows == 1
     assert list(tmp_path.glob(".*")) == []
 
@@ -676,7 +675,7 @@ def test_an_export_that_fails_leaves_the_old_file(log: PredictionLog, tmp_path: 
 # What can go wrong
 
 
-def test_a_file_that_is_no_database_is_damaged_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_damaged_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_bytes(b"not a database " * 1000)
     with pytest.raises(DamagedLog, match=re.escape(f"{path} is damaged (file is not a database): move it")) as caught:
@@ -685,7 +684,7 @@ def test_a_file_that_is_no_database_is_damaged_and_left_alone(tmp_path: Path) ->
     assert path.read_bytes() == b"not a database " * 1000
 
 
-def test_damage_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_named_and_the_rest_survives(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     with PredictionLog(path) as log:
         log.append([record(time_us=i) for i in range(2000)])
@@ -707,13 +706,13 @@ def test_damage_in_the_middle_is_named_and_the_rest_is_kept(tmp_path: Path) -> N
         "UPDATE feedback SET true_label = 'x'",
     ],
 )
-def test_a_row_that_is_not_what_was_written_is_named(damage: str, log: PredictionLog) -> None:
+def test_an_unreadable_row_is_named(damage: str, log: PredictionLog) -> None:
     row = record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, 1, "page", 1)])
     with contextlib.closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute(damage)
-    for read in (lambda: log.get(row.prediction_id), lambda: log.outbox(9, LATER)):
+    for read in (lambda: log.get(row.prediction_id), lambda: log.outbox.due(9, LATER)):
         with pytest.raises(DamagedLog, match=f"{log.path} is damaged .*{row.prediction_id}.*nothing was deleted"):
             read()
 
@@ -733,7 +732,7 @@ def test_a_newer_log_is_left_alone(tmp_path: Path) -> None:
     PredictionLog(path).close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(LogUnavailable, match=re.escape(f"{path} was written by a newer version") + ".*schema 7.*knows"):
+    with pytest.raises(LogUnavailable, match=re.escape(f"{path} was written by a newer version") + ".*schema 7"):
         PredictionLog(path)
 
 
@@ -764,7 +763,7 @@ def read_only() -> Iterator[Path]:
 
 def test_a_read_only_folder_is_named(read_only: Path) -> None:
     for name in ("log.db", "new.db", "new/log.db"):
-        with pytest.raises(LogUnavailable, match=f"{read_only / name} cannot be used .*check that its folder is"):
+        with pytest.raises(LogUnavailable, match=f"{read_only / name} cannot be used .*check that its folder exists"):
             PredictionLog(read_only / name)
 
 
@@ -799,10 +798,10 @@ def test_a_full_disk_is_named_and_costs_nothing_acknowledged(tmp_path: Path) -> 
     assert int(said(process)) > 100
 
 
-def test_a_lock_that_is_held_for_long_is_named_to_all_who_wait(
+def test_a_lock_held_too_long_is_named_to_all_waiting_writers(
     log: PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction_log, "LOCKED_SECONDS", 0.5)
+    monkeypatch.setattr("fashion.predictions.database.LOCKED_SECONDS", 0.5)
     rows = [record() for _ in range(12)]
     start = time.monotonic()
     with ThreadPoolExecutor(12) as pool, locked(log):
@@ -839,7 +838,7 @@ def test_an_interrupted_write_is_not_acknowledged_and_leaves_the_log_usable(log:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_log_that_was_moved_away_takes_no_more(log: PredictionLog, replaced: bool) -> None:
+def test_a_log_that_was_moved_rejects_writes(log: PredictionLog, replaced: bool) -> None:
     log.append([record()])
     log.path.rename(log.path.with_name("moved.db"))
     if replaced:
@@ -848,7 +847,7 @@ def test_a_log_that_was_moved_away_takes_no_more(log: PredictionLog, replaced: b
         log.append([record()])
 
 
-def test_a_closed_log_says_so(log: PredictionLog) -> None:
+def test_using_a_closed_log_is_one_sentence(log: PredictionLog) -> None:
     log.close()
     log.close()
     for use in (log.count, lambda: log.append([record()])):
@@ -859,8 +858,8 @@ def test_a_closed_log_says_so(log: PredictionLog) -> None:
 def test_the_log_needs_neither_parquet_nor_google_to_be_written(tmp_path: Path) -> None:
     script = """
         import sys
-        from fashion.prediction_log import PredictionLog
-        PredictionLog(sys.argv[1]).backlog()
+        from fashion.predictions.log import PredictionLog
+        PredictionLog(sys.argv[1]).outbox.backlog()
         print([name for name in ("pyarrow", "google", "pandas", "onnxruntime") if name in sys.modules])
     """
     assert said(python(script, tmp_path / "log.db")) == "[]\n"

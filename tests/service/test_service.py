@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from support.forms import form
 from support.machine import Machine
-from support.pictures import bad_pictures, good_pictures
+from support.pictures import bad_pictures, good_pictures, stored_digests
 from support.served import Served
 
 from fashion.data.dataset import Dataset
@@ -304,7 +304,7 @@ class TestLog:
         sha256 = service.json("GET", f"/predictions/{prediction_id}")["image_sha256"]
         store = open_store(str(challenged.root / "images"))
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and sha256 not in set(image_store.names(store)):
+        while time.monotonic() < deadline and sha256 not in stored_digests(store):
             time.sleep(0.05)
         assert (image_store.get(store, sha256) == small_dataset.test.images[5]).all()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import bucket
 
-from fashion.storage import blobs
+from fashion.storage import gcs
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 from fashion.storage.gcs import CHUNK_BYTES
@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             yield open_store("gs://photos")
 
 
-def test_what_is_put_is_got_back(store: Store) -> None:
+def test_get_returns_what_was_put(store: Store) -> None:
     store.put("a/b.bin", bytes(range(256)))
     assert store.get("a/b.bin") == bytes(range(256))
 
@@ -108,14 +108,14 @@ def test_names_with_odd_characters_survive(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "a/", ".hidden"])
-def test_names_that_leave_the_address_are_refused(store: Store, name: str) -> None:
+def test_names_that_leave_the_address_are_rejected(store: Store, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a blob"):
         store.put(name, b"")
     with pytest.raises(ValueError, match="cannot name a blob"):
         store.get(name)
 
 
-def test_reading_tells_of_the_bytes(store: Store) -> None:
+def test_reading_reports_bytes_as_they_arrive(store: Store) -> None:
     data = os.urandom(3_000_000)
     store.put("name", data)
     heard: list[int] = []
@@ -124,7 +124,7 @@ def test_reading_tells_of_the_bytes(store: Store) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "s3://bucket/x", "gs://", "https://example.org/x", "file://host/x"])
-def test_other_addresses_are_refused(address: str) -> None:
+def test_other_addresses_are_rejected(address: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(address))):
         open_store(address)
 
@@ -150,7 +150,7 @@ def test_dead_bucket_is_unavailable_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.socket() as listener:  # a port that nobody listens on
         listener.bind(("127.0.0.1", 0))
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    monkeypatch.setattr(blobs, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(gcs, "RETRY_SECONDS", 1.0)
     start = time.monotonic()
     with pytest.raises(StoreUnavailable, match="gs://photos"):
         open_store("gs://photos").get("name")
@@ -158,7 +158,7 @@ def test_dead_bucket_is_unavailable_soon(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_bucket_without_credentials_names_the_remedy(tmp_path: Path) -> None:
-    script = "from fashion import blobs; blobs.store('gs://photos/x').exists('name')"
+    script = "from fashion.storage.address import open_store; open_store('gs://photos/x').exists('name')"
     environment = {k: v for k, v in os.environ.items() if k not in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT")}
     environment |= {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
@@ -169,10 +169,11 @@ def test_missing_google_package_names_the_extra(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys
         sys.modules["google.cloud.storage"] = None
-        from fashion import blobs
+        from fashion.storage.address import open_store
+        from fashion.storage.blobs import StoreUnavailable
         try:
-            blobs.store("gs://photos/x").put("name", b"")
-        except blobs.StoreUnavailable as error:
+            open_store("gs://photos/x").put("name", b"")
+        except StoreUnavailable as error:
             print(error)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -182,8 +183,8 @@ def test_missing_google_package_names_the_extra(tmp_path: Path) -> None:
 def test_folder_store_does_not_import_google(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import sys
-        from fashion import blobs
-        blobs.store({str(tmp_path)!r}).put("name", b"")
+        from fashion.storage.address import open_store
+        open_store({str(tmp_path)!r}).put("name", b"")
         print([name for name in sys.modules if name.startswith("google")])
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -194,8 +195,8 @@ def test_folder_store_does_not_import_google(tmp_path: Path) -> None:
 def test_killed_writer_leaves_no_half_blob(tmp_path: Path, method: str) -> None:
     script = textwrap.dedent(f"""
         import itertools
-        from fashion import blobs
-        store = blobs.store({str(tmp_path)!r})
+        from fashion.storage.address import open_store
+        store = open_store({str(tmp_path)!r})
         for i in itertools.count():
             name = i % 5 if {method == "put"} else i
             store.{method}(f"blob{{name}}", bytes([i % 256]) * 3_000_000)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from fashion.config.drift import DecisionConfig
-from fashion.drift.decision import ReferenceStats, WindowStats
+from fashion.drift.decision import WindowStats
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.model.package import SeverityThresholds
 from fashion.model.predictor import Predictions
@@ -23,10 +24,10 @@ HARMLESS = SeverityThresholds(
 )
 
 
-ASKED = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
+SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
 
 
-def drawn(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:
+def sample_predictions(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:
     """Predictions of an imagined model."""
     rng = np.random.default_rng(seed)
     scores = sharpness * rng.normal(size=(count, len(CLASSES)))
@@ -38,16 +39,16 @@ def drawn(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) 
     return Predictions(labels, probabilities[np.arange(count), labels], probabilities, values, embeddings)
 
 
-def decided(
-    yardstick: ReferenceStats,
+def decide(
+    reference_stats: ReferenceStats,
     window: Predictions,
     true_labels: np.ndarray | None = None,
-    asked: DecisionConfig = ASKED,
+    settings: DecisionConfig = SETTINGS,
     *,
     batches: int = 1,
 ) -> DriftResult:
-    tally = WindowStats(yardstick)
+    window_stats = WindowStats(reference_stats)
     truth = np.full(len(window.labels), UNLABELLED) if true_labels is None else true_labels
     for rows in np.array_split(np.arange(len(window.labels)), batches):
-        tally.add(window[rows], truth[rows], 1000 + rows)
-    return tally.decide(asked, model_version="7")
+        window_stats.add(window[rows], truth[rows], 1000 + rows)
+    return window_stats.decide(settings, model_version="7")

@@ -92,12 +92,12 @@ def bits(record: PredictionRecord) -> list[Any]:
 
 def outgoing(log: PredictionLog) -> list[PredictionRecord | Feedback]:
     """All that waits."""
-    return [row.item for row in log.outbox(1_000_000, LATER)]
+    return [row.item for row in log.outbox.due(1_000_000, LATER)]
 
 
 def ship(log: PredictionLog) -> None:
     """Settle all that waits as shipped."""
-    log.settle([row.sequence for row in log.outbox(1_000_000, LATER)])
+    log.outbox.settle([row.sequence for row in log.outbox.due(1_000_000, LATER)])
 
 
 def python(script: str, *arguments: object, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""A computer of its own for a flow: an empty home that shares only the verified data files with the repository's."""
+"""A fresh machine for flows: an empty home that shares only the verified data files with the repository's."""
 
 import os
 import subprocess
@@ -11,29 +11,39 @@ from fashion.home import REPOSITORY
 FLOWS = REPOSITORY / "flows"
 ROWS = 1000
 """Rows of each split in the slice."""
-FLOW_WORDS = [f"data.limit={ROWS}", "training.num_epochs=2"]
-"""Configuration of a flow that takes seconds."""
-OTHERS = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS")
-"""Variables that a fresh machine has not."""
+FLOW_OVERRIDES = [f"data.limit={ROWS}", "training.num_epochs=2"]
+"""Hydra overrides of a training flow that takes seconds."""
+STATE_PREFIXES = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS")
+"""Of environment variables that a fresh machine does not have."""
 
 
 class Machine:
-    """Runs commands as a person would who has just cloned the repository."""
+    """Runs commands as somebody would who has just cloned the repository.
+
+    Attributes:
+        root: its FASHION_HOME.
+        environment: variables of its processes.
+        output: what its first training flow printed; set by the fixture that ran it, as are the rest.
+        challenger_output: what its second training flow printed.
+        challenger: the version that this flow registered.
+        deployment_output: what its deploy flow printed.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.said = self.said_of_challenger = self.said_of_deployment = ""
+        self.output = self.challenger_output = self.deployment_output = ""
         self.challenger: Any = None
         root.mkdir(parents=True)
         (root / "data").symlink_to(REPOSITORY / "var" / "data")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
-        # A training here is over before the usual 5 seconds between two looks at the system have passed.
-        self.environment = {**kept, "FASHION_HOME": str(root), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(STATE_PREFIXES)}
+        # Trainings of the tests end before MLflow's default of 5 seconds.
+        self.environment = {**inherited, "FASHION_HOME": str(root), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
 
     def start(self, *arguments: str, name: str = "train_flow") -> subprocess.Popen[str]:
+        """Start a flow, its standard output and error in one pipe."""
         return subprocess.Popen(
             [sys.executable, str(FLOWS / f"{name}.py"), *arguments],
-            cwd="/",  # any working directory does
+            cwd="/",  # flows work from any directory
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -41,13 +51,14 @@ class Machine:
         )
 
     def flow(self, *arguments: str, name: str = "train_flow") -> str:
-        """Run a flow to its end, and return what it said."""
+        """Run a flow to its end and return its output."""
         process = self.start(*arguments, name=name)
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said
-        return said
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+        return output
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python with these arguments in the repository's root."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=REPOSITORY,
@@ -70,6 +81,7 @@ class Machine:
         return sorted(metaflow.Flow(flow).runs(), key=lambda run: run.created_at)
 
     def card(self, run: Any, step: str, name: str) -> str:
+        """HTML of the card `name` of a step."""
         path = self.root / f"{name}.html"
         self.flow("card", "get", f"{run.id}/{step}", str(path), "--id", name)
         return path.read_text()

@@ -1,4 +1,4 @@
-"""Pictures that people and attackers send, by name: good ones of every kind, and bytes that are none."""
+"""Uploads by name: good pictures in every format and mode, and bytes that must be rejected."""
 
 import functools
 import gzip
@@ -7,15 +7,19 @@ import pickle
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from fashion.images import image_store
+from fashion.storage.blobs import Store
 
 SIZE = (40, 52)
 
 
 def garment(mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
-    """A dark shape on a white ground."""
+    """A dark shape on a white background."""
     picture = Image.new("RGB", size, "white")
     width, height = size
     shape = Image.new("RGB", (width // 2, height // 2), (70, 40, 90))
@@ -32,6 +36,7 @@ def garment(mode: str = "RGB", size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
+    """The bytes of a picture in a format."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -90,9 +95,14 @@ def canvas_webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+def stored_digests(store: Store) -> set[str]:
+    """The sha256 of every image in a store."""
+    return {Path(name).stem for name in store.list(image_store.PREFIX)}
+
+
 @functools.cache
 def good_pictures() -> dict[str, bytes]:
-    """Every format, with the modes that it has."""
+    """Pictures in every format and in each of its modes."""
     modes = {
         "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
         "BMP": ("1", "L", "P", "RGB", "RGBA"),
@@ -101,88 +111,88 @@ def good_pictures() -> dict[str, bytes]:
         "WEBP": ("L", "RGB", "RGBA"),
         "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"),
     }
-    found = {f"{kind} {mode}": saved(garment(mode), kind) for kind, all_modes in modes.items() for mode in all_modes}
+    pictures = {f"{kind} {mode}": saved(garment(mode), kind) for kind, all_modes in modes.items() for mode in all_modes}
     exif = Image.Exif()
     exif[0x0112] = 6
-    found["JPEG turned by EXIF"] = saved(garment(), "JPEG", exif=exif)
-    found["PNG turned by EXIF"] = saved(garment(), "PNG", exif=exif)
-    found["JPEG progressive"] = saved(garment(), "JPEG", progressive=True)
-    found["TIFF compressed"] = saved(garment(), "TIFF", compression="tiff_lzw")
-    found["PNG palette with transparency"] = saved(garment("P"), "PNG", transparency=0)
-    found["PNG RGB with transparency"] = saved(garment(), "PNG", transparency=(255, 255, 255))
-    found["GIF of two frames"] = saved(garment("P"), "GIF", save_all=True, append_images=[garment("L").convert("P")])
-    found["PNG interlaced"] = interlaced(np.asarray(garment("L", (28, 28))))
-    found["JPEG of several pictures"] = saved(garment(), "MPO", save_all=True, append_images=[garment()])
-    found["BMP with run lengths"] = run_length_bmp(30, 40, b"\x1e\x05\x00\x00" * 40 + b"\x00\x01")
-    found["PNG with broken EXIF"] = with_chunk(saved(garment("L", (28, 28)), "PNG"), b"eXIf", b"no tags at all")
-    found["TIFF large 16 bit"] = saved(garment("I;16", (1600, 1200)), "TIFF", compression="tiff_lzw")
-    found["PNG large palette with transparency"] = saved(garment("P", (1600, 1200)), "PNG", transparency=0)
-    found["PNG large bits"] = saved(garment("1", (1600, 1200)), "PNG")
-    found["PNG 1x1"] = saved(garment("L", (1, 1)), "PNG")
-    found["PNG 1x400"] = saved(garment("L", (1, 400)), "PNG")
-    found["PNG 400x1"] = saved(garment("L", (400, 1)), "PNG")
-    found["PNG 3x2"] = saved(garment("RGB", (3, 2)), "PNG")
-    found["JPEG 1600x1200"] = saved(garment("RGB", (1600, 1200)), "JPEG")
+    pictures["JPEG rotated by EXIF"] = saved(garment(), "JPEG", exif=exif)
+    pictures["PNG rotated by EXIF"] = saved(garment(), "PNG", exif=exif)
+    pictures["JPEG progressive"] = saved(garment(), "JPEG", progressive=True)
+    pictures["TIFF compressed"] = saved(garment(), "TIFF", compression="tiff_lzw")
+    pictures["PNG palette with transparency"] = saved(garment("P"), "PNG", transparency=0)
+    pictures["PNG RGB with transparency"] = saved(garment(), "PNG", transparency=(255, 255, 255))
+    pictures["GIF of two frames"] = saved(garment("P"), "GIF", save_all=True, append_images=[garment("L").convert("P")])
+    pictures["PNG interlaced"] = interlaced(np.asarray(garment("L", (28, 28))))
+    pictures["JPEG of several pictures"] = saved(garment(), "MPO", save_all=True, append_images=[garment()])
+    pictures["BMP with run lengths"] = run_length_bmp(30, 40, b"\x1e\x05\x00\x00" * 40 + b"\x00\x01")
+    pictures["PNG with broken EXIF"] = with_chunk(saved(garment("L", (28, 28)), "PNG"), b"eXIf", b"no tags at all")
+    pictures["TIFF large 16 bit"] = saved(garment("I;16", (1600, 1200)), "TIFF", compression="tiff_lzw")
+    pictures["PNG large palette with transparency"] = saved(garment("P", (1600, 1200)), "PNG", transparency=0)
+    pictures["PNG large bits"] = saved(garment("1", (1600, 1200)), "PNG")
+    pictures["PNG 1x1"] = saved(garment("L", (1, 1)), "PNG")
+    pictures["PNG 1x400"] = saved(garment("L", (1, 400)), "PNG")
+    pictures["PNG 400x1"] = saved(garment("L", (400, 1)), "PNG")
+    pictures["PNG 3x2"] = saved(garment("RGB", (3, 2)), "PNG")
+    pictures["JPEG 1600x1200"] = saved(garment("RGB", (1600, 1200)), "JPEG")
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        found[f"PNG 28x28 {mode}"] = saved(garment(mode, (28, 28)), "PNG")
+        pictures[f"PNG 28x28 {mode}"] = saved(garment(mode, (28, 28)), "PNG")
     nothing = np.full((30, 30), np.nan, np.float32)
     nothing[5:20, 5:20] = 0.5
-    found["TIFF with NaN"] = saved(Image.fromarray(nothing), "TIFF")
-    return found
+    pictures["TIFF with NaN"] = saved(Image.fromarray(nothing), "TIFF")
+    return pictures
 
 
 @functools.cache
 def bad_pictures() -> dict[str, tuple[bytes, str]]:
-    """Bytes, and the code with which they are refused."""
-    found: dict[str, tuple[bytes, str]] = {"empty": (b"", "empty")}
+    """Bytes that must be rejected, and the code of the error."""
+    pictures: dict[str, tuple[bytes, str]] = {"empty": (b"", "empty")}
 
-    def none(name: str, content: bytes) -> None:
-        found[name] = (content, "not_an_image")
+    def no_image(name: str, content: bytes) -> None:
+        pictures[name] = (content, "not_an_image")
 
     def broken(name: str, content: bytes) -> None:
-        found[name] = (content, "undecodable")
+        pictures[name] = (content, "undecodable")
 
     def huge(name: str, content: bytes) -> None:
-        found[name] = (content, "too_large")
+        pictures[name] = (content, "too_large")
 
-    none("one byte", b"\x00")
-    none("a letter", b"a")
-    none("text", b"this is no picture")
-    none("UTF-16 text", "this is no picture".encode("utf-16"))
-    none("HTML", b"<!doctype html><html><body>hello</body></html>")
-    none("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>')
-    none("JSON", b'{"image": "x"}')
-    none("CSV", b"prediction_id,true_label\n")
-    none("PDF", b"%PDF-1.7\n1 0 obj\n<< >>\nendobj\n%%EOF\n")
-    none("PostScript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    none("ELF", b"\x7fELF\x02\x01\x01" + bytes(64))
-    none("Windows program", b"MZ\x90\x00" + bytes(64))
-    none("gzip", gzip.compress(b"hello"))
-    none("pickle", pickle.dumps({"image": 1}))
-    none("zeros", bytes(1000))
-    none("ones", b"\xff" * 1000)
-    none("noise", np.random.default_rng(0).bytes(5000))
-    none("newlines", b"\r\n" * 100)
-    none("IDX file", struct.pack(">IIII", 2051, 1, 28, 28) + bytes(784))
-    none("raw pixels", bytes(range(256)) * 3 + bytes(16))
-    none("MP4", b"\x00\x00\x00\x18ftypmp42" + bytes(64))
-    none("WAV", b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(32))
-    none("AVIF", b"\x00\x00\x00\x1cftypavif" + bytes(64))
-    none("ICO", saved(garment("RGB", (32, 32)), "ICO"))
-    none("PPM", saved(garment(), "PPM"))
-    none("TGA", saved(garment(), "TGA"))
-    none("PCX", saved(garment(), "PCX"))
-    none("SGI", saved(garment(), "SGI"))
-    none("base64 of a PNG", b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptV")
-    none("PNG after a space", b" " + saved(garment(), "PNG"))
-    none("multipart in a raw body", b'--a\r\ncontent-disposition: form-data; name="image"\r\n\r\nx\r\n--a--\r\n')
+    no_image("one byte", b"\x00")
+    no_image("a letter", b"a")
+    no_image("text", b"this is no picture")
+    no_image("UTF-16 text", "this is no picture".encode("utf-16"))
+    no_image("HTML", b"<!doctype html><html><body>hello</body></html>")
+    no_image("SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>')
+    no_image("JSON", b'{"image": "x"}')
+    no_image("CSV", b"prediction_id,true_label\n")
+    no_image("PDF", b"%PDF-1.7\n1 0 obj\n<< >>\nendobj\n%%EOF\n")
+    no_image("PostScript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    no_image("ELF", b"\x7fELF\x02\x01\x01" + bytes(64))
+    no_image("Windows program", b"MZ\x90\x00" + bytes(64))
+    no_image("gzip", gzip.compress(b"hello"))
+    no_image("pickle", pickle.dumps({"image": 1}))
+    no_image("zeros", bytes(1000))
+    no_image("ones", b"\xff" * 1000)
+    no_image("noise", np.random.default_rng(0).bytes(5000))
+    no_image("newlines", b"\r\n" * 100)
+    no_image("IDX file", struct.pack(">IIII", 2051, 1, 28, 28) + bytes(784))
+    no_image("raw pixels", bytes(range(256)) * 3 + bytes(16))
+    no_image("MP4", b"\x00\x00\x00\x18ftypmp42" + bytes(64))
+    no_image("WAV", b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(32))
+    no_image("AVIF", b"\x00\x00\x00\x1cftypavif" + bytes(64))
+    no_image("ICO", saved(garment("RGB", (32, 32)), "ICO"))
+    no_image("PPM", saved(garment(), "PPM"))
+    no_image("TGA", saved(garment(), "TGA"))
+    no_image("PCX", saved(garment(), "PCX"))
+    no_image("SGI", saved(garment(), "SGI"))
+    no_image("base64 of a PNG", b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptV")
+    no_image("PNG after a space", b" " + saved(garment(), "PNG"))
+    no_image("multipart in a raw body", b'--a\r\ncontent-disposition: form-data; name="image"\r\n\r\nx\r\n--a--\r\n')
     buffer = io.BytesIO()
     np.save(buffer, np.zeros((28, 28), np.uint8))
-    none("NumPy file", buffer.getvalue())
+    no_image("NumPy file", buffer.getvalue())
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.png", b"x")
-    none("ZIP", buffer.getvalue())
+    no_image("ZIP", buffer.getvalue())
 
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (60, 60, 3)).astype(np.uint8))
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
@@ -192,7 +202,7 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
             broken(f"{kind} cut off at {share:.0%}", whole[: int(len(whole) * share)])
     for kind, start in (("PNG", b"\x89PNG\r\n\x1a\n"), ("JPEG", b"\xff\xd8\xff"), ("GIF", b"GIF89a")):
         broken(f"{kind} signature alone", start)
-        if kind != "GIF":  # whose header would hold a size that is refused first
+        if kind != "GIF":  # its header would hold a size, which is rejected first
             broken(f"{kind} signature and noise", start + np.random.default_rng(2).bytes(200))
     broken("TIFF signature alone", b"II*\x00")
     header = struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, 0)
@@ -255,9 +265,9 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
     huge("TIFF with a tile of 46,000 x 46,000", tiled_tiff(46_000))
     huge("BMP of 50,000,000 pixels in run lengths", run_length_bmp(50_000_000, 1, b"\x01\x01\x00\x00"))
     huge("JPEG written over 400 times", rewritten_jpeg((7000, 7000), 400))
-    none("text that begins like a BMP", b"BMW is a car, and not a bitmap")
-    none("shell script", b"#!/bin/sh\necho hello\n")
-    none("HEIC", b"\x00\x00\x00\x18ftypheic" + bytes(64))
+    no_image("text that begins like a BMP", b"BMW is a car, and not a bitmap")
+    no_image("shell script", b"#!/bin/sh\necho hello\n")
+    no_image("HEIC", b"\x00\x00\x00\x18ftypheic" + bytes(64))
     broken("PNG whose line ends were converted", saved(noise, "PNG").replace(b"\r\n", b"\n"))
     broken("PNG without its end", saved(noise, "PNG")[:-12])
     huge("BMP of negative width", bytes(bmp[:18] + struct.pack("<i", -28) + bmp[22:54]))
@@ -267,4 +277,4 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
         "PNG of 400 megapixels in a few kilobytes",
         png_of((b"IHDR", large_png), (b"IDAT", zlib.compress(blank * 100, 9)), (b"IEND", b"")),
     )
-    return found
+    return pictures

@@ -59,12 +59,12 @@ CLASSES = {
 NAMES = (*PICTURES, *CLASSES)
 
 
-def shifted(images: Images, name: str) -> Images:
+def apply(images: Images, name: str) -> Images:
     """Pictures under a shift; as they are, where the shift is of classes."""
     return corrupt(images, *PICTURES[name], seed=1) if name in PICTURES else images
 
 
-def drawn(labels: Rows, name: str | None, count: int, rng: np.random.Generator) -> Rows:
+def sample_rows(labels: Rows, name: str | None, count: int, rng: np.random.Generator) -> Rows:
     """Rows of a window under a shift, without replacement; None is no shift."""
     weights = CLASSES[name](labels, rng) if name in CLASSES else np.ones(len(labels))
     return rng.choice(len(labels), count, replace=False, p=weights / weights.sum())

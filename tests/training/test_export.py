@@ -34,6 +34,7 @@ def settled(model: nn.Module, data: Dataset) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.slow
 def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> None:
     torch.manual_seed(0)
     word = {"timm": "architecture.name=test_resnet", "pit_ti_224": f"architecture.name={name}"}
@@ -59,6 +60,7 @@ def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> N
         np.testing.assert_array_equal(again.eval()(torch.from_numpy(inputs)), model(torch.from_numpy(inputs)))
 
 
+@pytest.mark.slow
 def test_colour_and_channels_last(small_dataset: Dataset) -> None:
     torch.manual_seed(0)
     model: nn.Module = ConvNet(in_chans=3, num_classes=4, widths=(8, 16)).to(memory_format=torch.channels_last)
@@ -84,6 +86,7 @@ class TwoFaced(ConvNet):
 
 
 @pytest.mark.parametrize("wrong", [1.01, -1.0, float("nan")])
+@pytest.mark.slow
 def test_a_network_that_changed_on_the_way_is_refused(wrong: float, small_dataset: Dataset) -> None:
     torch.manual_seed(0)
     with pytest.raises(ExportDiffers, match="differs from the trained one on 20 images: labels agree on") as caught:

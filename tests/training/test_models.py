@@ -37,6 +37,7 @@ def final_shape(model: nn.Module, channels: int, size: int) -> tuple[int, ...]:
 class TestArchitectures:
     @pytest.mark.parametrize("name", ARCHITECTURES)
     @pytest.mark.parametrize(("channels", "size", "num_classes"), [(1, 28, 10), (3, 64, 3)])
+    @pytest.mark.slow
     def test_builds_with_a_useful_last_map(self, name: str, channels: int, size: int, num_classes: int) -> None:
         of = architecture(f"architecture={name}")
         if "patch_size" in of.kwargs and size == 64:
@@ -65,6 +66,7 @@ class TestArchitectures:
             ("timm", 16, 35, None),
         ],
     )
+    @pytest.mark.slow
     def test_overfits_64_images(
         self, name: str, batch_size: int, num_epochs: int, learning_rate: float | None, small_dataset: Dataset
     ) -> None:
@@ -178,10 +180,14 @@ class TestPretrained:
     def test_offline_is_a_sentence(self) -> None:
         # In a process of its own: huggingface_hub reads its environment when it is imported.
         code = (
-            "from fashion import config; from fashion.training import models\n"
-            "settings = config.load(config.compose(['architecture.name=resnet10t', 'architecture.pretrained=true']))\n"
+            "from fashion.config.compose import compose\n"
+            "from fashion.config.schema import ConfigError\n"
+            "from fashion.config.train import load_train_config\n"
+            "from fashion.training import models\n"
+            "words = ['architecture.name=resnet10t', 'architecture.pretrained=true']\n"
+            "settings = load_train_config(compose(words))\n"
             "try: models.build(settings.architecture, channels=1, size=28, num_classes=10)\n"
-            "except config.ConfigError as error: print(error)"
+            "except ConfigError as error: print(error)"
         )
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "TORCH_HOME": "/nonexistent"}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

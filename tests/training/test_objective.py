@@ -68,6 +68,7 @@ def test_a_budget_in_the_search_space_counts(data: Dataset, tmp_path: Path) -> N
     assert len({trial.params["training.num_epochs"] for trial in trials}) > 1
 
 
+@pytest.mark.slow
 def test_trials_are_pruned_no_earlier_than_configured(data: Dataset, tmp_path: Path) -> None:
     settings = configured("tuning.num_trials=8", "tuning.prune_after=0.6", "tuning.keep_percentile=1")
     trials, said = run(settings, data, tmp_path)

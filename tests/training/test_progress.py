@@ -16,7 +16,7 @@ from fashion.data.dataset import Dataset, Split
 from fashion.home import Home
 from fashion.registry import tracking
 from fashion.training import progress, recipe
-from fashion.training.fit import Fitted
+from fashion.training.fit import FitResult
 from fashion.training.progress import Watch
 
 EPOCHS, STEPS = 2, 4
@@ -44,7 +44,7 @@ class Paper:
 @dataclass
 class Watched:
     run_id: str
-    fitted: Fitted
+    result: FitResult
     chart: Paper
     said: list[str]
 
@@ -64,15 +64,15 @@ def few(small_dataset: Dataset) -> Dataset:
 @pytest.fixture
 def watched(mlflow_home: Home, few: Dataset, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    run_id = tracking.start_run(tracking.experiment(mlflow_home, "tests"), "watched", {})
+    run_id = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "tests"), "watched", {})
     chart, said = Paper(), list[str]()
     callbacks = Watch(run_id, few, settings, chart, report=said.append)
-    _, fitted = recipe.train(settings, few, on_epoch=callbacks.epoch, on_step=callbacks.step)
-    return Watched(run_id, fitted, chart, said)
+    _, result = recipe.train(settings, few, on_epoch=callbacks.epoch, on_step=callbacks.step)
+    return Watched(run_id, result, chart, said)
 
 
 def test_every_epoch_is_seen_in_mlflow_in_the_terminal_and_in_the_chart(watched: Watched) -> None:
-    client, history = MlflowClient(), watched.fitted.history
+    client, history = MlflowClient(), watched.result.history
 
     names = {
         "train/loss": "train_loss",
@@ -129,7 +129,7 @@ def test_epochs_of_an_interrupted_training_are_drawn_and_not_logged_again(
     mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched
 ) -> None:
     chart, said = Paper(), list[str]()
-    Watch(watched.run_id, few, settings, chart, report=said.append).restored(watched.fitted.history)
+    Watch(watched.run_id, few, settings, chart, report=said.append).restored(watched.result.history)
     assert chart.epochs == watched.chart.epochs
     assert said == [f"going on after epoch {EPOCHS}/{EPOCHS}"]
     logged = MlflowClient().get_metric_history(watched.run_id, "val/accuracy")
@@ -138,4 +138,4 @@ def test_epochs_of_an_interrupted_training_are_drawn_and_not_logged_again(
 
 def test_watching_changes_no_weights(mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched) -> None:
     _, alone = recipe.train(settings, few)
-    assert [epoch.val_loss for epoch in watched.fitted.history] == [epoch.val_loss for epoch in alone.history]
+    assert [epoch.val_loss for epoch in watched.result.history] == [epoch.val_loss for epoch in alone.history]

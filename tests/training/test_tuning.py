@@ -27,17 +27,19 @@ WORKER = """
 import sys, time
 from pathlib import Path
 import optuna
-from fashion import config
+from fashion.config.compose import compose
+from fashion.config.train import load_train_config
 from fashion.training import tuning
+from fashion.training.search_space import suggest
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 storage, worker, signs, hang_at, *words = sys.argv[1:]
-settings = config.load(config.compose(words))
+settings = load_train_config(compose(words))
 calls = 0
 
 def objective(trial):
     global calls
-    params = tuning.suggest(trial, settings)
+    params = suggest(trial, settings)
     calls += 1
     if calls == int(hang_at):
         Path(signs, worker).touch()
@@ -75,6 +77,7 @@ def run(storage: str, settings: TrainConfig, objective: Callable[[Trial], float]
     return tuning.trials(storage, "study")
 
 
+@pytest.mark.slow
 class TestWorkers:
     def test_exactly_num_trials_finish_though_workers_are_killed_in_mid_trial(
         self, storage: str, tmp_path: Path

@@ -1,0 +1,64 @@
+"""Inspect one prediction log and draw its report, timed from before the imports: what `drift_scale` runs and measures.
+
+`python -m tests.benchmarks.log_inspection PACKAGE_FOLDER LOG_FILE` prints one line of JSON.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+
+def main(package_folder: Path, log_file: Path) -> None:
+    """Print how many rows were read, the decision, the seconds of both parts, and the peak memory."""
+    started = time.perf_counter()
+    # Imported here: a drift flow pays for them too.
+    from fashion.config.compose import compose, load_as
+    from fashion.config.drift import DriftConfig
+    from fashion.drift import evidently_report, inspection, report_page
+    from fashion.drift.reference_stats import ReferenceStats
+    from fashion.model import package
+    from fashion.model.reference import Reference
+    from fashion.predictions.log import PredictionLog
+    from fashion.predictions.record import FOREVER_US
+    from fashion.predictions.windows import LocalRows, Window
+
+    settings = load_as(DriftConfig, compose(root="drift"))
+    served = package.read(package_folder)
+    reference, reference_stats = Reference.of(served), ReferenceStats.of(served)
+    with PredictionLog(log_file) as log:
+        (inspected,) = inspection.inspect(
+            LocalRows(log).batches(Window(0, FOREVER_US)),
+            lambda version: reference_stats,
+            settings.decision,
+            max_plot_rows=settings.report.rows,
+            max_examples=settings.report.examples,
+        )
+    decided = time.perf_counter()
+    result, sample = inspected.result, inspected.sample
+    assert sample is not None, "the log has no rows to draw"
+    pages = evidently_report.render(sample, reference, reference_stats, alpha=result.alpha, total_rows=result.rows)
+    page = report_page.render(
+        inspected,
+        model="m",
+        class_names=served.class_names,
+        reference=reference.predictions,
+        examples=[],
+        history=[],
+        evidently_pages=pages,
+    )
+    done = time.perf_counter()
+    figures = {
+        "rows": result.rows,
+        "decision": result.decision,
+        "decide": decided - started,
+        "report": done - decided,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "page": len(page),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

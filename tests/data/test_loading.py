@@ -1,0 +1,48 @@
+"""Loading a version in one call, and only the one that a model was trained on."""
+
+import pytest
+from support.tiny_dataset import RecordingReporter, TinyDataset
+
+from fashion.data.fetch import DataUnavailable
+from fashion.data.loading import load_dataset, load_training_data
+
+
+def test_missing_files_are_fetched_then_loaded(tiny: TinyDataset) -> None:
+    reporter = RecordingReporter()
+    loaded = load_dataset(tiny.data, tiny.cache, reporter=reporter)
+    assert len(reporter.messages) == 4
+    assert loaded.digest == tiny.version.digest
+    assert len(loaded.train) == 50
+
+
+def test_cached_files_are_loaded_without_a_source(tiny: TinyDataset) -> None:
+    load_dataset(tiny.data, tiny.cache, reporter=RecordingReporter())
+    reporter = RecordingReporter()
+    assert len(load_dataset(tiny.only("folder", "/nowhere"), tiny.cache, reporter=reporter).train) == 50
+    assert reporter.messages == []
+
+
+def test_no_source_is_an_error(tiny: TinyDataset) -> None:
+    with pytest.raises(DataUnavailable, match="no such folder"):
+        load_dataset(tiny.only("folder", "/nowhere"), tiny.cache, reporter=RecordingReporter())
+
+
+def test_training_data_is_the_version_of_the_model(tiny: TinyDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load_training_data(tiny.data, tiny.version.digest, purpose="gallery")
+    assert loaded is not None
+    assert loaded.digest == tiny.version.digest
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, None])
+def test_another_version_is_none_with_a_reason(
+    tiny: TinyDataset, digest: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_training_data(tiny.data, digest, purpose="gallery") is None
+    assert capsys.readouterr().out.startswith("no gallery: the model was not trained on tiny; choose its data set")
+
+
+def test_unavailable_data_is_none_with_a_reason(tiny: TinyDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tiny.only("folder", "/nowhere")
+    assert load_training_data(data, tiny.version.digest, purpose="gallery") is None
+    assert capsys.readouterr().out.startswith("no gallery: tiny: ")
