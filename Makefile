@@ -73,7 +73,7 @@ test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 TEST_WORKERS = --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: lint ## Lint, types, contracts and the quick tests: the daily loop, about a minute
-	$(BIN)/python -m pytest $(TEST_WORKERS) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) --numprocesses logical -m "not slow" $(ARGS)
 
 coverage: $(STAMP) ## Run the tests slower, and list the lines that none reaches, served bentos included
 	$(BIN)/python -m coverage erase

@@ -50,6 +50,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
     assert "time_to_accuracy" in done.stderr
 
 
+@pytest.mark.slow
 def test_tables_and_circumstances_are_printed(quick: tuple[str, dict[str, Any]]) -> None:
     printed, found = quick
     for table in found["tables"]:
@@ -58,6 +59,7 @@ def test_tables_and_circumstances_are_printed(quick: tuple[str, dict[str, Any]])
     assert found["circumstances"]["load average"]
 
 
+@pytest.mark.slow
 def test_loader_is_compared_with_data_loader(quick: tuple[str, dict[str, Any]]) -> None:
     tables = [table for table in quick[1]["tables"] if table["benchmark"] == "loader"]
     assert len(tables) == 2
@@ -65,6 +67,7 @@ def test_loader_is_compared_with_data_loader(quick: tuple[str, dict[str, Any]]) 
         assert [row["images a CPU-second"]["values"][0] > 0 for row in table["rows"]] == [True] * 3
 
 
+@pytest.mark.slow
 def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> None:
     tables = [table for table in quick[1]["tables"] if table["benchmark"] == "loop"]
     assert len(tables) == 2
@@ -73,6 +76,7 @@ def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> No
         assert same["fit (ours: Fabric), one tensor"] == "yes"
 
 
+@pytest.mark.slow
 def test_a_missing_lightning_is_said(quick: tuple[str, dict[str, Any]]) -> None:
     assert ("Lightning is not installed" in quick[0]) == (util.find_spec("lightning") is None)
 

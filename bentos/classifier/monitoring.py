@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from starlette.responses import Response
 
 from bentos.classifier.schemas import Report
+from bentos.classifier.site import SITE
 from bentos.web import html
 from bentos.web.html import text
 from bentos.web.responses import ApiError
@@ -60,7 +61,7 @@ def page(worker: "Worker") -> str:
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]
-    return html.page("Monitoring", lead, sections)
+    return html.page(SITE, "Monitoring", lead, sections)
 
 
 def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a log has acknowledged reaches a real Firestore once, whatever is killed, dead, hung or poisoned meanwhile."""
+"""Firestore and the shipper: everything acknowledged is stored once, through kills, outages and rejected documents."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import proxy
-from support.log_rows import LATER, at, bits, mixed, outgoing, python, record, records, requests, said, tags
+from support.log_rows import LATER, at, bits, mixed, outgoing, output_of, python, record, records, requests, tags
 
 from fashion.predictions.firestore import FirestoreLog, FirestoreUnavailable, Outcome
 from fashion.predictions.log import PredictionLog
@@ -37,20 +37,20 @@ TOO_LARGE = (0.5,) * 600_000
 
 @pytest.fixture
 def wire(emulator: str) -> Iterator[proxy.Proxy]:
-    """Between a test and the emulator."""
+    """A proxy between the client and the emulator."""
     with proxy.between(emulator) as wire:
         yield wire
 
 
 @pytest.fixture
 def project() -> str:
-    """Nobody else's."""
+    """A project that no other test uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def remote(emulator: str, project: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirestoreLog]:
-    """A connection that nothing disturbs."""
+    """A client that is connected to the emulator directly."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
     with contextlib.closing(FirestoreLog(project)) as remote:
         list(remote.read_window(0, LATER))  # connects, before a test has the environment name another address
@@ -61,7 +61,7 @@ def remote(emulator: str, project: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 def shaky(
     remote: FirestoreLog, wire: proxy.Proxy, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FirestoreLog]:
-    """Another to the same place, through the wire."""
+    """A client of the same project, connected through the proxy."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
     with contextlib.closing(FirestoreLog(project, timeout_s=1.0)) as shaky:
         yield shaky
@@ -74,31 +74,31 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
 
 
 def rows(*items: PredictionRecord | Feedback) -> list[Outgoing]:
-    """As the outbox would give them."""
+    """Items as rows of the outbox."""
     return [Outgoing(i, 0, item) for i, item in enumerate(items)]
 
 
-def fates(remote: FirestoreLog, *items: PredictionRecord | Feedback) -> list[Outcome]:
-    """What became of what was sent, in its order."""
-    answers = sorted(remote.send(rows(*items)), key=lambda answer: answer.row.sequence)
-    assert [answer.row.item for answer in answers] == list(items)
-    return [answer.outcome for answer in answers]
+def outcomes(remote: FirestoreLog, *items: PredictionRecord | Feedback) -> list[Outcome]:
+    """Send items and return their outcomes, in the same order."""
+    deliveries = sorted(remote.send(rows(*items)), key=lambda each: each.row.sequence)
+    assert [each.row.item for each in deliveries] == list(items)
+    return [each.outcome for each in deliveries]
 
 
 def stored(remote: FirestoreLog) -> list[LoggedPrediction]:
-    """All there is."""
+    """Every prediction that is stored."""
     return list(remote.read_window(0, LATER, page_rows=1000))
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that is to happen."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
 
 
-# What is sent is stored
+# Sending
 
 
 @settings(max_examples=10, deadline=None)
@@ -109,7 +109,7 @@ def test_predictions_come_back_bit_for_bit(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
         with contextlib.closing(FirestoreLog(f"test-{uuid.uuid4().hex[:12]}")) as remote:
-            assert fates(remote, *sent) == [Outcome.SHIPPED] * len(sent)
+            assert outcomes(remote, *sent) == [Outcome.SHIPPED] * len(sent)
             champions = [row for row in sent if row.role == "champion"]
             for row in champions:
                 assert bits(remote.get(row.prediction_id).record) == bits(row)
@@ -118,7 +118,7 @@ def test_predictions_come_back_bit_for_bit(
             assert all(bits(found[row.prediction_id, row.role]) == bits(row) for row in sent)
             if champions:
                 given = [Feedback(champions[0].prediction_id, *each) for each in said]
-                assert fates(remote, *given) == [Outcome.SHIPPED] * len(given)
+                assert outcomes(remote, *given) == [Outcome.SHIPPED] * len(given)
                 kept = remote.get(champions[0].prediction_id).feedback
                 assert set(kept) == set(given)
                 assert [each.time_us for each in kept] == sorted(each.time_us for each in set(given))
@@ -127,26 +127,26 @@ def test_predictions_come_back_bit_for_bit(
 def test_a_prediction_sent_twice_is_stored_once(remote: FirestoreLog) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
-    assert fates(remote, first) == [Outcome.SHIPPED]
-    assert fates(remote, once, once) == [Outcome.SHIPPED] * 2
-    assert fates(remote, first, second) == [Outcome.SHIPPED] * 2  # and the feedback is not overwritten
-    assert fates(remote, once) == [Outcome.SHIPPED]
+    assert outcomes(remote, first) == [Outcome.SHIPPED]
+    assert outcomes(remote, once, once) == [Outcome.SHIPPED] * 2
+    assert outcomes(remote, first, second) == [Outcome.SHIPPED] * 2  # and the feedback is not overwritten
+    assert outcomes(remote, once) == [Outcome.SHIPPED]
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
 def test_the_latest_feedback_counts_whenever_it_comes(remote: FirestoreLog) -> None:
     row = record()
     given = [Feedback(row.prediction_id, label, "page", at) for label, at in [(3, 200), (7, 300), (5, 100)]]
-    fates(remote, row)
+    outcomes(remote, row)
     for each in given:
-        assert fates(remote, each) == [Outcome.SHIPPED]
+        assert outcomes(remote, each) == [Outcome.SHIPPED]
     found = remote.get(row.prediction_id)
     assert found.feedback == (given[2], given[0], given[1])
     assert found.true_label == 7
 
 
 def test_feedback_before_its_prediction_is_an_orphan_and_makes_no_document(remote: FirestoreLog) -> None:
-    assert fates(remote, Feedback(new_prediction_id(), 1, "page", 1)) == [Outcome.ORPHAN]
+    assert outcomes(remote, Feedback(new_prediction_id(), 1, "page", 1)) == [Outcome.ORPHAN]
     assert stored(remote) == []
 
 
@@ -156,7 +156,7 @@ def test_documents_expire_after_the_configured_days(emulator: str, remote: Fires
     keeps = contextlib.closing(FirestoreLog(project, expire_days=1.5, collection="brief"))
     row = record(time_us=1_000_000)
     with keeps as brief:
-        fates(brief, row)
+        outcomes(brief, row)
         assert brief.get(row.prediction_id).record == row
     document = Client(project).collection("brief").document(row.prediction_id).get().to_dict()
     assert document["expire_at"].timestamp() == 1 + 1.5 * 86_400
@@ -167,7 +167,7 @@ def test_a_document_that_is_too_large_is_refused_and_the_others_are_stored(remot
     large, huge = record(embedding=TOO_LARGE), record(embedding=10 * TOO_LARGE)  # more than a request may have
     odd = Feedback("a/b", 1, "page", 1)
     sent = [*good[:3], large, *good[3:6], odd, huge, *good[6:]]
-    found = dict(zip(sent, fates(remote, *sent), strict=True))
+    found = dict(zip(sent, outcomes(remote, *sent), strict=True))
     assert [found[row] for row in good] == [Outcome.SHIPPED] * 9
     assert [found[item] for item in (large, huge, odd)] == [Outcome.REFUSED] * 3
     assert [each.record for each in stored(remote)] == good
@@ -192,7 +192,7 @@ def test_windows_are_complete_and_in_order_for_any_page_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
         with contextlib.closing(FirestoreLog(f"test-{uuid.uuid4().hex[:12]}")) as remote:
-            fates(remote, *sent)
+            outcomes(remote, *sent)
             found = list(remote.read_window(*span, model_version=model_version, page_rows=page_rows))
     wanted = [row for row in sent if span[0] <= row.time_us < span[1] and model_version in (None, row.model_version)]
     assert [each.record for each in found] == sorted(wanted, key=lambda r: (r.time_us, r.prediction_id, r.role))
@@ -220,7 +220,7 @@ def test_a_document_that_is_not_a_prediction_is_named(
     from google.cloud.firestore import Client
 
     row = record()
-    fates(remote, row)
+    outcomes(remote, row)
     Client(project).collection("predictions").document(row.prediction_id).update(changed)
     for read in (lambda: remote.get(row.prediction_id), lambda: stored(remote)):
         with pytest.raises(ValueError, match=f"document {row.prediction_id} is not a prediction: "):
@@ -229,7 +229,7 @@ def test_a_document_that_is_not_a_prediction_is_named(
 
 def test_reading_survives_a_short_break(remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     sent = [record(time_us=i // 3) for i in range(20)]
-    fates(remote, *sent)
+    outcomes(remote, *sent)
     reading = shaky.read_window(0, LATER, page_rows=6)
     found = [next(reading) for _ in range(6)]
     wire.cut()
@@ -253,13 +253,13 @@ def test_a_dead_server_is_named_at_once_and_found_again(
                 use()
         assert time.monotonic() - start < 5
         wire.resume()
-        assert fates(shaky, row) == [Outcome.SHIPPED]
+        assert outcomes(shaky, row) == [Outcome.SHIPPED]
     assert [each.record for each in stored(remote)] == [row]
 
 
 def test_a_hanging_server_is_given_up_after_the_timeout(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     row = record()
-    fates(shaky, row)
+    outcomes(shaky, row)
     wire.stall()
     for use, seconds in (
         (lambda: shaky.send(rows(row)), 1.0),
@@ -278,14 +278,14 @@ def test_a_hanging_server_is_given_up_after_the_timeout(shaky: FirestoreLog, wir
 def test_a_lost_response_stores_nothing_twice(remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
-    fates(shaky, first)
+    outcomes(shaky, first)
     wire.swallow_answers()
     with pytest.raises(FirestoreUnavailable):
         shaky.send(rows(once, second))
     until(lambda: len(stored(remote)) == 2)  # it did arrive
     wire.cut()
     wire.resume()
-    assert fates(shaky, once, second) == [Outcome.SHIPPED] * 2
+    assert outcomes(shaky, once, second) == [Outcome.SHIPPED] * 2
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
@@ -293,7 +293,7 @@ def test_closing_ends_a_request_that_hangs(emulator: str, remote: FirestoreLog, 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
         patient = FirestoreLog(remote.project, timeout_s=20)
-        fates(patient, record())
+        outcomes(patient, record())
         wire.stall()
         start = time.monotonic()
         hanging = [pool.submit(patient.send, rows(record())), pool.submit(stored, patient)]
@@ -310,7 +310,7 @@ def test_closing_ends_a_request_that_hangs(emulator: str, remote: FirestoreLog, 
 
 def test_threads_may_share_it_while_its_server_comes_and_goes(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     row, stop = record(), threading.Event()
-    fates(shaky, row)
+    outcomes(shaky, row)
 
     def read() -> int:
         read = 0
@@ -352,7 +352,7 @@ def test_missing_credentials_name_the_remedy(tmp_path: Path) -> None:
         except FirestoreUnavailable as error:
             print(error)
     """
-    output = said(without_google(script, tmp_path))
+    output = output_of(without_google(script, tmp_path))
     assert "firestore://nobodys/(default)/predictions cannot be used without Google credentials" in output
     assert "gcloud auth application-default login" in output
 
@@ -367,7 +367,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
         except FirestoreUnavailable as error:
             print(error)
     """
-    assert "install the extra `fashion[gcp]`" in said(without_google(script, tmp_path))
+    assert "install the extra `fashion[gcp]`" in output_of(without_google(script, tmp_path))
 
 
 def test_google_libraries_are_imported_on_first_use(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_google_libraries_are_imported_on_first_use(tmp_path: Path) -> None:
         FirestoreLog("p").close()
         print([name for name in ("grpc", "google.cloud.firestore", "google.api_core") if name in sys.modules])
     """
-    assert said(without_google(script, tmp_path)) == "[]\n"
+    assert output_of(without_google(script, tmp_path)) == "[]\n"
 
 
 # Shipping
@@ -434,7 +434,7 @@ def test_a_refused_row_is_reported_and_does_not_block_others(
     assert log.prune(0) == 20  # what was refused is kept
     assert log.get(poison.prediction_id).true_label == 1
     assert log.outbox.retry_refused() == 2
-    assert shipper.drain(10).refused == 2  # nothing was mended
+    assert shipper.drain(10).refused == 2  # the cause is not fixed
 
 
 def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
@@ -447,7 +447,7 @@ def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
     assert shipper.ship() == 0
     assert shipper.ship() == 0  # both are put off
     assert log.outbox.backlog().rows == 2
-    fates(remote, elsewhere)
+    outcomes(remote, elsewhere)
     assert shipper.ship(all_due=True) == 1
     assert stored(remote) == [LoggedPrediction(elsewhere, (late,))]
     monkeypatch.setattr("fashion.predictions.shipper.PARENT_SECONDS", 0.001)
