@@ -66,11 +66,11 @@ def bentos(tmp_path: Path) -> Path:
     return folder
 
 
-def run(code: str, store: Path) -> str:
+def run(code: str, store: Path, folder: Path = REPOSITORY) -> str:
     """Run Python in a process of its own: BentoML reads its home once."""
-    environment = {**os.environ, "BENTOML_HOME": str(store)}
+    environment = {**os.environ, "BENTOML_HOME": str(store), "PYTHONPATH": str(folder)}
     process = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
@@ -98,6 +98,10 @@ def test_a_second_bento_is_built_beside_the_first_and_served(
         run("import bentoml, json; print(json.dumps([str(bento.tag) for bento in bentoml.list()]))", store)
     )
     assert set(listed) == {first, second}
+    sources = store / "bentos" / "fashion-classifier" / "v1" / "src"
+    modules = "bentos.classifier.app, fashion.predictions.firestore, fashion.predictions.shipper, fashion.storage.gcs"
+    origin = run(f"import {modules}; print(fashion.__file__)", store, sources)  # no room that was left out is missed
+    assert Path(origin).is_relative_to(sources)
     sources = store / "bentos" / "echo" / "v1" / "src"
     assert {path.name for path in (sources / "bentos").iterdir()} == {"__init__.py", "echo", "web"}
     assert not {path.name for path in (sources / "fashion").iterdir()} & set(building.LEFT_OUT)
