@@ -1,1 +1,1 @@
-"""What can be configured: composed by Hydra from configs/, checked, and typed."""
+"""Configuration: composed by Hydra from configs/, checked, and typed."""

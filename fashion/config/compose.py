@@ -1,6 +1,6 @@
-"""What can be configured: YAML groups composed by Hydra into frozen dataclasses. Defaults are in configs/.
+"""Compose configuration files with Hydra, and load the result into a dataclass. Knows none of the dataclasses.
 
-A key or value that is wrong is refused here, at the edge, in one sentence that names it and what is allowed.
+A wrong key or value is rejected here with one sentence, which names it and what is allowed.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, 
     """Compose `configs/<root>.yaml` with Hydra overrides into plain dicts and lists.
 
     Raises:
-        ConfigError: an override names no key, group or option there is, or is not `key=value`.
+        ConfigError: an override names a key, group or option that does not exist, or is not `key=value`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -31,8 +31,8 @@ def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _check_words(overrides)
-    overrides = _any_timm_name(overrides)
+    _check_overrides(overrides)
+    overrides = _with_architecture_of_name(overrides)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
             composed = hydra_compose(root, list(overrides))
@@ -46,7 +46,11 @@ def compose(overrides: Sequence[str] = (), *, root: str = "train") -> dict[str, 
 
 
 def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
-    """Turn a composed mapping into the dataclass of another command.
+    """Load a composed mapping into a dataclass.
+
+    Args:
+        kind: the dataclass.
+        mapping: as `compose` returns it.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range.
@@ -62,15 +66,19 @@ def load_as(kind: type[Kind], mapping: Mapping[str, Any]) -> Kind:
 
 
 def parse_overrides(text: str) -> list[str]:
-    """Split the words of HYDRA_ARGS as a shell would."""
+    """Split overrides as a shell would: the content of HYDRA_ARGS.
+
+    Raises:
+        ConfigError: a quote is not closed.
+    """
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is not a list of key=value words as in HYDRA_ARGS: {error}") from None
+        raise ConfigError(f"{text!r} is not a list of key=value overrides as in HYDRA_ARGS: {error}") from None
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The plain dict of any config dataclass, for storing beside a model."""
+    """A config dataclass as plain values, to store beside a model."""
     return dataclasses.asdict(config)
 
 
@@ -82,7 +90,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _check_switches(config: Any, mapping: Mapping[str, Any], where: str = "") -> None:
-    """Refuse `true` and `false` where pydantic has read them as 1 and 0."""
+    """Reject `true` and `false` where pydantic converts them to 1 and 0."""
     for field in dataclasses.fields(config):
         read, given = getattr(config, field.name), mapping.get(field.name)
         if isinstance(given, bool) and isinstance(read, (int, float)) and not isinstance(read, bool):
@@ -92,7 +100,7 @@ def _check_switches(config: Any, mapping: Mapping[str, Any], where: str = "") ->
 
 
 def _sentence(error: Mapping[str, Any], mapping: Mapping[str, Any]) -> str:
-    """One of pydantic's errors for the person who typed the value."""
+    """One of pydantic's errors as a sentence for the person who typed the value."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error":
         return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
@@ -108,45 +116,45 @@ def _sentence(error: Mapping[str, Any], mapping: Mapping[str, Any]) -> str:
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _check_words(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    for word in overrides:
+    for text in overrides:
         try:
-            override = parser.parse_override(word)
+            override = parser.parse_override(text)
         except HydraException:
             override = None
         if override is None or not override.key_or_group:
-            raise ConfigError(f"{word!r} is not a configuration word: write key=value, e.g. training.num_epochs=3")
+            raise ConfigError(f"{text!r} is not a configuration override: write key=value, e.g. training.num_epochs=3")
         key, value = override.key_or_group, override.value()
         folder = CONFIGS / key
         options = sorted(path.stem for path in folder.glob("*.yaml"))
         if options and str(value) not in options:
-            raise ConfigError(f"{word}: no such option; {key} is one of {', '.join(options)}")
+            raise ConfigError(f"{text}: no such option; {key} is one of {', '.join(options)}")
 
 
-def _any_timm_name(overrides: Sequence[str]) -> list[str]:
-    """Let `architecture.name=NAME` alone choose any network of timm: the defaults of convnet would not fit it."""
-    words = dict(word.partition("=")[::2] for word in overrides)
-    if "architecture.name" not in words or "architecture" in words:
+def _with_architecture_of_name(overrides: Sequence[str]) -> list[str]:
+    """Let `architecture.name=NAME` select the architecture too, for the values of convnet do not fit other networks."""
+    values = dict(override.partition("=")[::2] for override in overrides)
+    if "architecture.name" not in values or "architecture" in values:
         return list(overrides)
-    own = CONFIGS / "architecture" / f"{words['architecture.name']}.yaml"
-    return [f"architecture={own.stem if own.is_file() else 'timm'}", *overrides]
+    file = CONFIGS / "architecture" / f"{values['architecture.name']}.yaml"
+    return [f"architecture={file.stem if file.is_file() else 'timm'}", *overrides]
 
 
 def _explain(overrides: Sequence[str], composed: Any, error: Exception) -> str:
-    """Name the override that is wrong, and what its group holds."""
-    for word in overrides:
-        *parents, last = word.lstrip("+~").split("=")[0].split(".")
+    """Name the wrong override, and what its group holds."""
+    for override in overrides:
+        *parents, last = override.lstrip("+~").split("=")[0].split(".")
         node = composed
         for depth, part in enumerate([*parents, last]):
             if not isinstance(node, dict) or part not in node:
                 where = ".".join([*parents, last][:depth]) or "the configuration"
                 allowed = f"; {where} has {', '.join(sorted(node))}" if isinstance(node, dict) else ""
-                if not word.startswith("+"):
-                    return f"{word}: there is no key {part!r}{allowed}"
+                if not override.startswith("+"):
+                    return f"{override}: there is no key {part!r}{allowed}"
                 break
             node = node[part]
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""What the drift flow can be told: which rows it looks at, when it speaks up, and when it trains again."""
+"""Configuration of DriftFlow: which rows it reads, when it alerts, and when it trains again."""
 
 import re
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ class DecisionConfig(Strict):
     """How a window is compared with the model's reference."""
 
     alpha: float
-    """Share of the windows without drift that may be called drift."""
+    """Fraction of the windows without drift that may be called drift."""
     min_rows: int
-    """Rows from which a window is judged at all."""
+    """Rows below which a window is not tested."""
     min_labels: int
-    """Rows with feedback from which their accuracy is judged."""
+    """Rows with feedback below which their accuracy is not tested."""
     resplits: int
-    """Windows drawn from the reference itself, to measure how often the decision would be wrong on this model."""
+    """Windows sampled from the reference itself, to measure the false alarms of this model."""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
-        require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows tell nothing")
+        require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows cannot show drift")
         require(self.min_labels >= 10, f"min_labels must be at least 10, got {self.min_labels}")
         require(self.resplits >= 0, f"resplits must not be negative, got {self.resplits}")
 
 
 @dataclass(frozen=True)
 class ReportConfig(Strict):
-    """What is drawn. Nothing here changes what is decided."""
+    """What a report shows. Nothing here changes the decision."""
 
     rows: int
-    """Rows of the window that are drawn, chosen at random where there are more."""
+    """Rows of the window in the plots, sampled at random if there are more."""
     examples: int
-    """Pictures of the most unusual rows."""
+    """Number of pictures of the most unusual rows."""
     history: int
-    """Past windows that are shown."""
+    """Number of past windows."""
 
     def __post_init__(self) -> None:
         require(self.rows >= 100, f"rows must be at least 100, got {self.rows}")
@@ -48,16 +48,17 @@ class ReportConfig(Strict):
 
 @dataclass(frozen=True)
 class AlertsConfig(Strict):
-    """When people are told. To whom: FASHION_WEBHOOK and FASHION_SMTP; the flow's own output always."""
+    """When alerts are sent. Variables such as FASHION_WEBHOOK name the channels; the flow's output always has them."""
 
     on: tuple[Literal["drift", "harmful", "decline", "problem"], ...]
-    """drift: any; harmful: drift that is likely to cost accuracy; decline: feedback says that accuracy fell;
-    problem: the flow could not do its work."""
+    """drift: any drift; harmful: drift that is likely to cost accuracy; decline: feedback shows that accuracy is down;
+    problem: the flow failed."""
     cooldown_hours: float
-    """How long after a notice the same condition is not told again, though it lasts."""
+    """Hours after an alert in which the same condition is not alerted again, though it lasts."""
     attempts: int
-    """Times a channel is tried in one run. What fails still is tried in the next."""
+    """Times that a channel is tried in one run. An alert that still fails is tried in the next run."""
     timeout_s: float
+    """Seconds that a channel may take."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
@@ -70,48 +71,49 @@ class RetrainConfig(Strict):
     """When a new model is trained, on the original data and on labelled feedback."""
 
     enabled: bool
+    """True to start trainings."""
     on: tuple[Literal["drift", "harmful", "decline"], ...]
-    """As for alerts."""
+    """Conditions, as in `AlertsConfig.on`."""
     cooldown_hours: float
-    """Least time between two trainings that were started here."""
+    """Least hours between two trainings that the drift flow starts."""
     min_new_labels: int
-    """Rows with feedback that must have come in since the last one: without news nothing is learnt."""
+    """Rows with feedback that must be newer than the last training."""
     overrides: str
-    """Configuration words of TrainFlow, besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster the flow has those
-    it was deployed with."""
+    """Overrides of TrainFlow besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster TrainFlow has those that it
+    was deployed with."""
     deploy: bool
-    """Build a bento of a challenger that was promoted."""
+    """True to build a bento of a challenger that was promoted."""
     deploy_overrides: str
-    """Configuration words of DeployFlow; on a cluster likewise."""
+    """Overrides of DeployFlow, as in HYDRA_ARGS. On a cluster DeployFlow has those that it was deployed with."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
         require(self.min_new_labels >= 1, f"min_new_labels must be at least 1, got {self.min_new_labels}")
         for name in ("overrides", "deploy_overrides"):
-            for word in parse_overrides(getattr(self, name)):
-                is_word = re.match(r"[+~]{0,2}[A-Za-z_][\w./@]*=", word) is not None
-                require(is_word, f"{name} must be key=value words such as training.num_epochs=3, got {word!r}")
+            for text in parse_overrides(getattr(self, name)):
+                is_override = re.match(r"[+~]{0,2}[A-Za-z_][\w./@]*=", text) is not None
+                require(is_override, f"{name} must be key=value overrides such as training.num_epochs=3, got {text!r}")
 
 
 @dataclass(frozen=True)
 class DriftConfig(Strict):
-    """Everything DriftFlow can be told."""
+    """Configuration of DriftFlow."""
 
     root: ClassVar[str] = "drift"
 
     data: DataConfig
-    """Where the pictures of reference rows are from."""
+    """The data set of the reference pictures."""
     tracking: TrackingConfig
     window: str
-    """Latest time to look at: `90m`, `24h` or `7d`."""
+    """Length of the window, which ends now: `90m`, `24h` or `7d`."""
     rows: int | None
-    """Look at the latest so many predictions instead."""
+    """Number of latest predictions to read instead of a window; null for a window."""
     since: str | None
-    """Look at all from then on instead: `2026-11-25` or `2026-11-25T08:00`, UTC."""
+    """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
     source: Literal["auto", "local", "firestore"]
-    """Which log; auto: Firestore, with the rows of all machines, where FASHION_FIRESTORE names one."""
+    """Which log; auto: Firestore, which has the rows of all machines, if FASHION_FIRESTORE names one."""
     cron: str
-    """When the flow runs on a cluster, and what `make schedule` writes; UTC."""
+    """When the flow runs on a cluster, and in the timer of `make schedule`; UTC."""
     decision: DecisionConfig
     report: ReportConfig
     alerts: AlertsConfig

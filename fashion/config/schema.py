@@ -1,4 +1,4 @@
-"""What all configurations share: strict dataclasses, their error, and the data and tracking groups."""
+"""What the configurations share: strict dataclasses, their error, and the data and tracking groups."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,7 +17,7 @@ class Strict:
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a value with a message that names it."""
+    """Raise a ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
@@ -56,9 +56,9 @@ class DataConfig(Strict):
     split_seed: int
     """Seed of that split."""
     limit: int | None
-    """Rows kept of each split (a stratified subset), for quick runs; null keeps all."""
+    """Rows of each split (a stratified subset) for quick runs; null for all."""
     live_rows: int = 0
-    """Test rows (a stratified subset) set aside to play the traffic of users: never trained on, nor scored on."""
+    """Test rows (a stratified subset) that play the traffic of users: never trained on, nor scored on."""
 
     def __post_init__(self) -> None:
         require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
@@ -82,8 +82,9 @@ class TrackingConfig(Strict):
     """Names in MLflow."""
 
     experiment: str
+    """Name of the experiment."""
     registered_model: str
-    """Without `/` and `:`, which separate it from a version in MLflow's addresses."""
+    """Name of the registered model. Without `/` and `:`, which separate it from a version in MLflow's addresses."""
 
     def __post_init__(self) -> None:
         require(bool(self.experiment.strip()), "experiment must not be empty")

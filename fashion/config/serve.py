@@ -1,4 +1,4 @@
-"""What a deployment can be told: which version is served, within which limits, and what is kept of a prediction."""
+"""Configuration of DeployFlow: which version is served, its limits, and what is logged of a prediction."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,20 +8,20 @@ from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
 
 @dataclass(frozen=True)
 class LimitsConfig(Strict):
-    """What one client, and all together, may ask of a worker."""
+    """What one client, and all clients together, may request from a worker."""
 
     body_bytes: int
-    """Largest request body."""
+    """Largest request body, in bytes."""
     pixels: int
-    """Largest picture, width times height; a larger one is refused before it is decoded."""
+    """Largest picture, width times height; a larger one is rejected before it is decoded."""
     files: int
-    """Most pictures of one batch."""
+    """Most pictures in one batch request."""
     concurrency: int
-    """Requests under way in one worker; the next is told to come back in a second."""
+    """Requests that one worker handles at once; others get 503 with Retry-After."""
     requests_per_minute: int | None
-    """Requests of one client (its key, or else its address) a worker takes; null does not count."""
+    """Requests that a worker accepts from one client (its key, or else its address); null for no limit."""
     body_seconds: float
-    """How long a client may take to send a body."""
+    """Seconds that a client may take to send a body."""
 
     def __post_init__(self) -> None:
         for name in ("body_bytes", "pixels", "files", "concurrency"):
@@ -36,18 +36,18 @@ class LimitsConfig(Strict):
 
 @dataclass(frozen=True)
 class LogConfig(Strict):
-    """What is kept of each prediction, and when it counts as kept."""
+    """What is stored of each prediction, and when it counts as stored."""
 
     acknowledge: Literal["local", "remote"]
-    """Answer once the record is on this machine's disk, or once it is in Firestore: for disks that do not last."""
+    """Respond once the record is on this machine's disk, or once it is in Firestore, for disks that are not durable."""
     remote_seconds: float
-    """With `remote`: how long an answer waits for Firestore before it trusts the disk and the outbox."""
+    """With `remote`: seconds that a response waits for Firestore before it relies on the disk and the outbox."""
     drain_seconds: float
-    """How long a worker that ends goes on shipping what is not in Firestore yet."""
+    """Seconds that a worker takes at its end to ship records that are not in Firestore yet."""
     images: bool
-    """Keep what the network saw of each picture, under its sha256."""
+    """True to store each picture as the network saw it, under its sha256."""
     retention_days: float | None
-    """Age from which predictions are dropped from this machine; null keeps all."""
+    """Days after which predictions are deleted from this machine; null keeps all."""
 
     def __post_init__(self) -> None:
         require(self.remote_seconds > 0, f"remote_seconds must be positive, got {self.remote_seconds}")
@@ -61,11 +61,11 @@ class ServiceConfig(Strict):
     """How the service runs."""
 
     workers: int
-    """Processes; they share the prediction log."""
+    """Processes, which share the prediction log."""
     shadow: str | int | None
-    """Alias or number of a version that scores every picture too, without being answered; null for none."""
+    """Alias or number of a version that predicts every picture too, for the log only; null for none."""
     gallery: int
-    """Test pictures to try the page with."""
+    """Number of test pictures on the page."""
     limits: LimitsConfig
     log: LogConfig
 
@@ -76,17 +76,17 @@ class ServiceConfig(Strict):
 
 @dataclass(frozen=True)
 class ServeConfig(Strict):
-    """Everything DeployFlow can be told."""
+    """Configuration of DeployFlow."""
 
     root: ClassVar[str] = "serve"
 
     data: DataConfig
-    """Where the gallery's pictures are from."""
+    """The data set of the gallery."""
     tracking: TrackingConfig
     alias: str
-    """Which version to serve, by alias."""
+    """Alias of the version to serve."""
     version: int | None
-    """Which version to serve, by number; wins over the alias."""
+    """Number of the version to serve, instead of the alias; null for the alias."""
     serve: ServiceConfig
 
     def __post_init__(self) -> None:

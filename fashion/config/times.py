@@ -1,4 +1,4 @@
-"""Spans, moments and cron lines, as configurations write them."""
+"""Parse durations, times and cron lines of a configuration."""
 
 import datetime
 import re
@@ -12,14 +12,17 @@ CRON_FIELDS = (
     ("month", 1, 12),
     ("day of the week", 0, 7),
 )
-"""Name, and the smallest and largest number."""
-
-
+"""Name, smallest and largest number."""
 UNITS = {"m": 60, "h": 3_600, "d": 86_400}
+"""Seconds."""
 
 
 def seconds(window: str) -> int:
-    """Length of `90m`, `24h` or `7d`."""
+    """Parse a duration such as `90m`, `24h` or `7d`.
+
+    Raises:
+        ValueError: it is not a number of minutes, hours or days.
+    """
     match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", window)
     require(
         match is not None, f"window must be a number of minutes, hours or days such as 90m, 24h or 7d, got {window}"
@@ -29,7 +32,14 @@ def seconds(window: str) -> int:
 
 
 def cron_times(line: str) -> tuple[tuple[int, ...], ...]:
-    """The minutes, hours, days of the month, months and days of the week (0 is Sunday) of a line of cron."""
+    """Parse a line of cron.
+
+    Returns:
+        Its minutes, hours, days of the month, months, and days of the week (0 is Sunday).
+
+    Raises:
+        ValueError: the line has not five fields, or one of them is wrong.
+    """
     fields = line.split()
     require(len(fields) == len(CRON_FIELDS), f"cron must have five fields, got {line!r}")
     times = [_times(field, *limits) for field, limits in zip(fields, CRON_FIELDS, strict=True)]
@@ -38,22 +48,29 @@ def cron_times(line: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _times(field: str, name: str, low: int, high: int) -> set[int]:
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in field.split(","):
         match = re.fullmatch(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,3}))?", part)
         first, last, step = (None if text is None else int(text) for text in (match.groups() if match else (None,) * 3))
         is_span = first is None or last is not None
         begin, end = (low, high) if first is None else (first, first if last is None else last)
-        sound = match is not None and low <= begin <= end <= high and (step is None or (step >= 1 and is_span))
-        require(sound, f"cron: {part!r} is no {name}: numbers are {low} to {high}, as in 5, 1-5, 1,3, */2 or 1-5/2")
-        found |= set(range(begin, end + 1, step or 1))
-    return found
+        is_valid = match is not None and low <= begin <= end <= high and (step is None or (step >= 1 and is_span))
+        require(
+            is_valid,
+            f"cron: {part!r} is no {name}: numbers are {low} to {high}, as in 5, 1-5, 1,3, */2 or 1-5/2",
+        )
+        numbers |= set(range(begin, end + 1, step or 1))
+    return numbers
 
 
 def moment(since: str) -> datetime.datetime:
-    """A day or a moment, UTC where it names no other zone."""
+    """Parse a day or a time, in UTC unless it names another zone.
+
+    Raises:
+        ValueError: it is not in ISO 8601.
+    """
     try:
-        found = datetime.datetime.fromisoformat(since)
+        time = datetime.datetime.fromisoformat(since)
     except ValueError:
         raise ValueError(f"since must be a time such as 2026-11-25 or 2026-11-25T08:00, got {since}") from None
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)

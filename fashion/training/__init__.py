@@ -1,1 +1,1 @@
-"""Everything that needs torch: models, batches, the loop, tuning, saliency, export. The service never imports it."""
+"""Training: networks, batches, the loop, tuning, export, registration. The one home of torch."""

@@ -20,8 +20,7 @@ ERASE_ASPECTS = (0.3, 1 / 0.3)
 class Batches:
     """Iterating gives one epoch of (images (B, C, H, W) float32 normalised, labels (B,)).
 
-    An epoch that was left half-way, by `break` or by a restart from `state_dict`, is continued by the next
-    iteration. `shuffle=False` and `augmentation=None` give the rows as they lie.
+    The next iteration continues an epoch that was left half-way, by `break` or by a restart from `state_dict`.
     """
 
     def __init__(
@@ -39,11 +38,18 @@ class Batches:
     ) -> None:
         """
         Args:
-            images: (N, C, H, W) uint8, on the device where batches are wanted.
+            images: (N, C, H, W) uint8, on the device where batches are needed.
             labels: (N,), on the same device.
-            mean: of the training split, one per channel, in [0, 1].
-            std: likewise.
-            drop_last: leave out the last batch of an epoch where it is smaller; an only batch is kept.
+            batch_size: images in a batch.
+            mean: of each channel of the training split, in [0, 1].
+            std: standard deviation of each channel of the training split, in [0, 1].
+            augmentation: random changes of images; None for none.
+            seed: of order and augmentation.
+            drop_last: leave out an epoch's last batch if it is smaller, unless it is the only one.
+            shuffle: False for the rows in order.
+
+        Raises:
+            ValueError: the images have another shape or type, labels do not match them, or batch_size is below 1.
         """
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise ValueError(f"images must be (N, C, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
@@ -94,7 +100,7 @@ class Batches:
         self._epoch += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next batch depends on, besides the constructor's arguments."""
+        """Everything that the next batch depends on, besides the constructor's arguments."""
         return {
             "generator": self._generator.get_state(),
             "permutation": self._permutation,
@@ -110,7 +116,7 @@ class Batches:
             ValueError: the state belongs to a different number of images.
         """
         if len(state["flip_mask"]) != len(self.labels):
-            raise ValueError(f"state is of {len(state['flip_mask'])} images, these are {len(self.labels)}")
+            raise ValueError(f"the state is of {len(state['flip_mask'])} images, but there are {len(self.labels)}")
         self._generator.set_state(state["generator"].cpu())
         self._permutation = None if state["permutation"] is None else state["permutation"].cpu()
         self._flip_mask = state["flip_mask"].cpu()
@@ -148,15 +154,20 @@ def erased_pixels(
     scale: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Which pixels random erasing hides: (count, H, W) bool, one rectangle or nothing per image.
+    """Sample which pixels random erasing hides: at most one rectangle in each image.
 
     Args:
+        count: number of images.
         size: (H, W).
-        probability: that an image loses a rectangle.
-        scale: smallest and largest area, as a fraction of the image; uniform between.
+        probability: that an image has a rectangle.
+        scale: smallest and largest area, as a fraction of the image; sampled uniformly between.
+        generator: on the CPU.
+
+    Returns:
+        (count, H, W) bool.
     """
     height, width = size
-    chosen, area, aspect, y, x = torch.rand(5, count, generator=generator)
+    chance, area, aspect, y, x = torch.rand(5, count, generator=generator)
     area = (scale[0] + (scale[1] - scale[0]) * area) * height * width
     low, high = map(math.log, ERASE_ASPECTS)
     aspect = (low + (high - low) * aspect).exp()
@@ -166,6 +177,6 @@ def erased_pixels(
     ys, xs = torch.arange(height), torch.arange(width)
     in_rows = (ys >= top[:, None]) & (ys < (top + tall)[:, None])
     in_columns = (xs >= left[:, None]) & (xs < (left + wide)[:, None])
-    is_chosen = chosen < probability
-    erased: Tensor = in_rows[:, :, None] & in_columns[:, None, :] & is_chosen[:, None, None]
+    has_rectangle = chance < probability
+    erased: Tensor = in_rows[:, :, None] & in_columns[:, None, :] & has_rectangle[:, None, None]
     return erased

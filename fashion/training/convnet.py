@@ -1,7 +1,7 @@
 """A small full-resolution convolutional net for minutes on a CPU. Knows nothing of training or of timm.
 
-Its interface is timm's (`num_features`, `forward_features`, `forward_head`), so that whoever builds, exports
-or explains a model need not ask which of the two it is.
+Its interface is timm's (`num_features`, `forward_features`, `forward_head`), so that building, exporting and
+explaining a model need no case for it.
 
 The shape follows Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024, arXiv:2404.00498): a frozen whitening
 convolution, stages of [conv, pool, norm, activation, conv, norm, activation], global maximum, linear layer. The last
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 class Stage(nn.Module):
     """Two 3x3 convolutions; the first is pooled, so that only one of them works at the larger size.
 
-    With `pool_first` neither does: cheaper, and little is lost where a picture is but a few pixels large.
+    With `pool_first` neither does: cheaper, and little is lost on maps of a few pixels.
     """
 
     def __init__(self, in_chans: int, out_chans: int, *, pool_first: bool = False) -> None:
@@ -29,7 +29,7 @@ class Stage(nn.Module):
         self.conv2 = nn.Conv2d(out_chans, out_chans, 3, padding=1, bias=False)
         self.norm2 = scale_free_norm(out_chans)
         for conv in (self.conv1, self.conv2):
-            # What comes in passes through unchanged at first: as good as a residual, and free.
+            # The input passes unchanged at first: as good as a residual connection, at no cost.
             nn.init.dirac_(conv.weight[: conv.in_channels])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Stage(nn.Module):
 
 
 def scale_free_norm(num_chans: int) -> nn.BatchNorm2d:
-    """Batch norm that learns the bias alone: the next layer can scale, and a step has one reduction less."""
+    """Batch norm that learns only the bias: the next layer can scale, and a step has one reduction less."""
     norm = nn.BatchNorm2d(num_chans, momentum=0.4)
     norm.weight.requires_grad = False
     return norm
@@ -96,7 +96,7 @@ class ConvNet(nn.Module):
         # The sign of an eigenvector is arbitrary: fix it by a vector orthogonal to no symmetric pattern.
         filters = filters * (filters @ 0.7 ** torch.arange(filters.shape[1]).to(filters)).sign().unsqueeze(1)
         filters = filters.reshape(-1, *conv.weight.shape[1:])
-        # Each filter and its negative: the rectifier that follows would otherwise drop half of what it sees.
+        # Each filter and its negative, for the rectifier that follows drops one sign.
         conv.weight.copy_(torch.cat([filters, -filters]))
 
     def get_classifier(self) -> nn.Linear:

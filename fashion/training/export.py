@@ -1,4 +1,4 @@
-"""A trained network to ONNX and safetensors, and proof that nothing changed on the way. Knows nothing of packages."""
+"""Export a trained network to ONNX and safetensors, and check that it computes the same. Knows nothing of packages."""
 
 import logging
 import warnings
@@ -16,7 +16,7 @@ from fashion.model.predictor import OnnxNetwork
 from fashion.training.models import embed
 
 TOLERANCE = 1e-3
-"""Largest difference of a logit: two implementations of the same float32 sums, of some tens in size."""
+"""Largest allowed difference of a logit: float32 sums of about ten, in two implementations."""
 
 
 class ExportDiffers(RuntimeError):
@@ -28,13 +28,15 @@ class Exported:
     """A network outside of torch."""
 
     onnx: bytes
+    """A model with a dynamic batch."""
     weights: bytes
-    """safetensors."""
+    """In the safetensors format."""
     rows: int
     """Images that both networks were compared on."""
     max_difference: float
-    """Of a logit."""
+    """Largest difference of a logit."""
     label_agreement: float
+    """Fraction of the images with the same label, in [0, 1]."""
 
 
 class _WithEmbedding(nn.Module):
@@ -47,11 +49,13 @@ class _WithEmbedding(nn.Module):
 
 
 def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float]) -> Exported:
-    """Export a trained network and compare it with itself.
+    """Export a trained network, and compare the exported one with it.
 
     Args:
         model: on the CPU; left in eval mode.
         images: `(N, H, W)` or `(N, H, W, C)` uint8 to compare on.
+        mean: of each channel, in [0, 1].
+        std: of each channel, in [0, 1].
 
     Raises:
         ExportDiffers: a label changes, or a logit by more than `TOLERANCE`.
@@ -70,7 +74,7 @@ def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequ
         label_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
     )
     is_same = exported.label_agreement == 1 and exported.max_difference <= TOLERANCE
-    if not is_same:  # asked this way round, a difference that is not a number counts
+    if not is_same:  # so that NaN counts as different
         raise ExportDiffers(
             f"the exported network differs from the trained one on {exported.rows} images: labels agree on "
             f"{exported.label_agreement:.2%}, logits differ by up to {exported.max_difference:.2g}"
@@ -79,10 +83,15 @@ def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequ
 
 
 def check(model: nn.Module, *, channels: int, size: int) -> None:
-    """Check, before time is spent on training it, that a network can be exported.
+    """Check before training that a network can be exported.
+
+    Args:
+        model: left in eval mode.
+        channels: of an image.
+        size: height and width of an image in pixels.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot be exported.
     """
     _to_onnx(_WithEmbedding(model.eval()), torch.zeros(2, channels, size, size))
 
@@ -90,7 +99,7 @@ def check(model: nn.Module, *, channels: int, size: int) -> None:
 def _to_onnx(model: nn.Module, example: Tensor) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about its own inner workings
+        warnings.simplefilter("ignore")  # the exporter warns of its own code
         try:
             program = torch.onnx.export(
                 model,

@@ -1,4 +1,4 @@
-"""Networks for small images: our own, and timm's with their stems adapted. Knows nothing of training."""
+"""Build networks for small images: convnet, vgg, and timm's with adapted stems. Knows nothing of training."""
 
 import difflib
 import inspect
@@ -19,15 +19,15 @@ FIXED_GRIDS = {
     *("beit", "cait", "convit", "deit", "eva", "swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr"),
     *("tnt", "vision_transformer", "vision_transformer_relpos"),
 }
-"""Files of timm whose networks are made for one size of images."""
+"""Modules of timm whose networks are made for one image size."""
 
 
 class DoesNotFit(ConfigError):
-    """A network that cannot look at images of this size."""
+    """A network that cannot process images of this size."""
 
 
 class Network(Protocol):
-    """What the rest of training asks of a network; timm's interface."""
+    """What training needs of a network: timm's interface."""
 
     num_features: int
 
@@ -37,11 +37,17 @@ class Network(Protocol):
 
 
 def build(config: ArchitectureConfig, *, channels: int, size: int, num_classes: int) -> nn.Module:
-    """Build a network that takes `(N, channels, size, size) float32` and gives `(N, num_classes)` logits.
+    """Build a network that takes `(N, channels, size, size)` float32 and returns `(N, num_classes)` logits.
+
+    Args:
+        config: which network.
+        channels: of an image.
+        size: height and width of an image in pixels.
+        num_classes: number of logits.
 
     Raises:
-        ConfigError: timm has no network of that name, it does not take the arguments, or its pretrained
-            weights cannot be had.
+        ConfigError: timm has no network of that name, it does not accept the arguments, or its pretrained weights
+            cannot be loaded.
     """
     if config.name in OWN:
         return keep_map(
@@ -62,10 +68,10 @@ def embed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_name(name: str) -> None:
-    """Check that a network of this name can be built at all.
+    """Check that there is a network of this name.
 
     Raises:
-        ConfigError: neither timm nor this file has it; names near ones.
+        ConfigError: there is none; the message has similar names.
     """
     import timm
 
@@ -80,11 +86,17 @@ def check_name(name: str) -> None:
 def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) -> nn.Module:
     """Remove strides, first ones first, until the last feature map is at least `min_final_map` pixels high.
 
-    Stock stems are made for 224 pixels; they leave a single pixel of a 28 pixel image. A network whose
-    features are not a map (a transformer) is left alone.
+    Stock stems are made for 224 pixels: of a 28 pixel image they leave a single pixel. A network whose features are
+    not a map, as of a transformer, is not changed.
+
+    Args:
+        model: changed in place.
+        channels: of an image.
+        size: height and width of an image in pixels.
+        min_final_map: in pixels.
 
     Raises:
-        DoesNotFit: the network cannot look at such images at all.
+        DoesNotFit: the network cannot process such images.
         ConfigError: its last map can never be that high.
     """
     for stride in _strides(model):
@@ -93,7 +105,7 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
         stride()
     try:
         height = _map_height(model, channels, size)
-    except Exception as error:  # whatever the network's own code raises
+    except Exception as error:  # the network's code may raise anything
         raise DoesNotFit(
             f"architecture: this network cannot be fitted to images of {size} pixels and {channels} channels "
             f"({_sentence(error)}); choose another"
@@ -107,7 +119,7 @@ def keep_map(model: nn.Module, *, channels: int, size: int, min_final_map: int) 
 
 
 class Enlarged(nn.Module):
-    """A network that looks at images in the one size that it is made for."""
+    """Resizes images to the one size that a network is made for."""
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
@@ -165,7 +177,7 @@ def _create(config: ArchitectureConfig, size: int, arguments: dict[str, Any]) ->
 
     try:
         return timm.create_model(config.name, pretrained=config.pretrained, **arguments)
-    except Exception as error:  # whatever the network's own code, the hub's client or a proxy raises
+    except Exception as error:  # the network's code and the download may raise anything
         reason = _sentence(error)
         if config.pretrained:
             raise ConfigError(
@@ -197,7 +209,7 @@ def _takes(network: type[nn.Module]) -> str:
 
 
 def _takes_image_size(name: str) -> bool:
-    """Whether timm's class is a transformer over patches of a fixed grid."""
+    """True if timm's network is a transformer over patches of a fixed grid."""
     import timm
 
     module = timm.models.model_entrypoint(name).__module__
@@ -232,7 +244,7 @@ def _vgg(config: ArchitectureConfig, channels: int, num_classes: int) -> nn.Modu
         norm_layer=nn.BatchNorm2d,
         **kwargs,
     )
-    # timm's head takes 7x7 maps and holds 100 M weights; the same modules at the size of these hold 0.7 M.
+    # timm's head is for 7x7 maps and has 100 M weights; for these maps the same modules have 0.7 M.
     model.pre_logits = ConvMlp(model.num_features, width, kernel_size=3, drop_rate=config.drop_rate)
     model.head = ClassifierHead(width, num_classes, drop_rate=config.drop_rate)
     model.head_hidden_size = width
@@ -250,24 +262,24 @@ def _strides(model: nn.Module) -> Iterator[Any]:
 
 
 def _final_map(model: nn.Module, channels: int, size: int) -> int:
-    """Like `_map_height`, but 0 where shapes do not fit.
+    """Like `_map_height`, but 0 if shapes do not match.
 
-    They do not when pools leave nothing, or when a block has lost its stride and its shortcut not yet.
+    They do not if pools leave no pixel, or if a block lost its stride and its shortcut still has one.
     """
     try:
         return _map_height(model, channels, size)
-    except Exception:  # the last one is told: see `keep_map`
+    except Exception:  # keep_map reports the last one
         return 0
 
 
 @torch.inference_mode()
 def _map_height(model: nn.Module, channels: int, size: int) -> int:
-    """Height of the last feature map; `size` for features that are no such map."""
+    """Height of the last feature map in pixels; `size` if the features are not one map."""
     was_training = model.training
     try:
         features = cast(Network, model.eval()).forward_features(torch.zeros(1, channels, size, size))
         cast(Network, model).forward_head(features)
     finally:
         model.train(was_training)
-    # What is no tensor is several maps, or a token and a map.
+    # Some networks return several maps, or tokens.
     return features.shape[2] if isinstance(features, Tensor) and features.ndim == 4 else size

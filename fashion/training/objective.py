@@ -1,4 +1,4 @@
-"""What a trial is worth: a complete short training. Knows nothing of workers or of the study's other trials."""
+"""The objective of a study: a complete short training. Knows nothing of workers or of other trials."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,19 +17,24 @@ from fashion.training.search_space import suggest, with_params
 class Objective:
     """The best validation accuracy of a training with a trial's values.
 
-    Values are reported at percents of the schedule, not at epochs: under a schedule that falls to 0, equal
-    fractions are what compares.
+    Values are reported at percents of the schedule, not at epochs: as the learning rate falls to 0, trials compare at
+    equal fractions.
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset, *, report: Callable[[str], None] | None = None) -> None:
-        """`report` is told a sentence at the start and the end of each trial."""
+        """
+        Args:
+            config: the configuration that a trial's values replace.
+            dataset: to train and validate on.
+            report: called with a sentence at the start and the end of each trial.
+        """
         self._config = config
         self._dataset = dataset
         self._report = report or (lambda _: None)
 
     def __call__(self, trial: Trial) -> float:
         params = suggest(trial, self._config)
-        config = self._budgeted(with_params(self._config, params))
+        config = self._with_trial_epochs(with_params(self._config, params))
         num_epochs = config.training.num_epochs
         self._report(f"trial {trial.number}: {num_epochs} epochs with {_readable(params)}")
 
@@ -49,8 +54,8 @@ class Objective:
         self._report(f"trial {trial.number}: validation accuracy {result.best.val_accuracy:.2%}")
         return result.best.val_accuracy
 
-    def _budgeted(self, config: TrainConfig) -> TrainConfig:
-        # A budget that the search space chooses counts; otherwise trials have one of their own.
+    def _with_trial_epochs(self, config: TrainConfig) -> TrainConfig:
+        # A study may vary num_epochs itself.
         if "num_epochs" in config.search.training:
             return config
         training = dataclasses.replace(config.training, num_epochs=config.tuning.num_epochs)

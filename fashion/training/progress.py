@@ -1,4 +1,4 @@
-"""What is said of a training while it runs: lines in a terminal, MLflow, a live chart. Knows not how it trains."""
+"""Report a training while it runs: lines in a terminal, MLflow, a live chart. Knows nothing of the loop."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,13 @@ from fashion.training.fit import Epoch
 from fashion.training.saliency import saliency
 
 LINE_SECONDS = 10.0
-"""A terminal that keeps every line is given one this often."""
+"""Seconds between two lines of progress."""
 BAR_WIDTH = 24
+"""Characters."""
 
 
 class Chart(Protocol):
-    """Where curves and pictures are drawn while a training runs."""
+    """Shows curves and pictures while a training runs."""
 
     def step(self, done: int, total: int, loss: float) -> None: ...
 
@@ -32,11 +33,19 @@ class Chart(Protocol):
 
 
 class Watch:
-    """Callbacks for `fit`: `step` and `epoch`."""
+    """Callbacks for `fit`: `step`, `epoch` and `restored`."""
 
     def __init__(
         self, mlflow_run_id: str, dataset: Dataset, config: TrainConfig, chart: Chart, *, report: Callable[[str], None]
     ) -> None:
+        """
+        Args:
+            mlflow_run_id: of the run to log to.
+            dataset: its first validation image of each class gets a saliency map.
+            config: of the training.
+            chart: shows curves and pictures.
+            report: called with each line for the terminal.
+        """
         self._run_id = mlflow_run_id
         self._dataset = dataset
         self._chart = chart
@@ -44,28 +53,34 @@ class Watch:
         self._batch_size = config.training.batch_size
         self._num_epochs = config.training.num_epochs
         self._examples = _one_of_each(dataset)
-        self._started = self._said = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._first_step: int | None = None
 
     def step(self, done: int, total: int, loss: float) -> None:
-        """Draw a progress bar, now and then."""
+        """Update the chart, and report progress every `LINE_SECONDS`.
+
+        Args:
+            done: steps.
+            total: steps.
+            loss: of the last batch.
+        """
         if self._first_step is None:
             self._first_step, self._started = done, time.monotonic()
         self._chart.step(done, total, loss)
         now = time.monotonic()
-        if now - self._said < LINE_SECONDS and done < total:
+        if now - self._reported < LINE_SECONDS and done < total:
             return
-        self._said = now
+        self._reported = now
         pace = (done - self._first_step) / max(now - self._started, 1e-6)
         bar = ("█" * round(BAR_WIDTH * done / total)).ljust(BAR_WIDTH, "░")
         left = f", {(total - done) / pace:.0f} s left" if pace else ""
         self._report(f"{bar} {done:,}/{total:,}  loss {loss:.3f}  {pace * self._batch_size:,.0f} images/s{left}")
 
     def restored(self, history: Sequence[Epoch]) -> None:
-        """Draw the epochs of a training that was interrupted; they are logged already."""
+        """Show the epochs of an interrupted training, which are logged already."""
         for past in history:
             self._curves(past)
-        self._report(f"going on after epoch {history[-1].epoch}/{self._num_epochs}")
+        self._report(f"continuing after epoch {history[-1].epoch}/{self._num_epochs}")
 
     def epoch(self, epoch: Epoch, model: nn.Module) -> None:
         """Log an epoch's metrics and one saliency map of each class."""

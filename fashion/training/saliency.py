@@ -1,4 +1,4 @@
-"""Which pixels a prediction hangs on: the gradient of the largest logit (Simonyan et al. 2013, arXiv:1312.6034)."""
+"""Which pixels a prediction depends on: the gradient of the largest logit (Simonyan et al. 2013, arXiv:1312.6034)."""
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ def saliency(model: nn.Module, images: Tensor) -> NDArray[np.float32]:
     """The absolute derivative of each image's largest logit.
 
     Args:
-        model: is used in eval mode and put back.
+        model: run in eval mode, then returned to its mode.
         images: `(N, C, H, W)` float32, normalised.
 
     Returns:
-        `(N, H, W)`, the largest over channels, each map scaled to [0, 1].
+        `(N, H, W)`, the largest over channels; each map is scaled to [0, 1].
     """
     was_training = model.training
     device = next(model.parameters()).device

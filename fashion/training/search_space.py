@@ -1,4 +1,4 @@
-"""What a study varies: draws values from the search space and puts them into a configuration."""
+"""The search space of a study: sample values, and put them into a configuration. Knows nothing of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ Params = dict[str, Any]
 
 
 def suggest(trial: Trial, config: TrainConfig) -> Params:
-    """Draw values of all parameters in the search space: dotted configuration key -> value."""
+    """Sample values of all parameters in the search space: dotted configuration key -> value."""
     search = config.search
     name: str = config.optimizer.name
     params: Params = {}
@@ -21,11 +21,11 @@ def suggest(trial: Trial, config: TrainConfig) -> Params:
         name = params["optimizer.name"] = trial.suggest_categorical("optimizer.name", config.tuning.optimizers)
     for key, distribution in search.optimizer.get(name, {}).items():
         configured = getattr(config.optimizers[name], key)
-        params[f"optimizer.{key}"] = _draw(trial, f"{name}.{key}", distribution, configured)
+        params[f"optimizer.{key}"] = _sample(trial, f"{name}.{key}", distribution, configured)
     for group, distributions in _groups(search).items():
         for key, distribution in distributions.items():
             configured = getattr(getattr(config, group), key)
-            params[f"{group}.{key}"] = _draw(trial, f"{group}.{key}", distribution, configured)
+            params[f"{group}.{key}"] = _sample(trial, f"{group}.{key}", distribution, configured)
     return params
 
 
@@ -42,10 +42,14 @@ def configured_params(config: TrainConfig) -> Params:
 
 
 def with_params(config: TrainConfig, params: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with some values replaced, by dotted key as in a `suggest` result.
+    """The configuration with some values replaced.
+
+    Args:
+        config: the configuration.
+        params: dotted key -> value, as `suggest` returns them.
 
     Raises:
-        ConfigError: a value is of the wrong type or out of range, or a key names nothing.
+        ConfigError: a value is of the wrong type or out of range, or a key does not exist.
     """
     mapping = as_dict(config)
     name = params.get("optimizer.name", config.optimizer.name)
@@ -65,11 +69,11 @@ def _groups(search: SearchConfig) -> dict[str, dict[str, Distribution]]:
     }
 
 
-def _draw(trial: Trial, name: str, distribution: Distribution, configured: Any) -> Any:
+def _sample(trial: Trial, name: str, distribution: Distribution, configured: Any) -> Any:
     if distribution.choices is not None:
         return trial.suggest_categorical(name, distribution.choices)
     low, high = distribution.low, distribution.high
-    # {low: 0, high: 1} of a probability is a range all the same: what the key holds decides.
+    # {low: 0, high: 1} may be of a probability: the configured value decides.
     if isinstance(low, int) and isinstance(high, int) and isinstance(configured, int):
         return trial.suggest_int(name, low, high, log=distribution.log)
     assert low is not None
@@ -78,7 +82,7 @@ def _draw(trial: Trial, name: str, distribution: Distribution, configured: Any) 
 
 
 def _clipped(value: Any, distribution: Distribution) -> Any:
-    """A configured value moved into the range a study may try: Optuna would refuse it otherwise."""
+    """A configured value, moved into the range that a study may try: Optuna rejects others."""
     if distribution.choices is not None:
         return value if value in distribution.choices else distribution.choices[0]
     assert distribution.low is not None

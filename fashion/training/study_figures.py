@@ -1,4 +1,4 @@
-"""Optuna's own plots of a study, as pictures and as one interactive page. Knows nothing of what was tuned."""
+"""Optuna's plots of a study, as pictures and as one interactive page. Knows nothing of what was tuned."""
 
 import io
 import warnings
@@ -10,21 +10,22 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 PLOTS = {
-    "optimization_history": "How the best value rose",
-    "param_importances": "Which values mattered (PED-ANOVA)",
-    "parallel_coordinate": "Every trial across all values",
-    "slice": "Each value by itself",
+    "optimization_history": "Optimization history",
+    "param_importances": "Parameter importances (PED-ANOVA)",
+    "parallel_coordinate": "Parallel coordinates",
+    "slice": "Slices: one parameter each",
 }
 """Optuna's name of a plot -> a caption."""
 VALUE = "validation accuracy"
 
 
 def study_figures(trials: Sequence[FrozenTrial]) -> dict[str, bytes]:
-    """File name -> content: a PNG for each plot, and `study.html` with all of them to explore, offline.
+    """Plot a study. A plot that Optuna cannot draw from so few trials is left out.
 
-    A plot that Optuna cannot draw of so few trials is left out.
+    Returns:
+        File name -> content: a PNG for each plot, and `study.html` with all of them, interactive and offline.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study in memory is no news
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna logs each new study
     study = optuna.create_study(direction="maximize")
     study.add_trials([trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)])
     files, pages = {}, []
@@ -52,8 +53,8 @@ def _png(plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any])
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # experimental, says each plot; and that colour bars defy tight_layout
-            # Optuna then draws bars of equal length, as if that were a finding.
+            warnings.simplefilter("ignore")  # plots are experimental; colour bars do not suit tight_layout
+            # Optuna would draw bars of equal length, which mean nothing.
             warnings.filterwarnings("error", message=".*importances will be equal")
             axes = plot(study, **options)
             is_row = hasattr(axes, "flat")

@@ -23,7 +23,7 @@ STARTUP_TRIALS = 3
 
 
 class NothingCompleted(RuntimeError):
-    """A study without a trial to choose."""
+    """No trial of a study completed."""
 
 
 def create_study(storage: str, name: str, config: TrainConfig) -> None:
@@ -31,6 +31,8 @@ def create_study(storage: str, name: str, config: TrainConfig) -> None:
 
     Args:
         storage: path of a journal file, or any storage URL of Optuna.
+        name: of the study.
+        config: its values are the first trial.
     """
     study = optuna.create_study(storage=_storage(storage), study_name=name, direction="maximize", load_if_exists=True)
     if not study.trials:
@@ -38,29 +40,32 @@ def create_study(storage: str, name: str, config: TrainConfig) -> None:
 
 
 def work(storage: str, name: str, worker: int, config: TrainConfig, objective: Callable[[Trial], float]) -> None:
-    """Run one worker's share of the trials, or what is left of it after this worker was killed.
+    """Run one worker's share of the trials, or the rest of it if this worker was killed before.
 
-    Trials are tagged with their worker. One that a killed worker left behind is marked failed and its values
-    are tried again, so that over all workers exactly `num_trials` trials finish.
+    Trials are tagged with their worker. A trial that a killed worker left is marked failed and its values are tried
+    again, so that exactly `num_trials` trials finish over all workers.
 
     Args:
+        storage: as for `create_study`.
+        name: of the study.
         worker: from 0, below `num_workers`.
-        objective: gives the value to maximise; see `fashion.training.objective`.
+        config: of the study.
+        objective: returns the value to maximise; see `fashion.training.objective`.
     """
     tuning = config.tuning
     study = optuna.load_study(storage=_storage(storage), study_name=name, pruner=_pruner(tuning))
     begun = len(_of_worker(study, worker, None))
-    # After a restart the same seed would draw the values again that this worker has tried.
+    # After a restart the same seed would sample the same values again.
     study.sampler = _sampler(tuning, seed=tuning.seed + worker + tuning.num_workers * begun)
     for left in _of_worker(study, worker, (TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
-        # Killed early, it had drawn few of its values; those that it was given by `enqueue_trial` come back all.
+        # A trial that was killed early has sampled few of its values; enqueued ones are in `fixed_params`.
         params = {**left.system_attrs.get("fixed_params", {}), **left.params}
         study.enqueue_trial(params, user_attrs={"configured": left.user_attrs.get("configured", False)})
     while len(_of_worker(study, worker, FINISHED)) < quota(tuning, worker):
         trial = study.ask()
-        # SQLite, which locks no rows, hands a waiting trial to two workers now and then. It belongs to the one that
-        # was tagged last, whoever finishes it; the other is told here and goes on.
+        # SQLite locks no rows and may give a waiting trial to two workers. It counts for the worker that tagged it
+        # last; the one that finishes second gets this error and continues.
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             trial.set_user_attr("worker", worker)
             try:
@@ -70,24 +75,29 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
 
 
 def quota(tuning: TuningConfig, worker: int) -> int:
-    """Trials that this worker has to finish; over all workers they add up to `num_trials`."""
+    """Number of trials that this worker has to finish; over all workers they add up to `num_trials`."""
     share, rest = divmod(tuning.num_trials, tuning.num_workers)
     return share + (worker < rest)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a study found, and what is made of it."""
+    """The result of a study."""
 
     params: Params
     """Dotted configuration key -> value to train with; empty for the configured values."""
     best_value: float
-    configured_value: float | None
+    """Validation accuracy of the best trial, in [0, 1]."""
     reason: str
+    """One sentence."""
 
 
 def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
-    """Take the best trial's values, if it beats the configured ones by more than noise.
+    """Take the best trial's values if it beats the configured ones by more than noise.
+
+    Args:
+        trials: of the study.
+        config: with `min_improvement`.
 
     Raises:
         NothingCompleted: all trials diverged or were pruned.
@@ -99,20 +109,20 @@ def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
         )
     best = max(completed, key=lambda trial: trial.value or 0.0)
     assert best.value is not None
-    own = next((trial.value for trial in completed if trial.user_attrs.get("configured")), None)
-    if own is not None and best.value < own + config.tuning.min_improvement:
+    configured = next((trial.value for trial in completed if trial.user_attrs.get("configured")), None)
+    if configured is not None and best.value < configured + config.tuning.min_improvement:
         reason = (
-            f"trial {best.number} is best with {best.value:.2%}; the configured values reached {own:.2%}, less than "
-            f"min_improvement ({100 * config.tuning.min_improvement:g} points) below, and stay"
+            f"trial {best.number} is best with {best.value:.2%}; the configured values reached {configured:.2%}, less "
+            f"than min_improvement ({100 * config.tuning.min_improvement:g} points) below, and stay"
         )
-        return Choice({}, best.value, own, reason)
-    compared = "the configured values did not complete" if own is None else f"the configured values reached {own:.2%}"
-    reason = f"training takes the values of trial {best.number}, {best.value:.2%}; {compared}"
-    return Choice(_suggested(best, config), best.value, own, reason)
+        return Choice({}, best.value, reason)
+    reached = "did not complete" if configured is None else f"reached {configured:.2%}"
+    reason = f"training takes the values of trial {best.number}, {best.value:.2%}; the configured values {reached}"
+    return Choice(_suggested(best, config), best.value, reason)
 
 
 def trials(storage: str, name: str) -> list[FrozenTrial]:
-    """All trials of a study. Those that no worker is left to finish are marked failed first."""
+    """All trials of a study, after its workers have ended: unfinished ones are marked failed first."""
     study = optuna.load_study(storage=_storage(storage), study_name=name)
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
@@ -120,7 +130,7 @@ def trials(storage: str, name: str) -> list[FrozenTrial]:
 
 
 def tracked(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
-    """The finished trials as tracking shows them."""
+    """The finished trials as `fashion.registry.tracking` logs them."""
     from fashion.registry.tracking import TrackedTrial  # mlflow takes a second to import, and no worker needs it
 
     def milliseconds(moment: datetime.datetime | None) -> int:
@@ -150,7 +160,7 @@ def _sampler(tuning: TuningConfig, *, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
-    if tuning.keep_percentile == 100:  # to Optuna's percentiles, one that is worse than all others is still out
+    if tuning.keep_percentile == 100:  # Optuna's percentile of 100 still prunes the worst trial
         return optuna.pruners.NopPruner()
     return optuna.pruners.PercentilePruner(
         tuning.keep_percentile,
@@ -170,5 +180,5 @@ def _storage(address: str) -> BaseStorage | str:
 
 
 def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
-    found = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in found if trial.user_attrs.get("worker") == worker]
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in trials if trial.user_attrs.get("worker") == worker]

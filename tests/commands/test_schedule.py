@@ -165,8 +165,11 @@ class TestWrite:
             ("window=7w", "error: window must be a number of minutes, hours or days"),
             ("cron=0 6 * *", "error: cron must have five fields, got '0 6 * *'"),
             ("cron=0 6 1 * 1", "error: cron '0 6 1 * 1' restricts days of the month and of the week: choose one"),
-            ("cron=99 6 * * *", "error: cron: '99' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3, */2 or 1-5/2"),
-            ("checks", "error: 'checks' is not a configuration word"),
+            (
+                "cron=99 6 * * *",
+                "error: cron: '99' is no minute: numbers are 0 to 59, as in 5, 1-5, 1,3, */2 or 1-5/2",
+            ),
+            ("checks", "error: 'checks' is not a configuration override"),
         ],
     )
     def test_wrong_words_are_one_sentence_and_nothing_is_written(

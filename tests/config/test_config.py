@@ -139,9 +139,9 @@ class TestWords:
             ("training.label_smoothing=false", "training.label_smoothing must be a number, got false"),
             ("training=3", "training: input should be a dictionary.*, got 3"),
             ("~training.seed", "training.seed: field required"),
-            ("training", "'training' is not a configuration word: write key=value, e.g. "),
-            ("training.seed='", '"training.seed=\'" is not a configuration word'),
-            ("=3", "'=3' is not a configuration word"),
+            ("training", "'training' is not a configuration override: write key=value, e.g. "),
+            ("training.seed='", '"training.seed=\'" is not a configuration override'),
+            ("=3", "'=3' is not a configuration override"),
             ("data.name=${nonsense}", "'nonsense' not found"),
             ("+search.training.speed={low: 1, high: 2}", "search.training: there is no key 'speed' to search; .*seed"),
             ("+search.optimizer.muon.speed={low: 1, high: 2}", "search.optimizer.muon: there is no key 'speed'"),
@@ -276,7 +276,7 @@ class TestHydraArgs:
         assert parse_overrides(shlex.join(words)) == words
 
     def test_an_open_quote_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match=r".* is not a list of key=value words as in HYDRA_ARGS: No closing"):
+        with pytest.raises(ConfigError, match=r".* is not a list of key=value overrides as in HYDRA_ARGS: No closing"):
             parse_overrides("data.name='two words")
 
 

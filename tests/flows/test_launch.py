@@ -1,4 +1,4 @@
-"""Flows from the command line: what is a configuration word, and what a wrong one costs."""
+"""Flows from the command line: configuration overrides, and how wrong ones are reported."""
 
 import importlib
 import os
@@ -132,7 +132,7 @@ class TestRefused:
                 "architecture.min_final_map=99: the last map of this network is ",
             ),
             ("run --tag a=b", "training.seed=-1", "training: seed must be in [0, 2**32), got -1"),
-            ("run tuning=off", "data.name='", '"data.name=\'" is not a list of key=value words as in HYDRA_ARGS'),
+            ("run tuning=off", "data.name='", '"data.name=\'" is not a list of key=value overrides as in HYDRA_ARGS'),
             ("resume training.seed=3", "", "training.seed=3: resume keeps the configuration of the run"),
         ],
     )

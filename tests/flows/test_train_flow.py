@@ -150,7 +150,7 @@ def test_the_registered_package_predicts_what_was_evaluated(
     ("step", "name", "shown"),
     [
         ("start", "data", "Samples of each class"),
-        ("collect", "study", "How the best value rose"),
+        ("collect", "study", "Optimization history"),
         ("train", "training", "Saliency after epoch 2"),
         ("train", "training", '"of": "val/loss"'),
         ("evaluate", "evaluation", "The worst mistakes"),
@@ -227,7 +227,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(own: tuple[Machine, str])
     assert [epoch["epoch"] for epoch in run.data.history] == [1, 2, 3, 4, 5, 6]
     assert run["train"].task.current_attempt == 1
     assert said.count("epoch 1/6:") == 1  # the second attempt did not begin anew
-    assert re.search(r"going on after epoch \d/6", said)
+    assert re.search(r"continuing after epoch \d/6", said)
 
 
 def test_own_pictures_are_a_matter_of_the_data_config(own: tuple[Machine, str], tmp_path: Path) -> None:

@@ -181,5 +181,5 @@ def test_state_survives_a_checkpoint_file(tmp_path: Path) -> None:
 
 
 def test_state_of_other_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="state is of 50 images, these are 40"):
+    with pytest.raises(ValueError, match="the state is of 50 images, but there are 40"):
         make_batches(None, count=40).load_state_dict(make_batches(None).state_dict())

@@ -131,7 +131,7 @@ def test_epochs_of_an_interrupted_training_are_drawn_and_not_logged_again(
     chart, said = Paper(), list[str]()
     Watch(watched.run_id, few, settings, chart, report=said.append).restored(watched.result.history)
     assert chart.epochs == watched.chart.epochs
-    assert said == [f"going on after epoch {EPOCHS}/{EPOCHS}"]
+    assert said == [f"continuing after epoch {EPOCHS}/{EPOCHS}"]
     logged = MlflowClient().get_metric_history(watched.run_id, "val/accuracy")
     assert [metric.step for metric in logged] == list(range(1, EPOCHS + 1))
 
