@@ -1,4 +1,4 @@
-"""Build a bento of a registered version: the champion, unless told otherwise.
+"""Build a bento of a registered version: of the champion by default.
 
 python flows/deploy_flow.py run
 python flows/deploy_flow.py run version=7 serve.shadow=challenger
@@ -11,15 +11,21 @@ prepare_environment()  # before metaflow, which reads its settings on import
 import functools
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from metaflow import Config, FlowSpec, card, current, package_sources, retry, step
-from runtime import cards, launch
+from runtime import cards, events, launch
 
 from fashion.config.compose import as_dict, load_as
 from fashion.config.serve import ServeConfig
 
+if TYPE_CHECKING:
+    from bentos.classifier.deployment import LabelledPicture
+    from fashion.model.package import Package
+    from fashion.registry.versions import Version
 
-@launch.after("TrainFlow")
+
+@events.start_after("TrainFlow")
 @package_sources(
     [("../fashion", "fashion"), ("../bentos", "bentos"), ("../configs", "configs")],
     suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template"],
@@ -29,60 +35,62 @@ class DeployFlow(FlowSpec):
 
     config = Config(
         "config",
-        default_value=launch.words_from_environment,
+        default_value=launch.overrides_from_environment,
         parser=functools.partial(launch.parse_config, kind=ServeConfig),
-        help="configuration words, e.g. 'version=7 serve.shadow=challenger'",
+        help="configuration overrides, e.g. 'version=7 serve.shadow=challenger'",
     )
+
+    @property
+    def settings(self) -> ServeConfig:
+        """The configuration of this run."""
+        return load_as(ServeConfig, self.config.to_dict())
 
     @retry(times=2, minutes_between_retries=0)
     @step
-    def start(self):
+    def start(self) -> None:
         """Find the versions, verify their packages, and put them into the model store."""
-        from bentos import building
         from fashion.model import package
         from fashion.registry import tracking, versions
 
-        settings = load_as(ServeConfig, self.config.to_dict())
-        home = prepare_environment()
-        tracking.connect(home)
+        settings = self.settings
+        tracking.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.told(versions.RegistryError, package.DamagedPackage, package.NotComparable),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable),
         ):
             version = versions.get(str(settings.version or settings.alias), name)
             served = versions.fetch(version, Path(folder, "model"))
-            self.model = _described(version, name, building.store_model(served.folder, **_stored(version, name)))
+            self.model = store(version, name, served)
             self.shadow = None
             if settings.serve.shadow is not None:
                 shadow = versions.get(str(settings.serve.shadow), name)
                 scoring = versions.fetch(shadow, Path(folder, "shadow"))
                 package.require_comparable(served, scoring)
-                self.shadow = _described(shadow, name, building.store_model(scoring.folder, **_stored(shadow, name)))
+                self.shadow = store(shadow, name, scoring)
         print(f"{name} version {version.number}: {version.tags.get('summary', '')}")
         self.next(self.build)
 
     @card(type="blank", id="bento")
     @retry(times=2, minutes_between_retries=0)
     @step
-    def build(self):
+    def build(self) -> None:
         """Build the bento, with a gallery of test pictures to try it with."""
         from bentos import building
         from bentos.classifier.deployment import bento_files
 
-        settings = load_as(ServeConfig, self.config.to_dict())
-        home = prepare_environment()
+        settings, home = self.settings, prepare_environment()
         self.deployment = {
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
             "home": str(home.root),
         }
-        gallery = _gallery(settings, self.model["lineage"].get("data.digest")) if settings.serve.gallery else []
-        with launch.told(building.BuildFailed):
+        pictures = gallery(settings, self.model["lineage"].get("data.digest"))
+        with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
                 "classifier",
-                bento_files(self.deployment, gallery),
+                bento_files(self.deployment, pictures),
                 version=f"v{self.model['version']}-{current.run_id}",
             )
         cards.show(
@@ -93,51 +101,60 @@ class DeployFlow(FlowSpec):
                 f"Serve it with `make serve`, or `fashion serve --bento {self.bento}`.",
             ],
         )
-        cards.table(
-            current.card["bento"],
-            "Lineage",
-            [{"of": key, "is": value} for key, value in self.model["lineage"].items()],
-        )
+        lineage = [{"name": name, "value": value} for name, value in self.model["lineage"].items()]
+        cards.table(current.card["bento"], "Lineage", lineage)
         self.next(self.end)
 
     @step
-    def end(self):
-        """Say what came of it."""
+    def end(self) -> None:
+        """Print which bento serves which version."""
         print(f"bento {self.bento} serves {self.model['name']} version {self.model['version']}")
 
 
-def _described(version, name, tag):
+def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
+    """Put a version into BentoML's model store, and describe it for the deployment.
+
+    Args:
+        version: of the registry.
+        name: of the registered model.
+        package: the version's package, on this machine's disk.
+    """
+    from bentos import building
     from fashion.registry import versions
 
+    assert package.folder is not None, "a fetched package has a folder"
+    lineage = {key: version.tags[key] for key in versions.LINEAGE if key in version.tags}
+    labels = {"model_version": str(version.number), **lineage}
+    tag = building.store_model(package.folder, name=name, version=version.number, labels=labels)
     return {
         "name": name,
         "version": str(version.number),
         "tag": tag,
         "summary": version.tags.get("summary", ""),
-        "lineage": {key: version.tags[key] for key in versions.LINEAGE if key in version.tags},
+        "lineage": lineage,
     }
 
 
-def _stored(version, name):
-    from fashion.registry import versions
+def gallery(settings: ServeConfig, digest: str | None) -> "list[LabelledPicture]":
+    """Test pictures, evenly of all classes; none if the data version that the model was trained on is not available.
 
-    labels = {key: version.tags[key] for key in versions.LINEAGE if key in version.tags}
-    return {"name": name, "version": version.number, "labels": {"model_version": str(version.number), **labels}}
-
-
-def _gallery(settings, digest):
-    """Test pictures, evenly of all classes; none where the data set that the model learnt from is not at hand."""
+    Args:
+        settings: how many, and of which data set.
+        digest: of the data version that the model was trained on.
+    """
     from bentos.classifier.deployment import LabelledPicture
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
+    if not settings.serve.gallery:
+        return []
     data = loading.load_training_data(settings.data, digest, purpose="gallery")
     if data is None:
         return []
-    chosen = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
+    rows = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
     return [
         LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
-        for row in chosen
+        for row in rows
     ]
 
 

@@ -1,4 +1,4 @@
-"""Look at what was predicted lately: does it still look like what the model knows, and is it still right.
+"""Compare recent predictions with what the model was trained on, and their feedback with its accuracy.
 
 python flows/drift_flow.py run
 python flows/drift_flow.py run rows=1000
@@ -9,17 +9,27 @@ from fashion.home import current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
+import contextlib
 import functools
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
-from runtime import cards, launch
+from runtime import cards, chaining, events, launch
 
 from fashion.config.compose import load_as, parse_overrides
 from fashion.config.drift import DriftConfig
+
+if TYPE_CHECKING:
+    from fashion.data.dataset import Split
+    from fashion.drift.inspection import Inspection
+    from fashion.drift.references import VersionReference
+    from fashion.drift.report_examples import Example
+    from fashion.drift.result import DriftResult
+    from fashion.model.package import Package
 
 
 @schedule(cron=config_expr("config.cron"))
@@ -29,14 +39,19 @@ class DriftFlow(FlowSpec):
 
     config = Config(
         "config",
-        default_value=launch.words_from_environment,
+        default_value=launch.overrides_from_environment,
         parser=functools.partial(launch.parse_config, kind=DriftConfig),
-        help="configuration words, e.g. 'rows=1000 decision.alpha=0.001'",
+        help="configuration overrides, e.g. 'rows=1000 decision.alpha=0.001'",
     )
+
+    @property
+    def settings(self) -> DriftConfig:
+        """The configuration of this run."""
+        return load_as(DriftConfig, self.config.to_dict())
 
     @retry(times=2, minutes_between_retries=0)
     @step
-    def start(self):
+    def start(self) -> None:
         """Read the window, and decide on each version in it."""
         from fashion.drift import inspection
         from fashion.drift.references import References
@@ -44,14 +59,12 @@ class DriftFlow(FlowSpec):
         from fashion.predictions import windows
         from fashion.registry import tracking
 
-        settings = load_as(DriftConfig, self.config.to_dict())
-        home = prepare_environment()
+        settings, home = self.settings, prepare_environment()
         tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
         window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
-        self.remarks = []
-        with tempfile.TemporaryDirectory() as folder, telling(settings, home):
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             source = windows.open_source(home, settings.source)
             references = References(self.model, Path(folder))
             self.inspected = inspection.inspect(
@@ -62,19 +75,12 @@ class DriftFlow(FlowSpec):
                 max_examples=settings.report.examples,
                 on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
             )
-            later = source.later(window)
+            later = source.count_after(window)
         self.references = references.loaded
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
             self.inspected = [inspection.Inspection(empty, None)]
-        if len(self.inspected) > 1:
-            served = ", ".join(each.result.model_version for each in self.inspected)
-            self.remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
-        if later:
-            self.remarks.append(
-                f"{later:,} predictions are dated after this window, in the future: a clock was set back. They belong "
-                "to a later window."
-            )
+        self.remarks = describe_window(self.inspected, later)
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
         self.next(self.report)
@@ -82,44 +88,24 @@ class DriftFlow(FlowSpec):
     @card(type="blank", id="drift")
     @retry(times=2, minutes_between_retries=0)
     @step
-    def report(self):
-        """Draw what was found, and keep it where the monitoring page and MLflow show it."""
-        from fashion.drift import evidently_report, report_examples, report_page, reports
+    def report(self) -> None:
+        """Write a report of each version, where the monitoring page and MLflow show it."""
+        from fashion.drift import reports
         from fashion.drift.result import result_as_dict
         from fashion.registry import tracking
         from fashion.storage.address import open_store
 
-        settings = load_as(DriftConfig, self.config.to_dict())
-        home = prepare_environment()
+        settings, home = self.settings, prepare_environment()
         tracking.connect(home)
-        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
-        with telling(settings, home):
+        with exit_with_alert(settings):
             history = reports.latest(store, settings.report.history, before_us=self.now_us)
-            for found in self.inspected:
-                result = found.result
-                report_id = reports.make_id(self.now_us, result.model_version)
-                version = self.references.get(result.model_version)
-                drawings, examples = [], []
-                if version is not None and found.sample is not None:
-                    drawings = evidently_report.render(
-                        found.sample, version.reference, version.stats(), alpha=result.alpha, total_rows=result.rows
-                    )
-                    examples = report_examples.load_examples(
-                        found.unusual_rows, open_store(home.images), reference_pictures(settings, version.package)
-                    )
-                page = report_page.render(
-                    found,
-                    model=self.model,
-                    class_names=version.package.class_names if version is not None else (),
-                    reference=version.reference.predictions if version is not None else None,
-                    examples=examples,
-                    history=history,
-                    evidently_pages=drawings,
-                    remarks=self.remarks,
-                )
-                content = result_as_dict(result)
+            for inspected in self.inspected:
+                result, version = inspected.result, self.references.get(inspected.result.model_version)
+                page = self.render_report(inspected, version, history)
+                report_id, content = reports.make_id(self.now_us, result.model_version), result_as_dict(result)
                 reports.publish(store, report_id, page, content)
                 digest = None if version is None else version.package.data["digest"]
                 tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
@@ -130,67 +116,128 @@ class DriftFlow(FlowSpec):
 
     @retry(times=2, minutes_between_retries=0)
     @step
-    def act(self):
-        """Tell whom it concerns, and find out whether a new model is due."""
-        from fashion.drift import alert_channels, alerts, report_page, retraining
+    def act(self) -> None:
+        """Send alerts, and decide whether a new model is due."""
+        from fashion.drift import alert_channels, alerts, retraining
         from fashion.predictions import windows
         from fashion.storage.address import open_store
 
-        settings = load_as(DriftConfig, self.config.to_dict())
-        home = prepare_environment()
+        settings, home = self.settings, prepare_environment()
         store = open_store(home.reports)
         latest = self.inspected[-1].result
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
-        conditions = {"problem": None}
-        where = f"{self.model} version {latest.model_version}, {latest.rows:,} predictions"
-        for name in sorted(latest.testable & set(settings.alerts.on)):
-            title, why = report_page.describe_condition(name, latest)
-            found = (f"{title}: {where}", f"{why}.\nReport: {self.reports[-1]}")
-            conditions[name] = found if name in latest.conditions else None
+        messages = alert_messages(latest, settings, report_id=self.reports[-1])
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-        alerts.notify(conditions, channels, settings.alerts, store)
-        with telling(settings, home):
-            answer = retraining.decide(
-                self.conditions, windows.open_source(home, settings.source).judged(), settings.retrain, store
-            )
-        self.outcome = answer.reason
-        self.retraining = "due" if answer.train else "not due"
-        print(f"training {self.retraining}: {answer.reason}")
+        alerts.notify(messages, channels, settings.alerts, store)
+        with exit_with_alert(settings):
+            labelled = windows.open_source(home, settings.source).labelled()
+            decision = retraining.decide(self.conditions, labelled, settings.retrain, store)
+        self.outcome = decision.reason
+        self.retraining = "due" if decision.train else "not due"
+        print(f"training {self.retraining}: {decision.reason}")
         self.next({"due": self.retrain, "not due": self.end}, condition="retraining")
 
     @step
-    def retrain(self):
-        """Train on what users taught, let the gate decide, and build a bento of a new champion."""
+    def retrain(self) -> None:
+        """Train on labelled feedback too, let the gate decide, and build a bento of a new champion."""
         from fashion.drift import retraining
         from fashion.storage.address import open_store
 
-        settings = load_as(DriftConfig, self.config.to_dict())
+        settings = self.settings
         retraining.record_start(open_store(current_home().reports))
-        if launch.on_cluster():
-            self.outcome = launch.publish_event(launch.RETRAIN, {"report": self.reports[-1]})
+        if events.on_cluster():
+            self.outcome = events.publish_event(events.RETRAIN, {"report": self.reports[-1]})
         else:
-            asked = parse_overrides(settings.retrain.overrides)
-            words = [*asked, "feedback.use=true", f"tracking.registered_model={self.model}"]
-            self.outcome = launch.train_and_deploy(words, settings.retrain)
+            configured = parse_overrides(settings.retrain.overrides)
+            overrides = [*configured, "feedback.use=true", f"tracking.registered_model={self.model}"]
+            self.outcome = chaining.train_and_deploy(overrides, settings.retrain)
         print(self.outcome)
         self.next(self.end)
 
     @step
-    def end(self):
-        """Say what came of it."""
+    def end(self) -> None:
+        """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
+    def render_report(
+        self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
+    ) -> str:
+        """A version's report as one HTML page, with plots and examples where there is a reference to compare with."""
+        from fashion.drift import evidently_report, report_page
 
-def reference_pictures(settings, served):
-    """Pictures of the reference's rows with their predicted labels; None where that data set is not at hand."""
+        plots: list[evidently_report.EvidentlyPage] = []
+        examples: list[Example] = []
+        if version is not None and inspected.sample is not None:
+            alpha, rows = inspected.result.alpha, inspected.result.rows
+            plots = evidently_report.render(
+                inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
+            )
+            examples = load_examples(inspected, version.package, self.settings)
+        return report_page.render(
+            inspected,
+            model=self.model,
+            class_names=() if version is None else version.package.class_names,
+            reference=None if version is None else version.reference.predictions,
+            examples=examples,
+            history=history,
+            evidently_pages=plots,
+            remarks=self.remarks,
+        )
+
+
+def describe_window(inspected: "list[Inspection]", later: int) -> list[str]:
+    """Sentences on what is unusual about a window.
+
+    Args:
+        inspected: its versions.
+        later: predictions that are dated after it.
+    """
+    remarks = []
+    if len(inspected) > 1:
+        served = ", ".join(each.result.model_version for each in inspected)
+        remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
+    if later:
+        remarks.append(
+            f"{later:,} predictions are dated after this window, in the future: a clock was set back. They belong "
+            "to a later window."
+        )
+    return remarks
+
+
+def load_examples(inspected: "Inspection", package: "Package", settings: DriftConfig) -> "list[Example]":
+    """The most unusual pictures, each beside a validation picture if the model's data set is available."""
     from fashion.data import loading
+    from fashion.drift import report_examples
+    from fashion.storage.address import open_store
 
-    data = loading.load_training_data(settings.data, served.data["digest"], purpose="reference pictures")
-    return None if data is None else data.val
+    data = loading.load_training_data(settings.data, package.data["digest"], purpose="reference pictures")
+    held_out: Split | None = None if data is None else data.val
+    return report_examples.load_examples(inspected.unusual_rows, open_store(current_home().images), held_out)
 
 
-def telling(settings, home):
-    """End the task with one sentence where a log, a store or the registry fails, and with an alert if that is asked."""
+def alert_messages(
+    result: "DriftResult", settings: DriftConfig, *, report_id: str
+) -> "dict[str, tuple[str, str] | None]":
+    """Condition -> title and text of its alert, None where the condition could be tested and does not hold.
+
+    Args:
+        result: of the latest version.
+        settings: which conditions people are alerted to.
+        report_id: named in the text.
+    """
+    from fashion.drift import report_page
+
+    messages: dict[str, tuple[str, str] | None] = {"problem": None}
+    where = f"{settings.tracking.registered_model} version {result.model_version}, {result.rows:,} predictions"
+    for name in sorted(result.testable & set(settings.alerts.on)):
+        title, reason = report_page.describe_condition(name, result)
+        message = (f"{title}: {where}", f"{reason}.\nReport: {report_id}")
+        messages[name] = message if name in result.conditions else None
+    return messages
+
+
+def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager[None]":
+    """End the task with one sentence if a log, a store or the registry fails, and send an alert if configured."""
     from fashion.drift import alert_channels, alerts
     from fashion.model import package
     from fashion.predictions.record import LogUnavailable
@@ -198,16 +245,16 @@ def telling(settings, home):
     from fashion.storage.address import open_store
     from fashion.storage.blobs import StoreUnavailable
 
-    def alert(error):
+    def alert(error: Exception) -> None:
         if "problem" in settings.alerts.on:
             channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-            found = ("The drift flow cannot do its work", str(error))
-            alerts.notify({"problem": found}, channels, settings.alerts, open_store(home.reports))
+            message = ("The drift flow cannot do its work", str(error))
+            alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
 
-    unavailable = (LogUnavailable, StoreUnavailable)
-    return launch.told(*unavailable, package.DamagedPackage, *versions.ERRORS, first=alert)
+    expected = (LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
+    return launch.exit_on(*expected, first=alert)
 
 
 if __name__ == "__main__":
-    with launch.alone("drift"):
+    with launch.single_run("drift"):
         launch.run(DriftFlow, kind=DriftConfig)

@@ -11,23 +11,27 @@ prepare_environment()  # before metaflow, which reads its settings on import
 import functools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
 from runtime import cards, launch
 
+MAX_LISTED_FILES = 1000
+"""Unreadable files in the card."""
+
 
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class PredictFlow(FlowSpec):
-    """Pictures -> predictions, a part of them a task."""
+    """Pictures -> predictions, one part of them in each task."""
 
-    images = Parameter("images", required=True, help="a folder, or gs://bucket/prefix; searched through and through")
+    images = Parameter("images", required=True, help="a folder, or gs://bucket/prefix; subfolders are searched too")
     output = Parameter("output", required=True, help="a Parquet file, or gs://bucket/name.parquet")
     version = Parameter("version", default="champion", help="number or alias of the version")
     model = Parameter("model", default="fashion-classifier", help="registered model")
     workers = Parameter("workers", default=1, type=int, help="tasks that share the pictures")
 
     @step
-    def start(self):
+    def start(self) -> None:
         """Find the version and the pictures."""
         from fashion.model import bulk
         from fashion.registry import tracking, versions
@@ -35,7 +39,7 @@ class PredictFlow(FlowSpec):
         from fashion.storage.blobs import StoreUnavailable
 
         tracking.connect(current_home())
-        with launch.told(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
+        with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
             names, others = bulk.find_pictures(open_store(bulk.absolute_address(self.images)))
@@ -48,8 +52,8 @@ class PredictFlow(FlowSpec):
 
     @retry(times=2, minutes_between_retries=0)
     @step
-    def predict(self):
-        """Predict one part; a file that is no picture is listed, and the others go on."""
+    def predict(self) -> None:
+        """Predict one part; a file that cannot be read is listed, and the others are predicted."""
         from fashion.model import bulk, package
         from fashion.model.predictor import Predictor
         from fashion.registry import tracking, versions
@@ -60,7 +64,7 @@ class PredictFlow(FlowSpec):
         store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.told(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
         ):
             served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
             self.class_names = served.class_names
@@ -71,30 +75,29 @@ class PredictFlow(FlowSpec):
 
     @card(type="blank", id="predictions")
     @step
-    def join(self, parts):
+    def join(self, parts: Any) -> None:
         """Write one table of all parts."""
         from fashion.model import bulk
         from fashion.storage.blobs import StoreUnavailable
 
         result = bulk.join([part.result for part in parts])
         class_names = parts[0].class_names
-        with launch.told(StoreUnavailable):
+        with launch.exit_on(StoreUnavailable):
             bulk.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
         self.rows, self.bad_files = len(result.names), result.unreadable
-        counts = bulk.count_classes(result, class_names)
         title = f"{self.rows:,} pictures predicted, {len(self.bad_files):,} could not be read"
         cards.show(current.card["predictions"], title=title, texts=[f"In `{self.output}`"])
-        cards.table(current.card["predictions"], "Classes", counts)
-        bad = [{"file": name, "why": why} for name, why in list(self.bad_files.items())[:1000]]
-        cards.table(current.card["predictions"], "Files that could not be read", bad)
+        cards.table(current.card["predictions"], "Classes", bulk.count_classes(result, class_names))
+        unreadable = [{"file": name, "reason": reason} for name, reason in self.bad_files.items()]
+        cards.table(current.card["predictions"], "Files that could not be read", unreadable[:MAX_LISTED_FILES])
         print(f"{title}; in {self.output}")
-        for name, why in list(self.bad_files.items())[:20]:
-            print(f"  {name}: {why}")
+        for each in unreadable[:20]:
+            print(f"  {each['file']}: {each['reason']}")
         self.next(self.end)
 
     @step
-    def end(self):
-        """Nothing is left to do."""
+    def end(self) -> None:
+        """Do nothing: Metaflow ends each flow with this step."""
 
 
 if __name__ == "__main__":

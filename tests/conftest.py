@@ -210,7 +210,7 @@ def service(challenged: Machine, bento: str) -> Iterator[Served]:
     """That bento, served."""
     served = Served(bento, challenged.serving(), challenged.root / "service.log")
     yield served
-    assert served.stop() == 0, served.said.read_text()[-2000:]
+    assert served.stop() == 0, served.output.read_text()[-2000:]
 
 
 @pytest.fixture(scope="session")

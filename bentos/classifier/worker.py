@@ -188,7 +188,7 @@ class Worker:
     async def readiness(self) -> Ready | NotReady:
         """Tell whether predictions can be logged, and what of the log is not shipped yet."""
         try:
-            backlog = await asyncio.to_thread(self.log.backlog)
+            backlog = await asyncio.to_thread(self.log.outbox.backlog)
         except LogUnavailable as error:
             return NotReady(False, str(error))
         log = LogState(
@@ -208,7 +208,7 @@ class Worker:
     def update_gauges(self) -> None:
         """Set the gauges of the metrics to what holds now."""
         with contextlib.suppress(LogUnavailable):
-            self.metrics.set_backlog(self.log.backlog())
+            self.metrics.set_backlog(self.log.outbox.backlog())
         for work in self._background:
             self.metrics.set_background(work)
 

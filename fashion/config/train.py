@@ -1,4 +1,4 @@
-"""Configuration of TrainFlow."""
+"""Configuration of TrainFlow: one dataclass for each group of configs/train.yaml. Knows nothing of Hydra."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
 
 @dataclass(frozen=True)
 class ArchitectureConfig(Strict):
-    """Which network, and how it is fitted to small images."""
+    """Which network, and how it is adapted to small images."""
 
     name: str
     """`convnet`, `vgg`, or any model name of timm."""
@@ -23,13 +23,13 @@ class ArchitectureConfig(Strict):
     drop_rate: float
     """Dropout before the classifier."""
     drop_path_rate: float | None
-    """Stochastic depth; null where the network has none."""
+    """Stochastic depth; null if the network has none."""
     pretrained: bool
-    """Start from timm's published weights: needs a connection."""
+    """Start from timm's published weights, which are downloaded."""
     precision: Literal["32-true", "bf16-mixed"]
-    """What pays on this network where the processor has bfloat16; 32 bit is used where it has not."""
+    """The faster one for this network if the processor has bfloat16; 32 bit is used if it has not."""
     channels_last: bool
-    """Memory layout; pays on convolutional networks."""
+    """Memory layout; faster for convolutional networks."""
 
     def __post_init__(self) -> None:
         require(0 <= self.drop_rate < 1, f"drop_rate must be in [0, 1), got {self.drop_rate}")
@@ -51,7 +51,7 @@ class OptimizerConfig(Strict):
     momentum: float
     """Momentum, or AdamW's first beta."""
     head_learning_rate: float | None
-    """Muon only: learning rate of what is not a hidden weight."""
+    """Muon only: learning rate of all parameters that are not hidden weights."""
     warmup_fraction: float
     """Fraction of the steps that climb linearly to the peak."""
     schedule: Literal["linear", "cosine"]
@@ -71,7 +71,7 @@ class OptimizerConfig(Strict):
 
 @dataclass(frozen=True)
 class AugmentationConfig(Strict):
-    """Random changes of training images, drawn a batch at a time on the device."""
+    """Random changes of training images, sampled for a whole batch on the device."""
 
     crop_padding: int
     """Pixels of padding before a random crop of the original size; 0 for no crop."""
@@ -94,22 +94,22 @@ class AugmentationConfig(Strict):
 
 @dataclass(frozen=True)
 class TrainingConfig(Strict):
-    """One training from start to end."""
+    """The training loop."""
 
     num_epochs: int
-    """Passes over the training split: the budget."""
+    """Passes over the training split."""
     batch_size: int
-    """Images an optimizer step."""
+    """Images in one optimizer step."""
     label_smoothing: float
     """Probability mass spread over the other classes."""
     ema_decay: float | None
-    """Exponential moving average of the weights, a step; null trains without."""
+    """Decay of the weights' exponential moving average at each step; null for no average."""
     gradient_clip_norm: float | None
     """Largest gradient norm; null does not clip."""
     patience_to_diverge: float
     """Fraction of the first epoch after which a loss that is not below chance level ends the training."""
     num_threads: int
-    """torch threads on a CPU. One is fastest on busy cores; results are bit-equal only at equal counts."""
+    """torch threads on a CPU. One is fastest on busy cores; bit-equal results need equal numbers."""
     seed: int
     """Seed of weights, order, and augmentation."""
 
@@ -134,7 +134,7 @@ class TrainingConfig(Strict):
 
 @dataclass(frozen=True)
 class Distribution(Strict):
-    """What values of one parameter a study may try: a range, or choices."""
+    """Values of one parameter that a study may try: a range, or choices."""
 
     low: float | int | None = None
     high: float | int | None = None
@@ -163,15 +163,15 @@ class SearchConfig(Strict):
     training: dict[str, Distribution]
     augmentation: dict[str, Distribution]
     optimizer: dict[str, dict[str, Distribution]]
-    """By optimizer name, for learning rates of different optimizers are of different size."""
+    """By optimizer name: learning rates of different optimizers differ in size."""
 
 
 @dataclass(frozen=True)
 class TuningConfig(Strict):
-    """One study."""
+    """The study that searches before training."""
 
     enabled: bool
-    """Whether to search before training."""
+    """True to search before training."""
     num_trials: int
     """Trials that finish, over all workers."""
     num_workers: int
@@ -183,7 +183,7 @@ class TuningConfig(Strict):
     prune_after: float
     """Fraction of a trial's schedule before which it is never pruned: values early in a one-cycle schedule mislead."""
     keep_percentile: float
-    """Percentage of trials that go on past a point of the schedule; the others are pruned there."""
+    """Percentage of trials that continue at each point of the schedule; the others are pruned."""
     min_improvement: float
     """Validation accuracy by which a trial must beat the configured values to replace them."""
     seed: int
@@ -207,17 +207,17 @@ class GateConfig(Strict):
     """When a challenger may replace the champion."""
 
     margin: float
-    """Accuracy that a challenger may lose overall and still count as not worse."""
+    """Accuracy in [0, 1] that a challenger may lose and still count as not worse."""
     confidence: float
     """Confidence of the interval of the paired difference."""
     max_class_drop: float
-    """Recall that any class may lose."""
+    """Recall in [0, 1] that any class may lose."""
     max_ece_increase: float
-    """How much worse calibrated a challenger may be."""
+    """Largest increase of the expected calibration error."""
     max_latency_ratio: float
-    """How much slower a challenger may answer."""
+    """Largest ratio of a challenger's median latency to the champion's."""
     min_feedback_rows: int
-    """Labelled feedback rows from which feedback takes part in the decision."""
+    """Held-out feedback rows below which the gate uses the test split only."""
 
     def __post_init__(self) -> None:
         require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
@@ -230,16 +230,16 @@ class GateConfig(Strict):
 
 @dataclass(frozen=True)
 class FeedbackConfig(Strict):
-    """What a training takes from the prediction log."""
+    """Which labelled feedback of the prediction log is trained on."""
 
     use: bool
-    """Learn from pictures of users that somebody has labelled, besides the data set."""
+    """Train on users' pictures with feedback, besides the data set."""
     holdout: float
-    """Share of them that is never learnt from: the gate judges by those."""
+    """Fraction of them that is never trained on: the gate compares models on it."""
     max_rows: int
-    """The latest so many."""
+    """Only the latest pictures are used, at most this many."""
     repeat: int
-    """How often each is in an epoch: there are few of them beside the data set."""
+    """Times that each picture is in an epoch: there are few of them beside the data set."""
 
     def __post_init__(self) -> None:
         require(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")
@@ -249,10 +249,12 @@ class FeedbackConfig(Strict):
 
 @dataclass(frozen=True)
 class ResourcesConfig(Strict):
-    """What a training task asks of a cluster; on one machine they change nothing."""
+    """What a training task requests from a cluster; without effect on one machine."""
 
     cpu: int
+    """Cores."""
     gpu: int
+    """Devices."""
     memory: int
     """Megabytes."""
 
@@ -264,7 +266,7 @@ class ResourcesConfig(Strict):
 
 @dataclass(frozen=True)
 class TrainConfig(Strict):
-    """Everything TrainFlow can be told."""
+    """Configuration of TrainFlow."""
 
     root: ClassVar[str] = "train"
 
@@ -292,21 +294,22 @@ class TrainConfig(Strict):
                 require(key in fields, f"search.{where}: there is no key {key!r} to search; there is {fields}")
         for name in self.search.optimizer:
             require(name in self.optimizers, f"search.optimizer.{name}: optimizers are {', '.join(self.optimizers)}")
-        chosen = self.tuning.optimizers
+        optimizers = self.tuning.optimizers
         require(
-            not chosen or self.optimizer.name in chosen,
-            f"tuning.optimizers must hold the configured optimizer {self.optimizer.name}, got {', '.join(chosen)}; "
-            f"add it, or set optimizer={chosen[0] if chosen else ''}",
+            not optimizers or self.optimizer.name in optimizers,
+            f"tuning.optimizers must hold the configured optimizer {self.optimizer.name}, got {', '.join(optimizers)}; "
+            f"add it, or set optimizer={optimizers[0] if optimizers else ''}",
         )
 
 
 def is_shipped(architecture: ArchitectureConfig) -> bool:
-    """Whether a file in configs/architecture builds this very network; those are known to be sound."""
+    """True if a file in configs/architecture builds this network: tests build and export each of those."""
     import yaml
 
     shape = {name: getattr(architecture, name) for name in ("name", "kwargs", "min_final_map", "pretrained")}
-    files = (CONFIGS / "architecture").glob("*.yaml")
-    return any(shape.items() <= yaml.safe_load(file.read_text())["architecture"].items() for file in files)
+    files = [CONFIGS / "train.yaml", *(CONFIGS / "architecture").glob("*.yaml")]
+    defaults, *shipped = (yaml.safe_load(file.read_text())["architecture"] for file in files)
+    return any(shape.items() <= (defaults | values).items() for values in shipped)
 
 
 def load_train_config(mapping: Mapping[str, Any]) -> TrainConfig:

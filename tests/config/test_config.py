@@ -50,11 +50,18 @@ class TestFiles:
         assert "drop_path_rate" in settings.search.architecture
         assert "drop_path_rate" not in loaded("architecture=vgg").search.architecture
 
-    def test_each_architecture_has_a_search_space_of_its_own_name(self) -> None:
-        stems = {
-            group: {file.stem for file in FILES if file.parent.name == group} for group in ("architecture", "search")
-        }
-        assert stems["search"] == stems["architecture"] | {"default"}
+    def test_a_study_varies_stochastic_depth_where_a_network_has_it(self) -> None:
+        for file in (CONFIGS / "architecture").glob("*.yaml"):
+            settings = loaded(f"architecture={file.stem}")
+            has_depth = settings.architecture.drop_path_rate is not None
+            assert ("drop_path_rate" in settings.search.architecture) == has_depth, file.stem
+
+    def test_an_architecture_repeats_no_default(self) -> None:
+        defaults = yaml.safe_load((CONFIGS / "train.yaml").read_text())
+        for file in (CONFIGS / "architecture").glob("*.yaml"):
+            for group, values in yaml.safe_load(file.read_text()).items():
+                if group != "defaults":
+                    assert not [key for key in values if values[key] == defaults[group].get(key, values)], file.stem
 
     @pytest.mark.parametrize("file", [file for file in FILES if file.parent.name == "search"], ids=str)
     def test_search_keys_name_fields(self, file: Path) -> None:
@@ -121,7 +128,7 @@ class TestWords:
             ("architecture=resnet50", "architecture=resnet50: no such option; architecture is one of convnet, "),
             ("optimizer=adam", "optimizer=adam: no such option; optimizer is one of adamw, muon, sgd"),
             ("tuning=false", "tuning=false: no such option; tuning is one of off, on"),
-            ("search=none", "search=none: no such option; search is one of convnet, default, "),
+            ("search=none", "search=none: no such option; search is one of default, drop_path"),
             ("optimizer.name=adam", "optimizer.name must be 'sgd', 'adamw' or 'muon', got 'adam'"),
             ("tuning.optimizers=[muon,adam]", "tuning.optimizers.1 must be 'sgd', 'adamw' or 'muon', got 'adam'"),
             ("tuning.optimizers=[sgd]", "tuning.optimizers must hold the configured optimizer muon, got sgd; "),

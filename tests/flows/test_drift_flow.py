@@ -95,7 +95,7 @@ class TestStory:
         trained = story[0].runs()[-1].data
         assert trained.promoted
         assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {"test", "feedback", "latency"}
-        assert len(trained.lessons.train) > len(trained.lessons.held_out) > 50
+        assert len(trained.feedback.train) > len(trained.feedback.held_out) > 50
 
     def test_what_was_learnt_from_is_on_the_run(self, story: tuple[Machine, str]) -> None:
         client = story[0].connect()
@@ -226,7 +226,7 @@ def watched(
         patch.setenv("FASHION_HOME", str(machine.root))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{machine.root / 'mlflow.db'}")
         tracking.connect(current_home())
-        experiment = tracking.experiment(current_home(), "fashion")
+        experiment = tracking.get_or_create_experiment(current_home(), "fashion")
         assert tiny_package.folder is not None
         for _ in range(2):
             run = tracking.start_run(experiment, "tiny", {})
@@ -363,7 +363,7 @@ class TestTrouble:
             lock.write("process 4711")
             lock.flush()
             said = drift(home, "rows=10")
-        assert said.strip() == "another drift flow is at work (process 4711): this one leaves it to that"
+        assert said.strip() == "another drift flow is running (process 4711): this one ends"
         assert not (home.root / "reports").exists()
 
     def test_a_cluster_is_asked_by_an_event(self, home: Machine, watched: Machine) -> None:

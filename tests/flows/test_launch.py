@@ -1,9 +1,10 @@
 """Flows from the command line: what is a configuration word, and what a wrong one costs."""
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +18,16 @@ FLOW = REPOSITORY / "flows" / "train_flow.py"
 
 
 @pytest.fixture(scope="module")
-def launch() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("launch", REPOSITORY / "flows" / "runtime" / "launch.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def runtime() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a module as flows do, which run as scripts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FLOW.parent)
+        yield lambda name: importlib.import_module(f"runtime.{name}")
+
+
+@pytest.fixture(scope="module")
+def launch(runtime: Callable[[str], ModuleType]) -> ModuleType:
+    return runtime("launch")
 
 
 def call(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +43,7 @@ def call(*arguments: str, folder: Path, **environment: str) -> subprocess.Comple
     )
 
 
-class TestLift:
+class TestSplitArguments:
     @pytest.mark.parametrize(
         ("line", "words"),
         [
@@ -63,11 +67,11 @@ class TestLift:
             ("", ""),
         ],
     )
-    def test_words_are_lifted_and_metaflows_own_options_stay(self, launch: ModuleType, line: str, words: str) -> None:
+    def test_overrides_are_told_from_metaflows_own_options(self, launch: ModuleType, line: str, words: str) -> None:
         arguments = line.split()
-        lifted, rest = launch.lift(arguments)
-        assert lifted == words.split()
-        assert rest == [argument for argument in arguments if argument not in lifted]
+        overrides, rest = launch.split_arguments(arguments)
+        assert overrides == words.split()
+        assert rest == [argument for argument in arguments if argument not in overrides]
 
 
 class TestParser:
@@ -88,17 +92,17 @@ class TestParser:
 
     def test_words_come_from_the_environment(self, launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HYDRA_ARGS", "training.seed=3")
-        assert launch.words_from_environment(None) == "training.seed=3"
+        assert launch.overrides_from_environment(None) == "training.seed=3"
         monkeypatch.delenv("HYDRA_ARGS")
-        assert launch.words_from_environment(None) == ""
+        assert launch.overrides_from_environment(None) == ""
 
-    def test_told_leaves_other_errors_alone(self, launch: ModuleType) -> None:
-        with pytest.raises(KeyError), launch.told(ConfigError):
+    def test_exit_on_passes_other_errors(self, launch: ModuleType) -> None:
+        with pytest.raises(KeyError), launch.exit_on(ConfigError):
             raise KeyError
 
-    def test_told_ends_the_process_with_one_sentence(self, tmp_path: Path) -> None:
-        code = f"import sys; sys.path.insert(0, {str(FLOW.parent)!r}); import launch\n"
-        code += "with launch.told(ValueError): int('x')"
+    def test_exit_on_ends_the_process_with_one_sentence(self, tmp_path: Path) -> None:
+        code = f"import sys; sys.path.insert(0, {str(FLOW.parent)!r}); from runtime import launch\n"
+        code += "with launch.exit_on(ValueError): int('x')"
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 202  # Metaflow does not try again
         assert done.stderr == "error: invalid literal for int() with base 10: 'x'\n"
@@ -179,19 +183,20 @@ def test_flows_take_the_triggers_of_a_cluster(flow: str, tmp_path: Path) -> None
     assert "Step start" in done.stdout + done.stderr
 
 
-def test_only_the_event_that_asks_for_it_makes_a_training_learn_from_feedback(launch: ModuleType) -> None:
+def test_only_the_retrain_event_makes_a_training_use_feedback(runtime: Callable[[str], ModuleType]) -> None:
+    events = runtime("events")
     from metaflow import current
     from metaflow.events import Trigger
 
     def triggered_by(*names: str) -> bool:
-        events = [{"name": name, "type": "event", "id": name, "timestamp": 1_800_000_000} for name in names]
-        current._update_env({"trigger": Trigger(events)})
+        triggers = [{"name": name, "type": "event", "id": name, "timestamp": 1_800_000_000} for name in names]
+        current._update_env({"trigger": Trigger(triggers)})
         try:
-            return bool(launch.was_triggered(launch.RETRAIN))
+            return bool(events.was_started_by(events.RETRAIN))
         finally:
             del type(current).trigger
 
-    assert not launch.was_triggered(launch.RETRAIN)
+    assert not events.was_started_by(events.RETRAIN)
     assert not triggered_by("another")
-    assert triggered_by("another", launch.RETRAIN)
-    assert triggered_by(launch.RETRAIN)
+    assert triggered_by("another", events.RETRAIN)
+    assert triggered_by(events.RETRAIN)

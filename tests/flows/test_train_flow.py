@@ -149,7 +149,7 @@ def test_the_registered_package_predicts_what_was_evaluated(
 @pytest.mark.parametrize(
     ("step", "name", "shown"),
     [
-        ("start", "data", "What the classes look like"),
+        ("start", "data", "Samples of each class"),
         ("collect", "study", "How the best value rose"),
         ("train", "training", "Saliency after epoch 2"),
         ("train", "training", '"of": "val/loss"'),
@@ -261,7 +261,7 @@ def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
     assert resumed.data.history == before.data.history  # not trained again
     assert resumed.data.version == before.data.version == 1  # and what was registered is not registered again
     machine.connect()
-    assert len(versions.versions()) == 1
+    assert len(versions.list_versions()) == 1
 
 
 def _task(launcher: int, step: str) -> int:

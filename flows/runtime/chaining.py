@@ -1,0 +1,48 @@
+"""What follows a flow on one machine, where no cluster starts it: a training, and a bento of a new champion."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fashion.config.compose import parse_overrides
+from fashion.config.drift import RetrainConfig
+
+FLOWS = Path(__file__).parents[1]
+
+
+def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig) -> str:
+    """Run TrainFlow, and DeployFlow if the new version became the champion.
+
+    Args:
+        overrides: of TrainFlow's configuration.
+        settings: whether to deploy, and with which overrides.
+
+    Returns:
+        A sentence with the outcome.
+    """
+    trained = run_flow("train_flow.py", overrides)
+    if not trained.successful:
+        return f"training failed: see {trained.pathspec}; the champion stays"
+    outcome: str = trained.data.outcome
+    if not (trained.data.promoted and settings.deploy):
+        return outcome
+    deployed = run_flow("deploy_flow.py", parse_overrides(settings.deploy_overrides))
+    built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
+    return f"{outcome}; {built}"
+
+
+def run_flow(file: str, overrides: Sequence[str]) -> Any:
+    """Run a flow to its end, and return Metaflow's run.
+
+    Args:
+        file: name of a file in `flows/`.
+        overrides: of that flow's configuration.
+    """
+    from metaflow import Runner
+
+    # Runner composes the flow's configuration in this process, where HYDRA_ARGS holds another flow's overrides.
+    os.environ["HYDRA_ARGS"] = shlex.join(overrides)
+    with Runner(str(FLOWS / file), show_output=True).run() as running:
+        return running.run
