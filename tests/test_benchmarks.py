@@ -73,7 +73,7 @@ def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> No
     assert len(tables) == 2
     for table in tables:
         same = {row["loop"]: row["same weights in the end"] for row in table["rows"]}
-        assert same["fit (ours: Fabric), one tensor"] == "yes"
+        assert same["fit (Fabric), one tensor"] == "yes"
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_generator_counts_what_is_lost_and_reads_answers_in_pieces() -> None:
         found = load.drive(listener.getsockname()[1], requests, connections=1, seconds=0.3, pause=0.02)
     answers = [*found.first, *found.answers]
     assert [answer.status for answer in answers][:4] == [200, load.LOST, 404, 200]
-    assert [answer.asked for answer in answers] == list(range(len(answers)))
+    assert [answer.request for answer in answers] == list(range(len(answers)))
     assert len(found.first) == 1
     assert found.first[0].body == b"body"
 

@@ -85,7 +85,7 @@ def remote(records: list[PredictionRecord], feedback: list[Feedback], emulator: 
         log.close()
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", pytest.param("remote", marks=pytest.mark.slow)])
 def source(request: pytest.FixtureRequest) -> Source:
     found: Source = request.getfixturevalue(request.param)
     return found
