@@ -89,7 +89,7 @@ class Shipper:
         except BaseException:
             file.close()
             raise
-        self._lock_file = file
+        self._lock_file = file  # the kernel frees the lock when the process dies
         return True
 
     def ship(self, *, timeout_s: float | None = None, all_due: bool = False) -> int:
