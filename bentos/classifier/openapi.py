@@ -59,10 +59,9 @@ def document(model: Package, *, picture_url: str | None = None) -> dict[str, Any
         picture_url: where a picture is that can be sent as an example.
     """
     names = list(model.class_names)
-    spread = _example_probabilities(names)
     number: Schema = {"type": "number"}
     return make_document(
-        [*_prediction_operations(names, spread, picture_url), *_service_operations(model)],
+        [*_prediction_operations(names, picture_url), *_service_operations(model)],
         title="fashion",
         description="Classifies pictures of clothes, and logs each prediction. Errors have one shape.",
         named={
@@ -73,30 +72,9 @@ def document(model: Package, *, picture_url: str | None = None) -> dict[str, Any
     )
 
 
-def _prediction_operations(names: list[str], spread: dict[str, float], picture_url: str | None) -> list[Operation]:
-    label = names[-1]
-    prediction = PredictionAnswer(
-        prediction_id=EXAMPLE_ID,
-        label=label,
-        confidence=EXAMPLE_CONFIDENCE,
-        probabilities=spread,
-        model=ModelVersion("fashion-classifier", "1"),
-        preprocessing=("read as PNG, 28x28, L", "used as it is"),
-    )
+def _prediction_operations(names: list[str], picture_url: str | None) -> list[Operation]:
+    prediction = _example_prediction(names)
     rejected = ErrorAnswer(ErrorDetail("not_an_image", "what is wrong", "what to do about it"), "notes.txt")
-    record = PredictionRead(
-        prediction_id=EXAMPLE_ID,
-        time=EXAMPLE_TIME,
-        model_version="1",
-        label=label,
-        confidence=EXAMPLE_CONFIDENCE,
-        probabilities=spread,
-        statistics=dict.fromkeys(STATISTICS, 0.5),
-        image_sha256="0" * 64,
-        latency_ms=4.2,
-        client=None,
-        feedback=(FeedbackRead(names[0], "api", EXAMPLE_TIME),),
-    )
     form = object_schema({"image": PICTURE}, {"explain": EXPLAIN})
     forms = object_schema({"images": {"type": "array", "minItems": 1, "items": PICTURE}})
     to_try = {"examples": {"gallery": {"summary": "a picture to try", "externalValue": picture_url}}}
@@ -151,7 +129,7 @@ def _prediction_operations(names: list[str], spread: dict[str, float], picture_u
             "/predictions/{prediction_id}",
             "getPrediction",
             "Get a prediction as it was logged, with all feedback",
-            answers={200: ("The record", Content(PredictionRead, example=record))},
+            answers={200: ("The record", Content(PredictionRead, example=_example_record(names)))},
             errors=(401, 404, 429, 503),
             parameters=(PREDICTION_ID,),
         ),
@@ -213,6 +191,33 @@ def _service_operations(model: Package) -> list[Operation]:
 
 def _get(path: str, name: str, summary: str, content: Content, errors: tuple[int, ...] = ()) -> Operation:
     return Operation("get", path, name, summary, {200: ("The answer", content)}, errors)
+
+
+def _example_prediction(names: list[str]) -> PredictionAnswer:
+    return PredictionAnswer(
+        prediction_id=EXAMPLE_ID,
+        label=names[-1],
+        confidence=EXAMPLE_CONFIDENCE,
+        probabilities=_example_probabilities(names),
+        model=ModelVersion("fashion-classifier", "1"),
+        preprocessing=("read as PNG, 28x28, L", "used as it is"),
+    )
+
+
+def _example_record(names: list[str]) -> PredictionRead:
+    return PredictionRead(
+        prediction_id=EXAMPLE_ID,
+        time=EXAMPLE_TIME,
+        model_version="1",
+        label=names[-1],
+        confidence=EXAMPLE_CONFIDENCE,
+        probabilities=_example_probabilities(names),
+        statistics=dict.fromkeys(STATISTICS, 0.5),
+        image_sha256="0" * 64,
+        latency_ms=4.2,
+        client=None,
+        feedback=(FeedbackRead(names[0], "api", EXAMPLE_TIME),),
+    )
 
 
 def _example_probabilities(names: list[str]) -> dict[str, float]:

@@ -46,7 +46,7 @@ class Shipping:
     async def stored_in(self, ids: Sequence[str]) -> Literal["firestore", "disk"] | None:
         """With `acknowledge: remote`, wait until Firestore has these predictions, and say where they are.
 
-        After `remote_seconds` they are on the disk alone, and the outbox ships them later. None without waiting.
+        After `remote_seconds` they are on disk only, and the outbox ships them later. None without waiting.
         """
         if self._settings.acknowledge != "remote" or self._shipper is None or not ids:
             return None

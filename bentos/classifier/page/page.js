@@ -77,7 +77,7 @@ function askForKey(scope, wrong) {
     };
     $("key-cancel").onclick = () => {
       form.hidden = true;
-      reject(new Problem("the service asks for a key", "ask whoever runs it for one", { again: true }));
+      reject(new Problem("the service asks for a key", "ask its operator for one", { again: true }));
     };
   });
 }
