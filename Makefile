@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(BIN)/uv
+# What there is after a flow, and what to type next. The flow's own exit code counts.
+STATUS = echo; $(BIN)/fashion status --brief || true
 
 .DEFAULT_GOAL := help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@echo "$(BIN)/fashion status says what there is and what to type next; $(BIN)/fashion --help lists the other commands."
 
 setup: $(STAMP) ## Make .venv from requirements.lock
 
@@ -27,6 +30,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 train: $(STAMP) ## Train, evaluate and register a model: ARGS="architecture=resnet training.num_epochs=3"
 	$(BIN)/python flows/train_flow.py run $(ARGS)
+	@$(STATUS)
 
 ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:5000
 	$(BIN)/fashion ui
@@ -47,18 +51,19 @@ predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --ou
 
 drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retrain.enabled=true"
 	$(BIN)/python flows/drift_flow.py run $(ARGS)
+	@$(STATUS)
 
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
 	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$(REASON)")
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
 
 schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to start it: ARGS="window=7d"
-	$(BIN)/fashion schedule $(ARGS)
+	$(BIN)/fashion schedule write $(ARGS)
 
-schedule-check: $(STAMP) ## Look whether that timer is sound, and when it will run
+schedule-check: $(STAMP) ## Check that timer, and show when it will run
 	$(BIN)/fashion schedule check
 
-demo: $(STAMP) ## The whole story on this machine: drift, alarm, feedback, retraining, rollback; about 15 minutes
+demo: $(STAMP) ## The whole loop on this machine: drift, alert, feedback, retraining, rollback; about 15 minutes
 	$(BIN)/fashion demo $(ARGS)
 
 test: $(STAMP) ## Run the tests: ARGS="-k dataset"
@@ -68,7 +73,7 @@ test: $(STAMP) ## Run the tests: ARGS="-k dataset"
 TEST_WORKERS = --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: lint ## Lint, types, contracts and the quick tests: the daily loop, about a minute
-	$(BIN)/python -m pytest $(TEST_WORKERS) -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) --numprocesses logical -m "not slow" $(ARGS)
 
 coverage: $(STAMP) ## Run the tests slower, and list the lines that none reaches, served bentos included
 	$(BIN)/python -m coverage erase

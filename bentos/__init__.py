@@ -1,1 +1,1 @@
-"""What serves a registered version: one folder a bento."""
+"""Services as BentoML bentos: a folder each, what they share in `web`, and how they are built and served."""

@@ -1,7 +1,7 @@
-"""`fashion serve`: serve the latest bento of this machine's store, on loopback unless told otherwise.
+"""Serve a bento of this machine's store; `fashion serve` starts this program.
 
-With `--follow` a newer bento takes the place of the one that is served: whoever promotes or rolls back a version, and
-builds its bento, has deployed it. Between the two nobody answers for the few seconds that a start takes.
+With `--follow` a newer bento replaces the one that is served: promoting or rolling back a version and building its
+bento deploys it. Nothing answers during the few seconds between the two.
 """
 
 import argparse
@@ -17,15 +17,20 @@ from bentos.building import NAME
 from fashion.home import prepare_environment
 
 LOOK_SECONDS = 2.0
+"""Time between two looks for a newer bento."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Become BentoML's server, or watch over it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="fashion serve", description="Serve the classifier.")
-    parser.add_argument("--bento", default=f"{NAME}:latest", help="tag of the bento; the latest if not said")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; only this machine sees the default")
+    """Become BentoML's server, or watch over it; returns the exit code.
+
+    Args:
+        arguments: as `fashion serve` passes them, which also checks and explains them.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bentos.serving", description="What `fashion serve` runs.")
+    parser.add_argument("--bento", default=f"{NAME}:latest")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
-    parser.add_argument("--follow", action="store_true", help="serve each new bento in place of the one before")
+    parser.add_argument("--follow", action="store_true")
     options = parser.parse_args(arguments)
     home = prepare_environment()
     tag = find(options.bento)
@@ -34,13 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if options.follow:
         return follow(options.bento, tag, options.host, options.port)
-    print(f"{tag} on http://{options.host}:{options.port} (Ctrl-C ends it)", flush=True)
+    print(announcement(tag, options.host, options.port), flush=True)
     os.environ.update(environment())
     os.execv(sys.executable, command(tag, options.host, options.port))
 
 
+def announcement(tag: str, host: str, port: int) -> str:
+    """What is served, where, and what to type next."""
+    url = f"http://{host}:{port}"
+    option = "" if url == "http://127.0.0.1:3000" else f" --url {url}"
+    return f"""{tag} on {url} (Ctrl-C ends it)
+  open        {url} for the page, {url}/docs for the API, {url}/monitoring for recent traffic
+  send        fashion traffic --rows 500{option}
+  then type   fashion status{option}"""
+
+
 def find(bento: str) -> str | None:
-    """The full tag of a bento in the store; None where there is none."""
+    """Return the full tag of a bento in the store; None where there is none."""
     from bentoml.bentos import get
     from bentoml.exceptions import BentoMLException
 
@@ -51,17 +66,17 @@ def find(bento: str) -> str | None:
 
 
 def command(tag: str, host: str, port: int) -> list[str]:
-    """How BentoML serves it."""
+    """Return the command line of BentoML's server."""
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
 
 
 def environment() -> dict[str, str]:
-    """What the service's processes are given: memory of a large picture goes back to the system at once."""
+    """Return variables for the service's processes: memory of a large picture goes back to the system at once."""
     return {"MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))}
 
 
 def follow(bento: str, tag: str, host: str, port: int) -> int:
-    """Serve `tag`, and whatever `bento` comes to mean, until told to end; returns the exit code of the last one."""
+    """Serve `tag`, then whatever `bento` resolves to, until a signal; returns the exit code of the last server."""
     ending = False
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -71,7 +86,7 @@ def follow(bento: str, tag: str, host: str, port: int) -> int:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, end)
     while True:
-        print(f"{tag} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        print(announcement(tag, host, port), flush=True)
         # A session of its own: Ctrl-C in a terminal reaches the watcher alone, which ends the service in order.
         served = subprocess.Popen(command(tag, host, port), env={**os.environ, **environment()}, start_new_session=True)
         newer = tag

@@ -1,4 +1,4 @@
-"""Where state lives: every address a run writes to. Knows nothing of what is written there."""
+"""Where state is stored: every address that a run writes to. Knows nothing of what is written there."""
 
 import getpass
 import os
@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Home:
-    """Addresses of everything that a run writes. On one machine all lie in one folder."""
+    """Addresses of everything that a run writes. On one machine all are in one folder."""
 
     root: Path
     """The folder; `FASHION_HOME`, or `var/` in the repository."""
@@ -21,15 +21,15 @@ class Home:
     data: Path
     """Verified data files, one folder a data set."""
     checkpoints: str
-    """Folder or `gs://` address of training checkpoints; `FASHION_CHECKPOINTS` where disks do not last."""
+    """Folder or `gs://` address of training checkpoints; `FASHION_CHECKPOINTS` where disks are not durable."""
     studies: str
     """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
     predictions: Path
     """The prediction log of this machine."""
     firestore: str | None
-    """`project` or `project/database` that predictions are shipped to; `FASHION_FIRESTORE`, else none."""
+    """Firestore `project` or `project/database` that predictions are shipped to; `FASHION_FIRESTORE`, or None."""
     images: str
-    """Folder or `gs://` address of what the network saw; `FASHION_IMAGES`."""
+    """Folder or `gs://` address of the pictures that were predicted; `FASHION_IMAGES`."""
     reports: str
     """Folder or `gs://` address of drift reports; `FASHION_REPORTS`."""
     bentos: Path
@@ -37,7 +37,7 @@ class Home:
 
 
 def current_home() -> Home:
-    """Read the environment once and return the addresses it implies. Creates nothing."""
+    """Read the environment and return the addresses that follow from it. Creates nothing."""
     root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
     return Home(
         root=root,
@@ -55,13 +55,21 @@ def current_home() -> Home:
 
 
 def prepare_environment() -> Home:
-    """Set what Metaflow and MLflow read from the environment, where the caller has not set it.
+    """Make the folder, and set the environment as `set_environment` does.
 
-    Call before importing metaflow, which reads its settings on import. A variable that is set wins:
-    this is how the same flow runs on a cluster.
+    Call before importing metaflow, which reads its settings on import.
     """
     home = current_home()
     home.root.mkdir(parents=True, exist_ok=True)
+    set_environment(home)
+    return home
+
+
+def set_environment(home: Home) -> None:
+    """Set what Metaflow, MLflow and BentoML read from the environment. Creates nothing.
+
+    A variable that is set already wins: this is how the same flow runs on a cluster.
+    """
     defaults = {
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),
         "METAFLOW_USER": _user(),
@@ -76,11 +84,10 @@ def prepare_environment() -> Home:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    return home
 
 
 def _user() -> str:
-    # Metaflow refuses to run as root without a name of its own to file runs under.
+    # Metaflow does not run as root without another user name to store runs under.
     try:
         name = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a user id without a name

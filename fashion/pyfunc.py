@@ -1,4 +1,4 @@
-"""A model package as an MLflow pyfunc: what `mlflow.pyfunc.load_model` calls. No pickle is involved."""
+"""A model package as an MLflow pyfunc, loaded without pickle. Registered versions name this module: do not move it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from fashion.model.predictor import Predictor
 
 
 class PackagedModel:
-    """MLflow's interface to a Predictor."""
+    """The interface that MLflow calls, around a Predictor."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
 
     def predict(self, data: NDArray[np.uint8], params: dict[str, Any] | None = None) -> NDArray[np.float32]:
-        """Calibrated probabilities `(N, classes)` of images `(N, H, W)` or `(N, H, W, C)` uint8."""
+        """Return calibrated probabilities `(N, classes)` of images `(N, H, W)` or `(N, H, W, C)` uint8."""
         return self.predictor.predict(np.asarray(data)).probabilities
 
 

@@ -75,7 +75,7 @@ class DriftFlow(FlowSpec):
                 max_examples=settings.report.examples,
                 on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
             )
-            later = source.later(window)
+            later = source.count_after(window)
         self.references = references.loaded
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
@@ -97,7 +97,7 @@ class DriftFlow(FlowSpec):
 
         settings, home = self.settings, prepare_environment()
         tracking.connect(home)
-        experiment_id = tracking.experiment(home, f"{settings.tracking.experiment}-drift")
+        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
         with exit_with_alert(settings):
@@ -130,7 +130,7 @@ class DriftFlow(FlowSpec):
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
         alerts.notify(messages, channels, settings.alerts, store)
         with exit_with_alert(settings):
-            labelled = windows.open_source(home, settings.source).judged()
+            labelled = windows.open_source(home, settings.source).labelled()
             decision = retraining.decide(self.conditions, labelled, settings.retrain, store)
         self.outcome = decision.reason
         self.retraining = "due" if decision.train else "not due"

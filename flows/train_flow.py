@@ -72,7 +72,7 @@ class TrainFlow(FlowSpec):
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
         tracking.connect(home)
-        self.experiment_id = tracking.experiment(home, settings.tracking.experiment)
+        self.experiment_id = tracking.get_or_create_experiment(home, settings.tracking.experiment)
         self.mlflow_run_id = run_record.start(
             self.experiment_id,
             f"{settings.architecture.name} {current.run_id}",
@@ -293,7 +293,7 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
 
     home = current_home()
     with launch.exit_on(LogUnavailable, StoreUnavailable):
-        rows = windows.open_source(home).judged()
+        rows = windows.open_source(home).labelled()
         return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
 
 

@@ -26,8 +26,8 @@ from fashion.model.package import Package
 
 FLOWS = ("story", "machine")
 """Fixtures that run flows for minutes, the longest first. Each worker would make its own: one gets all tests."""
-SLOW = {*FLOWS, "own", "watched", "emulator", "chromium"}
-"""Fixtures that run flows, servers or a browser: their tests are left out of `make check`."""
+SLOW = {*FLOWS, "own", "watched", "templates", "emulator", "chromium", "sound_package", "migrated_database"}
+"""Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
@@ -210,7 +210,7 @@ def service(challenged: Machine, bento: str) -> Iterator[Served]:
     """That bento, served."""
     served = Served(bento, challenged.serving(), challenged.root / "service.log")
     yield served
-    assert served.stop() == 0, served.said.read_text()[-2000:]
+    assert served.stop() == 0, served.output.read_text()[-2000:]
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
     assert "time_to_accuracy" in done.stderr
 
 
+@pytest.mark.slow
 def test_tables_and_circumstances_are_printed(quick: tuple[str, dict[str, Any]]) -> None:
     printed, found = quick
     for table in found["tables"]:
@@ -58,6 +59,7 @@ def test_tables_and_circumstances_are_printed(quick: tuple[str, dict[str, Any]])
     assert found["circumstances"]["load average"]
 
 
+@pytest.mark.slow
 def test_loader_is_compared_with_data_loader(quick: tuple[str, dict[str, Any]]) -> None:
     tables = [table for table in quick[1]["tables"] if table["benchmark"] == "loader"]
     assert len(tables) == 2
@@ -65,14 +67,16 @@ def test_loader_is_compared_with_data_loader(quick: tuple[str, dict[str, Any]]) 
         assert [row["images a CPU-second"]["values"][0] > 0 for row in table["rows"]] == [True] * 3
 
 
+@pytest.mark.slow
 def test_fit_does_what_a_bare_loop_does(quick: tuple[str, dict[str, Any]]) -> None:
     tables = [table for table in quick[1]["tables"] if table["benchmark"] == "loop"]
     assert len(tables) == 2
     for table in tables:
         same = {row["loop"]: row["same weights in the end"] for row in table["rows"]}
-        assert same["fit (ours: Fabric), one tensor"] == "yes"
+        assert same["fit (Fabric), one tensor"] == "yes"
 
 
+@pytest.mark.slow
 def test_a_missing_lightning_is_said(quick: tuple[str, dict[str, Any]]) -> None:
     assert ("Lightning is not installed" in quick[0]) == (util.find_spec("lightning") is None)
 
@@ -108,7 +112,7 @@ def test_generator_counts_what_is_lost_and_reads_answers_in_pieces() -> None:
         found = load.drive(listener.getsockname()[1], requests, connections=1, seconds=0.3, pause=0.02)
     answers = [*found.first, *found.answers]
     assert [answer.status for answer in answers][:4] == [200, load.LOST, 404, 200]
-    assert [answer.asked for answer in answers] == list(range(len(answers)))
+    assert [answer.request for answer in answers] == list(range(len(answers)))
     assert len(found.first) == 1
     assert found.first[0].body == b"body"
 

@@ -1,4 +1,4 @@
-"""What the README tells people to type is there and works."""
+"""Every command in the README works, and every file that it names exists."""
 
 import re
 import shlex
@@ -19,35 +19,39 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip() and not line.startswith("#")
 ]
-PYTHON = ".venv/bin/python "
 
 
-def of(prefix: str) -> list[str]:
-    return [command for command in COMMANDS if prefix in command]
+def containing(text: str) -> list[str]:
+    """Commands of the README with some text."""
+    return [command for command in COMMANDS if text in command]
 
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
     kinds = (
-        *("make ", "flows/train_flow.py", "fashion registry", "fashion data add"),
+        *("make ", "flows/train_flow.py", "fashion data ", "fashion registry ", "fashion status"),
         # These run in test_live_commands.py, test_service.py and test_traffic.py.
-        *(
-            "fashion log ",
-            "fashion registry ",
-            "curl -F image=",
-            "fashion traffic ",
-        ),
+        *("fashion log ", "curl -F image=", "fashion traffic "),
     )
     assert COMMANDS
     assert [command for command in COMMANDS if not any(kind in command for kind in kinds)] == []
 
 
-@pytest.mark.parametrize("command", of("make "))
+@pytest.mark.parametrize("command", containing("bin/fashion "))
+def test_the_command_knows_its_verbs_and_options(command: str) -> None:
+    words = shlex.split(command)
+    assert words[0] == ".venv/bin/fashion"
+    # With --help at the end nothing is done; a verb or option that does not exist is a usage error still.
+    done = subprocess.run([sys.executable, "-m", "fashion", *words[1:], "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", containing("make "))
 def test_make_knows_the_target(command: str) -> None:
     done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", of("flows/train_flow.py run"))
+@pytest.mark.parametrize("command", containing("flows/train_flow.py run"))
 def test_the_flow_takes_the_configuration(command: str) -> None:
     words = shlex.split(re.sub(r'HYDRA_ARGS="(.*?)" (.*)', r"\2 \1", command))
     composed = load_train_config(compose(words[words.index("run") + 1 :] if "data=mine" not in words else []))
@@ -55,16 +59,18 @@ def test_the_flow_takes_the_configuration(command: str) -> None:
 
 
 def test_the_flow_has_the_other_verbs(challenged: Machine) -> None:
-    for command in of("flows/train_flow.py"):
+    for command in containing("flows/train_flow.py"):
         verb = command.split("train_flow.py ")[1].split()[0]
         done = challenged.python("flows/train_flow.py", verb, "--help")
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_versions_are_listed_promoted_and_rolled_back(challenged: Machine) -> None:
-    said = [challenged.python(*shlex.split(command.removeprefix(PYTHON))) for command in of("fashion registry")]
-    assert [done.returncode for done in said] == [0, 0, 0], [done.stderr for done in said]
-    listed, promoted, restored = (done.stdout for done in said)
+    verbs = ("list", "promote", "rollback")  # the others run in test_live_commands.py
+    commands = [shlex.split(command)[1:] for verb in verbs for command in containing(f"fashion registry {verb}")]
+    results = [challenged.python("-m", "fashion", *words) for words in commands]
+    assert [done.returncode for done in results] == [0, 0, 0], [done.stderr for done in results]
+    listed, promoted, restored = (done.stdout for done in results)
     assert "version 1  champion" in listed
     assert "test accuracy" in listed
     assert promoted == "champion: version 2\n"
@@ -72,10 +78,10 @@ def test_versions_are_listed_promoted_and_rolled_back(challenged: Machine) -> No
 
 
 def test_every_data_verb_in_the_readme_exists() -> None:
-    said = subprocess.run([sys.executable, "-m", "fashion", "data", "--help"], capture_output=True, text=True).stdout
+    shown = subprocess.run([sys.executable, "-m", "fashion", "data", "--help"], capture_output=True, text=True).stdout
     for verb in ("fetch", "verify", "status", "push", "add"):
-        assert verb in said
-        assert f"`{verb}`" in README or f"dataset {verb}" in README
+        assert verb in shown
+        assert f"`{verb}`" in README or f"fashion data {verb}" in README
 
 
 def test_files_that_the_readme_points_to_exist() -> None:
@@ -84,7 +90,12 @@ def test_files_that_the_readme_points_to_exist() -> None:
 
 
 def test_every_target_is_documented_in_help() -> None:
-    said = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
     makefile = (REPOSITORY / "Makefile").read_text()
     for target in re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split():  # type: ignore[index]
-        assert f"make {target}" in said
+        assert f"make {target}" in shown
+
+
+def test_help_ends_by_naming_the_status_command() -> None:
+    shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    assert "fashion status" in [line for line in shown.splitlines() if not line.startswith("make[")][-1]

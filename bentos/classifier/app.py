@@ -22,8 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bentos.classifier import monitoring, openapi
 from bentos.classifier.batcher import Closed
 from bentos.classifier.schemas import FeedbackRequest, Gallery, Ready, Reports
+from bentos.classifier.site import SITE
 from bentos.classifier.worker import Worker
-from bentos.web import bodies, docs, responses, uploads
+from bentos.web import bodies, docs, html, responses, uploads
 from bentos.web.auth import Scope as KeyScope
 from bentos.web.responses import ApiError, json_response
 from fashion.predictions.record import LogUnavailable
@@ -40,6 +41,8 @@ SCOPES: dict[str, KeyScope] = {
     "/metrics": "monitoring",
 }
 """Scope of the key that a path needs; paths that are not here need none."""
+SHARED_FILES = frozenset(path.name for path in html.PAGE.iterdir())
+"""Files below `/page/` that all services share."""
 CLIENT_BYTES = 200
 """Longest X-Client header."""
 CLIENT_CLOSED_REQUEST = 499
@@ -209,7 +212,8 @@ class App:
         return _file(self._worker().page, "index.html")
 
     async def _page(self, request: Request) -> Response:
-        return _file(self._worker().page, request.path_params["name"])
+        name = request.path_params["name"]
+        return _file(html.PAGE if name in SHARED_FILES else self._worker().page, name)
 
     async def _icon(self, request: Request) -> Response:
         return _file(self._worker().page, "icon.svg")
@@ -236,7 +240,7 @@ class App:
         return json_response(self._document())
 
     async def _docs(self, request: Request) -> Response:
-        return HTMLResponse(docs.page(self._document(), str(request.base_url).rstrip("/")))
+        return HTMLResponse(docs.page(SITE, self._document(), str(request.base_url).rstrip("/")))
 
     def _document(self) -> dict[str, Any]:
         worker = self._worker()

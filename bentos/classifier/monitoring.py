@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, cast
 from starlette.responses import Response
 
 from bentos.classifier.schemas import Report
+from bentos.classifier.site import SITE
 from bentos.web import html
 from bentos.web.html import text
 from bentos.web.responses import ApiError
 from fashion.drift import reports
-from fashion.predictions.record import Backlog, LoggedPrediction
+from fashion.predictions.outbox import Backlog
+from fashion.predictions.record import LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ def page(worker: "Worker") -> str:
     sections = [
         *_traffic(model.class_names, recent),
         *_reports(latest_reports(worker.reports)),
-        *_log(worker.log.backlog()),
+        *_log(worker.log.outbox.backlog()),
     ]
-    return html.page("Monitoring", lead, sections)
+    return html.page(SITE, "Monitoring", lead, sections)
 
 
 def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction]) -> Iterator[str]:

@@ -54,7 +54,7 @@ class Shipping:
         deadline = time.monotonic() + self._settings.remote_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-            if await asyncio.to_thread(self._log.is_shipped, ids):
+            if await asyncio.to_thread(self._log.outbox.is_shipped, ids):
                 return "firestore"
         return "disk"
 

@@ -134,12 +134,12 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the prediction cannot be logged.
         """
         try:
-            fitted = await self._fit(data)
+            prepared = await self._prepare(data)
         except BadPicture as error:
             raise responses.picture_error(error) from None
-        (scored,) = await self._batcher.predict([fitted.image], client=client, started=started)
+        (scored,) = await self._batcher.predict([prepared.image], client=client, started=started)
         stored_in = await self._shipping.stored_in([scored.record.prediction_id])
-        answer = self._answer(scored, fitted, stored_in)
+        answer = self._answer(scored, prepared, stored_in)
         return await self._in_pool(self._explain, answer, scored) if explain else answer
 
     async def predict_batch(self, files: Sequence[Part], *, client: str | None, started: float) -> BatchAnswer:
@@ -153,19 +153,19 @@ class Worker:
         Raises:
             fashion.predictions.record.LogUnavailable: the predictions cannot be logged.
         """
-        fits = await asyncio.gather(*(self._fit(part.data) for part in files), return_exceptions=True)
-        images = [fitted.image for fitted in fits if isinstance(fitted, PreparedImage)]
+        outcomes = await asyncio.gather(*(self._prepare(part.data) for part in files), return_exceptions=True)
+        images = [prepared.image for prepared in outcomes if isinstance(prepared, PreparedImage)]
         scored = await self._batcher.predict(images, client=client, started=started) if images else []
         stored_in = await self._shipping.stored_in([each.record.prediction_id for each in scored])
         results: list[PredictionAnswer | ErrorAnswer] = []
         remaining = iter(scored)
-        for part, fitted in zip(files, fits, strict=True):
-            if isinstance(fitted, PreparedImage):
-                results.append(self._answer(next(remaining), fitted, None, part.filename))
-            elif isinstance(fitted, BadPicture):
-                results.append(responses.error_answer(responses.picture_error(fitted), part.filename))
+        for part, prepared in zip(files, outcomes, strict=True):
+            if isinstance(prepared, PreparedImage):
+                results.append(self._answer(next(remaining), prepared, None, part.filename))
+            elif isinstance(prepared, BadPicture):
+                results.append(responses.error_answer(responses.picture_error(prepared), part.filename))
             else:
-                raise fitted
+                raise prepared
         return BatchAnswer(tuple(results), len(scored), len(files) - len(scored), stored_in)
 
     def model_info(self) -> ModelInfo:
@@ -188,7 +188,7 @@ class Worker:
     async def readiness(self) -> Ready | NotReady:
         """Tell whether predictions can be logged, and what of the log is not shipped yet."""
         try:
-            backlog = await asyncio.to_thread(self.log.backlog)
+            backlog = await asyncio.to_thread(self.log.outbox.backlog)
         except LogUnavailable as error:
             return NotReady(False, str(error))
         log = LogState(
@@ -208,22 +208,22 @@ class Worker:
     def update_gauges(self) -> None:
         """Set the gauges of the metrics to what holds now."""
         with contextlib.suppress(LogUnavailable):
-            self.metrics.set_backlog(self.log.backlog())
+            self.metrics.set_backlog(self.log.outbox.backlog())
         for work in self._background:
             self.metrics.set_background(work)
 
-    async def _fit(self, data: bytes) -> PreparedImage:
-        """Decode a picture and fit it to the network: here if it is small, else in a thread."""
+    async def _prepare(self, data: bytes) -> PreparedImage:
+        """Decode a picture and prepare it for the network: here if it is small, else in a thread."""
         limit = self.settings.limits.pixels
         if len(data) <= SMALL_BYTES:
             try:
-                return self._fit_now(data, min(limit, SMALL_PIXELS))
+                return self._prepare_now(data, min(limit, SMALL_PIXELS))
             except BadPicture as error:
                 if error.code != "too_large":
                     raise
-        return await self._in_pool(self._fit_now, data, limit)
+        return await self._in_pool(self._prepare_now, data, limit)
 
-    def _fit_now(self, data: bytes, max_pixels: int) -> PreparedImage:
+    def _prepare_now(self, data: bytes, max_pixels: int) -> PreparedImage:
         of = self.package
         return preparation.prepare(
             data, size=of.size, channels=of.channels, preparation=of.preparation, max_pixels=max_pixels
@@ -233,7 +233,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     def _answer(
-        self, scored: Scored, fitted: PreparedImage, stored_in: str | None, filename: str | None = None
+        self, scored: Scored, prepared: PreparedImage, stored_in: str | None, filename: str | None = None
     ) -> PredictionAnswer:
         record = scored.record
         label = self.package.class_names[record.label]
@@ -244,7 +244,7 @@ class Worker:
             confidence=round(record.confidence, DIGITS),
             probabilities=self.records.by_name(record.probabilities),
             model=self._model,
-            preprocessing=fitted.steps,
+            preprocessing=prepared.steps,
             stored_in=stored_in,
             filename=filename,
         )

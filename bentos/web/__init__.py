@@ -1,1 +1,1 @@
-"""What the services of this project share: responses, uploads, keys, HTML."""
+"""What the services share: bodies, uploads, responses, API keys, OpenAPI documents and pages."""

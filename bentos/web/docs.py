@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from bentos.web import html
-from bentos.web.html import text
+from bentos.web.html import Site, text
 
 SCRIPT = "/page/docs.js"
 FILE = "picture.png"
 """Name of the file in commands."""
 
 
-def page(document: dict[str, Any], base: str) -> str:
+def page(site: Site, document: dict[str, Any], base: str) -> str:
     """Render the document: each endpoint with what it takes and answers, and commands to try it.
 
     Args:
+        site: whose API it is.
         document: an OpenAPI document.
         base: URL of the service.
     """
@@ -32,7 +33,7 @@ def page(document: dict[str, Any], base: str) -> str:
         for method, operation in methods.items()
     ]
     key = '<section id="key-section" hidden></section>'
-    return html.page("API", lead, [key, *sections], script=SCRIPT)
+    return html.page(site, "API", lead, [key, *sections], script=SCRIPT)
 
 
 def _section(base: str, path: str, method: str, operation: dict[str, Any]) -> Iterator[str]:

@@ -1,8 +1,13 @@
 """The frame of the pages that are rendered in Python: monitoring and API. Knows HTML, not what is on the pages."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+PAGE = Path(__file__).parent / "page"
+"""Stylesheets and scripts, which a service answers below `/page/`."""
 
 HEAD = """<!doctype html>
 <html lang="en">
@@ -12,30 +17,42 @@ HEAD = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <link rel="icon" href="/page/icon.svg">
-<link rel="stylesheet" href="/page/page.css">
+<link rel="stylesheet" href="/page/base.css">
 <link rel="stylesheet" href="/page/article.css">
 {script}</head>
 <body>
 <header class="top">
-<a class="mark" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">Fashion classifier</a>
-<nav aria-label="Pages"><a href="/monitoring">Monitoring</a><a href="/docs">API</a></nav>
+<a class="mark" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">{name}</a>
+<nav aria-label="Pages">{links}</nav>
 </header>
 <main class="article">
 <div class="hero"><h1>{title}</h1><p>{lead}</p></div>
 """
 
 
-def page(title: str, lead: str, body: Iterable[str], *, script: str | None = None) -> str:
+@dataclass(frozen=True)
+class Site:
+    """What the top of each page of a service shows."""
+
+    name: str
+    links: Mapping[str, str]
+    """URL of each page, by its name."""
+
+
+def page(site: Site, title: str, lead: str, body: Iterable[str], *, script: str | None = None) -> str:
     """Render a whole page.
 
     Args:
+        site: whose page it is.
         title: plain text.
         lead: HTML of the paragraph below the title.
         body: HTML of the sections.
         script: URL of a JavaScript module.
     """
     module = "" if script is None else f'<script type="module" src="{text(script)}"></script>\n'
-    return HEAD.format(title=text(title), lead=lead, script=module) + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+    links = "".join(f'<a href="{text(url)}">{text(name)}</a>' for name, url in site.links.items())
+    head = HEAD.format(title=text(title), lead=lead, script=module, name=text(site.name), links=links)
+    return head + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
 
 
 def text(value: Any) -> str:

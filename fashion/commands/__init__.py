@@ -1,1 +1,1 @@
-"""The command `fashion`: one file a noun. Parses arguments and prints; decides nothing."""
+"""The command `fashion`: one file a noun. Parses arguments and prints; the library does the work."""

@@ -1,128 +1,176 @@
-"""The command `fashion data`: versions of the data, in the cache and in a bucket. Decides nothing."""
+"""`fashion data`: versions of the data, in the cache and in a bucket."""
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fashion.config.compose import compose
-from fashion.config.schema import ConfigError, DataConfig
-from fashion.config.train import load_train_config
-from fashion.data import dataset, from_folder, manifest, sources
-from fashion.data.checks import DataReport, check_dataset
-from fashion.data.fetch import fetch_data, find_bucket, push_data
-from fashion.data.manifest import DataError, Manifest
-from fashion.home import current_home
+import typer
 
-_OVERRIDES = "configuration words, e.g. data=mine data.val_fraction=0.2"
+from fashion.commands.arguments import AsJson, Overrides
+from fashion.commands.errors import FAILED, CommandError, failing_on
 
+if TYPE_CHECKING:
+    from fashion.config.schema import DataConfig
+    from fashion.data.checks import DataReport
+    from fashion.data.manifest import Manifest
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0 when all is well, 1 when something is missing, wrong or out of reach."""
-    arguments = _parser().parse_args(words)
-    try:
-        data = load_train_config(compose(arguments.overrides)).data
-        good: bool = arguments.verb(data, current_home().data, arguments)
-    except (ConfigError, DataError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was complete is kept", file=sys.stderr)
-        return 130
-    return 0 if good else 1
+app = typer.Typer(help="Fetch, check and share versions of the data.", rich_markup_mode=None)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fashion data", description="Versions of the data.")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+@app.command("fetch", epilog="Example: fashion data fetch data=mine")
+def fetch(overrides: Overrides = None) -> None:
+    """Bring the files into the cache, verified against the manifest."""
+    with _failing_on_data():
+        from fashion.data.fetch import fetch_data
+        from fashion.home import current_home
 
-    def verb(name: str, function: Callable[..., bool], text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(verb=function)
-        return added
-
-    parsers = [
-        verb("fetch", _fetch, "bring the files into the cache, verified"),
-        verb("verify", _verify, "check the cached files, and what they hold, without fetching"),
-        verb("push", _push, "upload the cached files to the bucket of the data config"),
-        verb("status", _status, "say what is cached, changed, and in the bucket"),
-        verb("add", _add, "make a new version of train/<class>/ and test/<class>/ pictures, or of IDX files"),
-    ]
-    parsers[-1].add_argument("folder", type=Path, metavar="FOLDER")
-    for added in parsers:
-        added.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
-    return parser
+        cache = current_home().data
+        version = fetch_data(_configure(overrides), cache)
+        print(_describe(version, cache))
 
 
-def _fetch(data: DataConfig, cache: Path, _: argparse.Namespace) -> bool:
-    version = fetch_data(data, cache)
-    print(f"{_title(version)}: complete in {manifest.folder_of(version, cache)}")
-    return True
+@app.command("verify", epilog="Example: fashion data verify")
+def verify(overrides: Overrides = None) -> None:
+    """Check the cached files and their content, without fetching."""
+    with _failing_on_data():
+        from fashion.data import dataset, manifest
+        from fashion.data.checks import check_dataset
+        from fashion.home import current_home
+
+        data, cache = _configure(overrides), current_home().data
+        version = manifest.read(data)
+        states = _file_states(version, cache)
+        if set(states.values()) != {"verified"}:
+            for name, state in states.items():
+                print(f"{name}: {state}")
+            raise CommandError("files are missing or changed: `fashion data fetch` brings them back")
+        print(f"{_title(version)}: {len(states)} files verified")
+        _print_report(check_dataset(dataset.load(data, cache), data))
 
 
-def _verify(data: DataConfig, cache: Path, _: argparse.Namespace) -> bool:
-    version = manifest.read(data)
-    states = {entry: manifest.state(entry, manifest.folder_of(version, cache)) for entry in version.files}
-    if set(states.values()) != {"verified"}:
-        for entry, state in states.items():
-            print(f"{entry.path}: {state}")
-        print("`fashion data fetch` brings back what is missing or changed", file=sys.stderr)
-        return False
-    print(f"{_title(version)}: {len(states)} files verified")
-    _print_report(check_dataset(dataset.load(data, cache), data))
-    return True
+@app.command("status", epilog="Example: fashion data status --json")
+def status(overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what is cached, what has changed, and what the bucket holds.
+
+    Exits with 1 where something is missing or changed.
+    """
+    with _failing_on_data():
+        from fashion.data import manifest
+        from fashion.data.fetch import find_bucket
+        from fashion.home import current_home
+
+        data, cache = _configure(overrides), current_home().data
+        version = manifest.read(data)
+        folder = manifest.folder_of(version, cache)
+        states = _file_states(version, cache)
+        bucket = find_bucket(data)
+        present = {} if bucket is None else _bucket_files(bucket, version)
+        content: dict[str, Any] = {
+            "name": version.name,
+            "digest": version.digest,
+            "manifest": str(manifest.locate(data)),
+            "cache": str(folder),
+            "files": {entry.path: {"bytes": entry.size, "state": states[entry.path]} for entry in version.files},
+            "bucket": bucket,
+            "bucket_files": present,
+            "complete": set(states.values()) == {"verified"} and all(present.values()),
+        }
+        if as_json:
+            print(json.dumps(content, indent=1))
+        else:
+            _print_status(content, _title(version))
+    if not content["complete"]:
+        raise typer.Exit(FAILED)
 
 
-def _push(data: DataConfig, cache: Path, _: argparse.Namespace) -> bool:
-    address = push_data(data, cache)
-    print(f"{_title(manifest.read(data))}: complete in {address}")
-    return True
+@app.command("push", epilog="Example: FASHION_DATA_BUCKET=gs://bucket/prefix fashion data push")
+def push(overrides: Overrides = None) -> None:
+    """Upload the cached files to the bucket of the data config."""
+    with _failing_on_data():
+        from fashion.data import manifest
+        from fashion.data.fetch import push_data
+        from fashion.home import current_home
+
+        data = _configure(overrides)
+        address = push_data(data, current_home().data)
+        print(f"{_title(manifest.read(data))}: complete in {address}")
 
 
-def _status(data: DataConfig, cache: Path, _: argparse.Namespace) -> bool:
-    version = manifest.read(data)
-    folder = manifest.folder_of(version, cache)
-    states = {entry: manifest.state(entry, folder) for entry in version.files}
-    print(f"{_title(version)}\nmanifest {manifest.locate(data)}\ncache    {folder}")
-    for entry, state in states.items():
-        print(f"  {entry.path:26} {entry.size / 1e6:8.1f} MB  {state}")
-    is_cached = set(states.values()) == {"verified"}
-    if not is_cached:
-        print("  -> `fashion data fetch` brings back what is missing or changed")
-    return _bucket_status(data, version) and is_cached
+@app.command("add", epilog="Example: fashion data add pictures/ data=mine")
+def add(
+    folder: Annotated[Path, typer.Argument(help="Holds train/CLASS/ and test/CLASS/ pictures, or IDX files.")],
+    overrides: Overrides = None,
+) -> None:
+    """Make a new version of your own pictures."""
+    with _failing_on_data():
+        from fashion.data import from_folder, manifest
+        from fashion.home import current_home
+
+        data, cache = _configure(overrides), current_home().data
+        version, report = from_folder.add(data, folder, cache)
+        print(_describe(version, cache))
+        _print_report(report)
+        print(f"Commit {manifest.locate(data)}; `fashion data push` shares the files.")
 
 
-def _bucket_status(data: DataConfig, version: Manifest) -> bool:
-    address = find_bucket(data)
-    if address is None:
-        print("bucket   none (FASHION_DATA_BUCKET=gs://bucket/prefix names one)")
-        return True
-    store = sources.open_bucket(address)
-    print(f"bucket   {address}")
+def _failing_on_data() -> Any:
+    from fashion.config.schema import ConfigError
+    from fashion.data.manifest import DataError
+
+    return failing_on(ConfigError, DataError, OSError)
+
+
+def _configure(overrides: list[str] | None) -> "DataConfig":
+    from fashion.config.compose import compose
+    from fashion.config.train import load_train_config
+
+    return load_train_config(compose(overrides or [])).data
+
+
+def _file_states(version: "Manifest", cache: Path) -> dict[str, str]:
+    from fashion.data import manifest
+
+    return {entry.path: manifest.state(entry, manifest.folder_of(version, cache)) for entry in version.files}
+
+
+def _bucket_files(bucket: str, version: "Manifest") -> dict[str, bool]:
+    """Which files of a version a bucket holds."""
+    from fashion.data import sources
+
+    store = sources.open_bucket(bucket)
     names = {entry.path: entry.blob for entry in version.files} | {"manifest": version.blob}
-    present = {name: store.exists(blob) for name, blob in names.items()}
-    for name, is_present in present.items():
+    return {name: store.exists(blob) for name, blob in names.items()}
+
+
+def _print_status(content: dict[str, Any], title: str) -> None:
+    print(f"{title}\nmanifest {content['manifest']}\ncache    {content['cache']}")
+    for name, file in content["files"].items():
+        print(f"  {name:26} {file['bytes'] / 1e6:8.1f} MB  {file['state']}")
+    if {file["state"] for file in content["files"].values()} != {"verified"}:
+        print("  -> `fashion data fetch` brings back what is missing or changed")
+    if content["bucket"] is None:
+        print("bucket   none (FASHION_DATA_BUCKET=gs://bucket/prefix names one)")
+        return
+    print(f"bucket   {content['bucket']}")
+    for name, is_present in content["bucket_files"].items():
         print(f"  {name:26} {'present' if is_present else 'missing'}")
-    if not all(present.values()):
+    if not all(content["bucket_files"].values()):
         print("  -> `fashion data push` uploads what is missing")
-    return all(present.values())
 
 
-def _add(data: DataConfig, cache: Path, arguments: argparse.Namespace) -> bool:
-    version, report = from_folder.add(data, arguments.folder, cache)
-    print(f"{_title(version)}: complete in {manifest.folder_of(version, cache)}")
-    _print_report(report)
-    print(f"Commit {manifest.locate(data)}; `fashion data push` shares the files.")
-    return True
-
-
-def _print_report(report: DataReport) -> None:
+def _print_report(report: "DataReport") -> None:
     for name, count in report.num_rows.items():
         classes = report.class_counts[name]
-        print(f"  {name:5} {count:6,} images, {min(classes):,} to {max(classes):,} a class")
-    for warning in report.warnings or ("no exact duplicates, classes balanced",):
-        print(f"  {warning}")
+        print(f"  {name:5} {count:6,} images, {min(classes):,} to {max(classes):,} per class")
+    for remark in report.warnings or ("no exact duplicates, classes balanced",):
+        print(f"  {remark}")
 
 
-def _title(version: Manifest) -> str:
+def _describe(version: "Manifest", cache: Path) -> str:
+    from fashion.data import manifest
+
+    return f"{_title(version)}: complete in {manifest.folder_of(version, cache)}"
+
+
+def _title(version: "Manifest") -> str:
     return f"{version.name}, version {version.digest[:12]}"

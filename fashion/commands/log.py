@@ -1,102 +1,138 @@
-"""The command `fashion log`: look at the log, export it, add feedback, drop what is old."""
+"""`fashion log`: the prediction log of this machine."""
 
-import argparse
-import csv
+import contextlib
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from fashion.home import current_home
-from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import Feedback, LogUnavailable, UnknownPrediction
+import typer
 
+from fashion.commands.arguments import AsJson
+from fashion.commands.errors import FAILED, CommandError, failing_on
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0 when all of it was done."""
-    options = _parser().parse_args(words)
-    path = current_home().predictions
-    if not path.exists():
-        print(f"error: there is no prediction log {path}: `make serve` begins one", file=sys.stderr)
-        return 1
-    try:
-        with PredictionLog(path) as log:
-            return 0 if options.verb(log, options) else 1
-    except (LogUnavailable, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+if TYPE_CHECKING:
+    from fashion.home import Home
+    from fashion.predictions.feedback_csv import FeedbackRow
+    from fashion.predictions.log import PredictionLog
+
+app = typer.Typer(help="Export, label, prune and ship logged predictions.", rich_markup_mode=None)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fashion log", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    def verb(name: str, function: Callable[..., bool], text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(verb=function)
-        return added
-
-    verb("status", _status, "how many predictions there are, and what waits to be shipped")
-    added = verb("export", _export, "write predictions and feedback as Parquet")
-    added.add_argument("file", type=Path)
-    added.add_argument("--days", type=float, help="only the last so many days")
-    added = verb("feedback", _feedback, "add true labels from a CSV file: prediction_id, true_label, source")
-    added.add_argument("file", type=Path)
-    added.add_argument("--classes", help="class names in order, by commas, where true_label is a name")
-    added = verb("prune", _retain, "drop predictions older than so many days; keeps what is not shipped yet")
-    added.add_argument("days", type=float)
-    verb("retry-refused", _revive, "send again what Firestore has refused, once its cause is mended")
-    return parser
-
-
-def _status(log: PredictionLog, _: argparse.Namespace) -> bool:
-    backlog = log.backlog()
-    print(f"{log.path}: {log.count(role='champion'):,} predictions, {log.count(role='shadow'):,} by a shadow")
-    if backlog.destination is not None:
+@app.command("status", epilog="Example: fashion log status --json")
+def status(as_json: AsJson = False) -> None:
+    """Show how many predictions there are, and what waits to be shipped."""
+    with open_log() as log:
+        backlog, counts = log.outbox.backlog(), {role: log.count(role=role) for role in ("champion", "shadow")}
+        if as_json:
+            content = {
+                "path": str(log.path),
+                "predictions": counts["champion"],
+                "shadow_predictions": counts["shadow"],
+                "ships_to": backlog.destination,
+                "backlog_rows": backlog.rows,
+                "backlog_seconds": round(backlog.age_s, 3),
+                "refused_rows": backlog.refused,
+                "refused_because": list(backlog.reasons),
+                "problem": backlog.problem,
+            }
+            print(json.dumps(content, indent=1))
+            return
+        print(f"{log.path}: {counts['champion']:,} predictions, {counts['shadow']:,} by a shadow")
+        if backlog.destination is None:
+            return
         print(f"shipped to {backlog.destination}: {backlog.rows:,} rows wait, {backlog.refused:,} were refused")
         for line in (*backlog.reasons, *([backlog.problem] if backlog.problem else [])):
             print(f"  {line}")
-    return True
 
 
-def _export(log: PredictionLog, options: argparse.Namespace) -> bool:
-    since = 0 if options.days is None else int((time.time() - 86_400 * options.days) * 1e6)
-    print(f"{log.export(options.file, since):,} predictions in {options.file}")
-    return True
+@app.command("export", epilog="Example: fashion log export predictions.parquet --days 7")
+def export(
+    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    days: Annotated[float | None, typer.Option(min=0, help="Only the last days; all by default.")] = None,
+) -> None:
+    """Write predictions and their feedback as Parquet."""
+    from fashion.predictions.export import export_parquet
+
+    with open_log() as log:
+        since_us = 0 if days is None else max(0, int((time.time() - 86_400 * days) * 1e6))
+        print(f"{export_parquet(log, file, since_us):,} predictions in {file}")
 
 
-def _feedback(log: PredictionLog, options: argparse.Namespace) -> bool:
-    names = {name.strip(): label for label, name in enumerate(options.classes.split(","))} if options.classes else {}
-    kept = refused = 0
-    with options.file.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        if not {"prediction_id", "true_label"} <= set(table.fieldnames or ()):
-            raise ValueError(f"{options.file} must have the columns prediction_id and true_label")
-        for line, row in enumerate(table, start=2):
-            text = (row["true_label"] or "").strip()
-            try:
-                label = int(text) if text.isdecimal() else names.get(text)
-                if label is None:
-                    raise ValueError(f"true_label {text!r} is neither a number nor one of --classes")
-                prediction_id = (row["prediction_id"] or "").strip()
-                num_classes = len(log.get(prediction_id).record.probabilities)
-                if label >= num_classes:
-                    raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {label}")
-                source = (row.get("source") or "csv").strip()
-                log.append_feedback([Feedback(prediction_id, label, source, time.time_ns() // 1000)])
-                kept += 1
-            except (UnknownPrediction, ValueError) as error:
-                print(f"line {line}: {error}", file=sys.stderr)
-                refused += 1
-    print(f"{kept:,} rows kept, {refused:,} refused")
-    return refused == 0
+@app.command("feedback", epilog="Example: fashion log feedback labels.csv --classes top,trouser,pullover")
+def feedback(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns prediction_id, true_label and perhaps source.")],
+    classes: Annotated[
+        str | None, typer.Option(help="Class names in order, by commas, where true_label is a name.")
+    ] = None,
+) -> None:
+    """Add true labels from a CSV file; a row that cannot be stored is named, the others are stored.
+
+    Exits with 1 where a row was rejected.
+    """
+    from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, parse_feedback
+    from fashion.predictions.record import UnknownPrediction
+
+    names = [name.strip() for name in classes.split(",")] if classes else []
+    stored = rejected = 0
+    with open_log() as log, file.open(newline="", encoding="utf-8-sig") as lines:
+        try:
+            for row in parse_feedback(lines, names):
+                try:
+                    if not isinstance(row, FeedbackRow):
+                        raise ValueError(row.message if names else f"{row.message}; --classes gives names")
+                    _store(log, row)
+                    stored += 1
+                except (UnknownPrediction, ValueError) as error:
+                    print(f"line {row.line}: {error}", file=sys.stderr)
+                    rejected += 1
+        except InvalidTable as error:
+            raise CommandError(f"{file}: {error}") from None
+    print(f"{stored:,} rows stored, {rejected:,} rejected")
+    if rejected:
+        raise typer.Exit(FAILED)
 
 
-def _retain(log: PredictionLog, options: argparse.Namespace) -> bool:
-    print(f"{log.prune(options.days):,} predictions dropped")
-    return True
+@app.command("prune", epilog="Example: fashion log prune 90")
+def prune(days: Annotated[float, typer.Argument(min=0, help="Age from which predictions are dropped.")]) -> None:
+    """Drop predictions older than that many days; what is not shipped yet stays."""
+    with open_log() as log:
+        print(f"{log.prune(days):,} predictions dropped")
 
 
-def _revive(log: PredictionLog, _: argparse.Namespace) -> bool:
-    print(f"{log.retry_refused():,} rows wait again")
-    return True
+@app.command("retry-refused", epilog="Example: fashion log retry-refused")
+def retry_refused() -> None:
+    """Send again what Firestore has refused, once the cause is fixed."""
+    with open_log() as log:
+        print(f"{log.outbox.retry_refused():,} rows wait again")
+
+
+@contextlib.contextmanager
+def open_log(home: "Home | None" = None) -> Iterator["PredictionLog"]:
+    """Open the log of a home; whatever goes wrong with it is one sentence. Creates none."""
+    from fashion.home import current_home
+    from fashion.predictions.log import PredictionLog
+    from fashion.predictions.record import LogUnavailable
+
+    path = (home or current_home()).predictions
+    if not path.exists():
+        raise CommandError(f"there is no prediction log {path}: `make serve` begins one")
+    with failing_on(LogUnavailable, OSError, UnicodeDecodeError), PredictionLog(path) as log:
+        yield log
+
+
+def _store(log: "PredictionLog", row: "FeedbackRow") -> None:
+    """Append a row to the log.
+
+    Raises:
+        UnknownPrediction: the log does not hold the prediction.
+        ValueError: the label is not one of its classes.
+    """
+    from fashion.predictions.record import Feedback
+
+    num_classes = len(log.get(row.prediction_id).record.probabilities)
+    if row.true_label >= num_classes:
+        raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {row.true_label}")
+    log.append_feedback([Feedback(row.prediction_id, row.true_label, row.source, time.time_ns() // 1000)])

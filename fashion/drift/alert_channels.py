@@ -1,4 +1,4 @@
-"""Where alerts go: the flow's output, a webhook, a mail server, and every service that Apprise knows.
+"""Where alerts go: the flow's output, a webhook, a mail server, and every service that Apprise supports.
 
 Knows how to deliver one message, not when one is due. No error message or log line holds an address's secrets.
 """
@@ -85,8 +85,8 @@ class Console:
         print(f"ALERT {notice.title}\n  " + notice.text.replace("\n", "\n  "), flush=True)
 
 
-# Webhook and Mail are not left to Apprise: its JSON has other fields than Slack takes, its mail server has to be
-# encrypted by name rather than wherever it can, and one refused recipient makes it report the whole mail as failed.
+# Not by Apprise: its JSON lacks the fields of Slack; its mail is encrypted only if the address says so, not whenever
+# the server can; and if one recipient is rejected, all others get the mail again with each attempt.
 
 
 class Webhook:
@@ -207,7 +207,7 @@ class Mail:
 
 
 class AppriseChannel:
-    """One service that Apprise knows, such as `slack://...`, `msteams://...`, `mailtos://...` or `json://...`.
+    """A service that Apprise supports, such as `slack://...`, `msteams://...`, `mailtos://...` or `json://...`.
 
     A password is sent over an encrypted connection or not at all, and no redirect is followed.
     """
@@ -220,7 +220,7 @@ class AppriseChannel:
             timeout_s: seconds to wait for a connection or an answer.
 
         Raises:
-            ValueError: Apprise knows no such service, or the address would send a password unencrypted. The message
+            ValueError: Apprise does not support it, or the address would send a password unencrypted. The message
                 is the end of a sentence, and does not hold the address.
         """
         import apprise

@@ -64,7 +64,16 @@ def format_p_value(value: float) -> str:
 
 
 def column_values(rows: Predictions, column: str, class_names: Sequence[str]) -> NDArray[Any]:
-    """The `(N,)` values of one tested column."""
+    """The values of one tested column.
+
+    Args:
+        rows: N rows.
+        column: its name in `DriftResult.columns`.
+        class_names: of the version.
+
+    Returns:
+        `(N,)`
+    """
     if column == LABELS:
         return rows.labels
     if column in STATISTICS:
@@ -73,7 +82,7 @@ def column_values(rows: Predictions, column: str, class_names: Sequence[str]) ->
 
 
 def histogram(before: NDArray[Any], now: NDArray[Any]) -> str:
-    """Two histograms as SVG, of the reference's `(N,)` values and the window's `(M,)`."""
+    """Two histograms over each other as SVG, of the reference's `(N,)` values and the window's `(M,)`."""
     low, high = (float(f([f(before), f(now)])) for f in (np.min, np.max))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     # Square roots: nearly all probabilities are close to 0 or 1, and the others would be invisible.
@@ -95,7 +104,13 @@ def histogram(before: NDArray[Any], now: NDArray[Any]) -> str:
 
 
 def bars(before: NDArray[np.int64], now: NDArray[np.int64], class_names: Sequence[str]) -> str:
-    """Shares of the classes as SVG, of the reference's `(N,)` labels and the window's `(M,)`."""
+    """Shares of the predicted classes as SVG.
+
+    Args:
+        before: `(N,)` labels of the reference.
+        now: `(M,)` labels of the window.
+        class_names: of the version.
+    """
     shares = [np.bincount(labels, minlength=len(class_names)) / len(labels) for labels in (before, now)]
     top = max(float(share.max()) for share in shares)
     line, width = 15, 240

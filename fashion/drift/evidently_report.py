@@ -17,8 +17,8 @@ from fashion.drift.result import FAMILIES, LABELS
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 TRUE_LABEL = "true label"
 CONFIDENCE = "confidence (shown only)"

@@ -14,8 +14,9 @@ from fashion.config.times import moment, seconds
 from fashion.drift.decision import WindowStats
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult, unknown_version
+from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import FOREVER_US, UNLABELLED
-from fashion.predictions.windows import Batch, Window, joined
+from fashion.predictions.windows import Window
 
 SEED = 0
 """Of the sample: the same window gives the same report."""
@@ -132,7 +133,7 @@ class _Sample:
 
     def _shrink(self) -> None:
         smallest = np.sort(np.argsort(self.keys)[: self.size])
-        self.parts = [joined(self.parts)[smallest.tolist()]]
+        self.parts = [concatenate(self.parts)[smallest.tolist()]]
         self.keys = self.keys[smallest]
 
 

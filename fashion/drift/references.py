@@ -45,7 +45,7 @@ class References:
             fashion.model.package.DamagedPackage: the stored files are not those that were registered.
         """
         if version not in self.loaded:
-            known = {str(each.number): each for each in versions.versions(self._model)}
+            known = {str(each.number): each for each in versions.list_versions(self._model)}
             loaded = None
             if version in known:
                 package = versions.fetch(known[version], self._folder / version)

@@ -105,7 +105,7 @@ def _reduce(picture: Image.Image) -> Image.Image:
     rows = factor * max(1, BAND_PIXELS // (factor * picture.width))
     tops = range(0, picture.height, rows)
     bands = [
-        _reducible(picture.crop((0, top, picture.width, min(top + rows, picture.height)))).reduce(factor)
+        _to_averageable_mode(picture.crop((0, top, picture.width, min(top + rows, picture.height)))).reduce(factor)
         for top in tops
     ]
     reduced = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
@@ -114,7 +114,7 @@ def _reduce(picture: Image.Image) -> Image.Image:
     return reduced
 
 
-def _reducible(picture: Image.Image) -> Image.Image:
+def _to_averageable_mode(picture: Image.Image) -> Image.Image:
     """Convert to a mode whose pixels can be averaged."""
     if picture.mode.startswith("I;16"):
         return picture.convert("I")

@@ -1,4 +1,4 @@
-"""What the network saw, kept under the sha256 of its pixels: the same picture once. Knows no predictions."""
+"""Images as the network saw them, stored once under the sha256 of their pixels. Knows no predictions."""
 
 import hashlib
 import io
@@ -13,25 +13,35 @@ PREFIX = "sha256/"
 
 
 class DamagedImage(ValueError):
-    """A kept picture that is not what its name says."""
+    """A stored image does not have the pixels that its name promises."""
 
 
 def digest(image: Images) -> str:
-    """sha256 of one image's pixels: `(H, W)` or `(H, W, C)` uint8."""
+    """Return the sha256 of one image's pixels, `(H, W)` or `(H, W, C)` uint8."""
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def put(store: Store, image: Images, sha256: str) -> bool:
-    """Keep an image, as PNG; tell whether it is new."""
+    """Store an image as PNG; return True if it was not there yet.
+
+    Args:
+        store: where images are stored.
+        image: `(H, W)` or `(H, W, C)` uint8.
+        sha256: its digest.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be written.
+    """
     return store.put_if_absent(_name(sha256), to_png(image))
 
 
 def get(store: Store, sha256: str) -> Images:
-    """A kept image.
+    """Return a stored image.
 
     Raises:
-        fashion.storage.blobs.BlobNotFound: it was not kept.
-        DamagedImage: what is there has other pixels.
+        fashion.storage.blobs.BlobNotFound: the image was not stored.
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+        DamagedImage: the stored file is not a PNG, or has other pixels.
     """
     data = store.get(_name(sha256))
     try:
@@ -45,12 +55,12 @@ def get(store: Store, sha256: str) -> Images:
 
 
 def to_png(image: Images) -> bytes:
-    """One image as PNG, losslessly."""
+    """Encode one image as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _name(sha256: str) -> str:
-    # Folders of 256: a folder of millions of files is slow on most disks.
+    # 256 folders: one folder of millions of files is slow on most disks.
     return f"{PREFIX}{sha256[:2]}/{sha256}.png"

@@ -1,8 +1,7 @@
-"""Ships the prediction log's outbox to Firestore and reads windows back. Knows nothing of models or requests.
+"""The Firestore client: writes rows of the outbox, reads predictions back. Knows no models and no schedule.
 
-A prediction is a document, created once under its id, so sending it again changes nothing. Feedback is an element
-of its document's `feedback` array. Firestore is asked only when something is shipped or read; without an account,
-`FIRESTORE_EMULATOR_HOST` names an emulator.
+A prediction is created once under its id, so sending it again changes nothing. Firestore is connected to only when
+something is sent or read; without an account, `FIRESTORE_EMULATOR_HOST` names an emulator.
 
 What real Firestore needs beyond its defaults: a composite index on (model_version, time) where windows of one
 version are read; an exemption from indexing for `probabilities` and `embedding`; a TTL policy on `expire_at` where
@@ -12,68 +11,70 @@ documents are to expire.
 import contextlib
 import enum
 import importlib.util
-import logging
-import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fashion.images.statistics import STATISTICS
+from fashion.predictions.firestore_documents import (
+    document_name,
+    from_document,
+    request_bytes,
+    to_datetime,
+    to_document,
+    to_element,
+)
+from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
+    FOREVER_US,
     Feedback,
     LoggedPrediction,
     LogUnavailable,
-    Outgoing,
     PredictionRecord,
     UnknownPrediction,
     is_prediction_id,
-    pack,
-    unpack,
 )
 
 BATCH_ROWS = 200
+"""Rows of one request, at most."""
 BATCH_BYTES = 3 * 2**20
-"""Roughly; a request may have 10 MiB."""
+"""Estimated size of one request, at most; Firestore takes 10 MiB."""
 DOCUMENT_BYTES = 2**20
 """The largest document that Firestore takes."""
 READ_ATTEMPTS = 3
+"""How often a page is tried before reading fails."""
 
 _OK, _ALREADY_EXISTS, _NOT_FOUND = 0, 6, 5
-_LASTING = {3, 9, 11, 12, 15}
-"""gRPC: invalid argument, failed precondition, out of range, unimplemented, data loss. Others may pass."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_10000 = 253_402_300_800_000_000
-_logger = logging.getLogger(__name__)
+_PERMANENT = {3, 9, 11, 12, 15}
+"""gRPC: invalid argument, failed precondition, out of range, unimplemented, data loss. Others may be temporary."""
 
 
 class FirestoreUnavailable(LogUnavailable):
-    """Firestore cannot be reached or refuses. The message is one sentence with its address."""
+    """Firestore cannot be reached or denies access. The message is one sentence with its address."""
 
 
-class Fate(enum.Enum):
-    """What became of a row that was sent."""
+class Outcome(enum.Enum):
+    """How sending a row ended."""
 
     SHIPPED = "shipped"
-    """It is there, perhaps from before."""
+    """The row is stored, perhaps by an earlier attempt."""
     ORPHAN = "orphan"
-    """Feedback whose prediction is not there, yet."""
-    AGAIN = "again"
-    """A passing trouble."""
+    """The row is feedback, and its prediction is not stored yet."""
+    RETRY = "retry"
+    """A temporary failure."""
     REFUSED = "refused"
-    """It will never be taken."""
+    """A permanent failure."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A row and what became of it."""
+class Delivery:
+    """A row that was sent, and the outcome."""
 
     row: Outgoing
-    fate: Fate
+    outcome: Outcome
     reason: str = ""
+    """What Firestore said, where the row is not shipped."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ class FirestoreLog:
         timeout_s: float = 10.0,
         expire_days: float | None = None,
     ) -> None:
-        """Touches nothing yet.
+        """Set up a client. Connects to nothing yet.
 
         Args:
             project: the Google Cloud project; by default the environment's.
+            database: the project's database.
+            collection: the database's collection.
             timeout_s: how long one request may take.
-            expire_days: give documents an `expire_at`, that long after the prediction.
+            expire_days: give documents an `expire_at`, this many days after the prediction.
 
         Raises:
             FirestoreUnavailable: the library is not installed.
@@ -118,29 +121,39 @@ class FirestoreLog:
         self._client: Any = None
 
     def close(self) -> None:
-        """Drop the connection, and with it what is under way. The next request makes a new one."""
+        """Close the connection, which fails requests under way. The next request opens a new one."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
             client._firestore_api.transport.close()  # the client's own `close` leaves the channel open
 
-    def send(self, rows: Sequence[Outgoing], *, timeout_s: float | None = None) -> list[Answer]:
-        """Write rows, no two of which may need the same document unless all of these are feedback.
+    def send(self, rows: Sequence[Outgoing], *, timeout_s: float | None = None) -> list[Delivery]:
+        """Write rows in one request.
+
+        Args:
+            rows: rows of the outbox. Where several belong to one document, all of these must be feedback.
+            timeout_s: how long the request may take, if less than the client's `timeout_s`.
 
         Raises:
             FirestoreUnavailable: the request as a whole failed; some rows may have been written.
         """
         deadline = time.monotonic() + min(timeout_s or self.timeout_s, self.timeout_s)
-        with self._one_error():
+        with self._translate_errors():
             return list(self._send(_writes(rows), deadline))
 
     def read_window(
         self, since_us: int, until_us: int, *, model_version: str | None = None, page_rows: int = 500
     ) -> Iterator[LoggedPrediction]:
-        """Predictions of since <= time < until, oldest first; equal times by id. Holds one page in memory.
+        """Yield predictions of since <= time < until, oldest first, equal times by id.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            model_version: only rows of this version.
+            page_rows: rows held in memory at once.
 
         Raises:
-            FirestoreUnavailable: a page could not be read, tried a few times.
+            FirestoreUnavailable: a page could not be read in READ_ATTEMPTS attempts.
             ValueError: a document is not a prediction.
         """
         last: Any = None
@@ -152,80 +165,81 @@ class FirestoreLog:
             last = page[-1]
 
     def latest(self, rows: int, *, page_rows: int = 500) -> Iterator[LoggedPrediction]:
-        """At most that many predictions that were answered, newest first. Holds one page in memory.
+        """Yield at most `rows` predictions of the role champion, newest first. Holds `page_rows` in memory.
 
         Raises:
-            FirestoreUnavailable: a page could not be read, tried a few times.
+            FirestoreUnavailable: a page could not be read in READ_ATTEMPTS attempts.
             ValueError: a document is not a prediction.
         """
         last: Any = None
         while rows > 0:
-            page = self._page(0, _YEAR_10000, None, last, page_rows, newest_first=True)
-            answered = [row for row in map(_logged, page) if row.record.role == "champion"][:rows]
-            yield from answered
-            rows -= len(answered)
+            page = self._page(0, FOREVER_US, None, last, page_rows, newest_first=True)
+            champions = [row for row in map(_logged, page) if row.record.role == "champion"][:rows]
+            yield from champions
+            rows -= len(champions)
             if len(page) < page_rows:
                 return
             last = page[-1]
 
     def get(self, prediction_id: str) -> LoggedPrediction:
-        """One prediction, of whichever machine.
+        """Return one champion's prediction, of whichever machine.
 
         Raises:
             UnknownPrediction: it is not there (yet).
-            FirestoreUnavailable: Firestore cannot be asked.
+            FirestoreUnavailable: Firestore cannot be read.
+            ValueError: the document is not a prediction.
         """
         if not is_prediction_id(prediction_id):
             raise UnknownPrediction(f"no prediction {prediction_id[:40]!r} at {self.address}")
-        with self._one_error():
+        with self._translate_errors():
             document = self._predictions().document(prediction_id).get(retry=None, timeout=self.timeout_s)
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
         return _logged(document)
 
-    def _send(self, writes: list[_Write], deadline: float) -> Iterator[Answer]:
+    def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
         from google.api_core.exceptions import InvalidArgument, ResourceExhausted
         from google.cloud.firestore_v1.bulk_batch import BulkWriteBatch
 
         if not writes:
             return
-        # A batch, and not BulkWriter: that one loses writes while the server is down, and tells nobody.
+        # A batch, not BulkWriter: that one silently loses writes while the server is down.
         batch, sent = BulkWriteBatch(self._connected()), list[_Write]()
         for write in writes:
             try:
                 self._add(batch, write)
                 sent.append(write)
             except (TypeError, ValueError, OverflowError) as error:
-                yield from _answers(write, Fate.REFUSED, f"cannot be a document: {error}")
+                yield from _deliveries(write, Outcome.REFUSED, f"cannot be a document: {error}")
         if not sent:
             return
         try:
             response = batch.commit(retry=None, timeout=max(0.1, deadline - time.monotonic()))
         except (InvalidArgument, ResourceExhausted) as error:
-            size = sum(request_bytes(row) for write in sent for row in write.rows)
+            size = sum(request_bytes(row.item) for write in sent for row in write.rows)
             if isinstance(error, ResourceExhausted) and size < DOCUMENT_BYTES:
-                raise  # a quota, and not the request's size
+                raise  # a quota, not the request's size
             if len(sent) == 1:
-                yield from _answers(sent[0], Fate.REFUSED, _sentence(error))
+                yield from _deliveries(sent[0], Outcome.REFUSED, _sentence(error))
                 return
-            # One document that is too large fails all of them: look for it.
+            # One document that is too large fails the whole request: halve it to find which.
             yield from self._send(sent[: len(sent) // 2], deadline)
             yield from self._send(sent[len(sent) // 2 :], deadline)
             return
         for write, status in zip(sent, response.status, strict=True):
-            fate = _fate(write, status.code)
-            yield from _answers(write, fate, f"{status.message} (status {status.code})")
+            outcome = _outcome(write, status.code)
+            yield from _deliveries(write, outcome, f"{status.message} (status {status.code})")
 
     def _add(self, batch: Any, write: _Write) -> None:
         from google.cloud.firestore import ArrayUnion
 
         reference, item = self._predictions().document(write.name), write.rows[0].item
         if isinstance(item, PredictionRecord):
-            batch.create(reference, _document(item, self.expire_days))
+            batch.create(reference, to_document(item, expire_days=self.expire_days))
         else:
-            # A union adds what is not there yet, so feedback that is sent twice is there once.
-            said = [_feedback(row.item) for row in write.rows if isinstance(row.item, Feedback)]
-            batch.update(reference, {"feedback": ArrayUnion(said)})
+            # A union adds only what is missing, so feedback that is sent twice is stored once.
+            elements = [to_element(row.item) for row in write.rows if isinstance(row.item, Feedback)]
+            batch.update(reference, {"feedback": ArrayUnion(elements)})
 
     def _page(
         self,
@@ -239,7 +253,7 @@ class FirestoreLog:
     ) -> list[Any]:
         for attempt in range(READ_ATTEMPTS):
             try:
-                with self._one_error():
+                with self._translate_errors():
                     query = _query(self._predictions(), since_us, until_us, model_version, newest_first).limit(rows)
                     query = query.start_after(last) if last is not None else query
                     return list(query.stream(retry=None, timeout=self.timeout_s))
@@ -258,14 +272,14 @@ class FirestoreLog:
                 from google.cloud import firestore
 
                 self._client = firestore.Client(project=self.project, database=self.database)
-                _ = self._client._firestore_api  # made by the first who asks, and by two who ask at once twice
+                _ = self._client._firestore_api  # made on first use; two threads at once would make two
             return self._client
 
     @contextlib.contextmanager
-    def _one_error(self) -> Iterator[None]:
-        """Make one error of those of Google's libraries, and drop a client that has met one.
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise FirestoreUnavailable for errors of Google's libraries, and drop the client.
 
-        A client that has seen its server go does not always find it again.
+        A client that has lost its server does not always find it again.
         """
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
@@ -281,10 +295,20 @@ class FirestoreLog:
             self.close()
             raise FirestoreUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
         except ValueError as error:
-            if "Cannot invoke RPC" not in str(error):  # gRPC's way to say that another thread dropped the client
+            if "Cannot invoke RPC" not in str(error):  # what gRPC raises when another thread has closed the client
                 raise
             self.close()
             raise FirestoreUnavailable(f"{self.address} cannot be used: the connection was closed") from error
+
+
+def open_firestore(address: str, *, expire_days: float | None = None) -> FirestoreLog:
+    """Return the client of `project` or `project/database`, as FASHION_FIRESTORE names it. Connects to nothing yet.
+
+    Raises:
+        FirestoreUnavailable: the library is not installed.
+    """
+    project, _, database = address.partition("/")
+    return FirestoreLog(project, database=database or "(default)", expire_days=expire_days)
 
 
 def _installed() -> bool:
@@ -297,106 +321,40 @@ def _installed() -> bool:
 def _query(predictions: Any, since_us: int, until_us: int, model_version: str | None, newest_first: bool) -> Any:
     from google.cloud.firestore import FieldFilter
 
-    query = predictions.where(filter=FieldFilter("time", ">=", _moment(max(since_us, 0))))
-    if until_us < _YEAR_10000:  # a later moment is none to Firestore, nor to Python
-        query = query.where(filter=FieldFilter("time", "<", _moment(until_us)))
+    query = predictions.where(filter=FieldFilter("time", ">=", to_datetime(max(since_us, 0))))
+    if until_us < FOREVER_US:  # neither Firestore nor Python knows later dates
+        query = query.where(filter=FieldFilter("time", "<", to_datetime(until_us)))
     if model_version is not None:
         query = query.where(filter=FieldFilter("model_version", "==", model_version))
-    # The name too: a page that ends between equal times would lose the rest of them.
+    # By name too: a page that ends between equal times would lose the rest of them.
     direction = "DESCENDING" if newest_first else "ASCENDING"
     return query.order_by("time", direction=direction).order_by("__name__", direction=direction)
 
 
 def _writes(rows: Sequence[Outgoing]) -> list[_Write]:
-    """One write a document: Firestore refuses two to the same one in a request."""
+    """Group rows by document: Firestore rejects two writes to one document in a request."""
     by_name: dict[str, list[Outgoing]] = {}
     for row in rows:
-        by_name.setdefault(document_name(row), []).append(row)
+        by_name.setdefault(document_name(row.item), []).append(row)
     return [_Write(name, tuple(group)) for name, group in by_name.items()]
 
 
-def document_name(row: Outgoing) -> str:
-    item = row.item
-    shadow = isinstance(item, PredictionRecord) and item.role == "shadow"
-    return f"{item.prediction_id}.shadow" if shadow else item.prediction_id
-
-
-def request_bytes(row: Outgoing) -> int:
-    # A probability is 11 bytes of a request, the embedding's numbers are 2; the rest is less than 1,000.
-    item = row.item
-    return 1000 + (11 * len(item.probabilities) + 2 * len(item.embedding) if isinstance(item, PredictionRecord) else 0)
-
-
-def _fate(write: _Write, code: int) -> Fate:
+def _outcome(write: _Write, code: int) -> Outcome:
     is_feedback = isinstance(write.rows[0].item, Feedback)
     if code == _OK or (code == _ALREADY_EXISTS and not is_feedback):
-        return Fate.SHIPPED
+        return Outcome.SHIPPED
     if code == _NOT_FOUND and is_feedback:
-        return Fate.ORPHAN
-    return Fate.REFUSED if code in _LASTING else Fate.AGAIN
+        return Outcome.ORPHAN
+    return Outcome.REFUSED if code in _PERMANENT else Outcome.RETRY
 
 
-def _answers(write: _Write, fate: Fate, reason: str) -> Iterator[Answer]:
+def _deliveries(write: _Write, outcome: Outcome, reason: str) -> Iterator[Delivery]:
     for row in write.rows:
-        yield Answer(row, fate, reason)
-
-
-def _document(record: PredictionRecord, expire_days: float | None) -> dict[str, Any]:
-    document = {
-        "time": _moment(record.time_us),
-        "model_version": record.model_version,
-        "role": record.role,
-        "label": int(record.label),
-        "confidence": float(record.confidence),
-        "probabilities": [float(value) for value in record.probabilities],
-        "statistics": dict(zip(STATISTICS, map(float, record.statistics), strict=True)),
-        "embedding": pack("e", record.embedding),
-        "image_sha256": record.image_sha256,
-        "latency_ms": float(record.latency_ms),
-        "client": record.client,
-    }
-    if expire_days is not None:
-        document["expire_at"] = _moment(record.time_us) + timedelta(days=expire_days)
-    return document
-
-
-def _feedback(item: Feedback) -> dict[str, Any]:
-    return {"true_label": int(item.true_label), "source": item.source, "time": _moment(item.time_us)}
+        yield Delivery(row, outcome, reason)
 
 
 def _logged(document: Any) -> LoggedPrediction:
-    prediction_id = document.id.partition(".")[0]
-    content = document.to_dict()
-    try:
-        record = PredictionRecord(
-            prediction_id=prediction_id,
-            time_us=_microseconds(content["time"]),
-            model_version=content["model_version"],
-            role=content["role"],
-            label=content["label"],
-            confidence=content["confidence"],
-            probabilities=tuple(content["probabilities"]),
-            statistics=tuple(content["statistics"][name] for name in STATISTICS),
-            embedding=unpack("e", content["embedding"]),
-            image_sha256=content["image_sha256"],
-            latency_ms=content["latency_ms"],
-            client=content["client"],
-        )
-        said = [
-            Feedback(prediction_id, each["true_label"], each["source"], _microseconds(each["time"]))
-            for each in content.get("feedback", ())
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
-        raise ValueError(f"document {document.id} is not a prediction: {error!r}") from error
-    return LoggedPrediction(record, tuple(sorted(said, key=lambda each: each.time_us)))
-
-
-def _moment(time_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=time_us)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return from_document(document.id, document.to_dict())
 
 
 def _sentence(error: BaseException) -> str:

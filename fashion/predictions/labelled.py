@@ -1,7 +1,7 @@
-"""Labelled pictures out of the log: what users said of what they sent, to learn from and to be judged by.
+"""Labelled feedback: images that users sent and labelled, for training and for the gate.
 
-Whether a picture is learnt from or judged by depends on its pixels alone, so that it is the same in every training;
-the model's own predictions are never taken for labels.
+A hash of an image's pixels decides whether it is trained on or held out, so it is the same in every training. Labels
+are users' alone; a prediction never becomes a label.
 """
 
 import hashlib
@@ -21,27 +21,28 @@ from fashion.predictions.record import LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 TEST_ROWS = "test rows"
-"""Source of feedback on pictures that are known to be test rows, changed: see `fashion.commands.traffic`."""
+"""Source of feedback on altered test rows, which `fashion traffic` sends; they must not be trained on."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeedback:
-    """Labelled pictures of users."""
+    """Images of users with the labels that users gave."""
 
     train: Split
+    """Images to train on."""
     held_out: Split
-    """Never trained on; the gate judges by them."""
+    """Images that are never trained on; the gate compares models on them."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Why -> rows with feedback that are in neither."""
+    """Reason -> number of labelled rows that are in neither."""
 
     @property
     def summary(self) -> str:
-        """One sentence."""
+        """The counts in one sentence."""
         left = "".join(f"; {count:,} {why}" for why, count in self.left_out.items())
-        return f"{len(self.train):,} labelled pictures of users to learn from, {len(self.held_out):,} held out{left}"
+        return f"{len(self.train):,} labelled pictures of users to train on, {len(self.held_out):,} held out{left}"
 
     def as_csv(self) -> bytes:
-        """Which pictures these are, by their pixels: sha256, label, and which part each is in."""
+        """Return a CSV file with each image's sha256, label and part."""
         lines = ["sha256,label,part"]
         for name, split in (("train", self.train), ("held out", self.held_out)):
             digests = map(image_store.digest, split.images)
@@ -50,21 +51,43 @@ class LabelledFeedback:
 
 
 def collect(
-    rows: Iterable[LoggedPrediction], store: Store, data: DataConfig, dataset: Dataset, asked: FeedbackConfig
+    rows: Iterable[LoggedPrediction], store: Store, data: DataConfig, dataset: Dataset, settings: FeedbackConfig
 ) -> LabelledFeedback:
-    """Gather the latest labelled pictures.
+    """Collect the latest labelled images.
 
     Args:
-        rows: newest first.
-        store: where pictures are kept.
-        data: what a picture must look like.
-        dataset: whose rows are no news, and whose test rows must not be learnt from.
-        asked: how many, and which share is held out.
+        rows: the log, newest first.
+        store: where images are stored.
+        data: the class names.
+        dataset: images that are in it are left out, and so are images of another size than its own.
+        settings: how many images at most, and which share is held out.
 
     Raises:
-        fashion.storage.blobs.StoreUnavailable: the pictures cannot be reached.
+        fashion.storage.blobs.StoreUnavailable: the images cannot be read.
     """
     known = {image_store.digest(image) for split in dataset.splits.values() for image in split.images}
+    labels, left_out = _latest_labels(rows, known, num_classes=len(data.class_names), max_rows=settings.max_rows)
+    by_part: dict[bool, list[tuple[Images, int]]] = {True: [], False: []}
+    for sha256, label in labels.items():
+        try:
+            image = image_store.get(store, sha256)
+        except BlobNotFound:
+            left_out["whose pictures were not stored (serve.log.images=true stores them)"] += 1
+            continue
+        except DamagedImage:
+            left_out["whose pictures are damaged"] += 1
+            continue
+        if image.shape != dataset.train.images.shape[1:]:
+            left_out["of another size"] += 1
+            continue
+        by_part[is_held_out(sha256, settings.holdout)].append((image, label))
+    return LabelledFeedback(_split(by_part[False], dataset), _split(by_part[True], dataset), dict(left_out))
+
+
+def _latest_labels(
+    rows: Iterable[LoggedPrediction], known: set[str], *, num_classes: int, max_rows: int
+) -> tuple[dict[str, int], Counter[str]]:
+    """Return sha256 -> label of images that are not in `known`, and reason -> number of rows that are left out."""
     left_out: Counter[str] = Counter()
     labels: dict[str, int] = {}
     conflicting: set[str] = set()
@@ -73,57 +96,41 @@ def collect(
         if label is None:
             continue
         if row.feedback[-1].source == TEST_ROWS:
-            left_out["on changed test rows"] += 1
-        elif not 0 <= label < len(data.class_names):
-            left_out["of a class that is not known"] += 1
+            left_out["on altered test rows"] += 1
+        elif not 0 <= label < num_classes:
+            left_out["of an unknown class"] += 1
         elif sha256 in known:
             left_out["on pictures of the data set"] += 1
         elif sha256 in labels:
             left_out["on a picture that was sent before"] += 1
             if labels[sha256] != label:
                 conflicting.add(sha256)
-        elif len(labels) < asked.max_rows:
+        elif len(labels) < max_rows:
             labels[sha256] = label
         else:
             left_out["beyond feedback.max_rows"] += 1
     if conflicting:
         left_out["whose labels contradict each other"] = len(conflicting)
-    taken: dict[bool, list[tuple[Images, int]]] = {True: [], False: []}
-    for sha256, label in labels.items():
-        if sha256 in conflicting:
-            continue
-        try:
-            image = image_store.get(store, sha256)
-        except BlobNotFound:
-            left_out["whose pictures were not kept (serve.log.images=true keeps them)"] += 1
-            continue
-        except DamagedImage:
-            left_out["whose pictures are damaged"] += 1
-            continue
-        if image.shape != dataset.train.images.shape[1:]:
-            left_out["of another size"] += 1
-            continue
-        taken[is_held_out(sha256, asked.holdout)].append((image, label))
-    return LabelledFeedback(_split(taken[False], dataset), _split(taken[True], dataset), dict(left_out))
+    return {sha256: label for sha256, label in labels.items() if sha256 not in conflicting}, left_out
 
 
 def is_held_out(sha256: str, share: float) -> bool:
-    """Whether a picture is held out: by its name alone, which is by its pixels."""
+    """Return True if an image belongs to the share that is held out; depends on its pixels' sha256 only."""
     digest = hashlib.blake2b(sha256.encode(), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64
 
 
-def with_feedback(train: Split, lessons: Split, repeat: int) -> Split:
-    """Training rows, and each lesson as many times."""
-    if len(lessons) == 0:
+def with_feedback(train: Split, feedback: Split, repeat: int) -> Split:
+    """Return training rows followed by `repeat` copies of the feedback."""
+    if len(feedback) == 0:
         return train
     return Split(
-        np.concatenate([train.images, *[lessons.images] * repeat]),
-        np.concatenate([train.labels, *[lessons.labels] * repeat]),
+        np.concatenate([train.images, *[feedback.images] * repeat]),
+        np.concatenate([train.labels, *[feedback.labels] * repeat]),
     )
 
 
-def _split(taken: list[tuple[Images, int]], dataset: Dataset) -> Split:
-    images = [image for image, _ in taken]
+def _split(labelled_images: list[tuple[Images, int]], dataset: Dataset) -> Split:
+    images = [image for image, _ in labelled_images]
     empty = np.empty((0, *dataset.train.images.shape[1:]), np.uint8)
-    return Split(np.stack(images) if images else empty, np.array([label for _, label in taken], np.int64))
+    return Split(np.stack(images) if images else empty, np.array([label for _, label in labelled_images], np.int64))

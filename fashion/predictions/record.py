@@ -1,4 +1,4 @@
-"""One prediction, feedback on it, and what can go wrong with a log. Knows no database."""
+"""A prediction, feedback on it, and the errors of a log. Knows no database and no Firestore."""
 
 import os
 import re
@@ -12,47 +12,37 @@ from dataclasses import dataclass
 from fashion.images.statistics import STATISTICS
 
 FOREVER_US = 253_402_300_800_000_000
-"""The year 10000."""
-
+"""The start of the year 10000, after every time of a log; microseconds since 1970, UTC."""
 
 UNLABELLED = -1
 """True label of a row on which there is no feedback."""
 
-
 ROLES = ("champion", "shadow")
 
-
 TAG_BYTES = 200
-"""Longest model version, client and source, in UTF-8."""
+"""The longest model version, client or source, in bytes of UTF-8."""
 
+MAX_FLOAT32 = 3.4e38
+"""Numbers stored as float32 must be smaller."""
 
-FLOAT32 = 3.4e38
-"""Beyond this a number does not fit."""
-
-
-FLOAT16 = 65520.0
-"""Likewise."""
-
+MAX_FLOAT16 = 65520.0
+"""Numbers stored as float16 must be smaller."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-FOREVER_US = 253_402_300_800_000_000
-
-
 class LogUnavailable(OSError):
-    """The log cannot be read or written now. The message is one sentence with the file and what to do."""
+    """The log cannot be read or written now. The message is one sentence with the file and the remedy."""
 
 
 class DamagedLog(LogUnavailable):
-    """The file is no readable database. Nothing was deleted."""
+    """The log holds something that cannot be read. Nothing was deleted."""
 
 
 class UnknownPrediction(LookupError):
-    """The log holds no such prediction."""
+    """The log has no prediction of this id."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +50,11 @@ class PredictionRecord:
     """One prediction, as it was answered (champion), or as another model would have answered (shadow)."""
 
     prediction_id: str
-    """A uuid7, see `new_prediction_id`. A shadow's record bears the id of the champion's: the same request."""
+    """A uuid7 in lower case. The records of one request, champion's and shadow's, share it."""
     time_us: int
     """Microseconds since 1970, UTC."""
     model_version: str
+    """The registered version that predicted."""
     role: str
     """'champion' or 'shadow'."""
     label: int
@@ -71,15 +62,17 @@ class PredictionRecord:
     confidence: float
     """Its calibrated probability."""
     probabilities: tuple[float, ...]
-    """One a class, calibrated; kept as float32."""
+    """One for each class, calibrated; stored as float32."""
     statistics: tuple[float, ...]
-    """Eight, as `fashion.images.statistics.STATISTICS` names them; kept as float32."""
+    """Eight, in the order of `fashion.images.statistics.STATISTICS`; stored as float32."""
     embedding: tuple[float, ...]
-    """16 principal components; kept as float16."""
+    """16 principal components; stored as float16."""
     image_sha256: str
+    """sha256 of the pixels, as `fashion.images.image_store.digest` computes it."""
     latency_ms: float
+    """Milliseconds that the prediction took."""
     client: str | None = None
-    """An opaque tag of who asked."""
+    """An opaque tag of the sender."""
 
     def __post_init__(self) -> None:
         if not is_prediction_id(self.prediction_id):
@@ -93,11 +86,11 @@ class PredictionRecord:
         if not _SHA256.fullmatch(self.image_sha256):
             raise ValueError(f"image_sha256 must be 64 hexadecimal digits, got {self.image_sha256!r}")
         for name, numbers, limit in (
-            ("confidence", (self.confidence,), FLOAT32),
-            ("latency_ms", (self.latency_ms,), FLOAT32),
-            ("probabilities", self.probabilities, FLOAT32),
-            ("statistics", self.statistics, FLOAT32),
-            ("embedding", self.embedding, FLOAT16),
+            ("confidence", (self.confidence,), MAX_FLOAT32),
+            ("latency_ms", (self.latency_ms,), MAX_FLOAT32),
+            ("probabilities", self.probabilities, MAX_FLOAT32),
+            ("statistics", self.statistics, MAX_FLOAT32),
+            ("embedding", self.embedding, MAX_FLOAT16),
         ):
             for number in numbers:
                 if not abs(number) < limit:
@@ -110,12 +103,13 @@ class PredictionRecord:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a prediction should have been, by somebody's word. Given again, the latest counts and all are kept."""
+    """The true label of a prediction. Of several the latest counts; all are stored."""
 
     prediction_id: str
     true_label: int
+    """Index of the class."""
     source: str
-    """Who says so: 'page', 'csv', a person."""
+    """Where the label is from: 'page', 'csv', a person."""
     time_us: int
     """Microseconds since 1970, UTC."""
 
@@ -128,64 +122,35 @@ class Feedback:
 
 @dataclass(frozen=True)
 class LoggedPrediction:
-    """A record and what was said about it."""
+    """A record and its feedback."""
 
     record: PredictionRecord
     feedback: tuple[Feedback, ...] = ()
-    """By time. A shadow's is empty: people judge what was answered."""
+    """Oldest first. Empty for a shadow: feedback is on what the champion answered."""
 
     @property
     def true_label(self) -> int | None:
-        """The latest word, or None."""
+        """The label of the latest feedback, or None."""
         return self.feedback[-1].true_label if self.feedback else None
 
 
-@dataclass(frozen=True)
-class Outgoing:
-    """A row of the outbox: a record, or feedback."""
-
-    sequence: int
-    queued_us: int
-    item: PredictionRecord | Feedback
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """What is not shipped yet."""
-
-    destination: str | None
-    """Where the log ships to, or None: then nothing waits."""
-    rows: int
-    """Records and feedback that wait."""
-    age_s: float
-    """Seconds that the oldest of them has waited."""
-    refused: int
-    """Records and feedback that the destination will never take; they stay in the log."""
-    reasons: tuple[str, ...]
-    """Why: a few of the latest, each once."""
-    problem: str | None
-    """What keeps the shipper from shipping now."""
-
-
 def is_prediction_id(text: str) -> bool:
-    """Tell whether a text can be a prediction's id: a uuid7 in lower case."""
+    """Return True if a text is a uuid7 in lower case."""
     return _ID.fullmatch(text) is not None
 
 
 _last_id = 0
-
-
 _id_lock = threading.Lock()
 
 
 def new_prediction_id(
     clock: Callable[[], int] = time.time_ns, random_bytes: Callable[[int], bytes] = os.urandom
 ) -> str:
-    """A uuid7 (RFC 9562): sorted by time, greater than any before it in this process, not to be guessed.
+    """Return a uuid7 (RFC 9562) that cannot be guessed and is greater than any before it in this process.
 
     Args:
-        clock: nanoseconds since 1970. One that goes back does not take the ids back.
-        random_bytes: gives that many.
+        clock: nanoseconds since 1970. Ids increase even if it goes back.
+        random_bytes: takes a count and returns that many random bytes.
     """
     global _last_id
     value = (clock() // 1_000_000) << 74 | int.from_bytes(random_bytes(10)) >> 6
@@ -203,23 +168,23 @@ def _check_time(time_us: int) -> None:
 
 
 def _check_tag(name: str, value: str) -> None:
-    # Encoding refuses halves of surrogate pairs, which neither SQLite nor Firestore takes: a ValueError too.
+    # `encode` raises ValueError for lone surrogates, which neither SQLite nor Firestore stores.
     if not 0 < len(value.encode()) <= TAG_BYTES:
         raise ValueError(f"{name} must be 1 to {TAG_BYTES} bytes long, got {value[:40]!r}")
 
 
 def pack(kind: str, values: Sequence[float]) -> bytes:
-    """Numbers as little-endian float32 ('f') or float16 ('e')."""
+    """Encode numbers as little-endian float32 ('f') or float16 ('e')."""
     return struct.pack(f"<{len(values)}{kind}", *values)
 
 
 def unpack(kind: str, data: bytes) -> tuple[float, ...]:
-    """What `pack` packed."""
+    """Decode what `pack` encoded."""
     return struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data)
 
 
 def pages(rows: Iterator[LoggedPrediction], size: int) -> Iterator[list[LoggedPrediction]]:
-    """Rows, so many at a time."""
+    """Group rows into lists of `size`; the last may be shorter."""
     page: list[LoggedPrediction] = []
     for row in rows:
         page.append(row)

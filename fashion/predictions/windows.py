@@ -1,66 +1,33 @@
-"""Which predictions a drift decision looks at, read from either log in batches of columns. Knows no tests.
+"""Which predictions a drift decision looks at, read in batches from this machine's log or from Firestore.
 
-A window is of what was answered: rows of the role champion, of whichever version served at the time.
+A window holds rows of the role champion, of whichever versions served at the time. Knows no tests and no decisions.
 """
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fashion.home import Home
-from fashion.images.statistics import STATISTICS
-from fashion.model.predictor import EMBEDDING_SIZE, Predictions
-from fashion.predictions.firestore import FirestoreLog
+from fashion.predictions.batch import Batch, from_logged, from_rows
+from fashion.predictions.firestore import FirestoreLog, open_firestore
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import FOREVER_US, UNLABELLED, DamagedLog, LoggedPrediction, LogUnavailable, pages
+from fashion.predictions.record import FOREVER_US, DamagedLog, LoggedPrediction, LogUnavailable, pages
 
 BATCH_ROWS = 10_000
 ALL_ROWS = 10**12
+MAX_COUNT = 1000
+"""Rows of Firestore that are counted at most: each one counted is read, and paid for."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of since <= time < until; with `rows`, only the latest so many of them."""
+    """Rows of since <= time < until."""
 
     since_us: int
+    """Microseconds since 1970, UTC."""
     until_us: int
+    """Microseconds since 1970, UTC."""
     rows: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Consecutive rows of a window, as columns."""
-
-    predictions: Predictions
-    true_labels: NDArray[np.int64]
-    """(N,), UNLABELLED where nobody said."""
-    times_us: NDArray[np.int64]
-    """(N,)"""
-    prediction_ids: Sequence[str]
-    image_sha256: Sequence[str]
-    model_versions: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.times_us)
-
-    def of(self, model_version: str) -> "Batch":
-        """The rows of one version."""
-        kept = [row for row, version in enumerate(self.model_versions) if version == model_version]
-        return self if len(kept) == len(self) else self[kept]
-
-    def __getitem__(self, rows: Sequence[int]) -> "Batch":
-        return Batch(
-            self.predictions[rows],
-            self.true_labels[rows],
-            self.times_us[rows],
-            *(
-                [column[row] for row in rows]
-                for column in (self.prediction_ids, self.image_sha256, self.model_versions)
-            ),
-        )
+    """Only this many rows, the latest ones; None for all."""
 
 
 class LocalRows:
@@ -71,33 +38,30 @@ class LocalRows:
         self.address = str(log.path)
 
     def batches(self, window: Window) -> Iterator[Batch]:
-        """The window, in no particular order.
+        """Yield the window, in no particular order.
 
         Raises:
-            fashion.predictions.record.LogUnavailable: the log cannot be read.
+            LogUnavailable: the log cannot be read.
         """
-        for found in self._log.columns(window.since_us, window.until_us, role="champion", newest=window.rows):
-            width = found.statistics.shape[1] == len(STATISTICS) and found.embeddings.shape[1] == EMBEDDING_SIZE
-            if not width:
-                raise DamagedLog(f"{self.address} holds rows of another kind, such as {found.prediction_ids[0]}")
-            predictions = Predictions(
-                found.labels, found.confidences, found.probabilities, found.statistics, found.embeddings
-            )
-            yield Batch(
-                predictions,
-                found.true_labels,
-                found.times_us,
-                found.prediction_ids,
-                found.image_sha256,
-                found.model_versions,
-            )
+        for page in self._log.row_pages(window.since_us, window.until_us, role="champion", newest=window.rows):
+            with self._log.database.translate_errors():
+                batches = list(from_rows(page))
+            yield from batches
 
-    def judged(self) -> Iterator[LoggedPrediction]:
-        """Rows with feedback, newest first."""
-        return self._log.latest(ALL_ROWS, role="champion", judged=True)
+    def labelled(self) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first.
 
-    def later(self, window: Window) -> int:
-        """How many rows are dated after the window: of a clock that was set back."""
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        return self._log.latest(ALL_ROWS, role="champion", with_feedback=True)
+
+    def count_after(self, window: Window) -> int:
+        """Return how many rows are dated after the window: of a clock that was set back.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
         return self._log.count(window.until_us, role="champion")
 
 
@@ -109,106 +73,66 @@ class FirestoreRows:
         self.address = log.address
 
     def batches(self, window: Window) -> Iterator[Batch]:
-        """As for LocalRows.
+        """Yield the window, in no particular order.
 
         Raises:
-            fashion.predictions.firestore.FirestoreUnavailable: Firestore cannot be read.
-            fashion.predictions.record.DamagedLog: a document is not a prediction.
+            FirestoreUnavailable: Firestore cannot be read.
+            DamagedLog: a document is not a prediction.
         """
         rows = (
             self._log.read_window(window.since_us, window.until_us)
             if window.rows is None
             else self._log.latest(window.rows)
         )
-        yield from _batches(row for row in self._sound(rows) if row.record.role == "champion")
+        for page in pages((row for row in self._checked(rows) if row.record.role == "champion"), BATCH_ROWS):
+            yield from from_logged(page)
 
-    def judged(self) -> Iterator[LoggedPrediction]:
-        """As for LocalRows."""
-        return (row for row in self._sound(self._log.latest(ALL_ROWS)) if row.feedback)
+    def labelled(self) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first.
 
-    def later(self, window: Window) -> int:
-        """As for LocalRows; counted up to a thousand."""
+        Raises:
+            FirestoreUnavailable: Firestore cannot be read.
+            DamagedLog: a document is not a prediction.
+        """
+        return (row for row in self._checked(self._log.latest(ALL_ROWS)) if row.feedback)
+
+    def count_after(self, window: Window) -> int:
+        """Return how many rows are dated after the window, of the first MAX_COUNT documents there.
+
+        Raises:
+            FirestoreUnavailable: Firestore cannot be read.
+            DamagedLog: a document is not a prediction.
+        """
         if window.until_us >= FOREVER_US:
             return 0
-        rows = self._sound(self._log.read_window(window.until_us, FOREVER_US))
-        return sum(1 for _, row in zip(range(1000), rows, strict=False) if row.record.role == "champion")
+        rows = self._checked(self._log.read_window(window.until_us, FOREVER_US))
+        return sum(1 for _, row in zip(range(MAX_COUNT), rows, strict=False) if row.record.role == "champion")
 
-    def _sound(self, rows: Iterator[LoggedPrediction]) -> Iterator[LoggedPrediction]:
+    def _checked(self, rows: Iterator[LoggedPrediction]) -> Iterator[LoggedPrediction]:
         try:
             yield from rows
         except ValueError as error:
-            raise DamagedLog(f"{self.address} is damaged: {error}; mend or delete that document") from error
+            raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that document") from error
 
 
 Source = LocalRows | FirestoreRows
 
 
 def open_source(home: Home, kind: str = "auto") -> Source:
-    """The log: that of all machines where there is one, unless `kind` says `local` or `firestore`.
+    """Open the log to read windows from.
+
+    Args:
+        home: names the local log and the Firestore project.
+        kind: `local`, `firestore`, or `auto`: Firestore where `home` names a project, else the local log.
 
     Raises:
-        fashion.predictions.record.LogUnavailable: there is none, or it cannot be opened.
-        fashion.predictions.firestore.FirestoreUnavailable: its library is missing.
+        LogUnavailable: there is no log, it cannot be opened, or no project is named.
+        FirestoreUnavailable: the package google-cloud-firestore is missing.
     """
     if kind == "firestore" or (kind == "auto" and home.firestore):
         if not home.firestore:
             raise LogUnavailable("source=firestore, but FASHION_FIRESTORE names no project: set it, or source=local")
-        project, _, database = home.firestore.partition("/")
-        return FirestoreRows(FirestoreLog(project, database=database or "(default)"))
+        return FirestoreRows(open_firestore(home.firestore))
     if not home.predictions.exists():
         raise LogUnavailable(f"there is no prediction log {home.predictions}: `make serve` begins one")
     return LocalRows(PredictionLog(home.predictions))
-
-
-def batch(rows: Sequence[LoggedPrediction]) -> Batch:
-    """Rows as columns."""
-    records = [row.record for row in rows]
-    labels = [UNLABELLED if row.true_label is None else row.true_label for row in rows]
-    predictions = Predictions(
-        labels=np.array([record.label for record in records], np.int64),
-        confidences=np.array([record.confidence for record in records], np.float32),
-        probabilities=_matrix([record.probabilities for record in records], len(records[0].probabilities)),
-        statistics=_matrix([record.statistics for record in records], len(STATISTICS)),
-        embeddings=_matrix([record.embedding for record in records], EMBEDDING_SIZE).astype(np.float16),
-    )
-    return Batch(
-        predictions,
-        np.array(labels, np.int64),
-        np.array([record.time_us for record in records], np.int64),
-        [record.prediction_id for record in records],
-        [record.image_sha256 for record in records],
-        [record.model_version for record in records],
-    )
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Batches of equal width as one."""
-    if len(batches) == 1:
-        return batches[0]
-    parts = [each.predictions for each in batches]
-    return Batch(
-        Predictions(
-            *(
-                np.concatenate([getattr(part, field.name) for part in parts])
-                for field in dataclasses.fields(Predictions)
-            )
-        ),
-        np.concatenate([each.true_labels for each in batches]),
-        np.concatenate([each.times_us for each in batches]),
-        *(
-            [value for each in batches for value in getattr(each, name)]
-            for name in ("prediction_ids", "image_sha256", "model_versions")
-        ),
-    )
-
-
-def _batches(rows: Iterator[LoggedPrediction]) -> Iterator[Batch]:
-    # Of one number of classes each: versions of different models may share a log.
-    for page in pages(rows, BATCH_ROWS):
-        for width in sorted({len(row.record.probabilities) for row in page}):
-            yield batch([row for row in page if len(row.record.probabilities) == width])
-
-
-def _matrix(rows: Sequence[Sequence[float]], width: int) -> NDArray[np.float32]:
-    """Rows of equal length; one of another length becomes NaN, which no test counts."""
-    return np.array([row if len(row) == width else [np.nan] * width for row in rows], np.float32).reshape(-1, width)

@@ -1,4 +1,4 @@
-"""Which code is running. Knows git alone."""
+"""Which code is running, by git. Knows no models and no MLflow."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ from fashion.home import REPOSITORY
 
 
 def git_commit() -> str:
-    """The commit of this checkout, `-dirty` where files differ from it.
+    """Return the commit of this checkout, with `-dirty` appended where tracked files differ from it.
 
-    `FASHION_GIT_COMMIT` says it where there is no checkout (a container); `unknown` is the last resort.
+    `FASHION_GIT_COMMIT` overrides it, for containers without a checkout. Without either it is `unknown`.
     """
-    if told := os.environ.get("FASHION_GIT_COMMIT"):
-        return told
+    if commit := os.environ.get("FASHION_GIT_COMMIT"):
+        return commit
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else commit
@@ -21,7 +21,7 @@ def git_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=True, timeout=10
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,7 +1,4 @@
-"""MLflow runs: what a training logs, and where. Knows nothing of versions and aliases: those are in `registry`.
-
-`fashion ui` opens the MLflow UI on this machine's tracking store.
-"""
+"""MLflow runs: experiments, params, metrics, artifacts. Knows no registered versions: `versions` does."""
 
 import contextlib
 import dataclasses
@@ -24,65 +21,72 @@ from mlflow.entities import Metric, Param, RunTag
 from fashion.home import Home
 
 MAX_BATCH = 100
-"""Params that MLflow takes in one call."""
+"""Params of one request, at most: MLflow's limit."""
 
 
 @dataclass(frozen=True)
 class TrackedTrial:
-    """A finished trial as its run shows it."""
+    """A finished Optuna trial, as it is logged."""
 
     number: int
     params: Mapping[str, Any]
     state: str
     value: float | None
-    """Objective; null for a trial without."""
+    """Objective; None for a trial without one."""
     intermediate: Mapping[int, float]
-    """Percent of the schedule -> value."""
+    """Percent of the schedule -> validation accuracy."""
     start_ms: int
     end_ms: int
 
 
 def connect(home: Home) -> None:
-    """Point MLflow at the tracking store, and make or upgrade a local database, one process at a time."""
+    """Point MLflow at the tracking store; create or upgrade a local database, one process at a time."""
     mlflow.set_tracking_uri(home.tracking_uri)
-    for chatty in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     if urlparse(home.tracking_uri).scheme == "sqlite":
-        with _alone(home.root):
+        with _one_process(home.root):
             MlflowClient().search_experiments(max_results=1)
 
 
-def experiment(home: Home, name: str) -> str:
-    """The id of an experiment, made where it is missing.
+def get_or_create_experiment(home: Home, name: str) -> str:
+    """Return the id of an experiment, which is created where it is missing.
 
-    On a local database its artifact location is absolute, so that each working directory finds the same.
+    In a local database its artifact location is absolute, so that it does not depend on the working directory.
     """
     client = MlflowClient()
-    with _alone(home.root):
+    with _one_process(home.root):
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         local = urlparse(home.tracking_uri).scheme == "sqlite"
-        # The kind makes the UI open on training runs; it would open on language models otherwise.
+        # Without this tag the UI opens on the view for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(client.create_experiment(name, f"{home.artifacts}/{name}" if local else None, tags))
 
 
 def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
-    """Create a run and return its id. It stays open over processes until `finish_run`."""
+    """Create a run and return its id. It stays open across processes until `finish_run`.
+
+    Args:
+        experiment_id: what `get_or_create_experiment` returned.
+        name: the run's name.
+        tags: the run's tags.
+        parent: id of the run that this one is nested under.
+    """
     nesting = {} if parent is None else {"mlflow.parentRunId": parent}
     run = MlflowClient().create_run(experiment_id, run_name=name, tags={**tags, **nesting})
     return str(run.info.run_id)
 
 
 def finish_run(run_id: str, *, failed: bool = False) -> None:
-    """Close a run."""
+    """End a run."""
     MlflowClient().set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
 
 @contextlib.contextmanager
 def failing(run_id: str) -> Iterator[None]:
-    """Mark the run as failed when the block raises; a retry that gets through marks it finished."""
+    """Mark the run as failed when the block raises. A retry that succeeds can still finish it."""
     try:
         yield
     except BaseException:
@@ -92,7 +96,7 @@ def failing(run_id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def system_metrics(run_id: str) -> Iterator[None]:
-    """Log load of processor, memory, disk, network and GPU, every 5 seconds while the block runs."""
+    """Log use of CPU, memory, disk, network and GPU while the block runs."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor: Any = SystemMetricsMonitor(run_id, resume_logging=True)  # type: ignore[no-untyped-call]
@@ -104,7 +108,7 @@ def system_metrics(run_id: str) -> Iterator[None]:
 
 
 def log_params(run_id: str, config: Mapping[str, Any]) -> None:
-    """Log nested settings, a dotted name each."""
+    """Log nested settings under dotted names."""
     client = MlflowClient()
     params = [Param(name, str(value)) for name, value in flatten(config).items()]
     for start in range(0, len(params), MAX_BATCH):
@@ -112,7 +116,7 @@ def log_params(run_id: str, config: Mapping[str, Any]) -> None:
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
-    """Log finite values; the names of those that are not go into the tag `not_finite`."""
+    """Log finite values; the names of NaN and infinite ones go into the tag `not_finite`."""
     now = int(time.time() * 1000)
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     tags = [RunTag("not_finite", ", ".join(sorted(set(metrics) - set(finite))))] if len(finite) < len(metrics) else []
@@ -125,13 +129,22 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any) -> None:
-    """Log what the run was trained on as an MLflow dataset; `digest` is its version."""
+    """Log the training data as an MLflow dataset and as tags.
+
+    Args:
+        run_id: the run.
+        name: the dataset's name.
+        digest: its version.
+        source: where it is from.
+        images: (N, H, W) or (N, H, W, C) uint8.
+        labels: (N,)
+    """
     from mlflow.data.numpy_dataset import from_numpy
     from mlflow.entities import DatasetInput, InputTag
 
-    # MLflow has room for 36 characters of a digest; the tag holds it whole.
+    # MLflow stores at most 36 characters of a digest; the tag has all of it.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a path may be read as several kinds of source
+        warnings.simplefilter("ignore")  # a path may be resolved as several kinds of source
         data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
     context = [InputTag("mlflow.data.context", "training")]
     MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), context)])
@@ -139,7 +152,7 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any
 
 
 def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
-    """Log artifacts: path -> content."""
+    """Log artifacts, given as path -> content."""
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             path = Path(folder, name)
@@ -149,9 +162,14 @@ def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
 
 
 def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
-    """Log dataclass instances of one class as a table, a column a field.
+    """Log dataclass instances of one class as a table, one column for each field.
 
-    A table that is there stays as it is: MLflow would append to what a task logged before it was retried.
+    An existing table is left alone: MLflow would append to what a task logged before it was retried.
+
+    Args:
+        run_id: the run.
+        name: the artifact's path, which ends in `.json`.
+        rows: at least one instance.
     """
     client = MlflowClient()
     if name in {entry.path for entry in client.list_artifacts(run_id, name.rpartition("/")[0] or None)}:
@@ -163,7 +181,14 @@ def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
 
 
 def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
-    """Log one picture of a series, which the UI shows with a slider over steps."""
+    """Log one image of a series, which the UI shows with a slider over steps.
+
+    Args:
+        run_id: the run.
+        key: the series.
+        png: the image.
+        step: its place in the series.
+    """
     import io
 
     from PIL import Image
@@ -174,13 +199,19 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
 def log_drift(
     experiment_id: str, name: str, result: Mapping[str, Any], page: str, *, data_digest: str | None = None
 ) -> str:
-    """Log a drift result and its report as a run of its own, and return its id.
+    """Log a drift result and its report as a run of its own.
 
-    A report has one run: called again for it, as by a retried task, this completes the one there is.
+    A report has one run: called again for the same report, as by a retried task, this completes the existing one.
 
     Args:
-        data_digest: the version of the data that the model learnt from, and is compared with; None where the model
-            is unknown.
+        experiment_id: what `get_or_create_experiment` returned.
+        name: the report's name, which becomes the run's.
+        result: `DriftResult` as JSON.
+        page: the report as HTML.
+        data_digest: the version of the model's training data; None where the model is unknown.
+
+    Returns:
+        The run's id.
     """
     client = MlflowClient()
     known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
@@ -203,15 +234,23 @@ def log_drift(
 
 
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:
-    """Log each trial as a run nested under `parent`, on the data that the parent is on, and return their ids.
+    """Log each trial as a run nested under `parent`, with the parent's dataset.
 
-    A trial has one run: called again for it, as by a retried task, this completes the one there is.
+    A trial has one run: called again for the same trial, as by a retried task, this completes the existing one.
+
+    Args:
+        experiment_id: what `get_or_create_experiment` returned.
+        parent: id of the parent run.
+        trials: finished trials.
+
+    Returns:
+        The runs' ids, in the order of `trials`.
     """
     client = MlflowClient()
     children = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=50_000)
     logged = {child.data.tags.get("trial.number"): str(child.info.run_id) for child in children}
-    above = client.get_run(parent)
-    data = {name: value for name, value in above.data.tags.items() if name.startswith("data.")}
+    parent_run = client.get_run(parent)
+    data = {name: value for name, value in parent_run.data.tags.items() if name.startswith("data.")}
     run_ids = []
     for trial in trials:
         run_id = logged.get(str(trial.number))
@@ -221,8 +260,8 @@ def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) 
                 experiment_id, start_time=trial.start_ms, run_name=f"trial {trial.number}", tags=tags
             )
             run_id = str(run.info.run_id)
-            if above.inputs is not None and above.inputs.dataset_inputs:
-                client.log_inputs(run_id, above.inputs.dataset_inputs)
+            if parent_run.inputs is not None and parent_run.inputs.dataset_inputs:
+                client.log_inputs(run_id, parent_run.inputs.dataset_inputs)
         value = [] if trial.value is None else [Metric("objective", trial.value, trial.end_ms, 0)]
         curve = [Metric("val/accuracy", y, trial.end_ms, x) for x, y in sorted(trial.intermediate.items())]
         client.log_batch(
@@ -236,7 +275,7 @@ def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) 
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`; lists as JSON."""
+    """Flatten `{"a": {"b": 1}}` to `{"a.b": 1}`; lists become JSON."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -247,8 +286,8 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: two that create the same database at once break it."""
+def _one_process(folder: Path) -> Iterator[None]:
+    """Run the block in one process at a time: two that create the same database at once break it."""
     import fcntl
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,4 @@
-"""Registered versions of the model: lineage, aliases, promotion and rollback. Knows nothing of how one is judged.
-
-fashion registry list
-fashion registry promote 7 --reason "won the shadow test"
-fashion registry rollback --reason "users report shirts as dresses"
-"""
+"""Registered versions of the model: lineage, aliases, promotion and rollback. Knows no gate and no service."""
 
 import datetime
 import warnings
@@ -23,41 +18,48 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL_NAME = "fashion-classifier"
 LINEAGE = ("architecture", "data.digest", "git_commit", "metaflow_run_id", "mlflow_run_id")
-"""Tags that say where a version came from."""
+"""Tags with a version's origin."""
 NOTES = ("promoted.reason", "promoted.replaced", "refused.reason", "rolled_back.reason")
-"""Tags that say what was decided about it."""
+"""Tags with the decisions about a version."""
 REQUIREMENTS = ("numpy", "onnxruntime", "pydantic", "scipy")
-"""What loading a version needs, installed at the versions in use."""
+"""Packages that a registered version needs, pinned to the installed versions."""
 
 
 class RegistryError(ValueError):
-    """A version or alias that is not there. The message says what is, or what to do."""
+    """A version or alias does not exist, or the change makes no sense. The message names the remedy."""
 
 
 ERRORS = (RegistryError, MlflowException)
-"""What any function here raises where the registry lacks what is asked for, or cannot be asked."""
+"""What the functions here raise where the registry lacks a version or cannot be reached."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version and where it came from."""
+    """A registered version of the model."""
 
     number: int
     aliases: tuple[str, ...]
     created: datetime.datetime
     """UTC."""
     source: str
-    """MLflow address of the model's files."""
+    """MLflow URI of the model's files."""
     mlflow_run_id: str
     tags: Mapping[str, str]
-    """Lineage, metrics and verdict."""
+    """Lineage, metrics and decisions."""
 
 
 def log_package(run_id: str, folder: Path) -> str:
-    """Log a model package as the run's MLflow model and return the model's address.
+    """Log a model package as the run's MLflow model.
+
+    Args:
+        run_id: the MLflow run; it stays running.
+        folder: the package.
+
+    Returns:
+        The model's URI.
 
     Raises:
-        fashion.model.package.DamagedPackage: the folder is no intact package.
+        fashion.model.package.DamagedPackage: the folder is not an intact package.
     """
     import numpy as np
     from mlflow.models import ModelSignature
@@ -70,7 +72,7 @@ def log_package(run_id: str, folder: Path) -> str:
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(contents.class_names)))]),
     )
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example")  # the signature says it all
+        warnings.filterwarnings("ignore", message=".*input example")  # the signature has the shapes and types
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="fashion.pyfunc",
@@ -80,17 +82,23 @@ def log_package(run_id: str, folder: Path) -> str:
             signature=signature,
             metadata={"class_names": list(contents.class_names)},
         )
-    MlflowClient().update_run(run_id, status="RUNNING")  # leaving the block has ended it
+    MlflowClient().update_run(run_id, status="RUNNING")  # start_run has ended it
     return str(logged.model_uri)
 
 
 def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str = MODEL_NAME) -> Version:
     """Register a logged model as a new version with the alias `challenger`.
 
-    A run has one version: called again for it, as by a retried task, this returns the one there is.
+    A run has one version: called again for the same run, as by a retried task, this returns the existing one.
+
+    Args:
+        model_uri: what `log_package` returned.
+        run_id: the MLflow run that made the model.
+        tags: lineage and metrics.
+        name: the registered model.
     """
     client = MlflowClient()
-    for version in versions(name):
+    for version in list_versions(name):
         if version.mlflow_run_id == run_id:
             return version
     if not client.search_registered_models(f"name = '{name}'"):
@@ -100,8 +108,8 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     return get(str(created.version), name=name)
 
 
-def versions(name: str = MODEL_NAME) -> list[Version]:
-    """All versions, newest first; none where nothing is registered."""
+def list_versions(name: str = MODEL_NAME) -> list[Version]:
+    """Return all versions, newest first; an empty list where nothing is registered."""
     client = MlflowClient()
     found = client.search_registered_models(f"name = '{name}'")
     if not found:
@@ -112,12 +120,16 @@ def versions(name: str = MODEL_NAME) -> list[Version]:
 
 
 def get(which: str, name: str = MODEL_NAME) -> Version:
-    """The version of a number or an alias.
+    """Return the version with a number or an alias.
+
+    Args:
+        which: `7` or `champion`.
+        name: the registered model.
 
     Raises:
-        RegistryError: there is none.
+        RegistryError: there is no such version or alias.
     """
-    known = versions(name)
+    known = list_versions(name)
     for version in known:
         if which in version.aliases or which == str(version.number):
             return version
@@ -125,8 +137,8 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
         raise RegistryError(f"no version of {name} is registered yet: run `make train` first")
     if which == CHAMPION:
         raise RegistryError(
-            f"{name} has no champion: `make train` makes one where the gate promotes, `fashion registry "
-            f"promote {known[0].number} --reason ...` makes one by hand"
+            f"{name} has no champion: `make train` promotes one that passes the gate, `fashion registry "
+            f"promote {known[0].number} --reason ...` promotes one by hand"
         )
     raise RegistryError(
         f"{name} has no version or alias {which!r}; it has versions "
@@ -136,21 +148,26 @@ def get(which: str, name: str = MODEL_NAME) -> Version:
 
 
 def champion(name: str = MODEL_NAME) -> Version | None:
-    """The version that serves, if there is one."""
-    return next((version for version in versions(name) if CHAMPION in version.aliases), None)
+    """Return the champion, or None where there is none."""
+    return next((version for version in list_versions(name) if CHAMPION in version.aliases), None)
 
 
-def replaced_by(version: Version, *, name: str = MODEL_NAME) -> Version | None:
-    """The version that was champion before this one was promoted, if there was one."""
+def previous_champion(version: Version, *, name: str = MODEL_NAME) -> Version | None:
+    """Return the version that was champion when this one was promoted, or None.
+
+    Raises:
+        RegistryError: that version was deleted.
+    """
     number = version.tags.get("promoted.replaced")
     return None if number is None else get(number, name)
 
 
 def fetch(version: Version, folder: Path) -> package.Package:
-    """Copy a version's package into `folder` and verify it.
+    """Download a version's package into `folder` and verify it.
 
     Raises:
-        fashion.model.package.DamagedPackage: what is stored is not what was registered.
+        fashion.model.package.DamagedPackage: the stored files are not the registered ones.
+        mlflow.exceptions.MlflowException: the files cannot be downloaded.
     """
     local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
     try:
@@ -160,38 +177,52 @@ def fetch(version: Version, folder: Path) -> package.Package:
 
 
 def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
-    """Make a version the champion, remembering the one it replaces for `rollback`.
+    """Make a version the champion, and store which one it replaces for `rollback`.
+
+    Args:
+        version: the new champion.
+        reason: stored as a tag of the version.
+        name: the registered model.
+
+    Returns:
+        The version with its new tags and alias.
 
     Raises:
-        RegistryError: it is the champion already, or no reason is given.
+        RegistryError: the version is the champion already, or the reason is empty.
     """
     if not reason.strip():
-        raise RegistryError("promotion needs a reason: it stays with the version")
+        raise RegistryError("promotion needs a reason, which is stored with the version: give --reason")
     current = champion(name)
     if current is not None and current.number == version.number:
-        raise RegistryError(f"version {version.number} is the champion already")
+        raise RegistryError(f"version {version.number} is already the champion")
     client = MlflowClient()
     number = str(version.number)
     client.set_model_version_tag(name, number, "promoted.reason", reason)
     client.set_model_version_tag(name, number, "promoted.time", _now())
     if current is not None:
         client.set_model_version_tag(name, number, "promoted.replaced", str(current.number))
-    # The alias last: it is the one change that others see, and it is atomic.
+    # The alias last: services follow it, and the change is atomic.
     client.set_registered_model_alias(name, CHAMPION, number)
     if CHALLENGER in get(number, name).aliases:  # another run may have registered a newer one since
         client.delete_registered_model_alias(name, CHALLENGER)
     return get(number, name)
 
 
-def note(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
-    """Set tags of a version."""
+def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
+    """Set tags of a version; existing ones of the same names are replaced."""
     client = MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(name, str(version.number), key, value)
 
 
-def refuse(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
-    """Keep a challenger as it is, with the reason why it was not promoted."""
+def reject(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
+    """Store why a version was not promoted; its alias stays.
+
+    Args:
+        version: the challenger.
+        reason: stored as a tag of the version.
+        name: the registered model.
+    """
     client = MlflowClient()
     client.set_model_version_tag(name, str(version.number), "refused.reason", reason)
     client.set_model_version_tag(name, str(version.number), "refused.time", _now())
@@ -199,19 +230,28 @@ def refuse(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
 
 
 def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
-    """Make the version that the champion replaced the champion again. Called again, it goes back further.
+    """Make the champion's predecessor the champion again. Called again, it goes back further.
+
+    Args:
+        reason: stored as a tag of the version that is rolled back.
+        name: the registered model.
+
+    Returns:
+        The new champion.
 
     Raises:
-        RegistryError: there is no champion, or it replaced none.
+        RegistryError: there is no champion, it has no predecessor, or the reason is empty.
     """
     if not reason.strip():
-        raise RegistryError("rollback needs a reason: it stays with the version")
+        raise RegistryError("rollback needs a reason, which is stored with the version: give --reason")
     current = champion(name)
     if current is None:
         raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
-    previous = replaced_by(current, name=name)
+    previous = previous_champion(current, name=name)
     if previous is None:
-        raise RegistryError(f"version {current.number} replaced no other: there is nothing to roll back to")
+        raise RegistryError(
+            f"version {current.number} has no predecessor to roll back to: promote another version instead"
+        )
     client = MlflowClient()
     client.set_model_version_tag(name, str(current.number), "rolled_back.reason", reason)
     client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())

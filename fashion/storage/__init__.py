@@ -1,1 +1,1 @@
-"""Bytes under names, in a folder or a bucket."""
+"""Blobs: bytes under names, in a folder or a bucket."""

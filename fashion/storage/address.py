@@ -1,4 +1,4 @@
-"""From an address to the store behind it."""
+"""Opens the store that an address names. Knows the kinds of addresses, not how blobs are stored."""
 
 import urllib.parse
 from pathlib import Path
@@ -9,10 +9,10 @@ from fashion.storage.gcs import BucketStore
 
 
 def open_store(address: str) -> Store:
-    """The store at a folder's path, a `file://` URL or `gs://bucket/prefix`. Touches nothing yet.
+    """Return the store at a folder's path, a `file://` URL or `gs://bucket/prefix`. Reads and connects to nothing yet.
 
     Raises:
-        ValueError: the address is of another kind.
+        ValueError: the address is of another kind, or empty.
     """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme == "gs" and parts.netloc:
@@ -21,4 +21,4 @@ def open_store(address: str) -> Store:
         return FolderStore(Path(urllib.parse.unquote(parts.path)))
     if address and "://" not in address and parts.scheme != "gs":
         return FolderStore(Path(address).expanduser())
-    raise ValueError(f"{address!r} is not an address of blobs: give a folder, file:///folder or gs://bucket/prefix")
+    raise ValueError(f"{address!r} is not the address of a store: give a folder, file:///folder or gs://bucket/prefix")

@@ -1,7 +1,6 @@
-"""Bytes under names, in a folder or a Google Cloud Storage bucket. Knows nothing of what the bytes mean.
+"""The interface of a store of blobs, and its errors. Knows no kind of store and no meaning of the bytes.
 
-A blob appears whole or not at all, whatever is killed meanwhile. No account is touched, nor is Google's
-library imported, before a `gs://` address is read or written.
+A blob appears whole or not at all, even if the writer is killed.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,52 +8,61 @@ from typing import Protocol
 
 
 class BlobNotFound(FileNotFoundError):
-    """No blob has this name."""
+    """The store has no blob of this name."""
 
 
 class StoreUnavailable(OSError):
-    """A store cannot be read or written. The message is one sentence that names its address."""
+    """The store cannot be read or written. The message is one sentence with its address."""
 
 
 class BlobUnreadable(StoreUnavailable):
-    """This one blob cannot be read, as its owner's permissions say; others may be. The message names it."""
+    """One blob cannot be read, for instance because of its permissions; others may be readable."""
 
 
 class Store(Protocol):
     """Blobs under one address. Names are relative to it, with `/` between parts.
 
-    Every method raises StoreUnavailable when the store cannot be reached or refuses, and ValueError for a
-    name that would leave the address.
+    Every method raises StoreUnavailable where the store cannot be reached or denies access, and ValueError for an
+    invalid name, such as one with `..`.
     """
 
     address: str
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a blob, replacing one of that name. Readers see the old bytes or the new ones."""
+        """Write a blob, replacing one of the same name. Readers see the old bytes or the new ones."""
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
-        """Write a blob unless the name is taken: of many writers at once one wins. Tell whether it was this one.
+        """Write a blob unless the name is taken; return True if this call wrote it. Of concurrent writers one wins.
 
-        False may also mean that this very call wrote the blob, lost the answer and asked again: give names
-        that belong to one content or one writer.
+        False may also mean that this call wrote the blob, lost the response and retried: use names that belong to
+        one content or one writer.
         """
 
     def get(self, name: str, *, on_bytes: Callable[[int], None] | None = None) -> bytes:
-        """Read a blob; `on_bytes` hears of the bytes as they arrive, where they arrive in pieces.
+        """Return a blob's bytes.
+
+        Args:
+            name: the blob.
+            on_bytes: called with the number of bytes of each piece that arrives.
 
         Raises:
-            BlobNotFound: no blob has this name.
-            BlobUnreadable: it is there, but this blob cannot be read.
+            BlobNotFound: the store has no blob of this name.
+            BlobUnreadable: the blob exists but cannot be read.
         """
 
     def exists(self, name: str) -> bool:
-        """Tell whether a blob has this name."""
+        """Return True if the store has a blob of this name."""
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Names that start with the prefix, in no promised order."""
+        """Yield the names that start with the prefix, in any order."""
 
 
 def checked_name(name: str) -> str:
+    """Return the name of a blob.
+
+    Raises:
+        ValueError: a part of it is empty or starts with a dot.
+    """
     parts = name.split("/")
     if any(part == "" or part.startswith(".") for part in parts):
         raise ValueError(f"{name!r} cannot name a blob: its parts must not be empty or start with a dot")

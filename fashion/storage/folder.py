@@ -1,4 +1,4 @@
-"""Blobs as files of a folder."""
+"""Blobs as files of a folder, synced to the disk. Knows no meaning of the bytes."""
 
 import os
 import uuid
@@ -9,7 +9,11 @@ from fashion.storage.blobs import BlobNotFound, BlobUnreadable, StoreUnavailable
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that its name shows the old content or the new one, never a part of it."""
+    """Write a file so that readers see the old content or the new one, never a part of it.
+
+    Raises:
+        OSError: the file cannot be written; the old one is left as it was.
+    """
     temporary = _write_beside(path, data)
     try:
         temporary.replace(path)
@@ -42,7 +46,7 @@ class FolderStore:
                 return False
             temporary = _write_beside(path, data)
             try:
-                os.link(temporary, path)  # unlike a rename, fails when the name is taken
+                os.link(temporary, path)  # unlike a rename, this fails when the name is taken
             except FileExistsError:
                 return False
             finally:
@@ -75,7 +79,7 @@ class FolderStore:
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
         start = self.folder / prefix.rpartition("/")[0]  # a prefix may end within a part
-        for folder, _, files in os.walk(start, onerror=self._refuse):
+        for folder, _, files in os.walk(start, onerror=self._raise_unavailable):
             for file in files:
                 name = Path(folder, file).relative_to(self.folder).as_posix()
                 if name.startswith(prefix) and not file.startswith("."):
@@ -84,8 +88,8 @@ class FolderStore:
     def _path(self, name: str) -> Path:
         return self.folder / checked_name(name)
 
-    def _refuse(self, error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a folder that nothing was written to is an empty store
+    def _raise_unavailable(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a missing folder is an empty store
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
@@ -93,7 +97,7 @@ class FolderStore:
 
 
 def _write_beside(path: Path, data: bytes) -> Path:
-    """Write a hidden temporary file on the disk that `path` is on, down to the platter."""
+    """Write a hidden temporary file in the folder of `path`, synced to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:

@@ -1,4 +1,4 @@
-"""Blobs as objects of a Google Cloud Storage bucket: the one home of google.cloud.storage."""
+"""Blobs as objects of a Google Cloud Storage bucket. The only file that imports google.cloud.storage, on first use."""
 
 import contextlib
 import functools
@@ -8,19 +8,16 @@ from typing import Any
 from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
 
 RETRY_SECONDS = 5.0
-"""How long a failing request to a bucket is repeated."""
-
+"""How long a failing request is repeated."""
 
 RESPONSE_SECONDS = 5.0
-"""How long a bucket may stay silent."""
+"""How long a response may take."""
 
-
-SLOWEST_LINE = 250_000
-"""Bytes per second: an upload gets as long as this line would need."""
-
+MIN_UPLOAD_SPEED = 250_000
+"""Bytes per second of the slowest connection that an upload's timeout allows for."""
 
 CHUNK_BYTES = 8 * 2**20
-"""Bytes sent at once: what is repeated when a connection breaks."""
+"""Bytes sent at once, which are sent again when a connection breaks."""
 
 
 class BucketStore:
@@ -33,12 +30,12 @@ class BucketStore:
 
     def put(self, name: str, data: bytes) -> None:
         """See Store.put."""
-        with self._one_error():
+        with self._translate_errors():
             self._upload(name, data, generation=None)
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """See Store.put_if_absent."""
-        with self._one_error():
+        with self._translate_errors():
             from google.api_core.exceptions import PreconditionFailed
 
             try:
@@ -50,7 +47,7 @@ class BucketStore:
     def get(self, name: str, *, on_bytes: Callable[[int], None] | None = None) -> bytes:
         """See Store.get."""
         sink = _Sink(on_bytes)
-        with self._one_error():
+        with self._translate_errors():
             from google.api_core.exceptions import NotFound
 
             try:
@@ -61,12 +58,12 @@ class BucketStore:
 
     def exists(self, name: str) -> bool:
         """See Store.exists."""
-        with self._one_error():
+        with self._translate_errors():
             return bool(self._blob(name).exists(timeout=RESPONSE_SECONDS, retry=_retry()))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
-        with self._one_error():
+        with self._translate_errors():
             for blob in self._client.list_blobs(
                 self.bucket, prefix=self.prefix + prefix, timeout=RESPONSE_SECONDS, retry=_retry()
             ):
@@ -79,8 +76,8 @@ class BucketStore:
             data,
             content_type="application/octet-stream",
             if_generation_match=generation,
-            # Python counts a socket's timeout over the whole of what is sent at once.
-            timeout=RESPONSE_SECONDS + min(len(data), CHUNK_BYTES) / SLOWEST_LINE,
+            # Python counts a socket's timeout over all that is sent at once.
+            timeout=RESPONSE_SECONDS + min(len(data), CHUNK_BYTES) / MIN_UPLOAD_SPEED,
             retry=_retry(),
         )
 
@@ -95,8 +92,8 @@ class BucketStore:
         return storage.Client(project="unused")
 
     @contextlib.contextmanager
-    def _one_error(self) -> Iterator[None]:
-        """Make one error of those of Google's client, google.auth, requests and urllib3."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise StoreUnavailable for errors of Google's client, google.auth, requests and urllib3."""
         try:
             import requests
             import urllib3
@@ -130,7 +127,7 @@ class BucketStore:
 
 
 class _Sink:
-    """What a download writes to: bytes in memory, counted."""
+    """A file in memory that a download writes to; it reports the bytes it gets."""
 
     def __init__(self, on_bytes: Callable[[int], None] | None) -> None:
         self.data = bytearray()
@@ -143,7 +140,7 @@ class _Sink:
         return len(piece)
 
     def seek(self, position: int) -> int:
-        del self.data[position:]  # a repeated download starts where it is told to
+        del self.data[position:]  # a repeated download continues from here
         return position
 
 

@@ -41,16 +41,16 @@ def register(
     champion = versions.champion(name)
     is_decided = champion is not None and champion.number == version.number  # by an earlier call
     if is_decided:
-        champion = versions.replaced_by(version, name=name)
+        champion = versions.previous_champion(version, name=name)
     verdict = gate.FIRST if champion is None else _compare(champion, version, splits, settings)
     content = json.dumps(dataclasses.asdict(verdict), indent=1).encode()
     tracking.log_files(run_id, {"verdict.json": content})
     tracking.log_tags(
         run_id, {"version": str(version.number), "promoted": str(verdict.promoted), "reason": verdict.reason}
     )
-    versions.note(version, gate.as_tags(verdict), name=name)
+    versions.set_tags(version, gate.as_tags(verdict), name=name)
     if not is_decided:
-        decide = versions.promote if verdict.promoted else versions.refuse
+        decide = versions.promote if verdict.promoted else versions.reject
         decide(version, reason=verdict.reason, name=name)
     tracking.finish_run(run_id)
     return version, verdict

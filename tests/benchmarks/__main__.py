@@ -16,16 +16,16 @@ from tests.benchmarks.serving import ServingOptions
 NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak", "drift_power", "drift_scale")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmarks that were named, or all."""
     parser = _parser()
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.names if name not in NAMES]:
         parser.error(f"there is no benchmark {unknown[0]}; there is {', '.join(NAMES)}")
     if arguments.list:
         print(_described())
         return
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CPU-seconds say nothing of a GPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # CPU-seconds do not measure a GPU
     import torch
 
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """What the service is compared with: FastAPI around the same network, on torch and on ONNX Runtime, and doing nothing.
 
 Each is run by `python -m uvicorn --factory tests.benchmarks.baselines:NAME`, with the package's folder in the
-environment. They limit nothing and refuse nothing, and but for one they keep no log.
+environment. They have no limits and reject nothing; only `one_row` keeps a log.
 """
 
 import io
@@ -26,7 +26,7 @@ EMPTY_ANSWER = b'{"label":"Coat","probabilities":{' + b'"Ankle boot":0.012345,' 
 
 
 def torch_eager() -> Any:
-    """The predecessor's way: torch's network as it was trained, in the event loop."""
+    """The usual way: torch's network as it was trained, in the event loop."""
     import safetensors.torch
     import torch
     from fastapi import FastAPI, UploadFile
@@ -55,13 +55,13 @@ def torch_eager() -> Any:
         inputs = torch.from_numpy(_decode(await image.read(), used))
         with torch.inference_mode():
             probabilities = torch.softmax(network(inputs) / used.temperature, dim=1)[0]
-        return _told(probabilities.numpy(), used)
+        return _answer(probabilities.numpy(), used)
 
     return app
 
 
 def onnx_runtime() -> Any:
-    """The same endpoint around our exported network: one thread of ONNX Runtime."""
+    """The same endpoint around the exported network: one thread of ONNX Runtime."""
     from fastapi import FastAPI, UploadFile
 
     from fashion.metrics.calibration import softmax
@@ -78,7 +78,7 @@ def onnx_runtime() -> Any:
     @app.post("/predict")
     async def predict(image: UploadFile) -> dict[str, Any]:
         logits, _ = network(_decode(await image.read(), used))
-        return _told(softmax(logits, used.temperature)[0], used)
+        return _answer(softmax(logits, used.temperature)[0], used)
 
     return app
 
@@ -111,7 +111,7 @@ def one_row() -> Any:
         answer: dict[str, Any] = {"ready": True}
         if scope["path"] != "/readyz":
             logits, _ = network(_decode(uploads.read_upload(body, content_type).data, used))
-            answer = _told(softmax(logits, used.temperature)[0], used) | {"id": new_prediction_id()}
+            answer = _answer(softmax(logits, used.temperature)[0], used) | {"id": new_prediction_id()}
             row = (answer["id"], time.time_ns(), used.class_names.index(answer["label"]), answer["confidence"])
             log.execute("INSERT INTO predictions VALUES (?, ?, ?, ?)", row)
         await _send(send, json.dumps(answer).encode())
@@ -161,7 +161,7 @@ def _decode(data: bytes, used: Package) -> NDArray[np.float32]:
     return normalise(image[None], used.mean, used.std)
 
 
-def _told(probabilities: NDArray[Any], used: Package) -> dict[str, Any]:
+def _answer(probabilities: NDArray[Any], used: Package) -> dict[str, Any]:
     label = int(probabilities.argmax())
     return {
         "label": used.class_names[label],

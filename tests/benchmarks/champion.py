@@ -16,21 +16,21 @@ from fashion.registry import tracking, versions
 from tests.benchmarks.measurement import say
 
 
-def fetched(of: Path | None, data: Dataset, *, quick: bool) -> Package:
-    """The champion's package of the home `of`; without one, that of the default recipe cut to an epoch or two."""
+def load_package(root: Path | None, data: Dataset, *, quick: bool) -> Package:
+    """The package of a home's champion; without a home, of the default recipe trained for an epoch or two."""
     folder = Path(tempfile.mkdtemp())
-    if of is not None:
-        address = dataclasses.replace(current_home(), root=of, tracking_uri=f"sqlite:///{of.resolve() / 'mlflow.db'}")
-        tracking.connect(address)
+    if root is not None:
+        home = dataclasses.replace(current_home(), root=root, tracking_uri=f"sqlite:///{root.resolve() / 'mlflow.db'}")
+        tracking.connect(home)
         return versions.fetch(versions.get(versions.CHAMPION), folder)
     from fashion.training import export, recipe
 
-    words = ["training.num_epochs=1", "data.limit=1000"] if quick else ["training.num_epochs=2"]
-    settings = load_train_config(compose(words))
+    overrides = ["training.num_epochs=1", "data.limit=1000"] if quick else ["training.num_epochs=2"]
+    settings = load_train_config(compose(overrides))
     say("training a model")
     model, _ = recipe.train(settings, data)
     exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
-    found = scoring.evaluate(
+    evaluation = scoring.evaluate(
         dataclasses.asdict(exported),
         data,
         check_dataset(data, settings.data),
@@ -39,5 +39,5 @@ def fetched(of: Path | None, data: Dataset, *, quick: bool) -> Package:
         training={},
         lineage={"git_commit": "unknown", "metaflow_run_id": "none", "mlflow_run_id": "none"},
     )
-    say(found.summary)
-    return package.write(found.package, folder, found.files)
+    say(evaluation.summary)
+    return package.write(evaluation.package, folder, evaluation.files)

@@ -22,7 +22,7 @@ from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.predictions.record import UNLABELLED
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
+from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
 from tests.benchmarks.serving import ServingOptions
 from tests.support import shifts
 
@@ -43,7 +43,7 @@ class Bench:
     predictor: Predictor
     reference: Reference
     reference_stats: ReferenceStats
-    asked: DecisionConfig
+    settings: DecisionConfig
     quick: bool
 
     def windows(self, name: str | None, rows: int, count: int) -> Iterator[tuple[Predictions, float]]:
@@ -52,25 +52,25 @@ class Bench:
         images = shifts.apply(self.data.test.images, name) if name else self.data.test.images
         predicted = self.predictor.predict(images)
         rng = np.random.default_rng(rows)
-        for _ in range(self.drawn(count)):
+        for _ in range(self.num_windows(count)):
             chosen = shifts.sample_rows(labels, name, rows, rng)
             yield predicted[chosen], float((predicted.labels[chosen] == labels[chosen]).mean())
 
-    def drawn(self, count: int) -> int:
-        """How many windows are drawn where `count` are wanted."""
+    def num_windows(self, count: int) -> int:
+        """`count`, or 2 in a quick run."""
         return 2 if self.quick else count
 
     def decide(self, window: Predictions) -> DriftResult:
         """What the drift flow would say."""
         window_stats = WindowStats(self.reference_stats)
         window_stats.add(window, np.full(len(window.labels), UNLABELLED), np.arange(1, len(window.labels) + 1))
-        return window_stats.decide(self.asked, model_version="1")
+        return window_stats.decide(self.settings, model_version="1")
 
 
 def tables(options: ServingOptions) -> Iterator[Table]:
     """Draw windows of test images, let each method decide, and count."""
     data = fashion_mnist(3000 if options.quick else None)
-    packed = champion.fetched(options.home, data, quick=options.quick)
+    packed = champion.load_package(options.home, data, quick=options.quick)
     reference = Reference.of(packed)
     defaults = load_as(DriftConfig, compose(root="drift")).decision
     bench = Bench(
@@ -89,7 +89,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
 def _methods(bench: Bench, names: Sequence[str]) -> Table:
     preset, labels_only = _evidently(bench)
     contenders: dict[str, tuple[Method, int, int]] = {
-        f"this project, alpha {bench.asked.alpha:g}": (
+        f"this project, alpha {bench.settings.alpha:g}": (
             lambda window: bench.decide(window).decision == "drift",
             CLEAN,
             SHIFTED,
@@ -99,8 +99,8 @@ def _methods(bench: Bench, names: Sequence[str]) -> Table:
             CLEAN,
             SHIFTED,
         ),
-        f"the same, alpha {bench.asked.alpha:g}": (
-            lambda window: _bbsds(bench, window, bench.asked.alpha),
+        f"the same, alpha {bench.settings.alpha:g}": (
+            lambda window: _bbsds(bench, window, bench.settings.alpha),
             CLEAN,
             SHIFTED,
         ),
@@ -117,7 +117,7 @@ def _methods(bench: Bench, names: Sequence[str]) -> Table:
             say(f"{name}, {size} rows: {np.mean(alarms):.1%} false alarms, {np.mean(found):.1%} found")
         rows.append(row)
     clean, shifted, clean_evidently, shifted_evidently = map(
-        bench.drawn, (CLEAN, SHIFTED, CLEAN_EVIDENTLY, SHIFTED_EVIDENTLY)
+        bench.num_windows, (CLEAN, SHIFTED, CLEAN_EVIDENTLY, SHIFTED_EVIDENTLY)
     )
     note = (
         f"Windows of test images against {bench.reference_stats.rows:,} validation images: {clean} without a shift, "
@@ -193,4 +193,4 @@ def _evidently(bench: Bench) -> tuple[Method, Method]:
 
 
 if __name__ == "__main__":
-    alone("drift_power")
+    run_one("drift_power")

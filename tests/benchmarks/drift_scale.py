@@ -17,7 +17,7 @@ from fashion.model.reference import Reference
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.schema import INSERT
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, alone, fashion_mnist, say
+from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
 from tests.benchmarks.serving import ServingOptions
 
 ROWS = 1_000_000
@@ -29,7 +29,7 @@ INSPECTION = "tests.benchmarks.log_inspection"
 def tables(options: ServingOptions) -> Iterator[Table]:
     """Fill a log with rows like the reference's, and inspect it in a separate process."""
     data = fashion_mnist(3000 if options.quick else None)
-    packed = champion.fetched(options.home, data, quick=options.quick)
+    packed = champion.load_package(options.home, data, quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
         path, rows = Path(folder, "predictions.db"), 2000 if options.quick else ROWS
         _fill(path, packed, rows)
@@ -96,4 +96,4 @@ def _fill(path: Path, packed: Package, count: int) -> None:
 
 
 if __name__ == "__main__":
-    alone("drift_scale")
+    run_one("drift_scale")

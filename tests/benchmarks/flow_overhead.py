@@ -16,10 +16,10 @@ import psutil
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.home import REPOSITORY, current_home
-from tests.benchmarks.measurement import Cell, Options, Table, alone, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Table, fashion_mnist, run_one, say
 
 LOOK_SECONDS = 0.05
-"""Processes are looked at this often; what they use after the last look is in the sum alone."""
+"""Processes are looked at this often; what they use after the last look is in the sum only."""
 LAUNCHER = "launcher"
 STEPS = ("start", "plan", "tune", "collect", "train", "evaluate", "register", "end")
 
@@ -39,29 +39,29 @@ class Watched:
 
 def tables(options: Options) -> Iterator[Table]:
     """Run the flow as a user would, on all data, in a home of its own."""
-    words = ["tuning.num_epochs=1"]  # a trial that is pruned does not say what it cost: after a single epoch none is
-    words += ["data.limit=1000", "training.num_epochs=1", "tuning.num_trials=2"] if options.quick else []
-    settings = load_train_config(compose(words))
+    overrides = ["tuning.num_epochs=1"]  # after a single epoch no trial is pruned: pruned ones do not report their cost
+    overrides += ["data.limit=1000", "training.num_epochs=1", "tuning.num_trials=2"] if options.quick else []
+    settings = load_train_config(compose(overrides))
     fashion_mnist(None)  # fetched, so that the run finds it
     with tempfile.TemporaryDirectory() as folder:
-        address = Path(folder)
-        (address / "data").symlink_to(current_home().data, target_is_directory=True)
-        watched = _run(words, address, options.python)
-        training = {"tune": _of_trials(address), "train": _of_training(settings)}
-    yield _table(watched, training, settings, words)
+        home = Path(folder)
+        (home / "data").symlink_to(current_home().data, target_is_directory=True)
+        watched = _run(overrides, home, options.python)
+        training = {"tune": _of_trials(home), "train": _of_training(settings)}
+    yield _table(watched, training, settings, overrides)
 
 
-def _run(words: list[str], address: Path, python: str) -> Watched:
+def _run(overrides: list[str], home: Path, python: str) -> Watched:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("FASHION_", "METAFLOW_", "MLFLOW_"))
     }
-    command = [python, str(REPOSITORY / "flows" / "train_flow.py"), "run", *words]
-    log = address / "log"
+    command = [python, str(REPOSITORY / "flows" / "train_flow.py"), "run", *overrides]
+    log = home / "log"
     say(" ".join(command))
     with log.open("w") as file:
         process = subprocess.Popen(
             command,
-            env={**environment, "FASHION_HOME": str(address)},
+            env={**environment, "FASHION_HOME": str(home)},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -87,8 +87,8 @@ def _watch(launched: "subprocess.Popen[bytes]") -> Watched:
             with contextlib.suppress(psutil.Error):
                 seconds[process.pid] = _own_seconds(process)
                 # One that is just ending has no command line left; it keeps the step it had.
-                if words := process.cmdline():
-                    steps[process.pid] = _step(words, process.ppid(), launched.pid, steps)
+                if arguments := process.cmdline():
+                    steps[process.pid] = _step(arguments, process.ppid(), launched.pid, steps)
         time.sleep(LOOK_SECONDS)
     launched.returncode = os.waitstatus_to_exitcode(status)
     watched = Watched(total=usage.ru_utime + usage.ru_stime)
@@ -110,24 +110,24 @@ def _descendants(launcher: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _step(words: list[str], parent: int, launcher: int, steps: dict[int, tuple[str, bool]]) -> tuple[str, bool]:
-    """The step that a process belongs to, and whether it is the task itself; asked anew at each look.
+def _step(arguments: list[str], parent: int, launcher: int, steps: dict[int, tuple[str, bool]]) -> tuple[str, bool]:
+    """The step that a process belongs to, and whether it is the task itself; determined anew at each look.
 
     Between fork and exec a process has its parent's command line.
     """
     if parent != launcher:
         return steps.get(parent, (LAUNCHER, False))[0], False
     # `train_flow.py [options] step NAME`
-    name = next((name for word, name in itertools.pairwise(words) if word == "step"), None)
+    name = next((name for word, name in itertools.pairwise(arguments) if word == "step"), None)
     return (name, True) if name in STEPS else (LAUNCHER, False)
 
 
-def _of_trials(address: Path) -> float:
+def _of_trials(home: Path) -> float:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(address / "optuna" / "journal.log")))
+    storage = JournalStorage(JournalFileBackend(str(home / "optuna" / "journal.log")))
     (name,) = optuna.get_all_study_names(storage)
     trials = optuna.load_study(storage=storage, study_name=name).trials
     return float(sum(trial.user_attrs["cpu_seconds"] for trial in trials))
@@ -141,7 +141,7 @@ def _of_training(settings: TrainConfig) -> float:
     return fitted.history[-1].cpu_seconds
 
 
-def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, words: list[str]) -> Table:
+def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, overrides: list[str]) -> Table:
     rows: list[dict[str, Cell]] = []
     for step in (LAUNCHER, *STEPS):
         spent = watched.tasks[step] + watched.started[step]
@@ -171,13 +171,13 @@ def _table(watched: Watched, training: dict[str, float], settings: TrainConfig, 
     return Table(
         "Overhead of the flow",
         rows,
-        f"One run of `train_flow.py run {' '.join(words)}` in an empty home: {settings.tuning.num_trials} trials of "
-        f"{settings.tuning.num_epochs} epoch by {settings.tuning.num_workers} workers, then "
-        f"{settings.training.num_epochs} epochs. Training is what `fit` takes alone, from the trials' own account and "
-        "from the same training without a flow. Aim: an overhead of at most 60 CPU-seconds.",
+        f"One run of `train_flow.py run {' '.join(overrides)}` in an empty home: {settings.tuning.num_trials} trials "
+        f"of {settings.tuning.num_epochs} epoch by {settings.tuning.num_workers} workers, then "
+        f"{settings.training.num_epochs} epochs. Training is what `fit` alone takes, as the trials report "
+        "it and from the same training without a flow. Aim: an overhead of at most 60 CPU-seconds.",
         dict.fromkeys(seconds, ".1f"),
     )
 
 
 if __name__ == "__main__":
-    alone("flow_overhead")
+    run_one("flow_overhead")

@@ -1,7 +1,7 @@
 """Requests over connections that stay open, from one process that costs far less than what it loads.
 
 Each connection asks anew once it is answered (a closed loop). Knows HTTP/1.1 as far as servers speak it that name the
-length of their answers; nothing of what is asked.
+length of their answers; independent of what is requested.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 LOST = 0
 """Status of a request whose connection was closed before its answer, or that was not answered in time."""
 PATIENCE_SECONDS = 10.0
-"""How long answers are waited for when no more is asked."""
+"""How long to wait for answers after the last request."""
 
 _BOUNDARY = "fashion-benchmark-boundary"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -30,8 +30,8 @@ _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 class Answer(NamedTuple):
     """What came back."""
 
-    asked: Any
-    """What the caller calls the request."""
+    request: Any
+    """The caller's name of the request."""
     status: int
     seconds: float
     """From before the request was sent to when the kernel said that there is something to read."""
@@ -56,7 +56,7 @@ class Unreadable(ValueError):
 
 
 def post(path: str, body: bytes, content_type: str) -> bytes:
-    """A request as it goes over the wire."""
+    """A POST request as it goes over the wire."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
@@ -64,7 +64,7 @@ def post(path: str, body: bytes, content_type: str) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """Likewise, without a body."""
+    """A GET request as it goes over the wire."""
     return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
@@ -106,11 +106,11 @@ def in_turn(port: int, requests: Sequence[tuple[Any, bytes]], *, connections: in
 
 
 class _Connection:
-    __slots__ = ("asked", "buffer", "sent", "socket", "waits")
+    __slots__ = ("buffer", "request", "sent", "socket", "waits")
 
     def __init__(self) -> None:
         self.socket: Any = None
-        self.asked: Any = None
+        self.request: Any = None
         self.sent = 0.0
         self.buffer = b""
         self.waits = False
@@ -151,7 +151,7 @@ class _Loop:
                 if now > deadline + PATIENCE_SECONDS:
                     break
             self._answers += [
-                Answer(each.asked, LOST, now - each.sent, b"") for each in self._open_ones() if each.waits
+                Answer(each.request, LOST, now - each.sent, b"") for each in self._open_ones() if each.waits
             ]
         finally:
             for connection in self._open_ones():
@@ -185,7 +185,7 @@ class _Loop:
         return max(min(self._resting[0][0] if self._resting else deadline, deadline) - now, 0.0)
 
     def _ask(self, connection: _Connection) -> None:
-        connection.asked, data = next(self._requests)
+        connection.request, data = next(self._requests)
         connection.waits = True
         self._waiting += 1
         connection.sent = time.perf_counter()
@@ -222,7 +222,7 @@ class _Loop:
         return waited
 
     def _keep(self, connection: _Connection, status: int, now: float, body: bytes) -> None:
-        self._answers.append(Answer(connection.asked, status, now - connection.sent, body))
+        self._answers.append(Answer(connection.request, status, now - connection.sent, body))
         connection.buffer, connection.waits = b"", False
         self._waiting -= 1
 

@@ -19,10 +19,10 @@ from tests.benchmarks.measurement import (
     Seconds,
     Spread,
     Table,
-    alone,
     alternately,
     fashion_mnist,
     measured,
+    run_one,
 )
 
 ERASE_PROBABILITIES = {"crop + flip": 0.0, "crop + flip + erasing": 0.5}
@@ -66,7 +66,7 @@ def _table(
         return lambda: measured(lambda: exhaust(batches, repeats))
 
     contenders = {
-        "one tensor (ours)": (contender(tensor, passes), rows_of_tensor * passes),
+        "Batches, one tensor": (contender(tensor, passes), rows_of_tensor * passes),
         "torchvision, DataLoader in this process": (contender(loader(0), 1), rows),
         "torchvision, DataLoader with 2 workers": (contender(loader(2), 1), rows),
     }
@@ -104,7 +104,7 @@ class Transformed(Dataset[tuple[Tensor, Tensor]]):
 
 
 def transforms(augmentation: AugmentationConfig, data: dataset.Dataset) -> v2.Compose:
-    """What `Batches` does to images, in torchvision's words."""
+    """What `Batches` does to images, by torchvision's transforms."""
     size = data.train.images.shape[1:3]
     steps: list[torch.nn.Module] = [v2.RandomCrop(size, padding=augmentation.crop_padding)]
     if augmentation.flip != "none":
@@ -124,4 +124,4 @@ def exhaust(batches: Iterable[object], num_epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    alone("loader")
+    run_one("loader")

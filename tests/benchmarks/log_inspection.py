@@ -26,7 +26,8 @@ def main(package_folder: Path, log_file: Path) -> None:
 
     settings = load_as(DriftConfig, compose(root="drift"))
     served = package.read(package_folder)
-    reference, reference_stats = Reference.of(served), ReferenceStats.of(served)
+    reference = Reference.of(served)
+    reference_stats = ReferenceStats.of(served, reference)
     with PredictionLog(log_file) as log:
         (inspected,) = inspection.inspect(
             LocalRows(log).batches(Window(0, FOREVER_US)),

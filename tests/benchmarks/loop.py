@@ -28,7 +28,7 @@ from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
 from fashion.training.fit import WHITENING_IMAGES, fit, supported_precision
 from tests.benchmarks.loader import Transformed, transforms
-from tests.benchmarks.measurement import Options, Spread, Table, alone, alternately, fashion_mnist
+from tests.benchmarks.measurement import Options, Spread, Table, alternately, fashion_mnist, run_one
 
 UNTIMED_STEPS = 2
 """First steps allocate, and choose kernels."""
@@ -67,7 +67,7 @@ def tables(options: Options) -> Iterator[Table]:
 def _table(title: str, work: Work, rounds: int) -> Table:
     contenders: dict[str, Callable[[], Timed]] = {
         BARE: partial(_bare, work, _tensor_batches),
-        "fit (ours: Fabric), one tensor": partial(_fit, work),
+        "fit (Fabric), one tensor": partial(_fit, work),
         "bare loop, torchvision + DataLoader": partial(_bare, work, _image_batches),
     }
     trainers: dict[str, Callable[[], Timed]] = {
@@ -282,4 +282,4 @@ def _linear(settings: TrainConfig) -> nn.Module:
 
 
 if __name__ == "__main__":
-    alone("loop")
+    run_one("loop")

@@ -1,4 +1,4 @@
-"""How benchmarks measure, and how they write results down. Knows nothing of what is measured."""
+"""How benchmarks measure and print results. Independent of what is measured."""
 
 import dataclasses
 import platform
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for on the command line."""
+    """Options of the command line."""
 
     quick: bool
     """Too little work for figures to mean anything: shows that a benchmark runs."""
@@ -160,7 +160,7 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def alone(name: str) -> None:
+def run_one(name: str) -> None:
     """Run one benchmark, as `python -m tests.benchmarks.NAME` does."""
     from tests.benchmarks.__main__ import main
 

@@ -31,9 +31,9 @@ from fashion.model import package
 from tests.benchmarks import load
 from tests.benchmarks.baselines import LOG_VARIABLE, PACKAGE_VARIABLE
 from tests.benchmarks.load import HOST, LOST, Answer, Load
-from tests.benchmarks.measurement import Cell, Options, Spread, Table, alone, alternately, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Spread, Table, alternately, fashion_mnist, run_one, say
 
-OURS = "this service: BentoML, ONNX Runtime, prediction log"
+PROJECT = "this service: BentoML, ONNX Runtime, prediction log"
 SHADOWED = "this service, with a shadow that scores all again"
 TORCH = "FastAPI, torch eager"
 ONNX = "FastAPI, ONNX Runtime, no log"
@@ -59,7 +59,7 @@ Requests = list[tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class ServingOptions(Options):
-    """What the benchmarks of the service are asked besides."""
+    """Further options of the benchmarks of the service."""
 
     home: Path | None
     """Whose champion is served; none trains one for a minute: it is as fast as one that knows more."""
@@ -76,7 +76,7 @@ class Served:
 
     Raises:
         ServerFailed: it ends before it is ready, its worker died meanwhile, or it leaves processes or an exit code
-            that a server does not have when it is told to end.
+            that a server does not have when it is stopped.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], port: int, log: Path) -> None:
@@ -117,7 +117,7 @@ class Served:
             return
         if not survived:
             raise self._failed("lost its worker under load")
-        # uvicorn ends by the signal that it was told to end by, once it has closed everything.
+        # uvicorn ends by the signal it received, once it has closed everything.
         if code not in (0, -signal.SIGTERM) or leftover:
             raise self._failed(f"ended with {code} and left {leftover} processes")
 
@@ -227,10 +227,10 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         deployed = deploy(Path(folder), options)
         shadowed = with_shadow(deployed, options)
-        contenders = {OURS: Contender(deployed.serve), SHADOWED: Contender(shadowed.serve)} | baselines(deployed)
+        contenders = {PROJECT: Contender(deployed.serve), SHADOWED: Contender(shadowed.serve)} | baselines(deployed)
         acknowledged = compare(contenders, deployed.package, options)
         lost = acknowledged - deployed.logged()
-    rounds = len(contenders[OURS].ready)
+    rounds = len(contenders[PROJECT].ready)
     yield _speed(contenders, rounds)
     yield _footprint(contenders)
     yield _targets(contenders, len(acknowledged), len(lost))
@@ -244,8 +244,8 @@ def deploy(folder: Path, options: ServingOptions) -> Deployed:
     fashion_mnist(None)  # fetched, so that the flows find it
     (folder / "data").symlink_to(current_home().data, target_is_directory=True)
     if options.home is None:
-        words = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
-        _run_flow("train_flow", words, folder, options)
+        overrides = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
+        _run_flow("train_flow", overrides, folder, options)
     (bento,) = _built([], folder, options)
     used = next(
         file.parent for file in (folder / "bentoml").rglob(package.MANIFEST) if (file.parent / package.MODEL).exists()
@@ -260,10 +260,10 @@ def with_shadow(deployed: Deployed, options: ServingOptions) -> Deployed:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process is told whose state lies in `folder`."""
-    ours = ("FASHION_", "METAFLOW_", "MLFLOW_", "BENTOML_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {
+    """Variables of a process whose state lies in `folder`."""
+    prefixes = ("FASHION_", "METAFLOW_", "MLFLOW_", "BENTOML_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    return inherited | {
         "FASHION_HOME": str(folder),
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
@@ -281,9 +281,9 @@ def baselines(deployed: Deployed) -> dict[str, Contender]:
     def contender(name: str) -> Contender:
         def serve() -> Served:
             port = free_port()
-            words = ["--factory", f"tests.benchmarks.baselines:{name}", "--host", HOST, "--port", str(port)]
+            arguments = ["--factory", f"tests.benchmarks.baselines:{name}", "--host", HOST, "--port", str(port)]
             quiet = ["--workers", "1", "--no-access-log", "--log-level", "warning"]
-            command = [sys.executable, "-m", "uvicorn", *words, *quiet]
+            command = [sys.executable, "-m", "uvicorn", *arguments, *quiet]
             return Served(command, settings, port, deployed.folder / f"{name}.log")
 
         return Contender(serve)
@@ -300,7 +300,7 @@ def compare(contenders: Mapping[str, Contender], used: Path, options: ServingOpt
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as generator:
 
         def visit(name: str, contender: Contender) -> None:
-            def asked(port: int, connections: int, seconds: float) -> Load:
+            def send(port: int, connections: int, seconds: float) -> Load:
                 call = generator.submit(load.in_turn, port, requests, connections=connections, seconds=seconds)
                 return call.result()
 
@@ -310,9 +310,9 @@ def compare(contenders: Mapping[str, Contender], used: Path, options: ServingOpt
 
             turn = len(contender.ready)
             with contender.serve() as server:
-                checked(asked(server.port, CONNECTIONS[-1], min(seconds, 1.0)), CONNECTIONS[-1])
+                checked(send(server.port, CONNECTIONS[-1], min(seconds, 1.0)), CONNECTIONS[-1])
                 for connections in CONNECTIONS[turn % 3 :] + CONNECTIONS[: turn % 3]:
-                    found = asked(server.port, connections, seconds)
+                    found = send(server.port, connections, seconds)
                     contender.rounds[connections].append(summarise(found))
                     checked(found, connections)
                 contender.ready.append(server.ready_seconds)
@@ -345,7 +345,7 @@ def judge(answers: Sequence[Answer], labels: Mapping[int, str], errors: Counter[
             errors["lost" if answer.status == LOST else f"status {answer.status}"] += 1
             continue
         content = json.loads(answer.body)
-        if content["label"] != labels[answer.asked]:
+        if content["label"] != labels[answer.request]:
             errors["another label"] += 1
         if "prediction_id" in content:
             yield content["prediction_id"]
@@ -366,18 +366,18 @@ def free_port() -> int:
         return port
 
 
-def _built(words: list[str], folder: Path, options: ServingOptions) -> set[Path]:
+def _built(overrides: list[str], folder: Path, options: ServingOptions) -> set[Path]:
     """The bentos that a run of the flow adds."""
     before = set(folder.glob("bentoml/bentos/*/*/bento.yaml"))
-    _run_flow("deploy_flow", words, folder, options)
+    _run_flow("deploy_flow", overrides, folder, options)
     return {file.parent for file in set(folder.glob("bentoml/bentos/*/*/bento.yaml")) - before}
 
 
-def _run_flow(flow: str, words: list[str], folder: Path, options: ServingOptions) -> None:
+def _run_flow(flow: str, overrides: list[str], folder: Path, options: ServingOptions) -> None:
     settings = environment(folder)
     if options.home is not None:
         settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
-    command = [options.python, str(REPOSITORY / "flows" / f"{flow}.py"), "run", *words]
+    command = [options.python, str(REPOSITORY / "flows" / f"{flow}.py"), "run", *overrides]
     say(" ".join(command))
     done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -433,7 +433,7 @@ def _footprint(contenders: Mapping[str, Contender]) -> Table:
 
 
 def _targets(contenders: Mapping[str, Contender], num_acknowledged: int, num_lost: int) -> Table:
-    ours = contenders[OURS]
+    own = contenders[PROJECT]
     rows: list[dict[str, Cell]] = []
 
     def row(target: str, aim: str, found: float | Spread, spec: str, holds: bool) -> None:
@@ -441,26 +441,26 @@ def _targets(contenders: Mapping[str, Contender], num_acknowledged: int, num_los
 
     for other, least in ((TORCH, FASTER_THAN_TORCH), (ONNX, AS_FAST_AS_ONNX)):
         for connections in CONNECTIONS:
-            pairs = zip(ours.rounds[connections], contenders[other].rounds[connections], strict=True)
+            pairs = zip(own.rounds[connections], contenders[other].rounds[connections], strict=True)
             ratio = Spread(tuple(mine.per_second / theirs.per_second for mine, theirs in pairs))
             target = f"requests/s at {connections}, times {other}"
             row(target, f"at least {least}", ratio, ".2f", statistics.median(ratio.values) >= least)
     most = CONNECTIONS[-1]
     for target, aim, spread in (
-        (f"p95 ms at {most}", P95_MS, Spread(tuple(each.p95 for each in ours.rounds[most]))),
-        ("ready s", READY_SECONDS, Spread(tuple(ours.ready))),
-        ("worker MB", MEMORY_MB, Spread(tuple(each[0] for each in ours.megabytes))),
+        (f"p95 ms at {most}", P95_MS, Spread(tuple(each.p95 for each in own.rounds[most]))),
+        ("ready s", READY_SECONDS, Spread(tuple(own.ready))),
+        ("worker MB", MEMORY_MB, Spread(tuple(each[0] for each in own.megabytes))),
     ):
         row(target, f"at most {aim:g}", spread, ".1f", statistics.median(spread.values) <= aim)
-    errors = sum(each.total() for each in ours.errors.values())
+    errors = sum(each.total() for each in own.errors.values())
     row("errors", "none", errors, ".0f", errors == 0)
     row(f"acknowledged predictions not in the log, of {num_acknowledged:,}", "none", num_lost, ".0f", num_lost == 0)
     return Table(
         "Targets of serving",
         rows,
-        "Ratios are of loads of the same round. A time that misses its aim is told, and fails nothing.",
+        "Ratios are of loads of the same round. A time that misses its target is reported and fails nothing.",
     )
 
 
 if __name__ == "__main__":
-    alone("serving")
+    run_one("serving")

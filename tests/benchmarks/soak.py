@@ -15,7 +15,7 @@ import numpy as np
 
 from tests.benchmarks import load
 from tests.benchmarks.load import LOST, Answer
-from tests.benchmarks.measurement import Table, alone, say
+from tests.benchmarks.measurement import Table, run_one, say
 from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, deploy, pictures
 
 CONNECTIONS = 4
@@ -32,7 +32,7 @@ FLAT_MB = 5.0
 """Growth over the judged time that counts as none: a page cache of SQLite or a metric's label more."""
 
 WEIGHTS = {"picture": 12, "batch": 1, "feedback": 3, "prediction": 1, "bad": 3}
-"""How often each is asked."""
+"""How often each kind of request is sent."""
 EXPECTED = {"picture": 200, "batch": 200, "feedback": 201, "prediction": 200}
 
 _UNKNOWN = "00000000-0000-7000-8000-000000000000"
@@ -43,7 +43,7 @@ BAD: Mapping[str, tuple[int, bytes]] = {
     "broken picture": (400, load.upload("/predict", [b"\x89PNG\r\n\x1a\n" + b"\0" * 40])),
     "another type": (415, load.post("/predict", b"<picture/>", "application/xml")),
     "feedback that is not JSON": (400, load.post("/feedback", b"{", "application/json")),
-    "feedback on nothing": (
+    "feedback on an unknown prediction": (
         404,
         load.post("/feedback", json.dumps({"prediction_id": _UNKNOWN, "true_label": 1}).encode(), "application/json"),
     ),
@@ -51,19 +51,20 @@ BAD: Mapping[str, tuple[int, bytes]] = {
         422,
         load.post("/feedback", json.dumps({"prediction_id": _UNKNOWN}).encode(), "application/json"),
     ),
-    "a prediction that is none": (404, load.get(f"/predictions/{_UNKNOWN}")),
-    "a path that is none": (404, load.get("/nothing")),
+    "an unknown prediction": (404, load.get(f"/predictions/{_UNKNOWN}")),
+    "an unknown path": (404, load.get("/nothing")),
 }
-"""Requests that are refused, and with which status."""
+"""Requests that are rejected, and with which status."""
 
 
 @dataclass
-class Tally:
-    """What was asked so far, and what came of it."""
+class Outcome:
+    """Requests so far and their outcome."""
 
     labels: Mapping[int, str]
     """Right answers, by picture."""
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    """By kind."""
     errors: Counter[str] = field(default_factory=Counter)
     predictions: set[str] = field(default_factory=set)
     """Ids that were acknowledged."""
@@ -90,66 +91,66 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         deployed = deploy(Path(folder), options)
         requests, labels = pictures(deployed.package)
-        tally = Tally(labels)
+        outcome = Outcome(labels)
         with deployed.serve() as server:
-            rows, looks = _watch(server, requests, tally, minutes)
-        lost = _lost(tally, deployed)
+            rows, looks = _watch(server, requests, outcome, minutes)
+        lost = _lost(outcome, deployed)
     yield Table(
         "Soak",
         rows,
         f"{CONNECTIONS} connections, each resting {1000 * PAUSE_SECONDS:.0f} ms after an answer; requests by kind: "
-        f"{', '.join(f'{count:,} {kind}' for kind, count in tally.asked.items())}. Errors: "
-        f"{dict(tally.errors) or 'none'}; {len(BAD)} kinds of bad requests were refused as they should be, unless "
-        "told here.",
+        f"{', '.join(f'{count:,} {kind}' for kind, count in outcome.requests.items())}. Errors: "
+        f"{dict(outcome.errors) or 'none'}; {len(BAD)} kinds of bad requests were rejected as expected, unless "
+        "listed here.",
         {"minute": ".1f", "worker MB": ".1f"},
     )
-    yield _verdict(looks, tally, lost)
-    if tally.errors or any(lost):
-        raise SystemExit(f"error: lost predictions and feedback: {lost}; wrong answers: {dict(tally.errors)}")
+    yield _verdict(looks, outcome, lost)
+    if outcome.errors or any(lost):
+        raise SystemExit(f"error: lost predictions and feedback: {lost}; wrong answers: {dict(outcome.errors)}")
 
 
-def judge(answers: list[Answer], tally: Tally) -> None:
+def judge(answers: list[Answer], outcome: Outcome) -> None:
     """Count answers, and what is wrong with them."""
     for answer in answers:
-        kind, detail = answer.asked
-        tally.asked[kind] += 1
+        kind, detail = answer.request
+        outcome.requests[kind] += 1
         expected = BAD[detail][0] if kind == "bad" else EXPECTED[kind]
         if answer.status != expected:
             what = "lost" if answer.status == LOST else f"{answer.status} instead of {expected}"
-            tally.errors[f"{detail if kind == 'bad' else kind}: {what}"] += 1
+            outcome.errors[f"{detail if kind == 'bad' else kind}: {what}"] += 1
             continue
         try:
-            problem = _JUDGES[kind](json.loads(answer.body), detail, tally)
+            problem = _JUDGES[kind](json.loads(answer.body), detail, outcome)
         except (ValueError, LookupError, TypeError) as error:
             problem = f"unreadable answer ({type(error).__name__}: {error})"
         if problem:
-            tally.errors[f"{kind}: {problem}"] += 1
+            outcome.errors[f"{kind}: {problem}"] += 1
 
 
-def _picture(content: dict[str, Any], row: int, tally: Tally) -> str | None:
-    _acknowledge(content["prediction_id"], tally)
-    return None if content["label"] == tally.labels[row] else "another label"
+def _picture(content: dict[str, Any], row: int, outcome: Outcome) -> str | None:
+    _acknowledge(content["prediction_id"], outcome)
+    return None if content["label"] == outcome.labels[row] else "another label"
 
 
-def _batch(content: dict[str, Any], rows: list[int], tally: Tally) -> str | None:
+def _batch(content: dict[str, Any], rows: list[int], outcome: Outcome) -> str | None:
     for each in content["results"]:
-        _acknowledge(each["prediction_id"], tally)
-    right = [tally.labels[row] for row in rows]
+        _acknowledge(each["prediction_id"], outcome)
+    right = [outcome.labels[row] for row in rows]
     return None if [each["label"] for each in content["results"]] == right else "other labels"
 
 
-def _feedback(content: dict[str, Any], prediction_id: str, tally: Tally) -> str | None:
-    tally.feedback[prediction_id] += 1
+def _feedback(content: dict[str, Any], prediction_id: str, outcome: Outcome) -> str | None:
+    outcome.feedback[prediction_id] += 1
     return None if content["prediction_id"] == prediction_id else "another prediction"
 
 
-def _prediction(content: dict[str, Any], prediction_id: str, tally: Tally) -> str | None:
+def _prediction(content: dict[str, Any], prediction_id: str, outcome: Outcome) -> str | None:
     return None if content["prediction_id"] == prediction_id else "another prediction"
 
 
-def _bad(content: dict[str, Any], detail: str, tally: Tally) -> str | None:
-    told = content["error"]
-    return None if all(told[name] for name in ("code", "message", "remedy")) else f"{detail} is not explained"
+def _bad(content: dict[str, Any], detail: str, outcome: Outcome) -> str | None:
+    error = content["error"]
+    return None if all(error[name] for name in ("code", "message", "remedy")) else f"{detail} is not explained"
 
 
 _JUDGES: dict[str, Callable[..., str | None]] = {
@@ -161,15 +162,15 @@ _JUDGES: dict[str, Callable[..., str | None]] = {
 }
 
 
-def _acknowledge(prediction_id: str, tally: Tally) -> None:
-    if prediction_id in tally.predictions:
-        tally.errors["an id was given twice"] += 1
-    tally.predictions.add(prediction_id)
-    tally.recent.append(prediction_id)
+def _acknowledge(prediction_id: str, outcome: Outcome) -> None:
+    if prediction_id in outcome.predictions:
+        outcome.errors["an id was given twice"] += 1
+    outcome.predictions.add(prediction_id)
+    outcome.recent.append(prediction_id)
 
 
-def mixed(requests: Requests, tally: Tally, classes: list[str]) -> Iterator[tuple[tuple[str, object], bytes]]:
-    """What to ask next, without an end; the same order in each run."""
+def mixed(requests: Requests, outcome: Outcome, classes: list[str]) -> Iterator[tuple[tuple[str, object], bytes]]:
+    """Requests without an end, in the same order in each run."""
     from fashion.images.image_store import to_png
     from tests.benchmarks.measurement import fashion_mnist
 
@@ -184,7 +185,7 @@ def mixed(requests: Requests, tally: Tally, classes: list[str]) -> Iterator[tupl
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     while True:
         (kind,) = rng.choices(kinds, weights)
-        if kind in ("feedback", "prediction") and not tally.recent:
+        if kind in ("feedback", "prediction") and not outcome.recent:
             kind = "picture"
         if kind == "picture":
             row, data = next(one_by_one)
@@ -196,38 +197,38 @@ def mixed(requests: Requests, tally: Tally, classes: list[str]) -> Iterator[tupl
             name, (_, data) = next(bad)
             yield (kind, name), data
         elif kind == "prediction":
-            prediction_id = rng.choice(tally.recent)
+            prediction_id = rng.choice(outcome.recent)
             yield (kind, prediction_id), load.get(f"/predictions/{prediction_id}")
         else:
-            prediction_id = rng.choice(tally.recent)
-            said = {"prediction_id": prediction_id, "true_label": rng.choice(classes), "source": "load"}
-            yield (kind, prediction_id), load.post("/feedback", json.dumps(said).encode(), "application/json")
+            prediction_id = rng.choice(outcome.recent)
+            content = {"prediction_id": prediction_id, "true_label": rng.choice(classes), "source": "load"}
+            yield (kind, prediction_id), load.post("/feedback", json.dumps(content).encode(), "application/json")
 
 
 def _watch(
-    server: Served, requests: Requests, tally: Tally, minutes: float
+    server: Served, requests: Requests, outcome: Outcome, minutes: float
 ) -> tuple[list[dict[str, float | str]], list[Look]]:
-    asking = mixed(requests, tally, sorted(set(tally.labels.values())))
+    stream = mixed(requests, outcome, sorted(set(outcome.labels.values())))
     seconds = minutes * 60 / max(round(minutes * SLICES), 2)
     rows: list[dict[str, float | str]] = []
     looks: list[Look] = []
     started, is_over = time.perf_counter(), False
     while not is_over:
-        found = load.drive(server.port, asking, connections=CONNECTIONS, seconds=seconds, pause=PAUSE_SECONDS)
-        judge([*found.first, *found.answers], tally)
+        found = load.drive(server.port, stream, connections=CONNECTIONS, seconds=seconds, pause=PAUSE_SECONDS)
+        judge([*found.first, *found.answers], outcome)
         looks.append(Look(time.perf_counter() - started, server.megabytes()[0]))
         is_over = looks[-1].seconds >= 60 * minutes - seconds / 2
         if len(looks) % SLICES == 0 or is_over:
             minute = looks[-1].seconds / 60
-            total, errors = tally.asked.total(), tally.errors.total()
+            total, errors = outcome.requests.total(), outcome.errors.total()
             rows.append({"minute": minute, "requests": total, "errors": errors, "worker MB": looks[-1].megabytes})
-            say(f"minute {minute:.1f}: {total:,} requests, errors {dict(tally.errors)}, {looks[-1].megabytes:.1f} MB")
+            say(f"minute {minute:.1f}: {total:,} requests, errors {dict(outcome.errors)}, {looks[-1].megabytes:.1f} MB")
     return rows, looks
 
 
-def _lost(tally: Tally, deployed: Deployed) -> tuple[int, int]:
+def _lost(outcome: Outcome, deployed: Deployed) -> tuple[int, int]:
     """Predictions and feedback that were acknowledged and are not in the log."""
-    return len(tally.predictions - deployed.logged()), (tally.feedback - deployed.feedback()).total()
+    return len(outcome.predictions - deployed.logged()), (outcome.feedback - deployed.feedback()).total()
 
 
 def trend(looks: list[Look]) -> tuple[float, float]:
@@ -238,12 +239,12 @@ def trend(looks: list[Look]) -> tuple[float, float]:
     return 3600 * slope, slope * float(seconds[-1] - seconds[0])
 
 
-def _verdict(looks: list[Look], tally: Tally, lost: tuple[int, int]) -> Table:
+def _verdict(looks: list[Look], outcome: Outcome, lost: tuple[int, int]) -> Table:
     hourly, grown = trend(looks)
     found = {
-        "errors": (f"{tally.errors.total()}", "none", not tally.errors),
-        f"lost of {len(tally.predictions):,} acknowledged predictions": (f"{lost[0]}", "none", lost[0] == 0),
-        f"lost of {tally.feedback.total():,} acknowledged feedback": (f"{lost[1]}", "none", lost[1] == 0),
+        "errors": (f"{outcome.errors.total()}", "none", not outcome.errors),
+        f"lost of {len(outcome.predictions):,} acknowledged predictions": (f"{lost[0]}", "none", lost[0] == 0),
+        f"lost of {outcome.feedback.total():,} acknowledged feedback": (f"{lost[1]}", "none", lost[1] == 0),
         "growth of the worker, MB": (f"{grown:.1f}", f"below {FLAT_MB:g}", grown < FLAT_MB),
     }
     return Table(
@@ -257,4 +258,4 @@ def _verdict(looks: list[Look], tally: Tally, lost: tuple[int, int]) -> Table:
 
 
 if __name__ == "__main__":
-    alone("soak")
+    run_one("soak")

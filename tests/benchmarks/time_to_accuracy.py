@@ -13,7 +13,7 @@ from fashion.config.train import TrainConfig, load_train_config
 from fashion.data.dataset import Dataset
 from fashion.training.fit import ordered_batches, validate
 from fashion.training.recipe import train
-from tests.benchmarks.measurement import Options, Spread, Table, alone, fashion_mnist, say
+from tests.benchmarks.measurement import Options, Spread, Table, fashion_mnist, run_one, say
 
 TARGETS = (0.92, 0.93)
 
@@ -93,4 +93,4 @@ def _targets(trained: Sequence[Trained], budgets: Sequence[int]) -> Table:
 
 
 if __name__ == "__main__":
-    alone("time_to_accuracy")
+    run_one("time_to_accuracy")

@@ -11,7 +11,7 @@ import pytest
 from support import bucket
 from support.tiny_dataset import RecordingReporter, TinyDataset, make_tiny
 
-from fashion.commands import data as data_command
+from fashion.commands.main import main
 from fashion.config.schema import DataConfig, SourceConfig
 from fashion.data.fetch import fetch_data
 from fashion.home import REPOSITORY
@@ -26,7 +26,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyDataset:
 @pytest.fixture
 def run(tiny: TinyDataset, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def run(*words: str, data: DataConfig = tiny.data) -> tuple[int, str, str]:
-        code = data_command.main([*words, *replace(tiny, data=data).overrides])
+        code = main(["data", *words, *replace(tiny, data=data).overrides])
         return code, *capsys.readouterr()
 
     return run
@@ -38,7 +38,7 @@ def test_fetch_then_verify_then_status(tiny: TinyDataset, run: Callable[..., tup
     code, out, _ = run("verify")
     assert code == 0
     assert "4 files verified" in out
-    assert "train     50 images, 16 to 17 a class" in out
+    assert "train     50 images, 16 to 17 per class" in out
     code, out, _ = run("status")
     assert code == 0
     assert out.count("verified") == 4
@@ -78,7 +78,7 @@ def test_push_to_a_dead_bucket_is_one_sentence(
     run("fetch")
     code, _, err = run("push", data=tiny.only("bucket", "gs://photos/x"))
     assert code == 1
-    assert err.startswith("gs://photos/x cannot be used: ")
+    assert err.startswith("error: gs://photos/x cannot be used: ")
     assert err.count("\n") == 1
 
 
@@ -117,7 +117,7 @@ def test_add_makes_a_version_that_verifies(
 def test_add_of_a_missing_folder_is_one_sentence(tiny: TinyDataset, run: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = run("add", "/nowhere")
     assert code == 1
-    assert err == "there is no folder /nowhere\n"
+    assert err == "error: there is no folder /nowhere\n"
 
 
 @pytest.mark.parametrize("kind", ["bucket", "folder"])

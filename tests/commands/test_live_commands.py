@@ -1,4 +1,4 @@
-"""What an operator types about live predictions: status, export, feedback, compare, replay, batch prediction."""
+"""Commands on live predictions: status, export, feedback, compare, replay, batch prediction."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ from fashion.predictions.log import PredictionLog
 
 
 @pytest.fixture(scope="module")
-def judged(service: Served, challenged: Machine, pngs: list[bytes], small_dataset: Dataset) -> list[str]:
-    """Ids of 40 predictions whose true labels were told."""
+def labelled(service: Served, challenged: Machine, pngs: list[bytes], small_dataset: Dataset) -> list[str]:
+    """Ids of 40 predictions with feedback."""
     names = service.json("GET", "/model")["class_names"]
     ids = []
     for row, png in enumerate(pngs[:40]):
@@ -31,20 +31,20 @@ def judged(service: Served, challenged: Machine, pngs: list[bytes], small_datase
 
 
 class TestPredictionLog:
-    def test_status_counts(self, challenged: Machine, judged: list[str]) -> None:
+    def test_status_counts(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "log", "status")
         assert done.returncode == 0, done.stderr
         assert "predictions.db: " in done.stdout
         assert "by a shadow" in done.stdout
 
     def test_export_holds_predictions_and_labels(
-        self, challenged: Machine, judged: list[str], small_dataset: Dataset, tmp_path: Path
+        self, challenged: Machine, labelled: list[str], small_dataset: Dataset, tmp_path: Path
     ) -> None:
         done = challenged.python("-m", "fashion", "log", "export", str(tmp_path / "log.parquet"))
         assert done.returncode == 0, done.stderr
         table = pq.read_table(tmp_path / "log.parquet").to_pylist()
         by_id = {row["prediction_id"]: row for row in table if row["role"] == "champion"}
-        for row, prediction_id in enumerate(judged):
+        for row, prediction_id in enumerate(labelled):
             assert by_id[prediction_id]["label"] == small_dataset.test.labels[row]
 
     def test_feedback_comes_from_a_csv_file(
@@ -62,8 +62,8 @@ class TestPredictionLog:
         done = challenged.python(
             "-m", "fashion", "log", "feedback", str(file), "--classes", "top,trouser,pullover,dress,shirt"
         )
-        assert done.returncode == 1  # not all of it was kept
-        assert done.stdout == "2 rows kept, 5 refused\n"
+        assert done.returncode == 1  # not all rows were stored
+        assert done.stdout == "2 rows stored, 5 rejected\n"
         assert [line.split(":")[0] for line in done.stderr.splitlines()] == [f"line {number}" for number in range(4, 9)]
         assert "true_label must be less than 10, the number of classes, got 10" in done.stderr
         with PredictionLog(challenged.root / "predictions.db") as log:
@@ -75,7 +75,7 @@ class TestPredictionLog:
         ids = [service.predict(png)["prediction_id"] for png in pngs[:3]]
         (tmp_path / "labels.csv").write_text(f"prediction_id,true_label\n{ids[0]},7\n{ids[1]},\n{ids[2]},Coat\n")
         done = challenged.python("-m", "fashion", "log", "feedback", str(tmp_path / "labels.csv"))
-        assert done.stdout == "1 rows kept, 2 refused\n"
+        assert done.stdout == "1 rows stored, 2 rejected\n"
         with PredictionLog(challenged.root / "predictions.db") as log:
             assert [log.get(each).true_label for each in ids] == [7, None, None]
 
@@ -86,34 +86,34 @@ class TestPredictionLog:
         assert done.stderr.startswith("error: ")
         assert "must have the columns prediction_id and true_label" in done.stderr
 
-    def test_without_a_log_the_way_to_one_is_told(self, tmp_path: Path) -> None:
+    def test_without_a_log_the_error_names_the_remedy(self, tmp_path: Path) -> None:
         machine = Machine(tmp_path / "var")
-        for command in (["fashion.predictions.log", "status"], ["fashion.evaluation.gate", "compare"]):
-            done = machine.python("-m", *command)
+        for command in (["log", "status"], ["registry", "compare"]):
+            done = machine.python("-m", "fashion", *command)
             assert done.returncode == 1
             assert "`make serve` begins one" in done.stderr
 
 
 class TestPromotion:
-    def test_compare_shows_champion_and_shadow_on_the_same_rows(self, challenged: Machine, judged: list[str]) -> None:
+    def test_compare_shows_champion_and_shadow_on_the_same_rows(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "registry", "compare")
         assert done.returncode == 0, done.stderr
         assert "version 1" in done.stdout
         assert "version 2" in done.stdout
         assert "McNemar p" in done.stdout
 
-    def test_replay_of_the_champion_agrees_with_itself(self, challenged: Machine, judged: list[str]) -> None:
+    def test_replay_of_the_champion_agrees_with_itself(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "registry", "replay", "--version", "1")
         assert done.returncode == 0, done.stderr
         assert "the same label for 100.0%" in done.stdout
 
-    def test_replay_of_another_version_differs(self, challenged: Machine, judged: list[str]) -> None:
+    def test_replay_of_another_version_differs(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "registry", "replay", "--version", "2", "--rows", "40")
         assert done.returncode == 0, done.stderr
         assert "the same label for 100.0%" not in done.stdout
         assert "right, of" in done.stdout
 
-    def test_an_unknown_version_is_one_sentence(self, challenged: Machine, judged: list[str]) -> None:
+    def test_an_unknown_version_is_one_sentence(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "registry", "replay", "--version", "9")
         assert done.returncode == 1
         assert done.stderr.startswith("error: fashion-classifier has no version or alias '9'")
@@ -177,7 +177,7 @@ class TestPredictFlow:
         [
             ("nowhere", "a.parquet", "holds no pictures; their names end in .bmp, "),
             ("pictures", "a.csv", "output must name a file that ends in .parquet, got 'a.csv'"),
-            ("s3://x/y", "a.parquet", "'s3://x/y' is not an address of blobs"),
+            ("s3://x/y", "a.parquet", "'s3://x/y' is not the address of a store"),
         ],
     )
     def test_what_cannot_be_done_is_one_sentence(

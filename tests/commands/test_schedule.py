@@ -1,8 +1,7 @@
-"""A timer for one machine: what is written means what was asked for, to systemd and to cron, and `check` knows it."""
+"""A timer for one machine: systemd and cron run what was configured, and `check` finds what was changed."""
 
 import datetime
 import fcntl
-import importlib.util
 import itertools
 import json
 import os
@@ -13,13 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from fashion.commands import systemd
 from fashion.home import REPOSITORY
 
-SCRIPT = REPOSITORY / "flows" / "schedule.py"
 FLOW = REPOSITORY / "flows" / "drift_flow.py"
 WORDS = [
     "window=7d",
@@ -33,16 +31,6 @@ START = datetime.datetime(2026, 6, 3)  # a Wednesday
 needs_flock = pytest.mark.skipif(shutil.which("flock") is None, reason="flock is of util-linux")
 
 
-@pytest.fixture(scope="module")
-def schedule() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("schedule", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def analyze() -> str:
     """`systemd-analyze`; on a CI machine with Linux it must be there."""
@@ -53,11 +41,11 @@ def analyze() -> str:
     return found
 
 
-def call(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as from a shell, in a home of its own."""
+def call(verb: str, *overrides: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `fashion schedule` as from a shell, in a home of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASHION", "HYDRA"))}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments],
+        [sys.executable, "-m", "fashion", "schedule", verb, *overrides],
         cwd="/",
         env={**kept, "FASHION_HOME": str(home), **environment},
         capture_output=True,
@@ -67,13 +55,13 @@ def call(*arguments: str, home: Path, **environment: str) -> subprocess.Complete
 
 
 def write(home: Path, *words: str, **environment: str) -> Path:
-    """The folder of what was written."""
-    done = call(*words, home=home, **environment)
+    """Write the units, and return their folder."""
+    done = call("write", *words, home=home, **environment)
     assert done.returncode == 0, done.stderr
     return home / "schedule"
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1
     assert done.stderr.startswith("error: "), done.stderr
     (sentence,) = done.stderr.splitlines()
@@ -104,8 +92,8 @@ def run_by_cron(folder: Path, tmp_path: Path, **environment: str) -> subprocess.
     )
 
 
-def told(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Words and environment of the flow that cron ran."""
+def run_of_flow(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the flow that cron ran."""
     words, environment = json.loads((folder / "drift.log").read_text().splitlines()[-1])
     return words, environment
 
@@ -131,7 +119,7 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 class TestWrite:
     def test_units_and_a_crontab_are_written_and_the_way_to_start_them_is_told(self, tmp_path: Path) -> None:
-        done = call(home=tmp_path / "var")
+        done = call("write", home=tmp_path / "var")
         assert done.returncode == 0
         assert done.stderr == ""
         folder = tmp_path / "var" / "schedule"
@@ -143,7 +131,7 @@ class TestWrite:
 
     def test_what_is_told_to_start_it_can_be_pasted_into_a_shell(self, tmp_path: Path) -> None:
         home = tmp_path / "two words"
-        said = call(home=home).stdout
+        said = call("write", home=home).stdout
         (link,) = re.findall(r"^ *systemctl --user link (.*)$", said, re.MULTILINE)
         folder = home / "schedule"
         assert shlex.split(link) == [str(folder / "fashion-drift.service"), str(folder / "fashion-drift.timer")]
@@ -187,25 +175,25 @@ class TestWrite:
     def test_wrong_words_are_one_sentence_and_nothing_is_written(
         self, word: str, sentence: str, tmp_path: Path
     ) -> None:
-        done = call(word, home=tmp_path / "var")
-        assert refused(done).startswith(sentence)
+        done = call("write", word, home=tmp_path / "var")
+        assert error_of(done).startswith(sentence)
         assert done.stdout == ""
         assert not (tmp_path / "var").exists()
 
 
 @needs_flock
 class TestAnyHome:
-    def test_check_calls_it_sound(self, home: Path) -> None:
+    def test_check_finds_it_valid(self, home: Path) -> None:
         done = call("check", home=home)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-        expected = f"sound: fashion-drift.timer, fashion-drift.service and crontab in {home / 'schedule'}"
+        expected = f"valid: fashion-drift.timer, fashion-drift.service and crontab in {home / 'schedule'}"
         assert done.stdout.splitlines()[-1] == expected
 
     def test_cron_runs_the_flow_with_these_words_in_this_home(self, home: Path, tmp_path: Path) -> None:
         done = run_by_cron(home / "schedule", tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        words, environment = told(home / "schedule")
+        words, environment = run_of_flow(home / "schedule")
         assert words == ["run", *WORDS]
         assert environment["FASHION_HOME"] == str(home)
         assert (home / "schedule" / "lock").exists()
@@ -236,7 +224,7 @@ class TestCronLine:
         folder = write(tmp_path / "a home")
         (folder / "environment").write_text("FASHION_WEBHOOK=https://example.org/x\nFASHION_FIRESTORE=my-project\n")
         assert run_by_cron(folder, tmp_path).returncode == 0
-        environment = told(folder)[1]
+        environment = run_of_flow(folder)[1]
         assert environment["FASHION_WEBHOOK"] == "https://example.org/x"
         assert environment["FASHION_FIRESTORE"] == "my-project"
 
@@ -255,12 +243,12 @@ class TestCronLine:
         (folder / "environment").write_text(f"{line}\n")
         assert run_by_cron(folder, tmp_path).returncode == 0
         name, _, address = line.splitlines()[-1].partition("=")
-        assert told(folder)[1].get(name) == address
+        assert run_of_flow(folder)[1].get(name) == address
 
     def test_the_environment_file_may_be_missing(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "var")
         assert run_by_cron(folder, tmp_path).returncode == 0
-        assert "FASHION_WEBHOOK" not in told(folder)[1]
+        assert "FASHION_WEBHOOK" not in run_of_flow(folder)[1]
 
     def test_two_never_overlap(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "var")
@@ -270,7 +258,7 @@ class TestCronLine:
             assert (done.stdout, done.stderr) == ("", "")
             assert (folder / "drift.log").read_text() == ""
         assert run_by_cron(folder, tmp_path).returncode == 0
-        assert told(folder)[0] == ["run"]
+        assert run_of_flow(folder)[0] == ["run"]
 
     def test_what_the_flow_says_is_added_to_a_log(self, tmp_path: Path) -> None:
         folder = write(tmp_path / "var")
@@ -342,9 +330,9 @@ EDITS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which nothing was edited."""
-    home = tmp_path_factory.mktemp("sound")
+    home = tmp_path_factory.mktemp("valid")
     write(home)
     assert call("check", home=home).returncode == 0
     return home
@@ -357,25 +345,25 @@ class TestCheck:
         expected = (
             f"error: {folder} has no fashion-drift.service, fashion-drift.timer, crontab: run `make schedule` first"
         )
-        assert refused(call("check", home=tmp_path)) == expected
+        assert error_of(call("check", home=tmp_path)) == expected
 
     def test_a_file_that_was_removed_is_named(self, tmp_path: Path) -> None:
         (write(tmp_path) / "crontab").unlink()
-        assert "has no crontab: run `make schedule` first" in refused(call("check", home=tmp_path))
+        assert "has no crontab: run `make schedule` first" in error_of(call("check", home=tmp_path))
 
     @pytest.mark.parametrize(("edit", "problem"), EDITS.values(), ids=EDITS)
     def test_an_edit_that_does_not_agree_is_found(
-        self, edit: Callable[[Path], object], problem: str, sound: Path, tmp_path: Path
+        self, edit: Callable[[Path], object], problem: str, valid: Path, tmp_path: Path
     ) -> None:
-        shutil.copytree(sound / "schedule", tmp_path / "schedule")
+        shutil.copytree(valid / "schedule", tmp_path / "schedule")
         edit(tmp_path / "schedule")
         done = call("check", home=tmp_path)
         assert done.returncode == 1
         assert problem in done.stderr
         assert "Traceback" not in done.stderr
-        assert "sound" not in done.stdout
+        assert "valid" not in done.stdout
 
-    def test_an_edit_of_what_does_not_matter_is_sound(self, tmp_path: Path) -> None:
+    def test_an_edit_of_what_does_not_matter_is_valid(self, tmp_path: Path) -> None:
         replace("fashion-drift.timer", "^Description=.*$", "Description=Drift")(write(tmp_path))
         assert call("check", home=tmp_path).returncode == 0
 
@@ -396,7 +384,7 @@ class TestCheck:
         assert done.returncode == 0
         first, last = done.stdout.splitlines()
         assert first == "systemd-analyze is not on this machine: the timer's syntax was not checked"
-        assert last.startswith("sound: ")
+        assert last.startswith("valid: ")
 
     def test_words_that_were_kept_are_not_read_from_the_environment_again(self, tmp_path: Path) -> None:
         write(tmp_path)
@@ -420,8 +408,8 @@ class TestCalendar:
             ("  0  6\t*  * * ", "*-*-* 06:00:00 UTC"),
         ],
     )
-    def test_cron_fields_are_written_as_systemd_does(self, schedule: ModuleType, line: str, calendar: str) -> None:
-        assert schedule.calendar(line) == calendar
+    def test_cron_fields_are_written_as_systemd_does(self, line: str, calendar: str) -> None:
+        assert systemd.calendar(line) == calendar
 
     @pytest.mark.parametrize(
         ("line", "sentence"),
@@ -452,11 +440,9 @@ class TestCalendar:
             ("0 6 */2 * 1-5", "restricts days of the month and of the week"),
         ],
     )
-    def test_what_is_no_cron_line_is_refused_in_one_sentence(
-        self, schedule: ModuleType, line: str, sentence: str
-    ) -> None:
+    def test_what_is_no_cron_line_is_refused_in_one_sentence(self, line: str, sentence: str) -> None:
         with pytest.raises(ValueError, match=re.escape(sentence)) as caught:
-            schedule.calendar(line)
+            systemd.calendar(line)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -486,10 +472,10 @@ class TestCalendar:
             "15 12 24 12 *",
         ],
     )
-    def test_systemd_and_cron_run_at_the_same_times(self, schedule: ModuleType, analyze: str, line: str) -> None:
+    def test_systemd_and_cron_run_at_the_same_times(self, analyze: str, line: str) -> None:
         base = f"{START - datetime.timedelta(seconds=1)} UTC"
         done = subprocess.run(
-            [analyze, "calendar", f"--base-time={base}", "--iterations=3", schedule.calendar(line)],
+            [analyze, "calendar", f"--base-time={base}", "--iterations=3", systemd.calendar(line)],
             env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
             capture_output=True,
             text=True,

@@ -120,7 +120,7 @@ def test_error_lists_every_source_that_was_tried(
     assert "https http://127.0.0.1:9/tiny: [Errno 111] Connection refused" in message
     assert "https ftp://127.0.0.1/tiny: not an https:// address" in message
     assert "bucket: no address; set FASHION_DATA_BUCKET=gs://bucket/prefix" in message
-    assert "bucket s3://tiny: 's3://tiny' is not an address of blobs" in message
+    assert "bucket s3://tiny: 's3://tiny' is not the address of a store" in message
     assert "What to do: " in message
 
 

@@ -1,4 +1,4 @@
-"""The decision on a window: exact, rarely wrong where nothing changed, and rarely silent where something did."""
+"""The decision on a window: exact tests, few false alarms, and few missed shifts."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def reference_stats(reference: Reference) -> ReferenceStats:
 class TestDistances:
     @given(st.integers(0, 2**32 - 1), st.integers(60, 400), st.floats(-1, 1), st.integers(1, 5))
     @settings(max_examples=25, deadline=None)
-    def test_counted_distances_are_those_of_scipy(
+    def test_counted_distances_equal_those_of_scipy(
         self, reference: Reference, reference_stats: ReferenceStats, seed: int, rows: int, shift: float, batches: int
     ) -> None:
         window = sample_predictions(rows, seed=seed, shift=shift)
@@ -84,7 +84,7 @@ class TestDecision:
         assert found.p_values["image statistics"] < 0.01 / 3 < found.p_values["class probabilities"]
         assert "5 more differ from the reference, but no signal says that accuracy suffers" in found.reason
 
-    def test_unsure_answers_are_harmful_drift(self, reference_stats: ReferenceStats) -> None:
+    def test_low_confidence_is_harmful_drift(self, reference_stats: ReferenceStats) -> None:
         found = decide(reference_stats, sample_predictions(300, seed=7, sharpness=0.5))
         assert found.conditions == {"drift", "harmful"}
         assert "mean confidence is lower by 0.3" in found.reason
@@ -103,11 +103,11 @@ class TestDecision:
         assert found.p_values == {}
         assert found.testable == set()
 
-    def test_nothing_is_not_judged(self, reference_stats: ReferenceStats) -> None:
+    def test_an_empty_window_is_not_judged(self, reference_stats: ReferenceStats) -> None:
         found = WindowStats(reference_stats).decide(SETTINGS, model_version="7")
         assert (found.decision, found.rows, found.since_us) == ("insufficient_data", 0, 0)
 
-    def test_the_window_is_of_the_rows_in_it(self, reference_stats: ReferenceStats) -> None:
+    def test_the_window_spans_its_rows(self, reference_stats: ReferenceStats) -> None:
         found = decide(reference_stats, sample_predictions(300, seed=7), batches=3)
         assert (found.since_us, found.until_us, found.rows) == (1000, 1299, 300)
 
@@ -115,7 +115,7 @@ class TestDecision:
 class TestUnreadableRows:
     @pytest.mark.parametrize("column", ["confidences", "probabilities", "statistics", "embeddings"])
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_a_number_that_is_none_costs_its_row_only(
+    def test_nan_and_infinity_exclude_only_their_row(
         self, reference_stats: ReferenceStats, column: str, value: float
     ) -> None:
         window = sample_predictions(300, seed=7)
@@ -125,17 +125,17 @@ class TestUnreadableRows:
         assert (found.rows, found.unreadable) == (299, 1)
         assert found.columns == decide(reference_stats, window[np.delete(np.arange(300), 7)]).columns
 
-    def test_a_window_of_nothing_else_is_not_judged(self, reference_stats: ReferenceStats) -> None:
+    def test_a_window_of_unreadable_rows_is_not_judged(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
         found = decide(reference_stats, dataclasses.replace(window, confidences=np.full(300, np.nan, np.float32)))
         assert (found.decision, found.rows, found.unreadable) == ("insufficient_data", 0, 300)
 
-    def test_rows_of_another_number_of_classes_are_left_out(self, reference_stats: ReferenceStats) -> None:
+    def test_rows_with_another_number_of_classes_are_left_out(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
         other = dataclasses.replace(window, probabilities=window.probabilities[:, :2])
         assert decide(reference_stats, other).unreadable == 300
 
-    def test_a_label_that_is_no_class_is_left_out(self, reference_stats: ReferenceStats) -> None:
+    def test_rows_with_an_unknown_label_are_left_out(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
         labels = window.labels.copy()
         labels[:3] = [3, -1, 99]
@@ -157,13 +157,13 @@ class TestAccuracy:
         truth = window.labels.copy()
         truth[:4] = (truth[:4] + 1) % 3
         truth[100:] = UNLABELLED
-        judged = decide(reference_stats, window, truth).feedback
-        assert judged is not None
-        assert (judged.rows, judged.accuracy, judged.declined) == (100, 0.96, False)
-        assert judged.low < 0.96 < judged.high
-        assert sum(map(sum, judged.confusion)) == 100
+        feedback = decide(reference_stats, window, truth).feedback
+        assert feedback is not None
+        assert (feedback.rows, feedback.accuracy, feedback.declined) == (100, 0.96, False)
+        assert feedback.low < 0.96 < feedback.high
+        assert sum(map(sum, feedback.confusion)) == 100
 
-    def test_a_decline_is_found_and_told_apart_from_drift(self, reference_stats: ReferenceStats) -> None:
+    def test_a_decline_is_detected_and_distinct_from_drift(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
         truth = (window.labels + (np.arange(300) % 3 == 0)) % 3
         found = decide(reference_stats, window, truth)
@@ -173,7 +173,7 @@ class TestAccuracy:
         assert found.feedback is not None
         assert found.feedback.p_decline == pytest.approx(expected)
 
-    def test_little_feedback_does_not_tell(self, reference_stats: ReferenceStats) -> None:
+    def test_little_feedback_gives_no_decision(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
         truth = np.full(300, UNLABELLED)
         truth[:19] = (window.labels[:19] + 1) % 3
@@ -184,9 +184,9 @@ class TestAccuracy:
 
     def test_better_than_before_is_no_decline(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(1000, seed=7)
-        judged = decide(reference_stats, window, window.labels).feedback
-        assert judged is not None
-        assert (judged.accuracy, judged.declined) == (1.0, False)
+        feedback = decide(reference_stats, window, window.labels).feedback
+        assert feedback is not None
+        assert (feedback.accuracy, feedback.declined) == (1.0, False)
 
 
 class TestResult:
@@ -206,7 +206,7 @@ class TestResult:
         assert found.decision == "insufficient_data"
         assert found.reason == "1,234 rows are of version 9, which the registry does not hold: there is no reference"
 
-    def test_resplits_tell_the_rate_of_false_alarms(self, reference_stats: ReferenceStats) -> None:
+    def test_resplits_measure_the_rate_of_false_alarms(self, reference_stats: ReferenceStats) -> None:
         found = reference_stats.false_alarms(200, 0.3, 300)
         assert found.low <= 0.3
         assert 0 < found.alarms / found.resplits < 0.4
@@ -238,7 +238,7 @@ class TestPower:
         alarms = sum(decide(sound, predicted[rows], settings=defaults).decision == "drift" for rows in windows)
         assert alarms <= 4
 
-    def test_named_shifts_are_found(
+    def test_named_shifts_are_detected(
         self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
     ) -> None:
         assert len(shifts.NAMES) >= 20
@@ -255,5 +255,5 @@ class TestPower:
         assert np.mean(found[1000]) >= 0.98
 
 
-def test_no_number_is_made_of_nothing() -> None:
+def test_an_empty_window_has_no_mean_confidence() -> None:
     assert math.isnan(empty_window((0, 0), SETTINGS).mean_confidence)

@@ -1,4 +1,4 @@
-"""One walk through a window: each version for itself, and the few rows that are drawn chosen fairly."""
+"""One pass over a window: each version on its own, a uniform sample, and the most unusual rows."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from fashion.drift.inspection import Inspection
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
 
 def mixed(first: Batch, second: Batch) -> Batch:
     """Rows of two in turn."""
-    from fashion.predictions.windows import joined
+    from fashion.predictions.batch import concatenate
 
-    both = joined([first, second])
+    both = concatenate([first, second])
     order = np.argsort([*range(0, 2 * len(first), 2), *range(1, 2 * len(second), 2)], kind="stable")
     return both[order.tolist()]
 
 
-def inspected(
+def inspect(
     batches: list[Batch], reference_stats: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
 ) -> list[Inspection]:
     sizes = {"max_plot_rows": 100, "max_examples": 5, **more}
@@ -56,9 +56,9 @@ def inspected(
 def test_versions_are_decided_on_their_own_rows(reference_stats: ReferenceStats) -> None:
     usual = batch(sample_predictions(200, seed=7), version="1")
     moved = batch(sample_predictions(200, seed=8, shift=1.0), version="2", start=200)
-    found = inspected([mixed(usual, moved)], reference_stats, known=("1", "2"))
+    found = inspect([mixed(usual, moved)], reference_stats, known=("1", "2"))
     assert [(each.result.model_version, each.result.decision) for each in found] == [("1", "no_drift"), ("2", "drift")]
-    (alone,) = inspected([usual], reference_stats)
+    (alone,) = inspect([usual], reference_stats)
     assert found[0].result == alone.result
 
 
@@ -67,12 +67,12 @@ def test_the_version_of_the_latest_row_comes_last(reference_stats: ReferenceStat
         batch(sample_predictions(60, seed=7), version="1", start=500),
         batch(sample_predictions(60, seed=8), version="2"),
     )
-    found = inspected([newer, older], reference_stats, known=("1", "2"))
+    found = inspect([newer, older], reference_stats, known=("1", "2"))
     assert [each.result.model_version for each in found] == ["2", "1"]
 
 
 def test_rows_of_an_unknown_version_are_counted_beside_the_others(reference_stats: ReferenceStats) -> None:
-    found = inspected(
+    found = inspect(
         [
             batch(sample_predictions(60, seed=7)),
             batch(sample_predictions(40, seed=8), version="9", start=60),
@@ -88,20 +88,20 @@ def test_rows_of_an_unknown_version_are_counted_beside_the_others(reference_stat
 
 
 def test_an_empty_window_gives_nothing(reference_stats: ReferenceStats) -> None:
-    assert inspected([], reference_stats) == []
+    assert inspect([], reference_stats) == []
 
 
-def test_few_rows_are_all_drawn(reference_stats: ReferenceStats) -> None:
-    (found,) = inspected(
+def test_few_rows_are_all_sampled(reference_stats: ReferenceStats) -> None:
+    (found,) = inspect(
         [batch(sample_predictions(60, seed=7)), batch(sample_predictions(40, seed=8), start=60)], reference_stats
     )
     assert found.sample is not None
     assert list(found.sample.prediction_ids) == [f"id-{number:06d}" for number in range(100)]
 
 
-def test_of_many_rows_each_is_as_likely_drawn(reference_stats: ReferenceStats) -> None:
+def test_many_rows_are_sampled_uniformly(reference_stats: ReferenceStats) -> None:
     parts = [batch(sample_predictions(500, seed=seed), start=500 * seed) for seed in range(20)]
-    (found,) = inspected(parts, reference_stats, max_plot_rows=1000)
+    (found,) = inspect(parts, reference_stats, max_plot_rows=1000)
     assert found.result.rows == 10_000
     assert found.sample is not None
     numbers = np.array([int(each[3:]) for each in found.sample.prediction_ids])
@@ -109,7 +109,7 @@ def test_of_many_rows_each_is_as_likely_drawn(reference_stats: ReferenceStats) -
     by_part = np.bincount(numbers // 500, minlength=20)
     assert by_part.min() > 20
     assert by_part.max() < 85
-    (again,) = inspected(parts, reference_stats, max_plot_rows=1000)
+    (again,) = inspect(parts, reference_stats, max_plot_rows=1000)
     assert again.sample is not None
     assert again.sample.prediction_ids == found.sample.prediction_ids
 
@@ -118,31 +118,31 @@ def test_the_most_unusual_rows_are_found_wherever_they_lie(reference_stats: Refe
     parts = [batch(sample_predictions(200, seed=seed), start=200 * seed) for seed in range(10)]
     for part, row, distance in ((2, 17, 30.0), (9, 199, 50.0), (0, 0, 40.0)):
         parts[part].predictions.statistics[row, 3] = distance
-    (found,) = inspected(parts, reference_stats, max_examples=3)
+    (found,) = inspect(parts, reference_stats, max_examples=3)
     assert [each.prediction_id for each in found.unusual_rows] == ["id-001999", "id-000000", "id-000417"]
     assert found.unusual_rows[0].image_sha256 == f"{1999:064x}"
     assert found.unusual_rows[0].distance > found.unusual_rows[1].distance > 25
 
 
-def test_no_examples_are_kept_where_none_are_asked_for(reference_stats: ReferenceStats) -> None:
-    (found,) = inspected([batch(sample_predictions(60, seed=7))], reference_stats, max_examples=0)
+def test_no_examples_are_kept_if_none_are_wanted(reference_stats: ReferenceStats) -> None:
+    (found,) = inspect([batch(sample_predictions(60, seed=7))], reference_stats, max_examples=0)
     assert found.unusual_rows == ()
 
 
-def test_rows_that_cannot_be_read_are_neither_drawn_nor_examples(reference_stats: ReferenceStats) -> None:
+def test_unreadable_rows_are_neither_sampled_nor_examples(reference_stats: ReferenceStats) -> None:
     spoilt = batch(sample_predictions(60, seed=7))
     spoilt.predictions.embeddings[5] = np.nan
-    (found,) = inspected([spoilt], reference_stats, max_examples=60)
+    (found,) = inspect([spoilt], reference_stats, max_examples=60)
     assert found.result.unreadable == 1
     assert found.sample is not None
     assert "id-000005" not in found.sample.prediction_ids
     assert len(found.unusual_rows) == 59
 
 
-def test_feedback_that_names_no_class_of_the_version_is_none(reference_stats: ReferenceStats) -> None:
+def test_feedback_with_an_unknown_class_is_ignored(reference_stats: ReferenceStats) -> None:
     said = batch(sample_predictions(60, seed=7))
     said.true_labels[:3] = [len(CLASSES), 99, 0]
-    (found,) = inspected([said], reference_stats, max_examples=60)
+    (found,) = inspect([said], reference_stats, max_examples=60)
     assert found.result.feedback is not None
     assert found.result.feedback.rows == 1
     assert found.sample is not None

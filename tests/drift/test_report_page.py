@@ -1,72 +1,143 @@
-"""What Evidently draws agrees with what was decided, and needs no connection."""
+"""What a report says of each verdict, and that a browser needs nothing else to show it."""
 
+import dataclasses
 import re
+from html import escape
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support import shifts
-from support.imagined import decide
+from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
-from fashion.config.drift import DecisionConfig
-from fashion.data.dataset import Dataset
-from fashion.drift import evidently_report
+from fashion.data.dataset import Split
+from fashion.drift import inspection, report_page
 from fashion.drift.evidently_report import EvidentlyPage
+from fashion.drift.inspection import Inspection
 from fashion.drift.reference_stats import ReferenceStats
-from fashion.model.package import Package
-from fashion.model.predictor import Predictor
+from fashion.drift.report_examples import load_examples
+from fashion.drift.result import result_as_dict, unknown_version
+from fashion.images import image_store
 from fashion.model.reference import Reference
+from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
-from fashion.predictions.windows import Batch
+from fashion.storage.address import open_store
 
-SETTINGS = DecisionConfig(alpha=0.01, min_rows=200, min_labels=50, resplits=0)
-ROWS = 300
-
-
-@pytest.fixture(scope="module", params=[None, "slightly darker", "no shirts", "brighter"])
-def window(request: pytest.FixtureRequest, sound_package: Package, whole_dataset: Dataset) -> Batch:
-    """Test images under a shift, a third of them judged."""
-    rows = shifts.sample_rows(whole_dataset.test.labels, request.param, ROWS, np.random.default_rng(3))
-    images = whole_dataset.test.images[rows]
-    predicted = Predictor(sound_package).predict(shifts.apply(images, request.param) if request.param else images)
-    truth = np.where(np.arange(ROWS) % 3 == 0, whole_dataset.test.labels[rows], UNLABELLED)
-    names = [str(row) for row in rows]
-    return Batch(predicted, truth, np.arange(1, ROWS + 1), names, names, ["1"] * ROWS)
+NAMES = ("cat <b>", *CLASSES[1:])
+"""Class names of which one is no HTML."""
 
 
 @pytest.fixture(scope="module")
-def drawings(window: Batch, sound_package: Package) -> list[EvidentlyPage]:
-    reference_stats = ReferenceStats.of(sound_package)
-    return evidently_report.render(
-        window, Reference.of(sound_package), reference_stats, alpha=SETTINGS.alpha, total_rows=ROWS
-    )
+def reference() -> Reference:
+    rows = sample_predictions(2000, seed=1)
+    truth = rows.labels.copy()
+    truth[:200] = (truth[:200] + 1) % 3
+    return Reference(truth, rows)
 
 
-def test_evidently_calls_drift_what_was_decided_to_be(
-    window: Batch, drawings: list[EvidentlyPage], sound_package: Package
+def inspect(
+    reference: Reference, *, rows: int = 300, shift: float = 0.0, sharpness: float = 3.0, wrong: float | None = None
+) -> Inspection:
+    """A window of 300 rows like the reference; with `wrong`, that share of feedback contradicts the predictions."""
+    predictions = sample_predictions(rows, seed=7, shift=shift, sharpness=sharpness)
+    truth = np.full(rows, UNLABELLED)
+    if wrong is not None:
+        truth = (predictions.labels + (np.arange(rows) < wrong * rows)) % 3
+    names = [f"{row:064x}" for row in range(rows)]
+    batch = Batch(predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, ["7"] * rows)
+    stats = ReferenceStats(reference, HARMLESS, NAMES)
+    settings = dataclasses.replace(SETTINGS, resplits=10)
+    (found,) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
+    return found
+
+
+def render(found: Inspection, reference: Reference | None, **more: object) -> str:
+    options = {"examples": [], "history": [], "evidently_pages": [], **more}
+    predictions = None if reference is None else reference.predictions
+    return report_page.render(found, model="m", class_names=NAMES, reference=predictions, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("window", "headline", "tone"),
+    [
+        ({}, "No drift", "good"),
+        ({"rows": 20}, "Not enough data", "plain"),
+        ({"shift": 0.8}, "Harmless drift", "warn"),
+        ({"sharpness": 0.5}, "Harmful drift", "bad"),
+        ({"sharpness": 0.5, "wrong": 0.5}, "Harmful drift: accuracy is down", "bad"),
+        ({"shift": 0.8, "wrong": 0.5}, "Harmless drift: accuracy is down", "bad"),
+        ({"wrong": 0.5}, "Accuracy is down", "bad"),
+        ({"rows": 40, "wrong": 0.5}, "Accuracy is down", "bad"),
+    ],
+)
+def test_each_verdict_has_its_headline(
+    window: dict[str, float], headline: str, tone: str, reference: Reference
 ) -> None:
-    result = decide(ReferenceStats.of(sound_package), window.predictions, settings=SETTINGS)
-    tests = re.findall(r'"title": "([^"]*)", "description": "Drift score is [^"]*", "state": "(\w+)"', drawings[0].html)
-    drawn = {re.sub(r".*column (.*)$", r"\1", title): state == "fail" for title, state in tests}
-    assert len(drawn) == len(result.columns) + 2  # and what is shown only
-    assert {name: drawn[name] for name in drawn if "shown only" not in name} == {
-        column.name: column.drifted for column in result.columns
-    }
+    found = inspect(reference, **window)  # type: ignore[arg-type]
+    page = render(found, reference)
+    assert f"<header class='{tone}'><h1>{headline}</h1><p>{escape(found.result.reason)}.</p>" in page
+    assert f"<title>{headline} (m version 7)</title>" in page
 
 
-def test_quality_is_drawn_of_judged_rows_only(drawings: list[EvidentlyPage]) -> None:
-    assert [drawing.title for drawing in drawings] == ["Distributions", "Classification quality"]
-    assert drawings[1].note.startswith(f"Shows {ROWS // 3} rows with feedback")
+def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None:
+    found = inspect(reference, sharpness=0.5, wrong=0.5)
+    page = render(found, reference, history=[{"id": "x", **result_as_dict(found.result)}, {"decision": "unreadable"}])
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Why", "How bad", "What changed", "Earlier windows"]
+    assert "of 10 windows of 300 rows, drawn from the model's own held-out data, were called drift" in page
+    assert "<td>Harmful drift" in re.sub("<td class=[^>]*>", "<td>", page)
+    assert "unreadable" in page
 
 
-def test_nothing_is_loaded_from_elsewhere(drawings: list[EvidentlyPage]) -> None:
-    for drawing in drawings:
-        assert re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=['\"]?(?:https?:)?//", drawing.html) == []
+def test_a_report_without_a_reference_has_only_the_verdict(reference: Reference) -> None:
+    unknown = Inspection(unknown_version("9", 10, 1, 2, SETTINGS), None)
+    page = render(unknown, None)
+    assert "<h1>Not enough data</h1>" in page
+    assert "which the registry does not hold" in page
+    assert "<h2>" not in page
 
 
-def test_a_sample_says_that_it_is_one(window: Batch, sound_package: Package) -> None:
-    few = window[list(range(50))]
-    drawn = evidently_report.render(
-        few, Reference.of(sound_package), ReferenceStats.of(sound_package), alpha=0.01, total_rows=ROWS
+def test_text_from_outside_is_escaped(reference: Reference) -> None:
+    page = render(inspect(reference, sharpness=0.5, wrong=0.5), reference, remarks=["<script>alert(1)</script>"])
+    assert "<script>alert" not in page
+    assert "cat <b>" not in page
+    assert "cat &lt;b&gt;" in page
+
+
+def test_nothing_is_loaded_from_elsewhere(reference: Reference) -> None:
+    evidently = EvidentlyPage("Distributions", "Shows all of its rows.", "<p>" + "x" * 10_000)
+    page = render(inspect(reference, shift=0.8), reference, evidently_pages=[evidently])
+    assert re.findall(r"(?:src|href)=['\"]?(?:https?:)?//", page) == []
+    assert "Distributions, by Evidently" in page
+    assert "x" * 100 not in page  # it is compressed
+
+
+def test_the_condition_of_an_alert_names_its_numbers(reference: Reference) -> None:
+    result = inspect(reference, wrong=0.5).result
+    title, reason = report_page.describe_condition("decline", result)
+    assert title == "Accuracy is down"
+    assert reason.startswith(
+        "50.0% of 300 rows with feedback are right (44.4% to 55.6%); of the reference 90.0% were (p"
     )
-    assert drawn[0].note.startswith("Shows 50 of its rows, sampled at random")
-    assert [drawing.title for drawing in drawn] == ["Distributions"]  # 17 judged rows are too few
+    harmful = inspect(reference, sharpness=0.5).result
+    assert report_page.describe_condition("harmful", harmful) == ("Harmful drift", harmful.reason)
+
+
+def test_examples_are_paired_with_held_out_pictures_of_the_same_class(reference: Reference, tmp_path: Path) -> None:
+    found = inspect(reference, wrong=0.5)
+    store = open_store(str(tmp_path))
+    image = np.full((28, 28), 7, np.uint8)
+    first, *others = found.unusual_rows
+    rows = [dataclasses.replace(first, image_sha256=image_store.digest(image)), *others]
+    image_store.put(store, image, rows[0].image_sha256)
+    held_out = Split(np.stack([np.full((28, 28), label, np.uint8) for label in (0, 0, 1)]), np.array([0, 0, 1]))
+    examples = load_examples(rows, store, held_out)
+    assert [each.row for each in examples] == rows
+    assert examples[0].picture is not None
+    assert examples[0].picture[0, 0] == 7
+    assert [each.picture is None for each in examples[1:]] == [True] * 3
+    for each in examples:
+        assert (each.typical is None) is (each.row.label == 2)
+        assert each.typical is None or each.typical[0, 0] == each.row.label
+    page = render(found, reference, examples=examples)
+    assert "<h2>The most unusual rows</h2>" in page
+    assert page.count("no picture") >= 3
+    assert "confidence " in page

@@ -1,4 +1,4 @@
-"""Reports at rest: found by time, whole or not at all, and nowhere but in their store."""
+"""Stored reports: listed by time, complete or missing, and only from their own store."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def publish(store: Store, *numbers: int) -> list[str]:
-    """A report for each number, so many seconds after one moment."""
+    """A report for each number, that many seconds after one moment."""
     ids = [reports.make_id(NOW_US + number * SECOND_US, "3") for number in numbers]
     for report_id, number in zip(ids, numbers, strict=True):
         reports.publish(store, report_id, f"<p>{number}</p>", {"number": number})
@@ -31,7 +31,7 @@ def publish(store: Store, *numbers: int) -> list[str]:
 # Names
 
 
-def test_a_name_says_when_and_of_which_version() -> None:
+def test_an_id_holds_time_and_version() -> None:
     assert reports.make_id(NOW_US, "12") == "20270115T080000Z-v12"
 
 
@@ -42,7 +42,7 @@ def test_a_name_says_when_and_of_which_version() -> None:
     version=versions,
     other=versions,
 )
-def test_names_sort_by_time_whatever_the_versions(first: int, second: int, rest: int, version: str, other: str) -> None:
+def test_ids_sort_by_time_whatever_the_versions(first: int, second: int, rest: int, version: str, other: str) -> None:
     names = [reports.make_id(first * SECOND_US + rest, version), reports.make_id(second * SECOND_US, other)]
     if first != second:
         assert (names[0] < names[1]) is (first < second)
@@ -51,7 +51,7 @@ def test_names_sort_by_time_whatever_the_versions(first: int, second: int, rest:
 
 @settings(max_examples=50)
 @given(version=versions)
-def test_a_strange_version_gives_a_name_that_can_be_stored_and_asked_for(
+def test_any_version_gives_an_id_that_can_be_stored_and_read(
     version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     store = open_store(str(tmp_path_factory.mktemp("reports")))
@@ -71,27 +71,27 @@ def test_a_strange_version_gives_a_name_that_can_be_stored_and_asked_for(
         ("9" * 99, "9" * 40),
     ],
 )
-def test_a_version_lends_a_name_only_what_is_safe(version: str, named: str) -> None:
+def test_unsafe_characters_of_a_version_are_replaced(version: str, named: str) -> None:
     assert reports.make_id(NOW_US, version) == f"20270115T080000Z-v{named}"
 
 
 # What is there
 
 
-def test_a_report_comes_back(store: Store) -> None:
+def test_a_stored_report_can_be_read(store: Store) -> None:
     (report_id,) = publish(store, 1)
     assert reports.read_page(store, report_id) == b"<p>1</p>"
     assert reports.latest(store, 9) == [{"id": report_id, "number": 1}]
 
 
-def test_a_report_of_the_same_name_is_replaced(store: Store) -> None:
+def test_a_report_with_the_same_id_is_replaced(store: Store) -> None:
     (report_id,) = publish(store, 1)
     reports.publish(store, report_id, "größer", {"number": 2})
     assert reports.read_page(store, report_id) == "größer".encode()
     assert reports.latest(store, 9) == [{"id": report_id, "number": 2}]
 
 
-def test_the_newest_come_first_and_no_more_than_asked_for(store: Store) -> None:
+def test_the_newest_reports_come_first_up_to_the_count(store: Store) -> None:
     publish(store, 3, 90_000, 1, 4000, 2)
     assert [each["number"] for each in reports.latest(store, 9)] == [90_000, 4000, 3, 2, 1]
     assert [each["number"] for each in reports.latest(store, 2)] == [90_000, 4000]
@@ -109,7 +109,7 @@ def test_other_files_of_the_store_are_no_reports(store: Store) -> None:
     assert [each["id"] for each in reports.latest(store, 9)] == [report_id]
 
 
-def test_a_half_written_report_does_not_exist_yet(store: Store) -> None:
+def test_an_incomplete_report_is_treated_as_missing(store: Store) -> None:
     (whole,) = publish(store, 1)
     half = reports.make_id(NOW_US + 9 * SECOND_US, "3")
     store.put(f"{half}/{reports.PAGE}", b"page")
@@ -119,14 +119,14 @@ def test_a_half_written_report_does_not_exist_yet(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[]", b"null", b'"no drift"'])
-def test_a_damaged_result_says_so_and_hides_no_other(damage: bytes, store: Store) -> None:
+def test_a_damaged_result_is_listed_as_unreadable_beside_the_others(damage: bytes, store: Store) -> None:
     first, second = publish(store, 1, 2)
     store.put(f"{second}/{reports.RESULT}", damage)
     assert reports.latest(store, 9) == [{"id": second, "decision": "unreadable"}, {"id": first, "number": 1}]
     assert reports.read_page(store, second) == b"<p>2</p>"
 
 
-def test_a_store_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> None:
+def test_an_unreadable_store_is_an_error_and_not_empty(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     store = open_store(str(tmp_path / "loop"))
     for read in (lambda: reports.latest(store, 9), lambda: reports.read_page(store, reports.make_id(NOW_US, "3"))):
@@ -138,14 +138,14 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_empty(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_result_that_json_has_no_number_for_is_refused(number: float, store: Store) -> None:
+def test_a_result_with_nan_or_infinity_is_rejected(number: float, store: Store) -> None:
     report_id = reports.make_id(NOW_US, "3")
     with pytest.raises(ValueError, match="not JSON compliant"):
         reports.publish(store, report_id, "page", {"p": {"brightness": number}})
     assert reports.latest(store, 9) == []
 
 
-def test_a_refused_result_leaves_the_report_of_that_name_as_it_was(store: Store) -> None:
+def test_a_rejected_result_leaves_the_earlier_report(store: Store) -> None:
     (report_id,) = publish(store, 1)
     with pytest.raises(ValueError, match="not JSON compliant"):
         reports.publish(store, report_id, "another page", {"number": float("nan")})
@@ -173,7 +173,7 @@ def test_a_refused_result_leaves_the_report_of_that_name_as_it_was(store: Store)
         "x" * 101,
     ],
 )
-def test_a_name_that_is_none_finds_no_page(report_id: str, store: Store, tmp_path: Path) -> None:
+def test_an_invalid_id_finds_no_page(report_id: str, store: Store, tmp_path: Path) -> None:
     for folder in ("", "x/y", ".hidden", "-x", "x\n", "..\\private", "%2e%2e", "é", "x" * 101, "../private"):
         (tmp_path / "reports" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "reports" / folder / reports.PAGE).write_bytes(b"private")
@@ -181,7 +181,7 @@ def test_a_name_that_is_none_finds_no_page(report_id: str, store: Store, tmp_pat
         reports.read_page(store, report_id)
 
 
-def test_a_report_that_never_was_has_no_page(store: Store) -> None:
+def test_an_unknown_report_has_no_page(store: Store) -> None:
     publish(store, 1)
     with pytest.raises(BlobNotFound):
         reports.read_page(store, reports.make_id(NOW_US, "3"))

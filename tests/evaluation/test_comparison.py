@@ -20,7 +20,7 @@ pairs = st.builds(
 
 
 @given(st.lists(pairs, min_size=1, max_size=50))
-def test_counts_are_those_of_the_rows_in_any_division(rows: list[Pair]) -> None:
+def test_counts_do_not_depend_on_the_batches(rows: list[Pair]) -> None:
     whole = Comparison().add(rows)
     parts = Comparison().add(rows[:10]).add(rows[10:])
     assert whole == parts
@@ -39,7 +39,7 @@ def test_counts_are_those_of_the_rows_in_any_division(rows: list[Pair]) -> None:
     assert format_table(whole, served="version 1", other="version 2", class_names=NAMES)
 
 
-def test_the_table_says_who_is_right_and_where_they_differ() -> None:
+def test_the_table_shows_accuracy_and_where_the_models_differ() -> None:
     rows = [Pair(0, 0.9, 0, 0.8, 0)] * 6 + [Pair(0, 0.9, 1, 0.6, 1)] * 3 + [Pair(2, 0.5, 1, 0.5, None)]
     text = format_table(Comparison().add(rows), served="version 1", other="version 2", class_names=NAMES)
     assert "10 pictures scored by both; the same label for 60.0%" in text
@@ -50,25 +50,25 @@ def test_the_table_says_who_is_right_and_where_they_differ() -> None:
     assert "3 x a against b" in text
 
 
-def test_without_feedback_no_accuracy_is_claimed() -> None:
+def test_without_feedback_accuracy_is_unknown() -> None:
     text = format_table(Comparison().add([Pair(0, 0.9, 0, 0.8, None)]), served="1", other="2", class_names=NAMES)
     assert "accuracy is unknown" in text
     assert "interval" not in text
 
 
-def test_nothing_to_compare_is_said() -> None:
+def test_an_empty_comparison_is_one_sentence() -> None:
     assert (
         format_table(Comparison(), served="1", other="2", class_names=NAMES) == "no row has been scored by both 1 and 2"
     )
 
 
-def test_labels_without_names_are_numbers() -> None:
+def test_labels_without_names_are_shown_as_numbers() -> None:
     text = format_table(Comparison().add([Pair(7, 1, 8, 1, None)]), served="1", other="2", class_names=())
     assert "1 x 7 against 8" in text
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_equal_answers_tell_nothing(right: bool) -> None:
+def test_equal_predictions_are_not_significant(right: bool) -> None:
     test = Comparison().add([Pair(0, 1, 0, 1, 0 if right else 1)] * 5).test()
     assert test is not None
     assert test.p_value == 1

@@ -26,7 +26,7 @@ def config() -> GateConfig:
 
 
 def scored(right: np.ndarray, confidence: float | None = None) -> np.ndarray:
-    """(N, 4) probabilities of a classifier that is right on these rows, and as sure as it should be, or else told."""
+    """(N, 4) probabilities of a classifier that is right on these rows, by default as confident as it is accurate."""
     confidence = right.mean() if confidence is None else confidence
     predicted = np.where(right, LABELS[: len(right)], (LABELS[: len(right)] + 1) % 4)
     probabilities = np.full((len(right), 4), (1 - confidence) / 3)
@@ -77,7 +77,7 @@ def test_an_equal_challenger_is_promoted(config: GateConfig) -> None:
     assert "test: accuracy changes by +0.00 points" in verdict.reason
 
 
-def test_an_equal_challenger_is_promoted_even_where_no_loss_is_allowed(config: GateConfig) -> None:
+def test_an_equal_challenger_is_promoted_even_if_no_loss_is_allowed(config: GateConfig) -> None:
     strict = dataclasses.replace(config, margin=0.0, max_class_drop=0.0, max_ece_increase=0.0, max_latency_ratio=1.0)
     assert decided(CHAMPION, CHAMPION, strict).promoted
 
@@ -96,7 +96,7 @@ def test_a_clearly_worse_challenger_is_refused_by_both_overall_checks(config: Ga
     assert "accuracy changes by -3.00 points" in verdict.reason
 
 
-def test_too_few_rows_to_rule_out_a_loss_are_no_reason_to_promote(config: GateConfig) -> None:
+def test_too_few_rows_to_rule_out_a_loss_prevent_promotion(config: GateConfig) -> None:
     # 10 rows won and 11 lost of 200: not shown worse, but a loss of several points is possible.
     verdict = decided(scored(all_but(10, 200)), scored(all_but(11, 200, start=10)), config)
     assert failed(verdict) == ["test: within the margin"]
@@ -150,7 +150,7 @@ def test_every_set_of_rows_must_pass(config: GateConfig) -> None:
     assert {name.split(":")[0] for name in failed(verdict)} == {"feedback"}
 
 
-def test_little_feedback_decides_only_by_what_it_shows(config: GateConfig) -> None:
+def test_little_feedback_rejects_only_a_significant_loss(config: GateConfig) -> None:
     fine = Rows("test", LABELS, CHAMPION, CHAMPION)
 
     def with_feedback(wrong: int) -> Verdict:
@@ -195,7 +195,7 @@ def test_the_first_version_has_nothing_to_beat() -> None:
         ([Rows("test", LABELS[:0], CHAMPION[:0], CHAMPION[:0])], "empty"),
     ],
 )
-def test_senseless_rows_are_refused(rows: list[Rows], message: str, config: GateConfig) -> None:
+def test_invalid_rows_are_rejected(rows: list[Rows], message: str, config: GateConfig) -> None:
     with pytest.raises(ValueError, match=message):
         gate.decide(rows, class_names=CLASSES, gate=config, champion_latency_ms=1, challenger_latency_ms=1)
 

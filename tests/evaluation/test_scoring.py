@@ -74,9 +74,9 @@ def test_scores_agree_with_scikit_learn(found: Evaluation, leaky: Dataset) -> No
 
 
 def test_scores_by_class_agree_with_scikit_learn(found: Evaluation, leaky: Dataset) -> None:
-    theirs = sklearn_metrics.precision_recall_fscore_support(leaky.test.labels, found.test.labels)
-    ours = [[getattr(score, key) for score in found.scores] for key in ("precision", "recall", "f1", "support")]
-    np.testing.assert_allclose(ours, theirs)
+    expected = sklearn_metrics.precision_recall_fscore_support(leaky.test.labels, found.test.labels)
+    computed = [[getattr(score, key) for score in found.scores] for key in ("precision", "recall", "f1", "support")]
+    np.testing.assert_allclose(computed, expected)
     assert [score.name for score in found.scores] == list(leaky.class_names)
 
 
@@ -104,7 +104,7 @@ def test_latency_is_positive_and_in_order(found: Evaluation) -> None:
     assert 0 < value(found, "latency_ms/p50") <= value(found, "latency_ms/p95")
 
 
-def test_the_summary_says_how_good_it_is(found: Evaluation) -> None:
+def test_the_summary_holds_accuracy_and_calibration_error(found: Evaluation) -> None:
     assert found.summary.startswith(f"test accuracy {value(found, 'test/accuracy'):.2%} (")
     assert f"without duplicates {value(found, 'test/accuracy_deduplicated'):.2%}" in found.summary
     assert f"calibration error {value(found, 'test/ece'):.2%}" in found.summary
@@ -147,9 +147,7 @@ def test_the_package_says_where_it_came_from(found: Evaluation, leaky: Dataset) 
     assert found.files[WEIGHTS] == b"w"
 
 
-def test_what_is_calibrated_does_not_look_at_test_rows_and_is_deterministic(
-    found: Evaluation, tiny_package: Package
-) -> None:
+def test_calibration_is_deterministic_and_ignores_test_rows(found: Evaluation, tiny_package: Package) -> None:
     # The two data sets differ in their test rows alone.
     for field in ("temperature", "embedding_mean", "embedding_components", "severity"):
         assert getattr(found.package, field) == getattr(tiny_package, field), field

@@ -226,7 +226,7 @@ def watched(
         patch.setenv("FASHION_HOME", str(machine.root))
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{machine.root / 'mlflow.db'}")
         tracking.connect(current_home())
-        experiment = tracking.experiment(current_home(), "fashion")
+        experiment = tracking.get_or_create_experiment(current_home(), "fashion")
         assert tiny_package.folder is not None
         for _ in range(2):
             run = tracking.start_run(experiment, "tiny", {})

@@ -261,7 +261,7 @@ def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
     assert resumed.data.history == before.data.history  # not trained again
     assert resumed.data.version == before.data.version == 1  # and what was registered is not registered again
     machine.connect()
-    assert len(versions.versions()) == 1
+    assert len(versions.list_versions()) == 1
 
 
 def _task(launcher: int, step: str) -> int:

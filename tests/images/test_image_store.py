@@ -26,7 +26,7 @@ def test_a_picture_comes_back_bit_for_bit(tmp_path_factory: pytest.TempPathFacto
     assert stored_digests(store) == {sha256}
 
 
-def test_other_pixels_are_refused(tmp_path: Path) -> None:
+def test_other_pixels_are_rejected(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     image = np.zeros((28, 28), np.uint8)
     image_store.put(store, image, "0" * 64)
@@ -34,14 +34,14 @@ def test_other_pixels_are_refused(tmp_path: Path) -> None:
         image_store.get(store, "0" * 64)
 
 
-def test_bytes_that_are_no_picture_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_a_picture_are_rejected(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put(f"sha256/00/{'0' * 64}.png", b"no")
     with pytest.raises(DamagedImage, match="is damaged"):
         image_store.get(store, "0" * 64)
 
 
-def test_what_was_not_kept_is_not_found(tmp_path: Path) -> None:
+def test_a_picture_that_was_not_stored_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(BlobNotFound):
         image_store.get(open_store(str(tmp_path)), "0" * 64)
 

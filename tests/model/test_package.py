@@ -38,14 +38,14 @@ def test_a_package_needs_nothing_but_its_folder(tiny_package: Package, copy: Pat
     assert "folder" not in json.loads((copy / MANIFEST).read_text())
 
 
-def test_a_package_of_before_there_was_a_choice_prepares_product_photos(copy: Path) -> None:
+def test_a_package_without_a_preparation_prepares_product_photos(copy: Path) -> None:
     content = json.loads((copy / MANIFEST).read_text())
     assert content.pop("preparation") == "product_photo"
     (copy / MANIFEST).write_text(json.dumps(content))
     assert package.read(copy).preparation == "product_photo"
 
 
-def test_a_package_without_thresholds_or_intervals_is_one_too(tiny_package: Package, tmp_path: Path) -> None:
+def test_thresholds_and_intervals_may_be_missing(tiny_package: Package, tmp_path: Path) -> None:
     bare = dataclasses.replace(tiny_package, severity=None, metrics={"test/accuracy": Metric(0.5)})
     written = package.write(bare, tmp_path, {MODEL: b"1", WEIGHTS: b"2", REFERENCE: b"3"})
     assert package.read(tmp_path) == written
@@ -120,7 +120,7 @@ def test_a_damaged_manifest_is_described(damage: Callable[[Path], object], messa
         package.read(copy)
 
 
-def test_what_is_no_folder_is_no_package(tmp_path: Path) -> None:
+def test_a_missing_folder_is_no_package(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "missing", tmp_path / "file"):
         with pytest.raises(DamagedPackage, match=f"{path} is not a model package"):

@@ -39,7 +39,7 @@ def assert_equal(first: Predictions, second: Predictions) -> None:
         np.testing.assert_array_equal(values, fields(second)[name], err_msg=name)
 
 
-def test_predictions_have_the_shapes_and_types_they_promise(predictions: Predictions, tiny_package: Package) -> None:
+def test_predictions_have_the_documented_shapes_and_types(predictions: Predictions, tiny_package: Package) -> None:
     found = {name: (values.shape, values.dtype.name) for name, values in fields(predictions).items()}
     assert found == {
         "labels": ((250,), "int64"),
@@ -72,7 +72,7 @@ def test_a_batch_is_predicted_as_its_rows_one_by_one(
     np.testing.assert_allclose(together["embeddings"], predictions.embeddings, rtol=2e-3, atol=2e-3)
 
 
-def test_several_threads_get_what_one_gets(predictor: Predictor, pictures: np.ndarray) -> None:
+def test_several_threads_get_the_same_predictions_as_one(predictor: Predictor, pictures: np.ndarray) -> None:
     parts = [pictures[start : start + 25] for start in range(0, 250, 25)] * 4
     expected = [predictor.predict(part) for part in parts]
     with ThreadPoolExecutor(8) as pool:
@@ -81,7 +81,7 @@ def test_several_threads_get_what_one_gets(predictor: Predictor, pictures: np.nd
         assert_equal(one, other)
 
 
-def test_a_network_on_two_threads_says_the_same(
+def test_a_network_on_two_threads_predicts_the_same(
     tiny_package: Package, pictures: np.ndarray, predictions: Predictions
 ) -> None:
     found = Predictor(tiny_package, num_threads=2).predict(pictures)
@@ -108,7 +108,9 @@ def test_statistics_and_temperature_come_with_the_package(
         (np.zeros((0, 28, 28), np.uint8), r"not empty, got shape \(0, 10\)$"),
     ],
 )
-def test_what_is_no_picture_for_this_model_is_refused(pictures: np.ndarray, message: str, predictor: Predictor) -> None:
+def test_images_that_do_not_fit_the_model_are_rejected(
+    pictures: np.ndarray, message: str, predictor: Predictor
+) -> None:
     with pytest.raises(ValueError, match=message):
         predictor.predict(pictures)
 

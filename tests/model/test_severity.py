@@ -1,4 +1,4 @@
-"""Windows that hurt are told from windows that do not, by thresholds that keep their own record."""
+"""Harmful windows are told from harmless ones by thresholds whose error rates are measured."""
 
 import dataclasses
 
@@ -38,7 +38,7 @@ def meter(reference: Reference, thresholds: SeverityThresholds) -> SeverityMeter
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_windows_of_new_pictures_as_they_are_do_no_harm(
+def test_windows_of_unchanged_pictures_are_harmless(
     seed: int, meter: SeverityMeter, thresholds: SeverityThresholds, predictor: Predictor, small_dataset: Dataset
 ) -> None:
     rows = np.random.default_rng(seed).choice(1000, thresholds.window, replace=False)
@@ -98,7 +98,7 @@ def rows_of(reference: Reference, rows: np.ndarray) -> Predictions:
 # Calibration
 
 
-def test_recorded_shares_are_what_counting_gives(
+def test_recorded_rates_equal_counted_ones(
     thresholds: SeverityThresholds,
     meter: SeverityMeter,
     reference: Reference,

@@ -1,4 +1,4 @@
-"""What users said of what they sent: which pictures are learnt from, which are judged by, and which are neither."""
+"""Labelled feedback of users: which pictures are trained on, which are held out, and which are left out."""
 
 import dataclasses
 import hashlib
@@ -22,13 +22,13 @@ from fashion.predictions.record import Feedback, LoggedPrediction
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 
-ASKED = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2)
+SETTINGS = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2)
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2000)]
 
 
 @dataclass
 class Users:
-    """Those who send pictures and say what is on them, each a second after the one before."""
+    """Users who send pictures and label them, one a second."""
 
     log: PredictionLog
     store: Store
@@ -37,23 +37,23 @@ class Users:
     now_us: int = 1_800_000_000_000_000
 
     def send(self, image: Images, *labels: int, source: str = "page", keep: bool = True) -> str:
-        """One picture, predicted as class 1, with what was said of it; its sha256."""
+        """Send one picture, predicted as class 1, with feedback; return its sha256."""
         sha256 = image_store.digest(image)
         if keep:
             image_store.put(self.store, image, sha256)
         self.now_us += 1_000_000
         record = logged(time_us=self.now_us, image_sha256=sha256)
         self.log.append([record])
-        said = [Feedback(record.prediction_id, label, source, self.now_us + i) for i, label in enumerate(labels)]
-        self.log.append_feedback(said)
+        feedback = [Feedback(record.prediction_id, label, source, self.now_us + i) for i, label in enumerate(labels)]
+        self.log.append_feedback(feedback)
         return sha256
 
     def rows(self) -> list[LoggedPrediction]:
         """Rows with feedback, newest first."""
-        return list(self.log.latest(10_000, role="champion", judged=True))
+        return list(self.log.latest(10_000, role="champion", with_feedback=True))
 
-    def teach(self, asked: FeedbackConfig = ASKED) -> LabelledFeedback:
-        return labelled.collect(self.rows(), self.store, self.data, self.dataset, asked)
+    def collect(self, settings: FeedbackConfig = SETTINGS) -> LabelledFeedback:
+        return labelled.collect(self.rows(), self.store, self.data, self.dataset, settings)
 
 
 @pytest.fixture
@@ -63,59 +63,59 @@ def users(tmp_path: Path, data_config: DataConfig, small_dataset: Dataset) -> It
 
 
 def pictures(count: int, shape: tuple[int, ...] = (28, 28), seed: int = 0) -> Images:
-    """Noise: no data set has these."""
+    """Noise, which is in no data set."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
 
 
-def labels_of(lessons: LabelledFeedback) -> dict[str, int]:
+def labels_of(collected: LabelledFeedback) -> dict[str, int]:
     """Label of each picture, whichever part it is in."""
     found = [
         (image_store.digest(image), int(label))
-        for split in (lessons.train, lessons.held_out)
+        for split in (collected.train, collected.held_out)
         for image, label in zip(split.images, split.labels, strict=True)
     ]
     assert len(dict(found)) == len(found)
     return dict(found)
 
 
-def parts_of(lessons: LabelledFeedback) -> tuple[set[str], set[str]]:
-    """Pictures to learn from, and held out."""
-    train, held_out = (set(map(image_store.digest, each.images)) for each in (lessons.train, lessons.held_out))
+def parts_of(collected: LabelledFeedback) -> tuple[set[str], set[str]]:
+    """sha256 of the pictures to train on and of those held out."""
+    train, held_out = (set(map(image_store.digest, each.images)) for each in (collected.train, collected.held_out))
     return train, held_out
 
 
-# What is taught
+# What is combined
 
 
-def test_each_labelled_picture_is_learnt_from_or_held_out_as_it_was_sent(users: Users) -> None:
+def test_each_labelled_picture_is_trained_on_or_held_out_unchanged(users: Users) -> None:
     sent = {users.send(image, number % 10): number % 10 for number, image in enumerate(pictures(60))}
-    lessons = users.teach()
-    assert labels_of(lessons) == sent
-    assert len(lessons.train) > 0
-    assert len(lessons.held_out) > 0
-    assert lessons.left_out == {}
-    for split in (lessons.train, lessons.held_out):
+    collected = users.collect()
+    assert labels_of(collected) == sent
+    assert len(collected.train) > 0
+    assert len(collected.held_out) > 0
+    assert collected.left_out == {}
+    for split in (collected.train, collected.held_out):
         assert split.images.shape[1:] == (28, 28)
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int64)
 
 
-def test_what_nobody_judged_teaches_nothing(users: Users) -> None:
+def test_rows_without_feedback_are_ignored(users: Users) -> None:
     users.send(pictures(1)[0])
     rows = users.log.window(0, 2**62)
-    lessons = labelled.collect(rows, users.store, users.data, users.dataset, ASKED)
-    assert (labels_of(lessons), lessons.left_out) == ({}, {})
+    collected = labelled.collect(rows, users.store, users.data, users.dataset, SETTINGS)
+    assert (labels_of(collected), collected.left_out) == ({}, {})
 
 
-def test_without_lessons_there_are_parts_of_the_right_shape(users: Users) -> None:
-    lessons = users.teach()
-    for split in (lessons.train, lessons.held_out):
+def test_without_feedback_both_parts_are_empty_arrays_of_the_right_shape(users: Users) -> None:
+    collected = users.collect()
+    for split in (collected.train, collected.held_out):
         assert (split.images.shape, split.images.dtype) == ((0, 28, 28), np.uint8)
         assert (split.labels.shape, split.labels.dtype) == ((0,), np.int64)
 
 
-def test_the_latest_word_on_a_prediction_counts(users: Users) -> None:
+def test_the_latest_feedback_on_a_prediction_counts(users: Users) -> None:
     sha256 = users.send(pictures(1)[0], 3, 7, 5)
-    assert labels_of(users.teach()) == {sha256: 5}
+    assert labels_of(users.collect()) == {sha256: 5}
 
 
 def test_a_picture_that_was_sent_again_counts_once(users: Users) -> None:
@@ -123,19 +123,19 @@ def test_a_picture_that_was_sent_again_counts_once(users: Users) -> None:
     for _ in range(3):
         sha256 = users.send(first, 4)
     other = users.send(second, 4)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 4, other: 4}
-    assert lessons.left_out == {"on a picture that was sent before": 2}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 4, other: 4}
+    assert collected.left_out == {"on a picture that was sent before": 2}
 
 
-def test_labels_that_contradict_each_other_teach_nothing(users: Users) -> None:
+def test_pictures_with_contradicting_labels_are_left_out(users: Users) -> None:
     first, second = pictures(2)
     for label in (4, 5, 4):
         users.send(first, label)
     sha256 = users.send(second, 6)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 6}
-    assert lessons.left_out == {
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 6}
+    assert collected.left_out == {
         "on a picture that was sent before": 2,
         "whose labels contradict each other": 1,
     }
@@ -145,49 +145,49 @@ def test_labels_that_contradict_each_other_teach_nothing(users: Users) -> None:
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])
-def test_pictures_of_the_data_set_are_never_learnt_from(name: str, users: Users) -> None:
+def test_pictures_of_the_data_set_are_left_out(name: str, users: Users) -> None:
     split = users.dataset.splits[name]
     for image, label in zip(split.images[:5], split.labels[:5], strict=True):
         users.send(image, int(label))
-    lessons = users.teach()
-    assert labels_of(lessons) == {}
-    assert lessons.left_out == {"on pictures of the data set": 5}
+    collected = users.collect()
+    assert labels_of(collected) == {}
+    assert collected.left_out == {"on pictures of the data set": 5}
 
 
-def test_pictures_that_are_set_aside_for_traffic_are_news(users: Users) -> None:
+def test_pictures_reserved_for_traffic_are_collected(users: Users) -> None:
     images = pictures(4)
     users.dataset = dataclasses.replace(users.dataset, live=Split(images, np.arange(4)))
     sent = {users.send(image, label): label for label, image in enumerate(images)}
-    assert labels_of(users.teach()) == sent
+    assert labels_of(users.collect()) == sent
 
 
-def test_changed_test_rows_are_never_learnt_from(users: Users) -> None:
+def test_altered_test_rows_are_left_out(users: Users) -> None:
     first, second = pictures(2)
     users.send(first, 3, source=TEST_ROWS)
     sha256 = users.send(second, 3)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"on changed test rows": 1}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 3}
+    assert collected.left_out == {"on altered test rows": 1}
 
 
-def test_a_class_that_is_not_known_teaches_nothing(users: Users) -> None:
+def test_an_unknown_class_is_left_out(users: Users) -> None:
     last, beyond, far = pictures(3)
     classes = len(users.data.class_names)
     sha256 = users.send(last, classes - 1)
     users.send(beyond, classes)
     users.send(far, 2**31 - 1)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: classes - 1}
-    assert lessons.left_out == {"of a class that is not known": 2}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: classes - 1}
+    assert collected.left_out == {"of an unknown class": 2}
 
 
-def test_pictures_that_were_not_kept_are_counted(users: Users) -> None:
+def test_pictures_that_were_not_stored_are_counted(users: Users) -> None:
     first, second = pictures(2)
     users.send(first, 3, keep=False)
     sha256 = users.send(second, 3)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"whose pictures were not kept (serve.log.images=true keeps them)": 1}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 3}
+    assert collected.left_out == {"whose pictures were not stored (serve.log.images=true stores them)": 1}
 
 
 def test_damaged_pictures_are_counted(users: Users) -> None:
@@ -199,36 +199,36 @@ def test_damaged_pictures_are_counted(users: Users) -> None:
     users.store.put(f"{image_store.PREFIX}{sha256[:2]}/{sha256}.png", image_store.to_png(cut)[:100])
     users.send(cut, 3, keep=False)
     sha256 = users.send(whole, 3)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"whose pictures are damaged": 2}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 3}
+    assert collected.left_out == {"whose pictures are damaged": 2}
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (28, 28, 3), (28, 27)])
 def test_pictures_of_another_size_are_counted(shape: tuple[int, ...], users: Users) -> None:
     users.send(pictures(1, shape)[0], 3)
     sha256 = users.send(pictures(1)[0], 3)
-    lessons = users.teach()
-    assert labels_of(lessons) == {sha256: 3}
-    assert lessons.left_out == {"of another size": 1}
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 3}
+    assert collected.left_out == {"of another size": 1}
 
 
-def test_only_the_latest_so_many_are_taken(users: Users) -> None:
+def test_only_the_latest_max_rows_are_collected(users: Users) -> None:
     sent = [users.send(image, 3) for image in pictures(12)]
-    lessons = users.teach(dataclasses.replace(ASKED, max_rows=5))
-    assert set(labels_of(lessons)) == set(sent[-5:])
-    assert lessons.left_out == {"beyond feedback.max_rows": 7}
+    collected = users.collect(dataclasses.replace(SETTINGS, max_rows=5))
+    assert set(labels_of(collected)) == set(sent[-5:])
+    assert collected.left_out == {"beyond feedback.max_rows": 7}
 
 
-def test_a_contradiction_counts_also_beyond_the_latest_so_many(users: Users) -> None:
+def test_a_contradiction_beyond_max_rows_counts_too(users: Users) -> None:
     image, *others = pictures(4)
     users.send(image, 4)
     for each in others:
         users.send(each, 3)
     users.send(image, 5)
-    lessons = users.teach(dataclasses.replace(ASKED, max_rows=1))
-    assert labels_of(lessons) == {}
-    assert lessons.left_out == {
+    collected = users.collect(dataclasses.replace(SETTINGS, max_rows=1))
+    assert labels_of(collected) == {}
+    assert collected.left_out == {
         "beyond feedback.max_rows": 3,
         "on a picture that was sent before": 1,
         "whose labels contradict each other": 1,
@@ -245,17 +245,17 @@ def test_every_row_with_feedback_is_accounted_for(users: Users) -> None:
     users.send(users.dataset.test.images[0], 1)
     for image in others:
         users.send(image, 2, 3)
-    lessons = users.teach()
-    assert len(lessons.train) + len(lessons.held_out) == 11
-    assert sum(lessons.left_out.values()) == len(users.rows()) - 11
+    collected = users.collect()
+    assert len(collected.train) + len(collected.held_out) == 11
+    assert sum(collected.left_out.values()) == len(users.rows()) - 11
 
 
-def test_a_store_that_cannot_be_reached_is_no_lack_of_pictures(users: Users, tmp_path: Path) -> None:
+def test_an_unavailable_store_raises_instead_of_counting_missing_pictures(users: Users, tmp_path: Path) -> None:
     users.send(pictures(1)[0], 3)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     users.store = open_store(str(tmp_path / "loop"))
     with pytest.raises(StoreUnavailable) as caught:
-        users.teach()
+        users.collect()
     assert not isinstance(caught.value, BlobNotFound)
     assert str(tmp_path / "loop") in str(caught.value)
 
@@ -274,7 +274,7 @@ def test_the_same_pictures_are_held_out_in_every_process_and_version() -> None:
     assert held_out == [1, 2, 3, 5, 7, 16, 32, 36]
 
 
-def test_what_is_held_out_stays_so_when_the_share_grows() -> None:
+def test_held_out_pictures_stay_held_out_when_the_share_grows() -> None:
     shares = (0.1, 0.2, 0.3, 0.5, 0.99)
     held_out = [{sha256 for sha256 in HASHES if labelled.is_held_out(sha256, share)} for share in shares]
     for i in range(1, len(shares)):
@@ -285,70 +285,70 @@ def test_the_parts_have_no_picture_in_common(users: Users) -> None:
     for label in (3, 3):
         for image in pictures(25):
             users.send(image, label)
-    train, held_out = parts_of(users.teach())
+    train, held_out = parts_of(users.collect())
     assert len(train | held_out) == 25
     assert not train & held_out
 
 
-def test_the_parts_are_the_same_whatever_else_was_sent_and_when(users: Users) -> None:
+def test_the_parts_do_not_depend_on_order_or_other_pictures(users: Users) -> None:
     images = pictures(30)
     for image in images:
         users.send(image, 3)
-    train, held_out = parts_of(users.teach())
+    train, held_out = parts_of(users.collect())
     for image in [*pictures(30, seed=1), *images[::-1]]:
         users.send(image, 3)
-    later_train, later_held_out = parts_of(users.teach())
+    later_train, later_held_out = parts_of(users.collect())
     assert (train < later_train, held_out < later_held_out) == (True, True)
 
 
 def test_the_parts_do_not_depend_on_the_label(users: Users) -> None:
     for image in pictures(30):
         users.send(image, 3)
-    parts = parts_of(users.teach())
+    parts = parts_of(users.collect())
     for row in users.rows():
         users.log.append_feedback([Feedback(row.record.prediction_id, 8, "page", users.now_us + 1)])
-    lessons = users.teach()
-    assert set(labels_of(lessons).values()) == {8}
-    assert parts_of(lessons) == parts
+    collected = users.collect()
+    assert set(labels_of(collected).values()) == {8}
+    assert parts_of(collected) == parts
 
 
 # What a training makes of it
 
 
-def test_each_lesson_is_repeated_among_the_training_rows(users: Users) -> None:
+def test_feedback_is_repeated_after_the_training_rows(users: Users) -> None:
     train = users.dataset.train
-    lessons = Split(pictures(4), np.array([9, 8, 7, 6]))
-    taught = labelled.with_feedback(train, lessons, 3)
-    assert len(taught) == len(taught.images) == len(train) + 12
-    assert (taught.images[: len(train)] == train.images).all()
-    assert (taught.labels[: len(train)] == train.labels).all()
-    for start in range(len(train), len(taught), 4):
-        assert (taught.images[start : start + 4] == lessons.images).all()
-        assert (taught.labels[start : start + 4] == lessons.labels).all()
-    assert (taught.images.dtype, taught.labels.dtype) == (train.images.dtype, train.labels.dtype)
+    collected = Split(pictures(4), np.array([9, 8, 7, 6]))
+    combined = labelled.with_feedback(train, collected, 3)
+    assert len(combined) == len(combined.images) == len(train) + 12
+    assert (combined.images[: len(train)] == train.images).all()
+    assert (combined.labels[: len(train)] == train.labels).all()
+    for start in range(len(train), len(combined), 4):
+        assert (combined.images[start : start + 4] == collected.images).all()
+        assert (combined.labels[start : start + 4] == collected.labels).all()
+    assert (combined.images.dtype, combined.labels.dtype) == (train.images.dtype, train.labels.dtype)
 
 
-def test_without_lessons_the_training_rows_stay_as_they_are(users: Users) -> None:
-    assert labelled.with_feedback(users.dataset.train, users.teach().train, 3) is users.dataset.train
+def test_without_feedback_the_training_rows_are_returned_unchanged(users: Users) -> None:
+    assert labelled.with_feedback(users.dataset.train, users.collect().train, 3) is users.dataset.train
 
 
-def test_a_table_names_each_picture_and_its_part(users: Users) -> None:
+def test_the_csv_names_each_picture_and_its_part(users: Users) -> None:
     sent = {users.send(image, number % 10): number % 10 for number, image in enumerate(pictures(20))}
-    lessons = users.teach()
-    heading, *lines = lessons.as_csv().decode().splitlines()
+    collected = users.collect()
+    heading, *lines = collected.as_csv().decode().splitlines()
     assert heading == "sha256,label,part"
-    parts = {sha256: "held out" if labelled.is_held_out(sha256, ASKED.holdout) else "train" for sha256 in sent}
+    parts = {sha256: "held out" if labelled.is_held_out(sha256, SETTINGS.holdout) else "train" for sha256 in sent}
     assert set(parts.values()) == {"train", "held out"}
     assert sorted(lines) == sorted(f"{sha256},{sent[sha256]},{parts[sha256]}" for sha256 in sent)
 
 
-def test_a_table_of_nothing_is_a_heading(users: Users) -> None:
-    assert users.teach().as_csv() == b"sha256,label,part\n"
+def test_the_csv_without_feedback_is_a_heading(users: Users) -> None:
+    assert users.collect().as_csv() == b"sha256,label,part\n"
 
 
-def test_a_sentence_says_what_was_found_and_left_out() -> None:
+def test_the_summary_counts_each_part_and_what_is_left_out() -> None:
     train, held_out = (Split(np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.int64)) for count in (1200, 3))
-    sentence = "1,200 labelled pictures of users to learn from, 3 held out"
+    sentence = "1,200 labelled pictures of users to train on, 3 held out"
     assert LabelledFeedback(train, held_out).summary == sentence
     assert LabelledFeedback(train, held_out, {"of another size": 1500, "beyond feedback.max_rows": 2}).summary == (
         f"{sentence}; 1,500 of another size; 2 beyond feedback.max_rows"

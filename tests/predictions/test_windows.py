@@ -1,4 +1,4 @@
-"""Which rows a decision is made on: the same from either log, each once, whatever clocks do."""
+"""Windows of the local log and of Firestore: both return the same rows, each once, whatever clocks do."""
 
 import datetime
 import time
@@ -13,20 +13,20 @@ from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
 from fashion.drift import inspection
 from fashion.home import Home
-from fashion.predictions import firestore as firestore_log
 from fashion.predictions import windows
-from fashion.predictions.firestore import FirestoreLog
+from fashion.predictions.batch import Batch, concatenate, from_rows
+from fashion.predictions.firestore import FirestoreLog, Outcome
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
     UNLABELLED,
     DamagedLog,
     Feedback,
     LogUnavailable,
-    Outgoing,
     PredictionRecord,
 )
-from fashion.predictions.windows import Batch, FirestoreRows, LocalRows, Source, Window
+from fashion.predictions.windows import FirestoreRows, LocalRows, Source, Window
 
 START = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -57,35 +57,35 @@ def records() -> list[PredictionRecord]:
 
 
 @pytest.fixture(scope="module")
-def said(records: list[PredictionRecord]) -> list[Feedback]:
-    judged = [Feedback(records[row].prediction_id, 1, "page", START + HOUR) for row in range(0, 30, 3)]
-    return [*judged, Feedback(records[0].prediction_id, 2, "page", START + 2 * HOUR)]
+def feedback(records: list[PredictionRecord]) -> list[Feedback]:
+    labels = [Feedback(records[row].prediction_id, 1, "page", START + HOUR) for row in range(0, 30, 3)]
+    return [*labels, Feedback(records[0].prediction_id, 2, "page", START + 2 * HOUR)]
 
 
 @pytest.fixture(scope="module")
 def local(
-    records: list[PredictionRecord], said: list[Feedback], tmp_path_factory: pytest.TempPathFactory
+    records: list[PredictionRecord], feedback: list[Feedback], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalRows]:
     with PredictionLog(tmp_path_factory.mktemp("log") / "predictions.db") as log:
         log.append(records)
-        log.append_feedback(said)
+        log.append_feedback(feedback)
         yield LocalRows(log)
 
 
 @pytest.fixture(scope="module")
-def remote(records: list[PredictionRecord], said: list[Feedback], emulator: str) -> Iterator[FirestoreRows]:
+def remote(records: list[PredictionRecord], feedback: list[Feedback], emulator: str) -> Iterator[FirestoreRows]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
         log = FirestoreLog(f"windows-{time.time_ns()}")
-        items = [*records, *said]
+        items = [*records, *feedback]
         for number, item in enumerate(items):
             (answer,) = log.send([Outgoing(number, 0, item)])
-            assert answer.fate is firestore_log.Fate.SHIPPED
+            assert answer.outcome is Outcome.SHIPPED
         yield FirestoreRows(log)
         log.close()
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture(params=["local", pytest.param("remote", marks=pytest.mark.slow)])
 def source(request: pytest.FixtureRequest) -> Source:
     found: Source = request.getfixturevalue(request.param)
     return found
@@ -126,7 +126,7 @@ class TestEitherLog:
                 assert batch.predictions.embeddings[row].tolist() == list(logged.embedding)
                 assert batch.predictions.probabilities[row] == pytest.approx(logged.probabilities)
 
-    def test_the_last_word_counts(self, source: Source, records: list[PredictionRecord]) -> None:
+    def test_the_latest_feedback_counts(self, source: Source, records: list[PredictionRecord]) -> None:
         found: dict[str, int] = {}
         for batch in source.batches(EVERYTHING):
             found |= dict(zip(batch.prediction_ids, batch.true_labels.tolist(), strict=True))
@@ -135,13 +135,13 @@ class TestEitherLog:
         expected[records[0].prediction_id] = 2
         assert found == expected
 
-    def test_judged_rows_come_newest_first(self, source: Source, records: list[PredictionRecord]) -> None:
-        found = [each.record.prediction_id for each in source.judged()]
+    def test_labelled_rows_come_newest_first(self, source: Source, records: list[PredictionRecord]) -> None:
+        found = [each.record.prediction_id for each in source.labelled()]
         assert found == [records[row].prediction_id for row in range(27, -1, -3)]
 
-    def test_rows_of_the_future_are_counted(self, source: Source) -> None:
-        assert source.later(Window(0, START + 10_000)) == ROWS - 10
-        assert source.later(EVERYTHING) == 0
+    def test_rows_after_the_window_are_counted(self, source: Source) -> None:
+        assert source.count_after(Window(0, START + 10_000)) == ROWS - 10
+        assert source.count_after(EVERYTHING) == 0
 
     def test_an_empty_window_has_no_batch(self, source: Source) -> None:
         assert list(source.batches(Window(START - HOUR, START))) == []
@@ -149,15 +149,15 @@ class TestEitherLog:
 
 
 class TestBatch:
-    def test_versions_are_taken_apart(self, local: LocalRows) -> None:
+    def test_rows_of_one_version_are_selected(self, local: LocalRows) -> None:
         (batch,) = local.batches(EVERYTHING)
         parts = [batch.of(version) for version in ("1", "2", "3")]
         assert [len(part) for part in parts] == [20, 40, 0]
         assert set(parts[0].model_versions) == {"1"}
 
-    def test_parts_are_joined(self, local: LocalRows) -> None:
+    def test_batches_are_concatenated(self, local: LocalRows) -> None:
         (batch,) = local.batches(EVERYTHING)
-        again = windows.joined([batch[[0, 1, 2]], batch[[3]], batch[list(range(4, ROWS))]])
+        again = concatenate([batch[[0, 1, 2]], batch[[3]], batch[list(range(4, ROWS))]])
         assert list(again.prediction_ids) == list(batch.prediction_ids)
         np.testing.assert_array_equal(again.predictions.statistics, batch.predictions.statistics)
 
@@ -173,8 +173,9 @@ def test_pages_lose_nothing_between_equal_times(local: LocalRows, records: list[
     for page_rows in (1, 3, 7):
         found = [
             prediction_id
-            for columns in local._log.columns(0, FOREVER_US, role="champion", page_rows=page_rows)
-            for prediction_id in columns.prediction_ids
+            for page in local._log.row_pages(0, FOREVER_US, role="champion", page_rows=page_rows)
+            for batch in from_rows(page)
+            for prediction_id in batch.prediction_ids
         ]
         assert sorted(found) == sorted(each.prediction_id for each in records[:ROWS])
 
@@ -198,9 +199,9 @@ def test_a_damaged_document_is_named(emulator: str, monkeypatch: pytest.MonkeyPa
     moment = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
     firestore.Client(project).collection("predictions").document("spoilt").set({"time": moment, "role": "champion"})
     rows = FirestoreRows(FirestoreLog(project))
-    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.judged())):
+    for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.labelled())):
         with pytest.raises(
-            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* mend or"
+            DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* correct or"
         ):
             read()
 

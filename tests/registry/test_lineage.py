@@ -60,7 +60,7 @@ def asked(folder: Path, **variables: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_clean_checkout_says_its_commit_and_a_changed_one_that_too(checkout: Path) -> None:
+def test_a_clean_checkout_has_its_commit_and_a_changed_one_is_dirty(checkout: Path) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     (checkout / "notes.txt").write_text("not part of it")
     assert asked(checkout) == commit
@@ -68,7 +68,7 @@ def test_a_clean_checkout_says_its_commit_and_a_changed_one_that_too(checkout: P
     assert asked(checkout) == f"{commit}-dirty"
 
 
-def test_this_repository_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_repository_has_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASHION_GIT_COMMIT", raising=False)
     # An archive of it has no commit.
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", lineage.git_commit())
@@ -76,7 +76,7 @@ def test_this_repository_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lineage.git_commit() == "0123abc"
 
 
-def test_a_variable_says_it_where_there_is_no_checkout(copy: Path) -> None:
+def test_the_variable_names_the_commit_where_there_is_no_checkout(copy: Path) -> None:
     assert asked(copy, FASHION_GIT_COMMIT="0123abc") == "0123abc"
 
 

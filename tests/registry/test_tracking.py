@@ -26,7 +26,7 @@ PARENT = "mlflow.parentRunId"
 
 @pytest.fixture
 def experiment(mlflow_home: Home) -> str:
-    return tracking.experiment(mlflow_home, "fashion")
+    return tracking.get_or_create_experiment(mlflow_home, "fashion")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ from fashion.home import prepare_environment
 from fashion.registry import tracking
 home = prepare_environment()
 tracking.connect(home)
-print(tracking.experiment(home, "fashion"))
+print(tracking.get_or_create_experiment(home, "fashion"))
 """
     root = tmp_path / "new" / "var"
     started = [
@@ -79,13 +79,13 @@ def test_an_experiment_is_made_once_and_its_artifacts_lie_in_the_home(
     mlflow_home: Home, experiment: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tracking.experiment(mlflow_home, "fashion") == experiment
+    assert tracking.get_or_create_experiment(mlflow_home, "fashion") == experiment
     run = tracking.start_run(experiment, "elsewhere", {})
     tracking.log_files(run, {"notes.txt": b"1"})
     assert client.get_experiment(experiment).artifact_location == f"{mlflow_home.artifacts}/fashion"
     (found,) = tmp_path.rglob("notes.txt")
     assert found.is_relative_to(mlflow_home.root)
-    assert tracking.experiment(mlflow_home, "another") != experiment
+    assert tracking.get_or_create_experiment(mlflow_home, "another") != experiment
 
 
 # A run's life
@@ -140,14 +140,14 @@ def test_settings_are_logged_however_many_and_again(run: str, client: MlflowClie
     assert params["name"] == "convnet"
 
 
-def test_a_long_setting_is_cut_and_not_lost(run: str, client: MlflowClient) -> None:
+def test_a_long_setting_is_truncated(run: str, client: MlflowClient) -> None:
     tracking.log_params(run, {"class_names": [f"class {index}" for index in range(2000)]})
     logged = client.get_run(run).data.params["class_names"]
     assert logged.startswith('["class 0", "class 1", ')
     assert len(logged) >= 5000
 
 
-def test_metrics_have_steps_and_those_without_a_value_are_named(run: str, client: MlflowClient) -> None:
+def test_metrics_have_steps_and_those_that_are_not_finite_are_named(run: str, client: MlflowClient) -> None:
     tracking.log_metrics(run, {"train/loss": 1.5, "val/loss": float("nan"), "val/accuracy": float("inf")}, step=1)
     tracking.log_metrics(run, {"train/loss": 0.5}, step=2)
     found = client.get_run(run).data
@@ -156,7 +156,7 @@ def test_metrics_have_steps_and_those_without_a_value_are_named(run: str, client
     assert [(m.step, m.value) for m in client.get_metric_history(run, "train/loss")] == [(1, 1.5), (2, 0.5)]
 
 
-def test_a_run_without_such_metrics_has_no_such_tag(run: str, client: MlflowClient) -> None:
+def test_a_run_with_finite_metrics_has_no_such_tag(run: str, client: MlflowClient) -> None:
     tracking.log_metrics(run, {"train/loss": 1.5})
     tracking.log_tags(run, {"version": "3"})
     tags = client.get_run(run).data.tags
@@ -215,7 +215,7 @@ def test_pictures_of_a_series_keep_their_steps(run: str, client: MlflowClient) -
     assert levels == [10, 200]
 
 
-def test_the_machine_is_measured_while_a_block_runs(
+def test_system_metrics_are_logged_while_a_block_runs(
     run: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")

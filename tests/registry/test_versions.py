@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from fashion.commands import registry
+from fashion.commands.main import main
 from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY, Home
 from fashion.model import package
@@ -38,7 +38,7 @@ def environment() -> Iterator[None]:
 @pytest.fixture
 def log(mlflow_home: Home, tiny_package: Package, tmp_path: Path) -> Callable[[], tuple[str, str]]:
     """Log the package in a new run; returns the run's id and the model's address."""
-    experiment = tracking.experiment(mlflow_home, "fashion")
+    experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
     assert tiny_package.folder is not None
     folder = shutil.copytree(tiny_package.folder, tmp_path / "package")
 
@@ -70,7 +70,7 @@ def champion() -> int | None:
 
 
 def test_nothing_is_registered_at_first(mlflow_home: Home) -> None:
-    assert versions.versions() == []
+    assert versions.list_versions() == []
     assert versions.champion() is None
     with pytest.raises(RegistryError, match=f"^no version of {MODEL_NAME} is registered yet: run `make train` first$"):
         versions.get("1")
@@ -83,7 +83,7 @@ def test_a_new_version_is_the_challenger_with_its_lineage(register: Register) ->
     assert version.tags["git_commit"] == "0123456789abcdef"
     assert version.tags["mlflow_run_id"] == version.mlflow_run_id
     assert versions.get("1") == versions.get(CHALLENGER) == version
-    assert versions.versions() == [version]
+    assert versions.list_versions() == [version]
     assert champion() is None
 
 
@@ -92,7 +92,7 @@ def test_the_challenger_is_the_newest_version(register: Register) -> None:
     second = register()
     assert second.number == 2
     assert second.aliases == (CHALLENGER,)
-    assert [(version.number, version.aliases) for version in versions.versions()] == [(2, (CHALLENGER,)), (1, ())]
+    assert [(version.number, version.aliases) for version in versions.list_versions()] == [(2, (CHALLENGER,)), (1, ())]
 
 
 def test_a_run_has_one_version_however_often_it_is_registered(log: Callable[[], tuple[str, str]]) -> None:
@@ -100,7 +100,7 @@ def test_a_run_has_one_version_however_often_it_is_registered(log: Callable[[], 
     first = versions.register(address, run_id=run, tags={"summary": "a"})
     _, another = log()
     assert versions.register(another, run_id=run, tags={"summary": "b"}) == first
-    assert len(versions.versions()) == 1
+    assert len(versions.list_versions()) == 1
 
 
 def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]], register: Register) -> None:
@@ -115,13 +115,13 @@ def test_models_of_other_names_are_kept_apart(log: Callable[[], tuple[str, str]]
     assert found.mlflow_run_id == run
 
 
-def test_without_a_champion_it_is_said_how_to_get_one(register: Register) -> None:
+def test_without_a_champion_the_error_says_how_to_get_one(register: Register) -> None:
     register()
-    with pytest.raises(RegistryError, match="has no champion: `make train` makes one where the gate promotes"):
+    with pytest.raises(RegistryError, match="has no champion: `make train` promotes one that passes the gate"):
         versions.get("champion")
 
 
-def test_an_unknown_version_lists_what_there_is(register: Register) -> None:
+def test_an_unknown_version_lists_the_versions_and_aliases(register: Register) -> None:
     register()
     versions.promote(register(), reason="better")
     with pytest.raises(
@@ -163,13 +163,13 @@ def test_promotion_needs_a_reason_and_a_change(register: Register) -> None:
     with pytest.raises(RegistryError, match="promotion needs a reason"):
         versions.promote(version, reason=" ")
     promoted = versions.promote(version, reason="first")
-    with pytest.raises(RegistryError, match="^version 1 is the champion already$"):
+    with pytest.raises(RegistryError, match="^version 1 is already the champion$"):
         versions.promote(promoted, reason="again")
 
 
-def test_a_refused_challenger_is_kept_with_the_reason(register: Register) -> None:
+def test_a_rejected_challenger_stays_with_the_reason(register: Register) -> None:
     versions.promote(register(), reason="first")
-    version = versions.refuse(register(), reason="shirts are lost")
+    version = versions.reject(register(), reason="shirts are lost")
     assert version.aliases == (CHALLENGER,)
     assert version.tags["refused.reason"] == "shirts are lost"
     assert champion() == 1
@@ -186,7 +186,9 @@ def test_rollback_goes_back_step_by_step_to_the_first(register: Register) -> Non
     assert versions.rollback(reason="wrong").number == champion() == 1
     assert versions.get("3").tags["rolled_back.reason"] == "slow"
     assert versions.get("2").tags["rolled_back.reason"] == "wrong"
-    with pytest.raises(RegistryError, match="^version 1 replaced no other: there is nothing to roll back to$"):
+    with pytest.raises(
+        RegistryError, match="^version 1 has no predecessor to roll back to: promote another version instead$"
+    ):
         versions.rollback(reason="more")
     assert champion() == 1
 
@@ -318,7 +320,7 @@ def test_pyfunc_loads_the_champion_with_its_own_code_and_without_pickle(
     np.testing.assert_array_equal(np.load(tmp_path / "probabilities.npy"), expected)
 
 
-def test_the_logged_model_says_what_it_takes_and_holds_no_pickle(register: Register, mlflow_home: Home) -> None:
+def test_the_logged_model_has_a_signature_and_no_pickle(register: Register, mlflow_home: Home) -> None:
     version = register()
     info = mlflow.models.get_model_info(version.source)
     assert info.signature is not None
@@ -331,7 +333,7 @@ def test_the_logged_model_says_what_it_takes_and_holds_no_pickle(register: Regis
     assert package.MODEL in {path.name for path in mlflow_home.root.rglob("*")}
 
 
-def test_pyfunc_refuses_pictures_of_another_type(register: Register) -> None:
+def test_pyfunc_rejects_pictures_of_another_type(register: Register) -> None:
     model = mlflow.pyfunc.load_model(register().source)
     with pytest.raises(MlflowException, match="uint8"):
         model.predict(np.zeros((1, 28, 28), np.float32))
@@ -356,7 +358,7 @@ def command(root: Path, *words: str) -> tuple[int, str, str]:
 @pytest.mark.slow
 def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_home: Home) -> None:
     versions.promote(register(), reason="there is no champion yet")
-    versions.refuse(register(), reason="shirts are lost")
+    versions.reject(register(), reason="shirts are lost")
     root = mlflow_home.root
     assert command(root, "promote", "2", "--reason", "won the shadow test") == (0, "champion: version 2\n", "")
     assert champion() == 2
@@ -364,7 +366,7 @@ def test_the_command_lists_promotes_and_rolls_back(register: Register, mlflow_ho
     assert (code, errors) == (0, "")
     assert [line for line in listed.splitlines() if line.startswith("version")] == [
         f"version {version.number}  {', '.join(version.aliases) or '-'}  {version.created:%Y-%m-%d %H:%M} UTC"
-        for version in versions.versions()
+        for version in versions.list_versions()
     ]
     for expected in (
         "test accuracy 71.50%",
@@ -393,31 +395,31 @@ def test_the_command_fails_with_one_sentence(mlflow_home: Home) -> None:
             ["promote", "9", "--reason", "x"],
             "fashion-classifier has no version or alias '9'; it has versions 1 and aliases champion",
         ),
-        (["promote", "champion", "--reason", "x"], "version 1 is the champion already"),
-        (["promote", "1", "--reason", ""], "promotion needs a reason: it stays with the version"),
-        (["rollback"], "version 1 replaced no other: there is nothing to roll back to"),
+        (["promote", "champion", "--reason", "x"], "version 1 is already the champion"),
+        (["promote", "1", "--reason", ""], "promotion needs a reason, which is stored with the version: give --reason"),
+        (["rollback"], "version 1 has no predecessor to roll back to: promote another version instead"),
     ],
 )
-def test_every_refusal_of_the_command_is_a_sentence(
+def test_every_error_of_the_command_is_one_sentence(
     words: list[str], error: str, register: Register, capsys: pytest.CaptureFixture[str]
 ) -> None:
     versions.promote(register(), reason="first")
     capsys.readouterr()
-    assert registry.main(words) == 1
+    assert main(["registry", *words]) == 1
     assert capsys.readouterr().err == f"error: {error}\n"
     assert champion() == 1
 
 
 def test_the_list_of_a_new_machine_says_what_to_do(mlflow_home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert registry.main(["list"]) == 0
+    assert main(["registry", "list"]) == 0
     assert capsys.readouterr().out == "no version is registered yet: run `make train`\n"
 
 
-def test_a_store_that_cannot_be_opened_is_a_sentence_too(
+def test_a_store_that_cannot_be_opened_is_one_sentence_too(
     mlflow_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "carrier-pigeon://somewhere")
-    assert registry.main(["list"]) == 1
+    assert main(["registry", "list"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "carrier-pigeon" in error
@@ -426,7 +428,5 @@ def test_a_store_that_cannot_be_opened_is_a_sentence_too(
 
 @pytest.mark.parametrize("words", [[], ["promote", "1"], ["demote", "1"]])
 def test_a_mistyped_command_shows_how_it_is_used(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        registry.main(words)
-    assert stopped.value.code == 2
-    assert "usage: fashion registry" in capsys.readouterr().err
+    assert main(["registry", *words]) == 2
+    assert "Usage: fashion registry" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the served bento: schemathesis makes up requests that fit it, and that do not."""
+"""The OpenAPI document against the served bento: schemathesis generates requests from it."""
 
 import json
 
@@ -22,12 +22,12 @@ KINDS = ["image/png", "application/json", "multipart/form-data; boundary=x", "te
 
 
 @pytest.fixture
-def described(service: Served) -> schemathesis.BaseSchema:
+def schema(service: Served) -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
 
 
-def test_answers_are_those_of_the_document(described: schemathesis.BaseSchema) -> None:
-    operations = [found.ok() for found in described.get_all_operations()]
+def test_answers_match_the_document(schema: schemathesis.BaseSchema) -> None:
+    operations = [result.ok() for result in schema.get_all_operations()]
     assert len(operations) == 12
     for operation in operations:
 
@@ -39,15 +39,15 @@ def test_answers_are_those_of_the_document(described: schemathesis.BaseSchema) -
         check()
 
 
-def test_a_record_is_as_described(described: schemathesis.BaseSchema, service: Served, pngs: list[bytes]) -> None:
+def test_a_record_matches_the_document(schema: schemathesis.BaseSchema, service: Served, pngs: list[bytes]) -> None:
     prediction_id = service.predict(pngs[0])["prediction_id"]
     service.json("POST", "/feedback", {"prediction_id": prediction_id, "true_label": "Coat"})
-    case = described["/predictions/{prediction_id}"]["GET"].Case(path_parameters={"prediction_id": prediction_id})
+    case = schema["/predictions/{prediction_id}"]["GET"].Case(path_parameters={"prediction_id": prediction_id})
     assert case.call_and_validate(checks=CHECKS).status_code == 200
 
 
-def test_the_picture_to_try_can_be_sent(described: schemathesis.BaseSchema, service: Served) -> None:
-    body = described.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["image/*"]
+def test_the_picture_to_try_can_be_sent(schema: schemathesis.BaseSchema, service: Served) -> None:
+    body = schema.raw_schema["paths"]["/predict"]["post"]["requestBody"]["content"]["image/*"]
     status, _, picture = service.request("GET", body["examples"]["gallery"]["externalValue"])
     assert status == 200
     assert service.predict(picture)["preprocessing"][-1] == "used as it is"
@@ -55,7 +55,7 @@ def test_the_picture_to_try_can_be_sent(described: schemathesis.BaseSchema, serv
 
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
 @given(st.data())
-def test_no_body_whatever_is_our_fault(service: Served, data: st.DataObject) -> None:
+def test_no_body_causes_a_server_error(service: Served, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(["/predict", "/predict/batch", "/feedback", "/predict?explain=true"]))
     kind = data.draw(st.sampled_from(KINDS))
     content = data.draw(st.sampled_from(BODIES) | st.binary(max_size=200) | st.text().map(lambda t: t.encode()))[:5000]

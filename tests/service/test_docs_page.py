@@ -130,10 +130,13 @@ def test_the_keyboard_alone_sends_a_request(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(page: Page, picture: Path, scheme: str) -> None:
+def test_on_a_phone_nothing_is_too_wide_and_texts_have_enough_contrast(page: Page, picture: Path, scheme: str) -> None:
     page.screen(320, 800, touch=True)
     page.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
     page.one("#predict input[type=file]").send_keys(str(picture))
     send(page, "predict")
+    texts = page.text_contrasts()
+    assert len(texts) > 40
+    assert [pair for pair in texts if pair[1] < 4.5] == []
     assert page.js("return document.documentElement.scrollWidth") <= 320
     page.screenshot(f"docs-phone-{scheme}")

@@ -13,43 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from support import browser, proxy
-from support.page import NUM_CLASSES, Page
+from support.page import CONTRAST, NUM_CLASSES, Page
 
-PAINT_OPAQUE = """
-const rgb = (text) => {
-  const [, numbers] = text.match(/^rgba?\\((.*)\\)$/) ?? [, "0, 0, 0, 0"];
-  const [r, g, b, a = 1] = numbers.split(", ").map(Number);
-  return { channels: [r, g, b], opaque: a > 0.99 };
-};
-const luminance = (channels) => channels
-  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const contrast = (one, other) => {
-  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-};
-const behind = (element) => {
-  for (let at = element; at; at = at.parentElement) {
-    const colour = rgb(getComputedStyle(at).backgroundColor);
-    if (colour.opaque) return colour.channels;
-  }
-};
-"""
-TEXT_CONTRASTS = (
-    PAINT_OPAQUE
-    + """
-const found = [];
-const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (walker.nextNode()) {
-  const { parentElement: element, data } = walker.currentNode;
-  if (!data.trim() || !element.checkVisibility() || ["SCRIPT", "OPTION"].includes(element.tagName)) continue;
-  found.push([data.trim(), contrast(rgb(getComputedStyle(element).color).channels, behind(element))]);
-}
-return found;
-"""
-)
 PART_CONTRASTS = (
-    PAINT_OPAQUE
+    CONTRAST
     + """
 const part = (selector, property) => {
   const element = document.querySelector(selector);
@@ -64,17 +31,17 @@ return [
 ];
 """
 )
-REFUSE = """
-// Stands where the network begins: what the page asks of /predict and /feedback meets these answers first.
+INTERCEPT = """
+// Between the page and the network: POST requests are answered from `rejections` first, and noted in `requests`.
 const real = window.fetch;
-window.met = [];
-window.refusals = [];
+window.requests = [];
+window.rejections = [];
 window.fetch = async (path, options = {}) => {
   if (options.method === "POST") {
     const picture = options.body instanceof FormData ? options.body.get("image") : null;
-    window.met.push({ path, headers: { ...options.headers }, size: picture?.size, type: picture?.type });
-    const refusal = window.refusals.shift();
-    if (refusal) return new Response(refusal.body, { status: refusal.status, headers: refusal.headers });
+    window.requests.push({ path, headers: { ...options.headers }, size: picture?.size, type: picture?.type });
+    const rejection = window.rejections.shift();
+    if (rejection) return new Response(rejection.body, { status: rejection.status, headers: rejection.headers });
   }
   return real(path, options);
 };
@@ -104,19 +71,19 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(chromium: Any, service: Any, tmp_path: Path) -> Iterator[Page]:
-    """The page just opened, on a desktop; afterwards the console must be clean, and nobody else was asked."""
+    """The page on a desktop; afterwards the console is clean, and only the service was asked."""
     page = Page(chromium, service.url, tmp_path)
     page.screen(1280, 900)
     page.media(prefers_color_scheme="light", prefers_reduced_motion="reduce")  # a click meets what stands still
-    script = page.cdp("Page.addScriptToEvaluateOnNewDocument", source=REFUSE)
+    script = page.cdp("Page.addScriptToEvaluateOnNewDocument", source=INTERCEPT)
     chromium.get_log("browser")
     page.open()
     yield page
     page.cdp("Page.removeScriptToEvaluateOnNewDocument", **script)
     assert page.complaints() == []
-    asked = page.js("return [location.href, ...performance.getEntriesByType('resource').map((each) => each.name)]")
+    urls = page.js("return [location.href, ...performance.getEntriesByType('resource').map((each) => each.name)]")
     own = page.js("return location.origin")
-    assert [url for url in asked if not url.startswith((own + "/", "data:", "blob:"))] == []
+    assert [url for url in urls if not url.startswith((own + "/", "data:", "blob:"))] == []
 
 
 @pytest.fixture(scope="session")
@@ -143,10 +110,10 @@ def give(page: Page, kind: str, path: Path | None = None) -> None:
         page.js(GIVE, kind, base64.b64encode(path.read_bytes()).decode(), path.name, "image/jpeg")
 
 
-def refuse(page: Page, status: int, error: dict[str, str] | str, **headers: str) -> None:
+def reject(page: Page, status: int, error: dict[str, str] | str, **headers: str) -> None:
     body = error if isinstance(error, str) else json.dumps({"error": error})
-    refusal = {"status": status, "body": body, "headers": {k.replace("_", "-"): v for k, v in headers.items()}}
-    page.js("refusals.push(arguments[0])", refusal)
+    rejection = {"status": status, "body": body, "headers": {k.replace("_", "-"): v for k, v in headers.items()}}
+    page.js("rejections.push(arguments[0])", rejection)
 
 
 def stored(page: Page, prediction_id: str) -> Any:
@@ -188,18 +155,18 @@ def test_bars_are_as_wide_as_their_numbers(page: Page, photo: Path) -> None:
     assert widths == pytest.approx([share / 100 for share in percents(page)], abs=0.02)
 
 
-def test_a_gallery_picture_is_answered_and_its_label_told(page: Page) -> None:
+def test_a_gallery_picture_is_answered_and_its_label_shown(page: Page) -> None:
     page.until(lambda: page.all("#gallery button"))
     button = page.one("#gallery button")
     label = button.get_attribute("aria-label").partition(": ")[2]
     button.click()
     page.answered()
     assert page.text("#truth") == f"A test picture, labelled {label}"
-    assert stored(page, latest(page)["prediction_id"])["feedback"] == []  # known, but nobody has said so
+    assert stored(page, latest(page)["prediction_id"])["feedback"] == []  # the label of a test picture is not feedback
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_a_picture_is_taken_from_a_drop_and_the_clipboard(page: Page, photo: Path, kind: str) -> None:
+def test_a_picture_is_read_from_a_drop_and_the_clipboard(page: Page, photo: Path, kind: str) -> None:
     give(page, kind, photo)
     page.answered()
     if kind == "drop":
@@ -207,12 +174,12 @@ def test_a_picture_is_taken_from_a_drop_and_the_clipboard(page: Page, photo: Pat
     assert not page.one(".veil").is_displayed()
 
 
-def test_a_dropped_address_is_refused_without_asking_for_it(page: Page) -> None:
+def test_a_dropped_address_is_rejected_without_fetching_it(page: Page) -> None:
     give(page, "drop")
-    assert page.told() == (
-        "That was no picture. Save the picture as a file, or copy the picture itself, not its address."
+    assert page.problem() == (
+        "That is not a picture. Save the picture as a file, or copy the picture itself, not its address."
     )
-    assert page.js("return met") == []
+    assert page.js("return requests") == []
 
 
 def test_feedback_is_stored_and_can_be_changed(page: Page, photo: Path) -> None:
@@ -222,13 +189,13 @@ def test_feedback_is_stored_and_can_be_changed(page: Page, photo: Path) -> None:
     page.answered()
     answer = latest(page)
     page.one("#right").click()
-    page.until(lambda: page.text("#feedback-given") == "Thank you. Kept as: right. Change")
+    page.until(lambda: page.text("#feedback-sent") == "Thank you. Stored as: right. Change")
     assert page.focused() == "change"
     page.one("#change").click()
     other = next(name for name in ("Coat", "Bag") if name != answer["label"])
     Select(page.one("#true-label")).select_by_visible_text(other)
     page.one("#feedback-form .button").click()
-    page.until(lambda: f"Kept as: a {other}." in page.text("#feedback-given"))
+    page.until(lambda: f"Stored as: a {other}." in page.text("#feedback-sent"))
     page.screenshot("desktop-feedback")
     given = [(each["true_label"], each["source"]) for each in stored(page, answer["prediction_id"])["feedback"]]
     assert given == [(answer["label"], "page"), (other, "page")]
@@ -240,17 +207,17 @@ def test_feedback_without_a_choice_is_not_sent(page: Page, photo: Path) -> None:
     page.answered()
     page.one("#feedback-form .button").click()
     assert page.js("return document.querySelector('#feedback-form :invalid').id") == "true-label"
-    assert [each["path"] for each in page.js("return met")] == ["/predict?explain=true"]
+    assert [each["path"] for each in page.js("return requests")] == ["/predict?explain=true"]
 
 
-def test_a_file_that_is_no_picture_is_told_with_its_remedy(page: Page, photo: Path) -> None:
+def test_a_file_that_is_not_a_picture_shows_the_remedy(page: Page, photo: Path) -> None:
     page.errors_expected = True
     words = page.folder / "words.txt"
     words.write_text("not a picture\n")
     page.upload(photo)
     page.answered()
     page.upload(words)
-    message = page.told()
+    message = page.problem()
     page.screenshot("desktop-error")
     assert re.fullmatch(r"[A-Z].*\. [A-Z].*\.", message)
     assert not page.one("#feedback").is_displayed()  # the first picture's answer is gone
@@ -270,53 +237,55 @@ def test_a_file_that_is_no_picture_is_told_with_its_remedy(page: Page, photo: Pa
         (503, "<h1>upstream</h1>", "The service answers 503. Try again in 7 s."),
     ],
 )
-def test_an_overload_is_told_and_tried_again(page: Page, photo: Path, status: int, error: Any, sentence: str) -> None:
-    refuse(page, status, error, retry_after="7")
+def test_an_overload_is_shown_and_can_be_retried(
+    page: Page, photo: Path, status: int, error: Any, sentence: str
+) -> None:
+    reject(page, status, error, retry_after="7")
     page.upload(photo)
-    assert page.told() == f"{sentence} Try again"
+    assert page.problem() == f"{sentence} Try again"
     page.one("#problem button").click()
     page.answered()
     assert not page.one("#problem").is_displayed()
 
 
-def test_a_key_is_asked_for_kept_in_the_tab_and_sent(page: Page, photo: Path) -> None:
+def test_a_key_is_asked_for_stored_in_the_tab_and_sent(page: Page, photo: Path) -> None:
     missing = {"code": "unauthorized", "message": "the key is missing", "remedy": "send one"}
     assert not page.one("#key-form").is_displayed()
-    refuse(page, 401, missing)
-    refuse(page, 401, missing | {"message": "the key is wrong"})
+    reject(page, 401, missing)
+    reject(page, 401, missing | {"message": "the key is wrong"})
     page.upload(photo)
     page.until(lambda: page.focused() == "key")
     page.screenshot("desktop-key")
     page.press("first-key", "\ue007")
-    page.until(lambda: "does not fit" in page.text("#key-form"))
+    page.until(lambda: "is wrong" in page.text("#key-form"))
     page.press("second-key", "\ue007")
     page.answered()
     assert not page.one("#key-form").is_displayed()
-    sent = [each["headers"].get("Authorization") for each in page.js("return met")]
+    sent = [each["headers"].get("Authorization") for each in page.js("return requests")]
     assert sent == [None, "Bearer first-key", "Bearer second-key"]
     page.reload()
     page.upload(photo)
     page.answered(2)
-    assert page.js("return met")[0]["headers"]["Authorization"] == "Bearer second-key"
+    assert page.js("return requests")[0]["headers"]["Authorization"] == "Bearer second-key"
 
 
-def test_no_key_is_no_dead_end(page: Page, photo: Path) -> None:
-    refuse(page, 401, {"code": "unauthorized", "message": "the key is missing", "remedy": "send one"})
+def test_the_page_works_on_after_no_key_was_given(page: Page, photo: Path) -> None:
+    reject(page, 401, {"code": "unauthorized", "message": "the key is missing", "remedy": "send one"})
     page.upload(photo)
     page.until(lambda: page.one("#key-form").is_displayed())
     page.one("#key-cancel").click()
-    assert "asks for a key" in page.told()
+    assert "asks for a key" in page.problem()
     page.upload(photo)
     page.answered()
 
 
-def test_a_broken_line_and_a_silent_service_are_told(page: Page, photo: Path) -> None:
+def test_a_broken_connection_and_a_timeout_are_shown(page: Page, photo: Path) -> None:
     page.errors_expected = True
     with proxy.between(page.url.removeprefix("http://")) as line:
         page.open(f"http://{line.address}")
         line.cut()
         page.upload(photo)
-        assert "The service cannot be reached. Check the connection" in page.told()
+        assert "The service cannot be reached. Check the connection" in page.problem()
         line.resume()
         page.one("#problem button").click()
         page.answered()
@@ -325,19 +294,19 @@ def test_a_broken_line_and_a_silent_service_are_told(page: Page, photo: Path) ->
         page.upload(photo)
         assert page.one("#result").get_attribute("aria-busy") == "true"
         assert page.one("#right").get_attribute("aria-disabled") == "true"
-        assert "No answer came within 40 seconds" in page.told()
+        assert "No answer came within 40 seconds" in page.problem()
         line.resume()
     page.open()
 
 
-def test_a_large_photo_is_made_smaller_before_it_travels(page: Page) -> None:
+def test_a_large_photo_is_shrunk_before_it_is_sent(page: Page) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
     path = page.folder / "large.jpg"
     Image.fromarray(noise).save(path, quality=98)
     assert path.stat().st_size > 4_000_000
     page.upload(path)
     page.answered()
-    (sent,) = page.js("return met")
+    (sent,) = page.js("return requests")
     assert sent["type"] == "image/jpeg"
     assert sent["size"] < 4_000_000
     assert page.text("#steps li") == "made smaller in this browser, 2000x1500 to 1024x768"
@@ -351,11 +320,11 @@ def test_a_picture_that_only_the_service_can_read_is_shown_as_the_network_saw_it
     page.errors_expected = True
     page.upload(path)
     page.until(lambda: page.idle() and (page.all("#recent li") or page.one("#problem").is_displayed()))
-    if page.all("#recent li"):  # whether it reads TIFF is the service's affair
+    if page.all("#recent li"):  # the service may or may not read TIFF
         assert page.one("#picture").get_attribute("src") == page.one("#seen").get_attribute("src")
 
 
-def test_recent_predictions_come_back_and_are_forgotten(page: Page, photo: Path) -> None:
+def test_recent_predictions_survive_a_reload_and_can_be_cleared(page: Page, photo: Path) -> None:
     page.upload(photo)
     first = page.answered()
     page.until(lambda: page.all("#gallery button"))
@@ -368,7 +337,7 @@ def test_recent_predictions_come_back_and_are_forgotten(page: Page, photo: Path)
     assert page.one("#recent [aria-current]").get_attribute("outerHTML") == page.all("#recent button")[1].get_attribute(
         "outerHTML"
     )
-    page.one("#forget").click()
+    page.one("#clear").click()
     page.until(lambda: not page.one("#recent-section").is_displayed())
     page.reload()
     assert page.all("#recent li") == []
@@ -402,7 +371,7 @@ def test_what_a_phone_photographs_is_answered_in_view(page: Page, photo: Path) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_controls_stand_out(page: Page, photo: Path, scheme: str) -> None:
+def test_text_and_controls_have_enough_contrast(page: Page, photo: Path, scheme: str) -> None:
     page.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
     page.upload(photo)
     page.answered()
@@ -410,13 +379,13 @@ def test_text_and_controls_stand_out(page: Page, photo: Path, scheme: str) -> No
     page.screenshot(f"desktop-{scheme}-whole")
     paper = page.js("return getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    texts = page.js(TEXT_CONTRASTS)
+    texts = page.text_contrasts()
     assert len(texts) > 40
     assert [pair for pair in texts if pair[1] < 4.5] == []
     assert [pair for pair in page.js(PART_CONTRASTS) if pair[1] < 3] == []
 
 
-def test_motion_stops_where_it_is_not_wanted(page: Page, photo: Path) -> None:
+def test_reduced_motion_is_respected(page: Page, photo: Path) -> None:
     page.media(prefers_reduced_motion="no-preference")
     page.upload(photo)
     page.answered()

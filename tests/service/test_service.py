@@ -1,4 +1,4 @@
-"""The served bento, over HTTP as its users meet it: answers, errors, log, feedback, metrics, and its end."""
+"""The served bento, over HTTP as clients use it: answers, errors, log, feedback, metrics, pages."""
 
 import base64
 import concurrent.futures
@@ -46,25 +46,27 @@ def predictor(challenged: Machine, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 class TestPredict:
-    def test_answers_what_the_registered_version_says(
+    def test_answers_are_those_of_the_registered_version(
         self, service: Served, predictor: Predictor, small_dataset: Dataset, pngs: list[bytes]
     ) -> None:
         expected = predictor.predict(small_dataset.test.images[:50])
         for row, png in enumerate(pngs[:50]):
-            told = service.predict(png)
+            answer = service.predict(png)
             names = predictor.package.class_names
-            assert told["label"] == names[expected.labels[row]]
-            assert told["confidence"] == pytest.approx(expected.confidences[row], abs=1e-5)
-            assert list(told["probabilities"]) == list(names)
-            assert list(told["probabilities"].values()) == pytest.approx(expected.probabilities[row].tolist(), abs=1e-5)
-            assert told["model"] == {"name": "fashion-classifier", "version": "1"}
-            assert told["preprocessing"][-1] == "used as it is"
+            assert answer["label"] == names[expected.labels[row]]
+            assert answer["confidence"] == pytest.approx(expected.confidences[row], abs=1e-5)
+            assert list(answer["probabilities"]) == list(names)
+            assert list(answer["probabilities"].values()) == pytest.approx(
+                expected.probabilities[row].tolist(), abs=1e-5
+            )
+            assert answer["model"] == {"name": "fashion-classifier", "version": "1"}
+            assert answer["preprocessing"][-1] == "used as it is"
 
-    def test_takes_a_form_a_raw_body_and_json_alike(self, service: Served, pngs: list[bytes]) -> None:
+    def test_a_form_a_raw_body_and_json_are_equal(self, service: Served, pngs: list[bytes]) -> None:
         as_form, headers = form(("image", "a.png", pngs[0]))
         as_predecessor, _ = form(("bmp_data", "a.bmp", pngs[0]))
         encoded = base64.b64encode(pngs[0]).decode()
-        told = [
+        answer = [
             service.predict(pngs[0]),
             service.predict(pngs[0], kind="application/octet-stream"),
             post(service, "/predict", as_form, headers)[1],
@@ -72,42 +74,42 @@ class TestPredict:
             service.json("POST", "/predict", {"image": encoded}),
             service.json("POST", "/predict", {"image": f"data:image/png;base64,{encoded}"}),
         ]
-        assert len({each["prediction_id"] for each in told}) == 6
-        assert len({json.dumps(each["probabilities"]) for each in told}) == 1
+        assert len({each["prediction_id"] for each in answer}) == 6
+        assert len({json.dumps(each["probabilities"]) for each in answer}) == 1
 
     @pytest.mark.parametrize("name", sorted(good_pictures()))
     def test_reads_every_kind_of_picture(self, service: Served, name: str) -> None:
-        told = service.predict(good_pictures()[name])
-        assert sum(told["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        answer = service.predict(good_pictures()[name])
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
     def test_a_blank_picture_is_answered(self, service: Served) -> None:
         for shade in (0, 255):
             buffer = io.BytesIO()
             Image.new("L", (400, 300), shade).save(buffer, "PNG")
-            told = service.predict(buffer.getvalue())
-            assert 0 < told["confidence"] <= 1
+            answer = service.predict(buffer.getvalue())
+            assert 0 < answer["confidence"] <= 1
 
     @pytest.mark.parametrize("how", ["query", "form", "json"])
-    def test_explains_with_a_heat_map(self, service: Served, pngs: list[bytes], how: str) -> None:
+    def test_explain_adds_a_heat_map(self, service: Served, pngs: list[bytes], how: str) -> None:
         if how == "query":
-            told = service.predict(pngs[0], "?explain=true")
+            answer = service.predict(pngs[0], "?explain=true")
         elif how == "form":
-            told = post(service, "/predict", *form(("image", "a.png", pngs[0]), ("explain", None, b"true")))[1]
+            answer = post(service, "/predict", *form(("image", "a.png", pngs[0]), ("explain", None, b"true")))[1]
         else:
-            told = service.json("POST", "/predict", {"image": base64.b64encode(pngs[0]).decode(), "explain": True})
-        heat = Image.open(io.BytesIO(base64.b64decode(told["heat_map"].partition(",")[2])))
+            answer = service.json("POST", "/predict", {"image": base64.b64encode(pngs[0]).decode(), "explain": True})
+        heat = Image.open(io.BytesIO(base64.b64decode(answer["heat_map"].partition(",")[2])))
         assert heat.format == "PNG"
         assert len(np.unique(np.asarray(heat.convert("RGB")).reshape(-1, 3), axis=0)) > 50
-        seen = Image.open(io.BytesIO(base64.b64decode(told["picture"].partition(",")[2])))
+        seen = Image.open(io.BytesIO(base64.b64decode(answer["picture"].partition(",")[2])))
         assert image_store.to_png(np.asarray(seen)) == pngs[0]
 
-    def test_many_at_once_get_their_own_answers(self, service: Served, pngs: list[bytes]) -> None:
+    def test_concurrent_requests_get_their_own_answers(self, service: Served, pngs: list[bytes]) -> None:
         alone = [service.predict(png)["probabilities"] for png in pngs[:40]]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             together = list(pool.map(service.predict, pngs[:40] * 3))
-        for row, told in enumerate(together):
-            assert list(told["probabilities"].values()) == pytest.approx(list(alone[row % 40].values()), abs=1e-5)
-        assert len({told["prediction_id"] for told in together}) == 120
+        for row, answer in enumerate(together):
+            assert list(answer["probabilities"].values()) == pytest.approx(list(alone[row % 40].values()), abs=1e-5)
+        assert len({answer["prediction_id"] for answer in together}) == 120
 
 
 class TestBatch:
@@ -115,33 +117,33 @@ class TestBatch:
         body, headers = form(
             ("images", "a.png", pngs[0]), ("images", "b.txt", b"no picture"), ("images", "c.png", pngs[1])
         )
-        status, told = post(service, "/predict/batch", body, headers)
+        status, answer = post(service, "/predict/batch", body, headers)
         assert status == 200
-        assert (told["predicted"], told["refused"]) == (2, 1)
-        first, second, third = told["results"]
+        assert (answer["predicted"], answer["refused"]) == (2, 1)
+        first, second, third = answer["results"]
         assert first["probabilities"] == service.predict(pngs[0])["probabilities"]
         assert third["filename"] == "c.png"
         assert second["error"]["code"] == "not_an_image"
 
-    def test_refuses_too_many_files(self, service: Served) -> None:
+    def test_too_many_files_are_rejected(self, service: Served) -> None:
         body, headers = form(*[("images", f"{n}.png", b"x") for n in range(65)])
-        status, told = post(service, "/predict/batch", body, headers)
+        status, answer = post(service, "/predict/batch", body, headers)
         assert status == 413
-        assert told["error"]["code"] == "too_many_files"
+        assert answer["error"]["code"] == "too_many_files"
 
 
-def assert_error(status: int, told: Any, expected: int) -> None:
-    assert status == expected, told
-    assert set(told["error"]) == {"code", "message", "remedy"}
-    assert all(isinstance(part, str) and part for part in told["error"].values())
+def assert_error(status: int, answer: Any, expected: int) -> None:
+    assert status == expected, answer
+    assert set(answer["error"]) == {"code", "message", "remedy"}
+    assert all(isinstance(part, str) and part for part in answer["error"].values())
 
 
-class TestRefuses:
+class TestRejects:
     @pytest.mark.parametrize("name", sorted(bad_pictures()))
     def test_bad_pictures(self, service: Served, name: str) -> None:
         content, code = bad_pictures()[name]
-        status, told = post(service, "/predict", content, {"content-type": "image/png"})
-        assert_error(status, told, {"empty": 400, "undecodable": 400, "not_an_image": 415, "too_large": 413}[code])
+        status, answer = post(service, "/predict", content, {"content-type": "image/png"})
+        assert_error(status, answer, {"empty": 400, "undecodable": 400, "not_an_image": 415, "too_large": 413}[code])
 
     @pytest.mark.parametrize(
         ("body", "kind", "status"),
@@ -183,7 +185,7 @@ class TestRefuses:
         assert_error(*post(service, "/predict", bytes(10_485_761), {"content-type": "image/png"}), 413)
 
     @pytest.mark.parametrize("query", ["?explain=perhaps", "?explain=2"])
-    def test_a_switch_that_is_neither(self, service: Served, pngs: list[bytes], query: str) -> None:
+    def test_a_switch_that_is_neither_true_nor_false(self, service: Served, pngs: list[bytes], query: str) -> None:
         assert_error(*post(service, f"/predict{query}", pngs[0], {"content-type": "image/png"}), 422)
 
     def test_a_client_tag_that_is_too_long(self, service: Served, pngs: list[bytes]) -> None:
@@ -207,7 +209,7 @@ class TestRefuses:
             ("GET", f"/gallery/{'x' * 300}", 404),
         ],
     )
-    def test_paths_and_methods_that_are_not(self, service: Served, method: str, path: str, status: int) -> None:
+    def test_unknown_paths_and_methods(self, service: Served, method: str, path: str, status: int) -> None:
         got, _, content = service.request(method, path)
         assert_error(got, json.loads(content), status)
 
@@ -220,7 +222,7 @@ class TestRefuses:
 
 
 class TestFeedback:
-    def test_is_kept_with_its_history_and_the_last_counts(self, service: Served, pngs: list[bytes]) -> None:
+    def test_is_stored_with_its_history_and_the_last_one_counts(self, service: Served, pngs: list[bytes]) -> None:
         prediction_id = service.predict(pngs[0])["prediction_id"]
         for label in ("Coat", "Bag"):
             content = {"prediction_id": prediction_id, "true_label": label, "source": "me"}
@@ -249,7 +251,7 @@ class TestFeedback:
             ({"prediction_id": "x", "true_label": "Coat", "more": 1}, 422),
         ],
     )
-    def test_that_cannot_be_kept_is_refused(self, service: Served, content: Any, status: int) -> None:
+    def test_that_is_invalid_is_rejected(self, service: Served, content: Any, status: int) -> None:
         body = json.dumps(content).encode()
         assert_error(*post(service, "/feedback", body, {"content-type": "application/json"}), status)
 
@@ -262,25 +264,25 @@ class TestFeedback:
             "none,Coat,",
             f"{ids[2]},Hat,",
         ]
-        status, told = post(service, "/feedback", "\n".join(lines).encode(), {"content-type": "text/csv"})
+        status, answer = post(service, "/feedback", "\n".join(lines).encode(), {"content-type": "text/csv"})
         assert status == 200
-        assert (told["accepted"], told["refused"]) == (2, 2)
-        assert [error["line"] for error in told["errors"]] == [4, 5]
+        assert (answer["accepted"], answer["refused"]) == (2, 2)
+        assert [error["line"] for error in answer["errors"]] == [4, 5]
         assert service.json("GET", f"/predictions/{ids[1]}")["feedback"][0]["true_label"] == "Coat"
 
 
 class TestLog:
     def test_holds_every_answer_as_it_was_given(self, service: Served, challenged: Machine, pngs: list[bytes]) -> None:
         headers = {"content-type": "image/png", "x-client": "shop 7"}
-        told = post(service, "/predict", pngs[3], headers)[1]
+        answer = post(service, "/predict", pngs[3], headers)[1]
         with PredictionLog(challenged.root / "predictions.db") as log:
-            record = log.get(told["prediction_id"]).record
-        assert record.probabilities == pytest.approx(list(told["probabilities"].values()), abs=1e-6)
+            record = log.get(answer["prediction_id"]).record
+        assert record.probabilities == pytest.approx(list(answer["probabilities"].values()), abs=1e-6)
         assert record.client == "shop 7"
         assert record.model_version == "1"
         assert 0 < record.latency_ms < 5000
         assert abs(record.time_us / 1e6 - time.time()) < 60
-        assert service.json("GET", f"/predictions/{told['prediction_id']}")["client"] == "shop 7"
+        assert service.json("GET", f"/predictions/{answer['prediction_id']}")["client"] == "shop 7"
 
     def test_shadow_scores_the_same_pictures(self, service: Served, challenged: Machine, pngs: list[bytes]) -> None:
         prediction_id = service.predict(pngs[4])["prediction_id"]
@@ -295,7 +297,7 @@ class TestLog:
         assert shadow.probabilities != answered.probabilities
         assert shadow.image_sha256 == answered.image_sha256
 
-    def test_what_the_network_saw_is_kept(
+    def test_what_the_network_saw_is_stored(
         self, service: Served, challenged: Machine, small_dataset: Dataset, pngs: list[bytes]
     ) -> None:
         prediction_id = service.predict(pngs[5])["prediction_id"]
@@ -308,12 +310,12 @@ class TestLog:
 
 
 class TestPages:
-    def test_model_says_version_lineage_and_metrics(self, service: Served) -> None:
-        told = service.json("GET", "/model")
-        assert told["version"] == "1"
-        assert told["shadow"] == "2"
-        assert told["lineage"]["metaflow_run_id"].startswith("TrainFlow/")
-        assert told["metrics"]["test/accuracy"]["low"] < told["metrics"]["test/accuracy"]["value"]
+    def test_model_shows_version_lineage_and_metrics(self, service: Served) -> None:
+        answer = service.json("GET", "/model")
+        assert answer["version"] == "1"
+        assert answer["shadow"] == "2"
+        assert answer["lineage"]["metaflow_run_id"].startswith("TrainFlow/")
+        assert answer["metrics"]["test/accuracy"]["low"] < answer["metrics"]["test/accuracy"]["value"]
 
     def test_gallery_holds_test_pictures_of_all_classes(self, service: Served) -> None:
         listed = service.json("GET", "/gallery")["images"]
@@ -327,7 +329,7 @@ class TestPages:
         assert service.request("GET", "/livez")[0] == 200
         assert service.json("GET", "/readyz")["log"]["backlog_rows"] == 0
 
-    def test_listens_on_loopback_unless_told(self, service: Served) -> None:
+    def test_listens_on_loopback_by_default(self, service: Served) -> None:
         assert service.addresses() == {"127.0.0.1"}
 
     def test_metrics_count_requests_by_path_and_status(self, service: Served, pngs: list[bytes]) -> None:
@@ -357,7 +359,7 @@ class TestPages:
             for about in ("cross-origin-opener-policy", "cross-origin-resource-policy"):
                 assert headers[about] == "same-origin"
 
-    def test_monitoring_sums_up_the_traffic(self, service: Served, pngs: list[bytes]) -> None:
+    def test_monitoring_summarizes_the_traffic(self, service: Served, pngs: list[bytes]) -> None:
         prediction_id = service.predict(pngs[0])["prediction_id"]
         service.json("POST", "/feedback", {"prediction_id": prediction_id, "true_label": "Coat"})
         page = service.request("GET", "/monitoring")[2].decode()
@@ -398,9 +400,9 @@ def test_bentomls_python_client_works(service: Served, pngs: list[bytes], tmp_pa
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(pngs[number])
     with bentoml.SyncHTTPClient(service.url) as client:
-        told = client.predict(image=tmp_path / "0.png", explain=True)
-        assert told["heat_map"].startswith("data:image/png")
+        answer = client.predict(image=tmp_path / "0.png", explain=True)
+        assert answer["heat_map"].startswith("data:image/png")
         many = client.predict_batch(images=[tmp_path / "0.png", tmp_path / "1.png"])
         assert many["predicted"] == 2
-        kept = client.feedback(prediction_id=told["prediction_id"], true_label="Coat")
-        assert kept["true_label"] == "Coat"
+        feedback = client.feedback(prediction_id=answer["prediction_id"], true_label="Coat")
+        assert feedback["true_label"] == "Coat"

@@ -1,4 +1,4 @@
-"""A service whose pictures go to a bucket, whose old rows go, and which takes one request at a time."""
+"""A service that stores pictures in a bucket, prunes old rows, and handles one request at a time."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ from fashion.predictions.log import PredictionLog
 from fashion.storage.address import open_store
 
 SECONDS = 2
-"""Age from which rows go."""
+"""Age from which rows are pruned."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def serve(machine: Machine, bento: str, bucket: str, folder: Path) -> Served:
     return Served(bento, environment, folder / "service.log")
 
 
-def test_pictures_are_kept_in_a_bucket_and_old_rows_are_dropped(
+def test_pictures_are_stored_in_a_bucket_and_old_rows_are_pruned(
     challenged: Machine,
     narrow_bento: str,
     bucket: str,
@@ -63,8 +63,8 @@ def test_pictures_are_kept_in_a_bucket_and_old_rows_are_dropped(
     store = open_store("gs://pictures/seen")
     with PredictionLog(tmp_path / "first/var/predictions.db") as log:
         for row, prediction_id in enumerate(ids):
-            kept = image_store.get(store, log.get(prediction_id).record.image_sha256)
-            assert image_store.to_png(kept) == pngs[row]
+            image = image_store.get(store, log.get(prediction_id).record.image_sha256)
+            assert image_store.to_png(image) == pngs[row]
         time.sleep(SECONDS)
         served = serve(challenged, narrow_bento, bucket, tmp_path / "first")
         until = time.monotonic() + 20
@@ -74,7 +74,7 @@ def test_pictures_are_kept_in_a_bucket_and_old_rows_are_dropped(
         assert served.stop() == 0
 
 
-def test_a_request_too_many_is_told_to_come_back(
+def test_a_request_beyond_the_limit_gets_a_retry_after(
     challenged: Machine, narrow_bento: str, bucket: str, pngs: list[bytes], tmp_path: Path
 ) -> None:
     served = serve(challenged, narrow_bento, bucket, tmp_path / "second")
@@ -86,8 +86,8 @@ def test_a_request_too_many_is_told_to_come_back(
         slow.sendall(head + png[:10])
         time.sleep(0.5)
         status, headers, content = served.request("POST", "/predict", png, {"content-type": "image/png"})
-        told: dict[str, Any] = json.loads(content)["error"]
-        assert (status, told["code"], headers["retry-after"]) == (503, "overloaded", "1")
+        answer: dict[str, Any] = json.loads(content)["error"]
+        assert (status, answer["code"], headers["retry-after"]) == (503, "overloaded", "1")
         slow.sendall(png[10:])
         assert slow.recv(65536).startswith(b"HTTP/1.1 200")
     assert "prediction_id" in served.predict(png)

@@ -1,4 +1,4 @@
-"""A service that is told more: keys, limits, several workers, Firestore; and what happens when Firestore is away."""
+"""A service with keys, limits, several workers and Firestore; and what happens while Firestore is unreachable."""
 
 import concurrent.futures
 import json
@@ -25,7 +25,7 @@ KEYS = {"FASHION_PREDICT_KEYS": "p1,p2", "FASHION_FEEDBACK_KEYS": "f1", "FASHION
 
 @pytest.fixture(scope="module")
 def strict_bento(challenged: Machine) -> str:
-    """A bento that is deployed with narrow limits and answers once Firestore has a prediction."""
+    """A bento with narrow limits, whose answers wait for Firestore."""
     challenged.flow(
         "run",
         "serve.workers=2",
@@ -43,7 +43,7 @@ def strict_bento(challenged: Machine) -> str:
 
 @pytest.fixture(scope="module")
 def wire(emulator: str) -> Iterator[proxy.Proxy]:
-    """Between the service and Firestore."""
+    """A proxy between the service and Firestore."""
     with proxy.between(emulator) as between:
         yield between
 
@@ -63,7 +63,7 @@ def strict(
 
 @pytest.fixture
 def remote(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirestoreLog]:
-    """What Firestore holds, asked directly."""
+    """Firestore, without the proxy."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
     log = FirestoreLog("strict")
     yield log
@@ -89,7 +89,7 @@ class TestKeys:
             ("GET", "/metrics", "m1", "p1"),
         ],
     )
-    def test_each_scope_has_its_own(self, strict: Served, method: str, path: str, right: str, wrong: str) -> None:
+    def test_each_scope_has_its_own_keys(self, strict: Served, method: str, path: str, right: str, wrong: str) -> None:
         for key in ("", wrong):
             status, _, content = strict.request(method, path, b"" if method == "POST" else None, {"x-api-key": key})
             assert status == 401
@@ -106,7 +106,7 @@ class TestKeys:
             page.upload(picture)
             page.until(lambda: page.focused() == "key")
             page.press("wrong", "\ue007")
-            page.until(lambda: "does not fit" in page.text("#key-form"))
+            page.until(lambda: "is wrong" in page.text("#key-form"))
             page.press("p1", "\ue007")
             assert page.answered()
             assert not page.one("#key-form").is_displayed()
@@ -117,7 +117,7 @@ class TestKeys:
 
 
 class TestLimits:
-    def test_a_larger_body_is_refused_also_when_its_length_is_not_told(self, strict: Served) -> None:
+    def test_a_body_that_is_too_large_is_rejected_with_and_without_its_length(self, strict: Served) -> None:
         import http.client
 
         assert predict(strict, bytes(100_001))[0] == 413
@@ -128,7 +128,7 @@ class TestLimits:
         assert connection.getresponse().status == 413
         connection.close()
 
-    def test_a_body_that_does_not_come_is_not_waited_for(self, strict: Served) -> None:
+    def test_a_body_that_does_not_arrive_times_out(self, strict: Served) -> None:
         import socket
 
         with socket.create_connection(("127.0.0.1", strict.port), timeout=20) as client:
@@ -136,45 +136,47 @@ class TestLimits:
             client.sendall(f"{head}content-length: 1000\r\n\r\nabc".encode())
             assert b"408" in client.recv(1000).split(b"\r\n")[0]
 
-    def test_a_client_that_asks_too_often_is_told_when_to_come_back(self, strict: Served) -> None:
+    def test_a_client_with_too_many_requests_gets_a_retry_after(self, strict: Served) -> None:
         statuses = Counter[int]()
         headers = {"content-type": "image/png", "x-api-key": "p2"}
         for _ in range(3 * PER_MINUTE):
-            status, told, _ = strict.request("POST", "/predict", b"x", headers)
+            status, answer, _ = strict.request("POST", "/predict", b"x", headers)
             statuses[status] += 1
             if statuses[429] > 5:
                 break
         assert statuses[429] > 5
-        assert int(told["retry-after"]) >= 1
+        assert int(answer["retry-after"]) >= 1
         assert statuses[415] >= PER_MINUTE  # each of the workers counts for itself
         assert strict.request("POST", "/predict", b"x", headers | {"x-api-key": "p1"})[0] == 415
 
 
 class TestFirestore:
-    def test_what_is_acknowledged_is_there(self, strict: Served, remote: FirestoreLog, pngs: list[bytes]) -> None:
+    def test_acknowledged_predictions_are_in_firestore(
+        self, strict: Served, remote: FirestoreLog, pngs: list[bytes]
+    ) -> None:
         deadline = time.monotonic() + 60
         while predict(strict, pngs[0])[1]["stored_in"] != "firestore":  # the first connection takes longest
             assert time.monotonic() < deadline
         for png in pngs[:20]:
-            status, told = predict(strict, png)
+            status, answer = predict(strict, png)
             assert status == 200
-            assert told["stored_in"] == "firestore"
-            found = remote.get(told["prediction_id"]).record
-            assert list(found.probabilities) == pytest.approx(list(told["probabilities"].values()), abs=1e-6)
+            assert answer["stored_in"] == "firestore"
+            found = remote.get(answer["prediction_id"]).record
+            assert list(found.probabilities) == pytest.approx(list(answer["probabilities"].values()), abs=1e-6)
 
-    def test_batches_and_feedback_wait_for_it_too(
+    def test_batches_and_feedback_wait_for_firestore(
         self, strict: Served, remote: FirestoreLog, pngs: list[bytes]
     ) -> None:
         body, headers = form(*[("images", f"{row}.png", png) for row, png in enumerate(pngs[:5])])
-        told = json.loads(strict.request("POST", "/predict/batch", body, headers | {"x-api-key": "p1"})[2])
-        assert told["stored_in"] == "firestore"
-        ids = [each["prediction_id"] for each in told["results"]]
+        answer = json.loads(strict.request("POST", "/predict/batch", body, headers | {"x-api-key": "p1"})[2])
+        assert answer["stored_in"] == "firestore"
+        ids = [each["prediction_id"] for each in answer["results"]]
         assert all(remote.get(each) for each in ids)
         given = {"prediction_id": ids[0], "true_label": "Coat"}
         assert strict.json("POST", "/feedback", given, {"x-api-key": "f1"})["stored_in"] == "firestore"
         assert remote.get(ids[0]).true_label == 4
 
-    def test_a_prediction_of_another_machine_is_found_and_judged(
+    def test_a_prediction_of_another_machine_is_found_and_gets_feedback(
         self,
         strict: Served,
         remote: FirestoreLog,
@@ -197,14 +199,14 @@ class TestFirestore:
             assert elsewhere.stop() == 0  # what waits is shipped on the way out
         assert [each.source for each in remote.get(prediction_id).feedback] == ["api"]
 
-    def test_while_it_hangs_answers_come_from_the_disk_and_are_shipped_later(
+    def test_while_firestore_hangs_predictions_are_on_disk_and_shipped_later(
         self, strict: Served, remote: FirestoreLog, wire: proxy.Proxy, pngs: list[bytes]
     ) -> None:
         wire.stall()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda png: predict(strict, png), pngs[:24]))
         assert {status for status, _ in answers} == {200}
-        assert {told["stored_in"] for _, told in answers} == {"disk"}
+        assert {answer["stored_in"] for _, answer in answers} == {"disk"}
         log = strict.json("GET", "/readyz")["log"]
         assert log["backlog_rows"] >= 24
         assert log["backlog_seconds"] > 0
@@ -219,10 +221,10 @@ class TestFirestore:
         deadline = time.monotonic() + 60
         while strict.json("GET", "/readyz")["log"]["backlog_rows"] and time.monotonic() < deadline:
             time.sleep(0.2)
-        for _, told in answers:
-            assert remote.get(told["prediction_id"])
+        for _, answer in answers:
+            assert remote.get(answer["prediction_id"])
 
-    def test_while_it_hangs_what_is_elsewhere_is_no_error_of_ours(
+    def test_while_firestore_hangs_predictions_of_other_machines_are_unavailable(
         self, strict: Served, wire: proxy.Proxy, pngs: list[bytes]
     ) -> None:
         known, others = predict(strict, pngs[0])[1]["prediction_id"], [new_prediction_id() for _ in range(3)]
@@ -235,12 +237,12 @@ class TestFirestore:
                     strict.request, "GET", f"/predictions/{others[0]}", headers={"x-api-key": "p1"}, timeout=90
                 )
                 kept = pool.submit(strict.request, "POST", "/feedback", table.encode(), headers, timeout=90)
-            status, told, content = found.result()
+            status, answer, content = found.result()
             assert (status, json.loads(content)["error"]["code"]) == (503, "unavailable")
-            assert int(told["retry-after"]) > 0
-            told = json.loads(kept.result()[2])
-            assert (told["accepted"], told["refused"], told["stored_in"]) == (1, 3, "disk")
-            (error,) = told["errors"]
+            assert int(answer["retry-after"]) > 0
+            answer = json.loads(kept.result()[2])
+            assert (answer["accepted"], answer["refused"], answer["stored_in"]) == (1, 3, "disk")
+            (error,) = answer["errors"]
             assert error["line"] == 3
             assert "send this line and those below it again" in error["message"]
         finally:
@@ -255,7 +257,7 @@ def test_remote_acknowledgement_needs_an_address(challenged: Machine, strict_ben
 
 def test_workers_share_one_log(challenged: Machine, strict: Served, pngs: list[bytes]) -> None:
     assert len(strict.workers()) == 2
-    home = Path(strict.said.parent / "var")
+    home = Path(strict.output.parent / "var")
     with PredictionLog(home / "predictions.db") as log:
         before = log.count()
         with concurrent.futures.ThreadPoolExecutor(8) as pool:

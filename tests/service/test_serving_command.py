@@ -18,19 +18,19 @@ from support.served import free_port
 from fashion.home import REPOSITORY
 
 
-def serving(environment: dict[str, str], said: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    with said.open("ab") as output:
+def serving(environment: dict[str, str], output: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    with output.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "fashion", "serve", *arguments],
             cwd=REPOSITORY,
             env=environment,
-            stdout=output,
+            stdout=file,
             stderr=subprocess.STDOUT,
         )
 
 
 def version(port: int, wanted: str, seconds: float = 90) -> str:
-    """The version that answers, once it is the one that is wanted or patience has an end."""
+    """Return the version that answers, once it is the wanted one or `seconds` have passed."""
     found, until = "", time.monotonic() + seconds
     while found != wanted and time.monotonic() < until:
         with (
@@ -47,12 +47,12 @@ def test_a_newer_bento_takes_the_place_of_the_one_before(challenged: Machine, be
     environment = challenged.serving(BENTOML_HOME=str(tmp_path / "bentoml"))
     (tmp_path / "bentoml/bentos/fashion-classifier/latest").write_text(bento.split(":")[1])
     port = free_port()
-    process = serving(environment, tmp_path / "said.log", "--follow", "--port", str(port))
+    process = serving(environment, tmp_path / "output.log", "--follow", "--port", str(port))
     try:
-        assert version(port, "1") == "1", (tmp_path / "said.log").read_text()
+        assert version(port, "1") == "1", (tmp_path / "output.log").read_text()
         command = [sys.executable, str(FLOWS / "deploy_flow.py"), "run", "version=2", "serve.gallery=0"]
         subprocess.run(command, env=environment, check=True, capture_output=True)
-        assert version(port, "2") == "2", (tmp_path / "said.log").read_text()
+        assert version(port, "2") == "2", (tmp_path / "output.log").read_text()
         children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0
@@ -62,15 +62,15 @@ def test_a_newer_bento_takes_the_place_of_the_one_before(challenged: Machine, be
         if process.poll() is None:
             for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
                 each.kill()
-    said = (tmp_path / "said.log").read_text()
-    assert f"{bento} on http://127.0.0.1:{port}" in said
-    assert "fashion-classifier:v2-" in said
+    text = (tmp_path / "output.log").read_text()
+    assert f"{bento} on http://127.0.0.1:{port}" in text
+    assert "fashion-classifier:v2-" in text
 
 
 def test_without_a_bento_it_is_one_sentence(tmp_path: Path) -> None:
     environment = {**os.environ, "FASHION_HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "bentoml")}
-    process = serving(environment, tmp_path / "said.log")
+    process = serving(environment, tmp_path / "output.log")
     assert process.wait(60) == 1
-    sentence = (tmp_path / "said.log").read_text().strip().splitlines()[-1]
+    sentence = (tmp_path / "output.log").read_text().strip().splitlines()[-1]
     assert sentence.startswith("error: there is no bento fashion-classifier:latest in ")
     assert sentence.endswith("run `make bento` first")

@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             yield open_store("gs://photos")
 
 
-def test_what_is_put_is_got_back(store: Store) -> None:
+def test_get_returns_what_was_put(store: Store) -> None:
     store.put("a/b.bin", bytes(range(256)))
     assert store.get("a/b.bin") == bytes(range(256))
 
@@ -108,14 +108,14 @@ def test_names_with_odd_characters_survive(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "a/", ".hidden"])
-def test_names_that_leave_the_address_are_refused(store: Store, name: str) -> None:
+def test_names_that_leave_the_address_are_rejected(store: Store, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a blob"):
         store.put(name, b"")
     with pytest.raises(ValueError, match="cannot name a blob"):
         store.get(name)
 
 
-def test_reading_tells_of_the_bytes(store: Store) -> None:
+def test_reading_reports_bytes_as_they_arrive(store: Store) -> None:
     data = os.urandom(3_000_000)
     store.put("name", data)
     heard: list[int] = []
@@ -124,7 +124,7 @@ def test_reading_tells_of_the_bytes(store: Store) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "s3://bucket/x", "gs://", "https://example.org/x", "file://host/x"])
-def test_other_addresses_are_refused(address: str) -> None:
+def test_other_addresses_are_rejected(address: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(address))):
         open_store(address)
 

@@ -1,4 +1,4 @@
-"""A headless Chromium that can reach this machine only. Knows no page."""
+"""A headless Chromium that can reach this machine only. Knows no pages."""
 
 import contextlib
 import os
@@ -28,15 +28,15 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no name resolves
 )
 SECONDS = 20.0
-"""Patience with a page: the first picture of a service on a busy machine."""
+"""Longest wait for a page: a busy machine takes long for a service's first picture."""
 
 
 @contextlib.contextmanager
 def start(profile: Path) -> Iterator[Any]:
-    """A Selenium driver of a new browser. Skips the test without one, which CI must not.
+    """Start a browser and yield its Selenium driver. Without a browser the test is skipped, but fails in CI.
 
     Args:
-        profile: an empty folder for its profile.
+        profile: an empty folder for the browser's profile.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = _driver()
@@ -64,5 +64,5 @@ def start(profile: Path) -> Iterator[Any]:
 
 
 def _driver() -> str | None:
-    folder = os.environ.get("CHROMEWEBDRIVER")  # where GitHub's runners keep it
+    folder = os.environ.get("CHROMEWEBDRIVER")  # GitHub's runners set it
     return shutil.which("chromedriver") or (shutil.which("chromedriver", path=folder) if folder else None)

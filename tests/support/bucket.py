@@ -1,4 +1,4 @@
-"""A Google Cloud Storage emulator inside the test process: threaded, and honest about preconditions.
+"""A Google Cloud Storage emulator inside the test process: threaded, and strict about preconditions.
 
 gcp-storage-emulator alone ignores `ifGenerationMatch`, so a second writer would silently overwrite the first.
 Knows nothing of what is stored.
@@ -21,11 +21,11 @@ from gcp_storage_emulator.storage import Storage
 
 
 class PreconditionFailedError(Exception):
-    """The object's generation is not what the writer asked for."""
+    """The object's generation differs from the writer's precondition."""
 
 
 class StrictStorage(Storage):
-    """Objects in memory; a write that breaks its precondition is refused, and one happens at a time."""
+    """Objects in memory; a write that breaks its precondition is rejected, and one happens at a time."""
 
     def __init__(self) -> None:
         super().__init__(use_memory_fs=True)

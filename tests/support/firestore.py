@@ -22,7 +22,7 @@ STARTS_SECONDS = 60.0
 
 
 def find() -> Path | None:
-    """The emulator's script: where `FIRESTORE_EMULATOR` says, on the PATH, or in a Google Cloud SDK."""
+    """Find the emulator's script: at `FIRESTORE_EMULATOR`, on the PATH, or in a Google Cloud SDK."""
     if named := os.environ.get("FIRESTORE_EMULATOR"):
         return Path(named)
     if found := shutil.which(SCRIPT):
@@ -41,7 +41,7 @@ def find() -> Path | None:
 
 @contextlib.contextmanager
 def serve() -> Iterator[str]:
-    """Run an emulator on a free loopback port and yield what `FIRESTORE_EMULATOR_HOST` is to be.
+    """Run an emulator on a free loopback port and yield the value for `FIRESTORE_EMULATOR_HOST`.
 
     Where there is none, the test is skipped; on CI it fails.
     """

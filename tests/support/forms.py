@@ -4,7 +4,7 @@ BOUNDARY = "5f2d1a"
 
 
 def form(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, str]]:
-    """A multipart body of (name, filename, content), and its header."""
+    """Make a multipart body of (name, filename, content), and its header."""
     body = b""
     for name, filename, content in parts:
         named = "" if filename is None else f'; filename="{filename}"'

@@ -1,4 +1,4 @@
-"""Predictions of an imagined model, and the decision on them."""
+"""Random predictions of a model that does not exist, and the decision on them."""
 
 import numpy as np
 
@@ -28,7 +28,14 @@ SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
 
 
 def sample_predictions(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:
-    """Predictions of an imagined model."""
+    """Random predictions.
+
+    Args:
+        count: rows.
+        seed: equal seeds give equal rows.
+        sharpness: the larger, the more confident.
+        shift: added to every image statistic.
+    """
     rng = np.random.default_rng(seed)
     scores = sharpness * rng.normal(size=(count, len(CLASSES)))
     probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
@@ -47,6 +54,7 @@ def decide(
     *,
     batches: int = 1,
 ) -> DriftResult:
+    """The decision on a window that is counted in a number of batches."""
     window_stats = WindowStats(reference_stats)
     truth = np.full(len(window.labels), UNLABELLED) if true_labels is None else true_labels
     for rows in np.array_split(np.arange(len(window.labels)), batches):

@@ -85,23 +85,23 @@ def records() -> st.SearchStrategy[PredictionRecord]:
 
 
 def bits(record: PredictionRecord) -> list[Any]:
-    """A record such that 0.0 is not -0.0, nor a number another that is nearly equal."""
+    """A record to compare bit for bit: 0.0 differs from -0.0."""
     numbers = (record.confidence, record.latency_ms, *record.probabilities, *record.statistics, *record.embedding)
     return [dataclasses.astuple(record), struct.pack(f"<{len(numbers)}d", *numbers)]
 
 
 def outgoing(log: PredictionLog) -> list[PredictionRecord | Feedback]:
-    """All that waits."""
-    return [row.item for row in log.outbox(1_000_000, LATER)]
+    """Everything that waits in the outbox."""
+    return [row.item for row in log.outbox.due(1_000_000, LATER)]
 
 
 def ship(log: PredictionLog) -> None:
-    """Settle all that waits as shipped."""
-    log.settle([row.sequence for row in log.outbox(1_000_000, LATER)])
+    """Mark everything that waits as shipped."""
+    log.outbox.settle([row.sequence for row in log.outbox.due(1_000_000, LATER)])
 
 
 def python(script: str, *arguments: object, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-    """A process that may write to a log."""
+    """Start a script in a process of its own."""
     return subprocess.Popen(
         [*before, sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
@@ -112,8 +112,8 @@ def python(script: str, *arguments: object, before: Sequence[str] = (), **option
     )
 
 
-def said(process: subprocess.Popen[str]) -> str:
-    """What a process that is to succeed printed."""
+def output_of(process: subprocess.Popen[str]) -> str:
+    """Wait for a process, assert that it succeeded, and return what it printed."""
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     return output
@@ -121,14 +121,14 @@ def said(process: subprocess.Popen[str]) -> str:
 
 @contextlib.contextmanager
 def locked(log: PredictionLog) -> Iterator[None]:
-    """Another writer that holds the file."""
+    """Hold the file's write lock while the block runs."""
     with contextlib.closing(sqlite3.connect(log.path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
 
 def mixed(requests: list[tuple[int, str, str]]) -> list[PredictionRecord]:
-    """Records of requests of a few moments, answered by a champion, seen by a shadow, or both."""
+    """Records of requests, given as (time_us, model_version, roles joined with `+`)."""
     rows = []
     for time_us, model_version, roles in requests:
         one = record(time_us=time_us, model_version=model_version)
@@ -142,5 +142,5 @@ requests = st.tuples(
 
 
 def at(time_us: int) -> Callable[[], int]:
-    """A clock at which that is one day old."""
+    """A clock that is one day after `time_us`."""
     return lambda: (time_us + DAY_US) * 1000

@@ -1,4 +1,4 @@
-"""The service's page, as a person meets it in a browser."""
+"""The service's page in a browser. Knows its elements, not what a test expects of them."""
 
 import base64
 import os
@@ -10,18 +10,52 @@ from support import browser
 
 NUM_CLASSES = 10
 
+CONTRAST = """
+const rgb = (text) => {
+  const [, numbers] = text.match(/^rgba?\\((.*)\\)$/) ?? [, "0, 0, 0, 0"];
+  const [r, g, b, a = 1] = numbers.split(", ").map(Number);
+  return { channels: [r, g, b], opaque: a > 0.99 };
+};
+const luminance = (channels) => channels
+  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+const behind = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = rgb(getComputedStyle(at).backgroundColor);
+    if (colour.opaque) return colour.channels;
+  }
+};
+"""
+TEXT_CONTRASTS = (
+    CONTRAST
+    + """
+const found = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const { parentElement: element, data } = walker.currentNode;
+  if (!data.trim() || !element.checkVisibility() || ["SCRIPT", "OPTION"].includes(element.tagName)) continue;
+  found.push([data.trim(), contrast(rgb(getComputedStyle(element).color).channels, behind(element))]);
+}
+return found;
+"""
+)
+
 
 class Page:
-    """The page, as a person meets it."""
+    """The page, used as a person would."""
 
     def __init__(self, driver: Any, url: str, folder: Path) -> None:
         self.driver, self.url, self.folder = driver, url, folder
         self.errors_expected = False
 
     def open(self, url: str | None = None) -> None:
-        """Load it anew, with nothing remembered."""
+        """Load the page with empty storage."""
         url = url or self.url
-        self.driver.get(f"{url}/page/icon.svg")  # of the same origin, without a script that might write again
+        self.driver.get(f"{url}/page/icon.svg")  # the same origin, without a script that would write again
         self.driver.execute_script("sessionStorage.clear()")
         self.driver.get(f"{url}/")
         self.ready()
@@ -59,12 +93,12 @@ class Page:
         self.one(by).send_keys(str(path))
 
     def answered(self, count: int = 1) -> str:
-        """Wait until so many pictures were answered, and give the sentence."""
+        """Wait until `count` pictures were answered, and return the sentence."""
         self.until(lambda: len(self.all("#recent li")) == count and self.idle())
         return self.text("#sentence")
 
-    def told(self, words: str = "") -> str:
-        """Wait for a problem with these words to be told, and give it."""
+    def problem(self, words: str = "") -> str:
+        """Wait until a problem with these words is shown, and return its text."""
         return self.until(lambda: words in (text := self.text("#problem")) and self.idle() and text)
 
     def idle(self) -> bool:
@@ -79,7 +113,7 @@ class Page:
         return self.js("return document.activeElement.id || document.activeElement.getAttribute('aria-label') || ''")
 
     def screen(self, width: int, height: int, *, touch: bool = False) -> None:
-        """Be a screen of this size."""
+        """Emulate a screen of this size."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if touch else 1, "mobile": touch}
         self.cdp("Emulation.setDeviceMetricsOverride", **metrics)
         self.cdp("Emulation.setTouchEmulationEnabled", enabled=touch)
@@ -89,17 +123,21 @@ class Page:
         self.cdp("Emulation.setEmulatedMedia", features=listed)
 
     def screenshot(self, name: str, *, whole: bool = True) -> None:
-        """Keep a picture of the page in FASHION_SCREENSHOTS, if that names a folder."""
+        """Save a picture of the page in the folder FASHION_SCREENSHOTS, if that is set."""
         folder = os.environ.get("FASHION_SCREENSHOTS")
         if not folder:
             return
         self.js("scrollTo({ top: 0, behavior: 'instant' })")
-        kept = self.cdp("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
+        shot = self.cdp("Page.captureScreenshot", captureBeyondViewport=whole, format="png")
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(kept["data"]))
+        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def text_contrasts(self) -> list[tuple[str, float]]:
+        """Return each visible text with the contrast to what is behind it; 4.5 is enough."""
+        return [(text, contrast) for text, contrast in self.js(TEXT_CONTRASTS)]
 
     def complaints(self) -> list[str]:
-        """What the console says since the last look, but for refusals that a test has asked for."""
+        """Return new warnings and errors of the console, without the HTTP errors that a test expects."""
         entries = [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-        refused = self.errors_expected
-        return [e["message"] for e in entries if not (refused and "Failed to load resource" in e["message"])]
+        expected = self.errors_expected
+        return [e["message"] for e in entries if not (expected and "Failed to load resource" in e["message"])]

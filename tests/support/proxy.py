@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Stands between clients and a server; `address` is what clients are to connect to."""
+    """Forwards connections to a server; clients connect to `address`."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.partition(":")
@@ -21,16 +21,16 @@ class Proxy:
         self.address = f"127.0.0.1:{self._port}"
 
     def stall(self) -> None:
-        """Take whatever comes, and pass nothing on until resumed."""
+        """Accept requests, and forward nothing until resumed."""
         self._requests.clear()
         self._answers.clear()
 
     def swallow_answers(self) -> None:
-        """Pass requests on, and hold what the server says."""
+        """Forward requests, and hold the responses."""
         self._answers.clear()
 
     def cut(self) -> None:
-        """Break all connections, what is held is lost, and refuse new ones until resumed."""
+        """Break all connections, lose what is held, and reject new ones until resumed."""
         listener, self._listener = self._listener, None
         if listener is not None:
             with contextlib.suppress(OSError):
@@ -44,12 +44,12 @@ class Proxy:
             each.close()
 
     def release(self) -> None:
-        """Pass on what is held, and what comes."""
+        """Forward what is held, and everything after it."""
         self._requests.set()
         self._answers.set()
 
     def resume(self) -> None:
-        """Be a wire again, on the same port."""
+        """Forward everything again, on the same port."""
         self.release()
         if self._listener is None:
             listener = socket.socket()

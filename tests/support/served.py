@@ -1,4 +1,4 @@
-"""A service in processes of its own, as `bentoml serve` starts it. Knows addresses and processes, not answers."""
+"""A service in processes of its own, as `bentoml serve` starts it. Knows URLs and processes, not what is answered."""
 
 import contextlib
 import json
@@ -18,6 +18,7 @@ import psutil
 
 
 def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]
@@ -31,28 +32,28 @@ class Served:
         self,
         bento: str,
         environment: Mapping[str, str],
-        said: Path,
+        output: Path,
         *,
         python: str = sys.executable,
         patience: float = 60,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.said = said
+        self.output = output
         self.started = time.monotonic()
-        # BentoML empties a folder of metrics in its home at each start: two services there would lose theirs.
-        own = said.parent / f"bentoml-{self.port}"
+        # BentoML empties the metrics folder of its home at each start: two services cannot share one home.
+        own = output.parent / f"bentoml-{self.port}"
         own.mkdir(parents=True)
         for name in ("bentos", "models"):
             (own / name).symlink_to(Path(environment["BENTOML_HOME"], name))
         environment = {**environment, "BENTOML_HOME": str(own)}
         command = [python, "-m", "bentoml", "serve", bento, "--port", str(self.port)]
-        with said.open("ab") as output:
+        with output.open("ab") as file:
             self.process = subprocess.Popen(
                 command,
                 env=dict(environment),
-                cwd=said.parent,
-                stdout=output,
+                cwd=output.parent,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -60,11 +61,11 @@ class Served:
         self.ready_seconds = self._wait(patience)
 
     def workers(self) -> list[int]:
-        """Process ids of the workers."""
+        """Return the process ids of the workers."""
         return [each.pid for each in self._processes() if "_bentoml_impl.worker.service" in " ".join(each.cmdline())]
 
     def addresses(self) -> set[str]:
-        """Where its processes listen."""
+        """Return the addresses that its processes listen on."""
         listening = [
             each for one in self._processes() for each in one.net_connections("tcp") if each.status == "LISTEN"
         ]
@@ -79,29 +80,29 @@ class Served:
         *,
         timeout: float = 30,
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers in lower case, body."""
-        asked = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
+        """Send a request, and return status, headers in lower case, and body."""
+        request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
-            with urllib.request.urlopen(asked, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
 
     def json(self, method: str, path: str, content: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """The body of a JSON answer to a JSON request."""
+        """Send JSON, and return the JSON of the answer."""
         body = None if content is None else json.dumps(content).encode()
         return json.loads(self.request(method, path, body, {"content-type": "application/json", **(headers or {})})[2])
 
     def predict(self, picture: bytes, query: str = "", kind: str = "image/png") -> Any:
-        """The answer to one raw picture."""
+        """Send one picture as it is, and return the answer."""
         return json.loads(self.request("POST", f"/predict{query}", picture, {"content-type": kind})[2])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it and return its exit code.
+        """End the service and return its exit code.
 
         Raises:
-            AssertionError: a process of it outlives the first one.
+            AssertionError: one of its processes outlives the first.
         """
         processes = self._processes()
         if self.process.poll() is None:
@@ -115,7 +116,7 @@ class Served:
             self.kill(processes)
 
     def kill(self, processes: Sequence[psutil.Process] = ()) -> None:
-        """End all of it at once. BentoML gives each worker a session of its own, so the group's signal misses them."""
+        """Kill all processes. BentoML gives each worker its own session, so a signal to the group would miss them."""
         for each in [*processes, *self._processes()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
@@ -133,9 +134,9 @@ class Served:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                # Connections are taken before there is a worker to answer.
+                # Connections are accepted before a worker can answer.
                 if self.request("GET", "/readyz", timeout=3)[0] == 200:
                     return time.monotonic() - self.started
             time.sleep(0.05)
         self.kill()
-        raise AssertionError(f"the service did not become ready:\n{self.said.read_text()[-4000:]}")
+        raise AssertionError(f"the service did not become ready:\n{self.output.read_text()[-4000:]}")

@@ -86,7 +86,7 @@ class TestArchitectures:
 
     def test_the_list_above_is_complete(self) -> None:
         marks = self.test_overfits_64_images.pytestmark  # type: ignore[attr-defined]
-        (mark,) = (each for each in marks if each.name == "parametrize")
+        (mark,) = (mark for mark in marks if mark.name == "parametrize")
         assert sorted(parameters[0] for parameters in mark.args[1]) == ARCHITECTURES
 
 
@@ -178,6 +178,7 @@ class TestAnyName:
 
 
 class TestPretrained:
+    @pytest.mark.slow
     def test_offline_is_a_sentence(self) -> None:
         # In a process of its own: huggingface_hub reads its environment when it is imported.
         code = (

@@ -64,7 +64,7 @@ def few(small_dataset: Dataset) -> Dataset:
 @pytest.fixture
 def watched(mlflow_home: Home, few: Dataset, settings: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    run_id = tracking.start_run(tracking.experiment(mlflow_home, "tests"), "watched", {})
+    run_id = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "tests"), "watched", {})
     chart, said = Paper(), list[str]()
     callbacks = Watch(run_id, few, settings, chart, report=said.append)
     _, result = recipe.train(settings, few, on_epoch=callbacks.epoch, on_step=callbacks.step)

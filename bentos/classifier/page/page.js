@@ -1,28 +1,28 @@
 /**
- * One picture in, one answer out. Pictures go to this service and nowhere else; recent predictions and the key stay
- * in this tab's sessionStorage.
+ * Classifies pictures and takes feedback. Pictures are sent to this service only; recent predictions and the key
+ * stay in this tab's sessionStorage.
  */
 
 const LARGE_BYTES = 4_000_000; // above this a picture is made smaller before it travels
-const SHRUNK_SIDE = 1024; // the network looks at 28 pixels: nothing that it could see is lost
+const SHRUNK_SIDE = 1024; // far more than the network's input: nothing that it could see is lost
 const THUMBNAIL_SIDE = 320;
 const NUM_RECENT = 12;
 const TIMEOUT_MS = 40_000; // the service gives a body 30 s to arrive
-const TRY_AGAIN = new Set([408, 429, 500, 502, 503, 504]);
+const RETRYABLE = new Set([408, 429, 500, 502, 503, 504]);
 
 const $ = (id) => document.getElementById(id);
 const store = openStore();
 let model = null;
 let recent = JSON.parse(store.getItem("recent") ?? "[]"); // newest first
-let shown = null; // the one of them on the page
+let shown = null; // the prediction on the page
 let busy = false;
 
-/** What is told in a sentence, with what to do about it. */
+/** An error to show, with what to do about it. */
 class Problem extends Error {
   constructor(message, remedy, { again = false } = {}) {
     super(message);
     this.remedy = remedy;
-    this.again = again; // whether the same may work later
+    this.again = again; // whether the same request may succeed later
   }
 }
 
@@ -41,9 +41,9 @@ async function send(path, options = {}) {
   }
 }
 
-/** Send, read the JSON that comes back, and ask for a key where one is wanted. */
-async function ask(path, options = {}) {
-  const scope = path.split(/[/?]/)[1]; // predicting and feedback may have keys of their own
+/** Send a request and read its JSON answer; ask the person for a key where the service wants one. */
+async function request(path, options = {}) {
+  const scope = path.split(/[/?]/)[1]; // predictions and feedback may need different keys
   for (;;) {
     const key = store.getItem(`key/${scope}`) ?? store.getItem("key/predict");
     const response = await send(path, { ...options, headers: { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) } });
@@ -53,18 +53,18 @@ async function ask(path, options = {}) {
 }
 
 async function read(response) {
-  const content = await response.json().catch(() => null); // a proxy's error page is no JSON
+  const content = await response.json().catch(() => null); // a proxy's error page is not JSON
   if (response.ok && content !== null) return content;
-  const told = content?.error ?? {};
+  const error = content?.error ?? {};
   const seconds = response.headers.get("retry-after");
-  const message = told.message ?? (response.ok ? "the answer did not arrive whole" : `the service answers ${response.status}`);
-  const remedy = told.remedy ?? `try again ${seconds ? `in ${seconds} s` : "in a moment"}`;
-  throw new Problem(message, remedy, { again: response.ok || TRY_AGAIN.has(response.status) });
+  const message = error.message ?? (response.ok ? "the answer is incomplete" : `the service answers ${response.status}`);
+  const remedy = error.remedy ?? `try again ${seconds ? `in ${seconds} s` : "in a moment"}`;
+  throw new Problem(message, remedy, { again: response.ok || RETRYABLE.has(response.status) });
 }
 
 function askForKey(scope, wrong) {
   const form = $("key-form");
-  $("key-why").textContent = wrong ? "The one it was given does not fit." : "";
+  $("key-why").textContent = wrong ? "The last key is wrong." : "";
   form.hidden = false;
   $("key").focus();
   return new Promise((resolve, reject) => {
@@ -87,7 +87,7 @@ function askForKey(scope, wrong) {
 /**
  * Classify a picture and show the answer.
  * @param source gives the picture's bytes as a Blob
- * @param truth what a gallery's picture is known to be
+ * @param truth label of a test picture
  */
 async function classify(source, truth = null) {
   if (busy) return;
@@ -96,28 +96,28 @@ async function classify(source, truth = null) {
     const picture = await prepare(await source());
     const body = new FormData();
     body.append("image", picture.blob, "picture");
-    const answer = await ask("/predict?explain=true", { method: "POST", body });
+    const answer = await request("/predict?explain=true", { method: "POST", body });
     const entry = { ...answer, truth, feedback: null };
     entry.thumbnail = picture.thumbnail ?? answer.picture;
     entry.preprocessing = [...picture.steps, ...answer.preprocessing];
     recent = [entry, ...recent].slice(0, NUM_RECENT);
-    keep();
+    saveRecent();
     show(entry);
     bringIntoView($("figures"));
   } catch (error) {
-    show(null); // an old answer would look like the new one's
-    tell(error, () => classify(source, truth));
+    show(null); // the previous answer would look like this picture's
+    showProblem(error, () => classify(source, truth));
   } finally {
     setBusy(false);
   }
 }
 
-/** What travels, what is shown for it, and what was done to it here. */
+/** What to upload, its thumbnail, and the steps that were done in the browser. */
 async function prepare(file) {
-  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads some kinds that a browser does not
+  const bitmap = await createImageBitmap(file).catch(() => null); // the service reads formats that a browser does not
   const thumbnail = bitmap && draw(bitmap, THUMBNAIL_SIDE).toDataURL("image/webp", 0.85);
   if (file.size <= LARGE_BYTES) {
-    // Read here: a folder, or a file that is gone, would otherwise look like a broken connection.
+    // Read now: a folder or a deleted file would otherwise look like a broken connection.
     const bytes = await file.arrayBuffer().catch(() => {
       throw new Problem("that cannot be read", "choose one picture, not a folder");
     });
@@ -128,7 +128,7 @@ async function prepare(file) {
     throw new Problem(message, "save it as JPEG or PNG first");
   }
   const canvas = draw(bitmap, SHRUNK_SIDE);
-  const type = file.type === "image/jpeg" ? file.type : "image/png"; // a JPEG would lose what is transparent
+  const type = file.type === "image/jpeg" ? file.type : "image/png"; // JPEG has no transparency
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.92));
   const step = `made smaller in this browser, ${bitmap.width}x${bitmap.height} to ${canvas.width}x${canvas.height}`;
   return { blob, thumbnail, steps: [step] };
@@ -144,24 +144,24 @@ function draw(bitmap, side) {
   return canvas;
 }
 
-/** Take the picture of a drop or of the clipboard. */
-function take(transfer) {
+/** Classify the picture of a drop or of the clipboard. */
+function classifyTransfer(transfer) {
   const files = [...transfer.files];
   const file = files.find((each) => each.type.startsWith("image/")) ?? files[0];
   if (file) classify(() => file);
-  else tell(new Problem("that was no picture", "save the picture as a file, or copy the picture itself, not its address"));
+  else showProblem(new Problem("that is not a picture", "save the picture as a file, or copy the picture itself, not its address"));
 }
 
 // The answer
 
-/** Show an answer, or with null what the page looks like before one. */
+/** Show an answer, or with null the page before any. */
 function show(entry) {
   shown = entry;
   $("problem").hidden = true;
   $("result").toggleAttribute("data-empty", entry === null);
   for (const id of ["figures", "calibration", "feedback", "prepared"]) $(id).hidden = entry === null;
   if (entry === null) {
-    $("sentence").replaceChildren(make("span", {}, "The kinds it knows"));
+    $("sentence").replaceChildren(make("span", {}, "The classes it knows"));
     $("bars").replaceChildren(...(model?.class_names ?? []).map((name) => bar(name)));
   } else {
     $("sentence").replaceChildren(...sentence(entry));
@@ -192,12 +192,12 @@ function bar(name, probability = null) {
   return make("li", {}, make("span", {}, name), track, make("span", { className: "number" }, percent(probability)));
 }
 
-function showFeedback(asking = shown.feedback === null) {
-  $("feedback-ask").hidden = !asking;
-  $("feedback-given").hidden = asking;
-  $("feedback-title").textContent = asking ? "Is that right?" : "Your feedback";
-  const said = shown.feedback === shown.label ? "right" : `${article(shown.feedback ?? "")} ${shown.feedback}`;
-  $("feedback-said").textContent = asking ? "" : `Thank you. Kept as: ${said}.`;
+function showFeedback(editing = shown.feedback === null) {
+  $("feedback-ask").hidden = !editing;
+  $("feedback-sent").hidden = editing;
+  $("feedback-title").textContent = editing ? "Is that right?" : "Your feedback";
+  const label = shown.feedback === shown.label ? "right" : `${article(shown.feedback ?? "")} ${shown.feedback}`;
+  $("feedback-status").textContent = editing ? "" : `Thank you. Stored as: ${label}.`;
   const others = Object.keys(shown.probabilities).filter((name) => name !== shown.label);
   const empty = make("option", { value: "" }, "choose…");
   $("true-label").replaceChildren(empty, ...others.map((name) => make("option", {}, name)));
@@ -210,21 +210,21 @@ async function giveFeedback(trueLabel) {
   setBusy(true);
   try {
     const body = JSON.stringify({ prediction_id: entry.prediction_id, true_label: trueLabel, source: "page" });
-    await ask("/feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+    await request("/feedback", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     $("problem").hidden = true;
     entry.feedback = trueLabel;
-    keep();
+    saveRecent();
     showFeedback();
     showRecent();
-    $("change").focus(); // what had the focus is gone
+    $("change").focus(); // the button that had the focus is hidden
   } catch (error) {
-    tell(error, () => giveFeedback(trueLabel));
+    showProblem(error, () => giveFeedback(trueLabel));
   } finally {
     setBusy(false);
   }
 }
 
-function tell(error, again = null) {
+function showProblem(error, again = null) {
   if (!(error instanceof Problem)) {
     console.error(error);
     error = new Problem("something in this page went wrong", "load the page again");
@@ -247,27 +247,27 @@ function showRecent() {
 }
 
 function recentItem(entry) {
-  const said = entry.feedback && (entry.feedback === entry.label ? "you said: right" : `you said: ${entry.feedback}`);
+  const note = entry.feedback && (entry.feedback === entry.label ? "you said: right" : `you said: ${entry.feedback}`);
   const image = setPicture(make("img", { draggable: false }), entry.thumbnail, "");
   const words = [make("strong", {}, entry.label), " ", make("span", {}, percent(entry.confidence)), " "];
-  const button = make("button", { type: "button" }, image, make("span", {}, ...words, make("small", {}, said ?? "")));
+  const button = make("button", { type: "button" }, image, make("span", {}, ...words, make("small", {}, note ?? "")));
   if (entry === shown) button.ariaCurrent = "true";
   button.onclick = () => {
     if (busy) return;
     show(entry);
-    $("recent").children[recent.indexOf(entry)].firstChild.focus(); // the list was made anew
+    $("recent").children[recent.indexOf(entry)].firstChild.focus(); // the list was replaced
     bringIntoView($("figures"));
   };
   return make("li", {}, button);
 }
 
-function keep() {
+function saveRecent() {
   for (let count = recent.length; ; count -= 1) {
     try {
       store.setItem("recent", JSON.stringify(recent.slice(0, count)));
       return;
     } catch {
-      if (count === 0) return; // no room at all: they last as long as the page
+      if (count === 0) return; // no space at all: they last as long as the page
     }
   }
 }
@@ -276,18 +276,18 @@ function openStore() {
   try {
     return window.sessionStorage;
   } catch {
-    const kept = new Map(); // storage is forbidden here
-    return { getItem: (name) => kept.get(name) ?? null, setItem: (name, value) => kept.set(name, value) };
+    const values = new Map(); // storage is blocked here
+    return { getItem: (name) => values.get(name) ?? null, setItem: (name, value) => values.set(name, value) };
   }
 }
 
-// Small things
+// Parts of the page
 
 function setBusy(now) {
   busy = now;
   document.body.classList.toggle("busy", now);
   $("result").ariaBusy = String(now);
-  // Not `disabled`: that would take the focus away from whoever works with the keyboard.
+  // Not `disabled`: a disabled control loses the keyboard focus.
   for (const each of document.querySelectorAll("button:not(#key-form *), input[type=file]")) {
     each.ariaDisabled = now ? "true" : null;
   }
@@ -295,7 +295,7 @@ function setBusy(now) {
 
 function setPicture(image, url, alt) {
   image.alt = alt;
-  image.onload = () => image.classList.toggle("tiny", image.naturalWidth <= 64); // enlarged as pixels, not as fog
+  image.onload = () => image.classList.toggle("tiny", image.naturalWidth <= 64); // enlarge small pictures without blur
   image.src = url;
   return image;
 }
@@ -307,7 +307,7 @@ function bringIntoView(element) {
 function percent(probability) {
   if (probability === null) return "";
   if (probability > 0 && probability < 0.0005) return "< 0.1 %";
-  if (probability < 1 && probability >= 0.9995) return "> 99.9 %"; // "100.0 %" would be a lie
+  if (probability < 1 && probability >= 0.9995) return "> 99.9 %"; // not "100.0 %", which would be wrong
   return `${(100 * probability).toFixed(1)} %`;
 }
 
@@ -325,32 +325,32 @@ function make(tag, properties = {}, ...children) {
 async function start() {
   $("problem").hidden = true;
   try {
-    model = await ask("/model");
+    model = await request("/model");
   } catch (error) {
-    tell(error, start);
+    showProblem(error, start);
     return;
   }
   show(shown);
   showModel();
-  const { images } = await ask("/gallery").catch(() => ({ images: [] })); // a page without one is a whole page
+  const { images } = await request("/gallery").catch(() => ({ images: [] })); // the page works without a gallery
   $("gallery-section").hidden = images.length === 0;
   $("gallery").replaceChildren(...images.map(galleryItem));
 }
 
 function showModel() {
   const summary = model.summary ? asSentence(model.summary) : "";
-  const shadow = model.shadow ? ` Version ${model.shadow} scores every picture too, in its shadow.` : "";
+  const shadow = model.shadow ? ` Version ${model.shadow} scores every picture too, as its shadow.` : "";
   $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${summary}${shadow}`);
-  const three = (value) => Number(value.toPrecision(3));
+  const round = (value) => Number(value.toPrecision(3));
   const metrics = Object.entries(model.metrics ?? {}).map(([name, { value, low, high }]) => {
-    const interval = typeof low === "number" && typeof high === "number" ? ` (${three(low)} to ${three(high)})` : "";
-    return [name, `${three(value)}${interval}`];
+    const interval = typeof low === "number" && typeof high === "number" ? ` (${round(low)} to ${round(high)})` : "";
+    return [name, `${round(value)}${interval}`];
   });
-  const facts = [...metrics, ...Object.entries(model.lineage ?? {})].map(([name, value]) =>
+  const details = [...metrics, ...Object.entries(model.lineage ?? {})].map(([name, value]) =>
     make("div", {}, make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))),
   );
-  $("facts").replaceChildren(...facts);
-  $("lineage").hidden = facts.length === 0;
+  $("model-details").replaceChildren(...details);
+  $("lineage").hidden = details.length === 0;
 }
 
 function galleryItem({ url, label }, index) {
@@ -365,7 +365,7 @@ function galleryItem({ url, label }, index) {
   return button;
 }
 
-/** One stop of the Tab key for the whole gallery, arrows inside: feedback is not twenty stops away. */
+/** Move with the arrow keys: the gallery is one Tab stop, so that feedback is not twenty stops away. */
 function moveInGallery(event) {
   const buttons = [...$("gallery").children];
   const at = buttons.indexOf(event.target.closest("button"));
@@ -395,9 +395,9 @@ $("change").onclick = () => {
   showFeedback(true);
   $("right").focus();
 };
-$("forget").onclick = () => {
+$("clear").onclick = () => {
   recent = [];
-  keep();
+  saveRecent();
   show(null);
   $("file").focus();
 };
@@ -411,10 +411,10 @@ addEventListener("dragleave", (event) => dragging(event.relatedTarget !== null))
 addEventListener("drop", (event) => {
   event.preventDefault();
   dragging(false);
-  take(event.dataTransfer);
+  classifyTransfer(event.dataTransfer);
 });
 addEventListener("paste", (event) => {
-  if (!event.target.closest?.("input, select")) take(event.clipboardData);
+  if (!event.target.closest?.("input, select")) classifyTransfer(event.clipboardData);
 });
 
 start();

@@ -1,4 +1,4 @@
-"""Users that are played: what is sent arrives, whatever a service goes through, and what is told of it is so."""
+"""Simulated users: what is sent arrives, whatever a service goes through, and the summary counts it."""
 
 import dataclasses
 import itertools
@@ -17,8 +17,7 @@ import pytest
 from support.machine import Machine
 from support.served import Served, free_port
 
-from fashion.commands import traffic
-from fashion.commands.traffic import NoService, Sent
+from fashion.commands.main import main
 from fashion.config.schema import DataConfig
 from fashion.data import dataset
 from fashion.data.dataset import Dataset, Split
@@ -28,17 +27,22 @@ from fashion.images.transform import Images
 from fashion.predictions.labelled import TEST_ROWS
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LoggedPrediction
+from fashion.traffic import sending
+from fashion.traffic.client import ServiceUnavailable
+from fashion.traffic.sampling import apply_shifts, sample_rows
+from fashion.traffic.sending import TrafficSummary
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 NOTE = "These were test rows: no training will learn from their feedback. Set some aside with data.live_rows."
+NO_JSON = "without JSON: it is not the classifier's service"
 ALWAYS = "Shirt"
-"""What the stand-in takes every picture for."""
+"""The label that the stand-in predicts for every picture."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Something else than a prediction."""
+    """An answer that is not a prediction."""
 
     status: int
     body: bytes = b"{}"
@@ -52,7 +56,7 @@ DROP = Answer(0)
 
 
 class StandIn(ThreadingHTTPServer):
-    """A service on the loopback that goes through what it is told to, a request at a time, and then answers as ours."""
+    """A service on the loopback that gives the listed answers, one per request, and then predictions."""
 
     daemon_threads = True
 
@@ -100,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stand_in(request: pytest.FixtureRequest) -> Iterator[StandIn]:
-    """One that goes through what the test's parameter says."""
+    """A service that gives the answers of the test's parameter."""
     with StandIn(*getattr(request, "param", ())) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -115,8 +119,8 @@ def rows(small_dataset: Dataset) -> Split:
     return Split(small_dataset.test.images[:30], small_dataset.test.labels[:30])
 
 
-def send(rows: Split, url: str, data: DataConfig, **more: Any) -> Sent:
-    return traffic.send(rows.images, rows.labels, url=url, class_names=data.class_names, **more)
+def send(rows: Split, url: str, data: DataConfig, **more: Any) -> TrafficSummary:
+    return sending.send(rows.images, rows.labels, url=url, class_names=data.class_names, **more)
 
 
 def pngs(images: Images) -> Counter[bytes]:
@@ -125,14 +129,14 @@ def pngs(images: Images) -> Counter[bytes]:
 
 class TestSend:
     @pytest.mark.parametrize("connections", [1, 4])
-    def test_each_picture_is_sent_once_and_judged_by_its_own_label(
+    def test_each_picture_is_sent_once_and_labelled_by_its_own_label(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig, connections: int
     ) -> None:
         sent = send(rows, stand_in.url, data_config, label_share=1, source="somebody", connections=connections)
         assert Counter(stand_in.pictures) == pngs(rows.images)
         right = int(np.sum(rows.labels == data_config.class_names.index(ALWAYS)))
         assert 0 < right < len(rows)
-        assert sent == Sent(len(rows), right, labelled=len(rows), refused=0, versions=("7",))
+        assert sent == TrafficSummary(len(rows), right, labelled=len(rows), rejected=0, versions=("7",))
         label_of = dict(zip(map(image_store.to_png, rows.images), rows.labels, strict=True))
         assert {each["prediction_id"] for each in stand_in.feedback} == {str(row) for row in range(len(rows))}
         for each in stand_in.feedback:
@@ -153,13 +157,13 @@ class TestSend:
         ids=["busy twice", "limited and busy", "busy later", "dropped at once", "dropped later", "all of it"],
         indirect=True,
     )
-    def test_what_a_service_did_not_take_is_sent_again_and_none_is_lost(
+    def test_what_a_service_rejects_for_now_is_sent_again_and_none_is_lost(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig, connections: int
     ) -> None:
         sent = send(rows, stand_in.url, data_config, label_share=1, connections=connections)
         assert Counter(stand_in.pictures) == pngs(rows.images)
         assert len(stand_in.feedback) == len(rows)
-        assert (sent.rows, sent.labelled, sent.refused) == (len(rows), len(rows), 0)
+        assert (sent.rows, sent.labelled, sent.rejected) == (len(rows), len(rows), 0)
 
     @pytest.mark.parametrize(
         "stand_in",
@@ -178,7 +182,7 @@ class TestSend:
         assert sent.rows == len(rows)
 
     @pytest.mark.parametrize("stand_in", [([Answer(503, headers=(("retry-after", "1"),))],)], indirect=True)
-    def test_a_busy_service_is_left_alone_as_long_as_it_asks(
+    def test_a_busy_service_gets_the_pause_it_asks_for(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig
     ) -> None:
         started = time.monotonic()
@@ -186,34 +190,34 @@ class TestSend:
         assert time.monotonic() - started >= 1
 
     @pytest.mark.parametrize("stand_in", [([], BUSY), ([], Answer(415))], ids=["busy", "unwilling"], indirect=True)
-    def test_rows_that_are_not_taken_are_counted_as_refused(
+    def test_rows_that_are_not_accepted_are_counted_as_rejected(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig
     ) -> None:
         sent = send(rows, stand_in.url, data_config, label_share=1)
-        assert sent == Sent(0, 0, labelled=0, refused=len(rows), versions=())
-        assert str(sent) == "nothing was predicted, 30 pictures were refused"
+        assert sent == TrafficSummary(0, 0, labelled=0, rejected=len(rows), versions=())
+        assert str(sent) == "nothing was predicted, 30 pictures were rejected"
         assert stand_in.feedback == []
 
     @pytest.mark.parametrize("stand_in", [([None, Answer(422), None, Answer(422)],)], indirect=True)
-    def test_feedback_that_is_not_taken_is_not_counted(
+    def test_feedback_that_is_not_accepted_is_not_counted(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig
     ) -> None:
         sent = send(rows, stand_in.url, data_config, label_share=1, connections=1)
         assert (sent.rows, sent.labelled) == (len(rows), len(rows) - 2)
         assert len(stand_in.feedback) == sent.labelled
 
-    def test_the_same_seed_judges_the_same_rows(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
-        def judged(seed: int) -> list[str]:
+    def test_the_same_seed_labels_the_same_rows(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
+        def labelled_ids(seed: int) -> list[str]:
             stand_in.pictures.clear()
             stand_in.feedback.clear()
             sent = send(rows, stand_in.url, data_config, label_share=0.5, seed=seed, connections=1)
             assert 0 < sent.labelled == len(stand_in.feedback) < len(rows)
             return [each["prediction_id"] for each in stand_in.feedback]
 
-        assert judged(1) == judged(1)
-        assert judged(1) != judged(2)
+        assert labelled_ids(1) == labelled_ids(1)
+        assert labelled_ids(1) != labelled_ids(2)
 
-    def test_nobody_is_judged_unless_asked_for(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
+    def test_no_feedback_is_given_by_default(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
         assert send(rows, stand_in.url, data_config).labelled == 0
         assert stand_in.feedback == []
 
@@ -225,10 +229,10 @@ class TestSend:
         keys = {(path, headers.get("authorization")) for path, headers in stand_in.requests}
         assert keys == {("/before/it/predict", "Bearer one"), ("/before/it/feedback", "Bearer two")}
 
-    def test_progress_is_told_row_by_row(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
-        told: list[int] = []
-        send(rows, stand_in.url, data_config, on_row=told.append)
-        assert told == list(range(1, len(rows) + 1))
+    def test_progress_is_reported_row_by_row(self, stand_in: StandIn, rows: Split, data_config: DataConfig) -> None:
+        counts: list[int] = []
+        send(rows, stand_in.url, data_config, on_row=counts.append)
+        assert counts == list(range(1, len(rows) + 1))
 
     @pytest.mark.parametrize(
         "stand_in",
@@ -236,10 +240,12 @@ class TestSend:
         ids=["a key is wanted", "no such page"],
         indirect=True,
     )
-    def test_a_service_that_will_not_be_asked_again_ends_it(
+    def test_a_service_that_needs_a_key_or_has_no_such_page_ends_it(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig
     ) -> None:
-        with pytest.raises(NoService, match=f"{stand_in.url}/predict answered (401: .*a key|404: no such page)"):
+        with pytest.raises(
+            ServiceUnavailable, match=f"{stand_in.url}/predict answered (401: .*a key|404: no such page)"
+        ):
             send(rows, stand_in.url, data_config)
         assert len(stand_in.requests) < len(rows)
 
@@ -256,23 +262,23 @@ class TestSend:
             "http://127.0.0.1:port",
         ],
     )
-    def test_an_address_that_is_none_is_refused_by_name(self, rows: Split, data_config: DataConfig, url: str) -> None:
+    def test_a_malformed_address_is_named(self, rows: Split, data_config: DataConfig, url: str) -> None:
         with pytest.raises(ValueError, match=r"url must be such as http://127\.0\.0\.1:3000, got") as caught:
             send(rows, url, data_config)
         assert str(caught.value).endswith(f"got {url!r}")
 
-    def test_a_key_that_no_header_can_carry_is_refused(
+    def test_a_key_that_no_header_can_carry_is_rejected(
         self, stand_in: StandIn, rows: Split, data_config: DataConfig
     ) -> None:
         with pytest.raises(ValueError, match="(?i)header|key"):
             send(rows, stand_in.url, data_config, predict_key="a\nb")
 
 
-class TestSent:
-    def test_what_came_of_it_is_one_sentence(self) -> None:
-        sent = Sent(rows=2000, right=1800, labelled=600, refused=0, versions=("1", "2"))
-        assert str(sent) == "2,000 predicted by version 1, 2: 90.0% right (88.6% to 91.2%); feedback on 600"
-        assert str(dataclasses.replace(sent, refused=1)).endswith("; feedback on 600; 1 refused")
+class TestTrafficSummary:
+    def test_the_summary_is_one_sentence(self) -> None:
+        sent = TrafficSummary(rows=2000, correct=1800, labelled=600, rejected=0, versions=("1", "2"))
+        assert str(sent) == "2,000 predicted by version 1, 2: 90.0% correct (88.6% to 91.2%); feedback on 600"
+        assert str(dataclasses.replace(sent, rejected=1)).endswith("; feedback on 600; 1 rejected")
 
 
 @pytest.fixture
@@ -285,32 +291,32 @@ def home_with_data(small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.usefixtures("home_with_data")
 class TestRows:
     def test_test_rows_are_marked(self, small_dataset: Dataset, data_config: DataConfig) -> None:
-        split, source = traffic.rows_of(data_config, 1000, seed=0)
+        split, source = sample_rows(data_config, 1000, seed=0)
         assert source == TEST_ROWS
         assert pngs(split.images) == pngs(small_dataset.test.images)
 
     def test_rows_set_aside_are_taken_where_there_are_any(self, data_config: DataConfig) -> None:
         data = dataclasses.replace(data_config, live_rows=50)
-        split, source = traffic.rows_of(data, 50, seed=0)
+        split, source = sample_rows(data, 50, seed=0)
         assert source == "traffic" != TEST_ROWS
         live = dataset.load(data, REPOSITORY / "var" / "data").live
         assert live is not None
         assert pngs(split.images) == pngs(live.images)
 
     def test_labels_stay_with_their_pictures(self, small_dataset: Dataset, data_config: DataConfig) -> None:
-        split, _ = traffic.rows_of(data_config, 300, seed=0)
+        split, _ = sample_rows(data_config, 300, seed=0)
         pairs = set(zip(map(image_store.to_png, small_dataset.test.images), small_dataset.test.labels, strict=True))
         assert set(zip(map(image_store.to_png, split.images), split.labels, strict=True)) <= pairs
 
     def test_rows_come_again_only_when_all_have_come(self, data_config: DataConfig) -> None:
         data = dataclasses.replace(data_config, live_rows=50)
-        split, _ = traffic.rows_of(data, 120, seed=0)
+        split, _ = sample_rows(data, 120, seed=0)
         assert len(split) == 120
         times = Counter(pngs(split.images).values())
         assert times == {2: 30, 3: 20}
 
     def test_the_seed_chooses_them(self, data_config: DataConfig) -> None:
-        first, again, other = (traffic.rows_of(data_config, 20, seed=seed)[0] for seed in (1, 1, 2))
+        first, again, other = (sample_rows(data_config, 20, seed=seed)[0] for seed in (1, 1, 2))
         assert np.array_equal(first.images, again.images)
         assert not np.array_equal(first.images, other.images)
 
@@ -318,13 +324,13 @@ class TestRows:
 class TestCorrupted:
     def test_corruptions_come_one_after_the_other(self, rows: Split) -> None:
         before = rows.images.copy()
-        found = traffic.corrupted(rows.images, [("darkness", 1), ("inversion", 1)])
+        found = apply_shifts(rows.images, [("darkness", 1), ("inversion", 1)])
         assert np.all(found == 255)
-        assert np.all(traffic.corrupted(rows.images, [("inversion", 1), ("darkness", 1)]) == 0)
+        assert np.all(apply_shifts(rows.images, [("inversion", 1), ("darkness", 1)]) == 0)
         assert np.array_equal(rows.images, before)
 
     def test_none_leaves_pictures_as_they_are(self, rows: Split) -> None:
-        assert np.array_equal(traffic.corrupted(rows.images, []), rows.images)
+        assert np.array_equal(apply_shifts(rows.images, []), rows.images)
 
 
 class Failed(Protocol):
@@ -336,10 +342,10 @@ class Failed(Protocol):
 @pytest.fixture
 def failed(home_with_data: None, capsys: pytest.CaptureFixture[str]) -> Failed:
     def run(*words: str) -> str:
-        assert traffic.main(words) == 1
-        said = capsys.readouterr()
-        assert said.out == ""
-        (sentence,) = said.err.strip().splitlines()
+        assert main(["traffic", *words]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        (sentence,) = captured.err.strip().splitlines()
         assert sentence.startswith("error: ")
         return sentence.removeprefix("error: ")
 
@@ -352,10 +358,10 @@ class TestCommand:
         sentence = failed("--rows", "5", "--url", url)
         assert re.fullmatch(rf"{url} does not answer \(.*refused.*\): is `make serve` running\?", sentence)
 
-    def test_its_exit_code_tells_a_shell(self, small_dataset: Dataset, tmp_path: Path) -> None:
+    def test_the_exit_code_reaches_the_shell(self, small_dataset: Dataset, tmp_path: Path) -> None:
         done = Machine(tmp_path / "var").python("-m", "fashion", "traffic", "--rows", "0")
         assert done.returncode == 1
-        assert done.stderr.startswith("\nerror: --rows must be at least 1")
+        assert done.stderr.startswith("error: --rows must be at least 1")
 
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -374,22 +380,28 @@ class TestCommand:
             ("data.live_rows=10000", "data.live_rows=10000 leaves nothing of 10,000 test rows: choose fewer"),
         ],
     )
-    def test_wrong_words_are_one_sentence(self, words: str, sentence: str, failed: Failed) -> None:
+    def test_wrong_arguments_are_one_sentence(self, words: str, sentence: str, failed: Failed) -> None:
         assert failed(*words.split()).startswith(sentence)
 
     @pytest.mark.parametrize(
         ("stand_in", "sentence"),
         [
-            (([], Answer(200, b"<html>hello</html>")), "/predict answered 200 without JSON: it is none of ours"),
-            (([], Answer(501, b"<html>no POST</html>")), "/predict answered 501 without JSON: it is none of ours"),
+            (
+                ([], Answer(200, b"<html>hello</html>")),
+                "/predict answered 200 without JSON: it is not the classifier's service",
+            ),
+            (
+                ([], Answer(501, b"<html>no POST</html>")),
+                "/predict answered 501 without JSON: it is not the classifier's service",
+            ),
             (([], Answer(404, b"not here")), "/predict answered 404: not here"),
-            (([], Answer(200, b'{"hello": 1}')), " is not a classifier of ours: its answer has no 'prediction_id'"),
-            (([], Answer(200, b"[1, 2]")), " is not a classifier of ours: its answer has no 'prediction_id'"),
+            (([], Answer(200, b'{"hello": 1}')), " is not the classifier's service: its answer has no 'prediction_id'"),
+            (([], Answer(200, b"[1, 2]")), " is not the classifier's service: its answer has no 'prediction_id'"),
         ],
         ids=["a page", "no POST", "no such page", "other JSON", "a list"],
         indirect=["stand_in"],
     )
-    def test_a_server_that_is_none_of_ours(self, stand_in: StandIn, sentence: str, failed: Failed) -> None:
+    def test_another_program_there_is_one_sentence(self, stand_in: StandIn, sentence: str, failed: Failed) -> None:
         assert failed("--rows", "9", "--url", stand_in.url) == f"{stand_in.url}{sentence}"
 
 
@@ -413,7 +425,7 @@ def digests(images: Images) -> Counter[str]:
 class TestServedBento:
     """All against one service: see conftest."""
 
-    def test_rows_are_in_the_log_and_what_is_told_is_what_counting_gives(
+    def test_rows_are_in_the_log_and_the_summary_is_what_counting_gives(
         self, service: Served, challenged: Machine, small_dataset: Dataset, data_config: DataConfig
     ) -> None:
         rows = Split(small_dataset.test.images[:200], small_dataset.test.labels[:200])
@@ -424,15 +436,15 @@ class TestServedBento:
         label_of = dict(zip(map(image_store.digest, rows.images), rows.labels, strict=True))
         right = sum(row.record.label == label_of[row.record.image_sha256] for row in logged)
         assert 100 < right < 200
-        judged = [row for row in logged if row.feedback]
-        assert 40 < len(judged) < 80
-        assert sent == Sent(200, right, labelled=len(judged), refused=0, versions=("1",))
-        for row in judged:
+        labelled = [row for row in logged if row.feedback]
+        assert 40 < len(labelled) < 80
+        assert sent == TrafficSummary(200, right, labelled=len(labelled), rejected=0, versions=("1",))
+        for row in labelled:
             assert row.true_label == label_of[row.record.image_sha256]
             assert [each.source for each in row.feedback] == ["somebody"]
 
     @pytest.mark.parametrize("live_rows", [0, 50])
-    def test_the_command_corrupts_them_and_marks_what_must_not_be_learnt_from(
+    def test_the_command_corrupts_pictures_and_marks_feedback_on_test_rows(
         self, service: Served, challenged: Machine, data_config: DataConfig, live_rows: int
     ) -> None:
         data = dataclasses.replace(data_config, live_rows=live_rows)
@@ -447,12 +459,12 @@ class TestServedBento:
         assert len(logged) == 60
         label_of = dict(zip(map(image_store.digest, 255 - pool.images), pool.labels, strict=True))
         assert {row.record.image_sha256 for row in logged} <= label_of.keys()
-        judged = [row for row in logged if row.feedback]
-        assert 0 < len(judged) < 60
-        assert all(row.true_label == label_of[row.record.image_sha256] for row in judged)
-        assert {each.source for row in judged for each in row.feedback} == {"traffic" if live_rows else TEST_ROWS}
+        labelled = [row for row in logged if row.feedback]
+        assert 0 < len(labelled) < 60
+        assert all(row.true_label == label_of[row.record.image_sha256] for row in labelled)
+        assert {each.source for row in labelled for each in row.feedback} == {"traffic" if live_rows else TEST_ROWS}
         right = sum(row.record.label == label_of[row.record.image_sha256] for row in logged)
         first, *more = done.stdout.splitlines()
-        assert first == str(Sent(60, right, len(judged), 0, ("1",)))
+        assert first == str(TrafficSummary(60, right, len(labelled), 0, ("1",)))
         assert more == ([] if live_rows else [NOTE])
         assert "60 of 60" in done.stderr

@@ -1,4 +1,4 @@
-"""What a log has acknowledged reaches a real Firestore once, whatever is killed, dead, hung or poisoned meanwhile."""
+"""Firestore and the shipper: everything acknowledged is stored once, through kills, outages and rejected documents."""
 
 import contextlib
 import dataclasses
@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import proxy
-from support.log_rows import LATER, at, bits, mixed, outgoing, python, record, records, requests, said, tags
+from support.log_rows import LATER, at, bits, mixed, outgoing, output_of, python, record, records, requests, tags
 
-from fashion.predictions.firestore import Fate, FirestoreLog, FirestoreUnavailable
+from fashion.predictions.firestore import FirestoreLog, FirestoreUnavailable, Outcome
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     Feedback,
     LoggedPrediction,
-    Outgoing,
     PredictionRecord,
     UnknownPrediction,
     new_prediction_id,
@@ -37,20 +37,20 @@ TOO_LARGE = (0.5,) * 600_000
 
 @pytest.fixture
 def wire(emulator: str) -> Iterator[proxy.Proxy]:
-    """Between a test and the emulator."""
+    """A proxy between the client and the emulator."""
     with proxy.between(emulator) as wire:
         yield wire
 
 
 @pytest.fixture
 def project() -> str:
-    """Nobody else's."""
+    """A project that no other test uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
 def remote(emulator: str, project: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirestoreLog]:
-    """A connection that nothing disturbs."""
+    """A client that is connected to the emulator directly."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
     with contextlib.closing(FirestoreLog(project)) as remote:
         list(remote.read_window(0, LATER))  # connects, before a test has the environment name another address
@@ -61,7 +61,7 @@ def remote(emulator: str, project: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 def shaky(
     remote: FirestoreLog, wire: proxy.Proxy, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FirestoreLog]:
-    """Another to the same place, through the wire."""
+    """A client of the same project, connected through the proxy."""
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
     with contextlib.closing(FirestoreLog(project, timeout_s=1.0)) as shaky:
         yield shaky
@@ -74,31 +74,31 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
 
 
 def rows(*items: PredictionRecord | Feedback) -> list[Outgoing]:
-    """As the outbox would give them."""
+    """Items as rows of the outbox."""
     return [Outgoing(i, 0, item) for i, item in enumerate(items)]
 
 
-def fates(remote: FirestoreLog, *items: PredictionRecord | Feedback) -> list[Fate]:
-    """What became of what was sent, in its order."""
-    answers = sorted(remote.send(rows(*items)), key=lambda answer: answer.row.sequence)
-    assert [answer.row.item for answer in answers] == list(items)
-    return [answer.fate for answer in answers]
+def outcomes(remote: FirestoreLog, *items: PredictionRecord | Feedback) -> list[Outcome]:
+    """Send items and return their outcomes, in the same order."""
+    deliveries = sorted(remote.send(rows(*items)), key=lambda each: each.row.sequence)
+    assert [each.row.item for each in deliveries] == list(items)
+    return [each.outcome for each in deliveries]
 
 
 def stored(remote: FirestoreLog) -> list[LoggedPrediction]:
-    """All there is."""
+    """Every prediction that is stored."""
     return list(remote.read_window(0, LATER, page_rows=1000))
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that is to happen."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
 
 
-# What is sent is stored
+# Sending
 
 
 @settings(max_examples=10, deadline=None)
@@ -109,7 +109,7 @@ def test_predictions_come_back_bit_for_bit(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
         with contextlib.closing(FirestoreLog(f"test-{uuid.uuid4().hex[:12]}")) as remote:
-            assert fates(remote, *sent) == [Fate.SHIPPED] * len(sent)
+            assert outcomes(remote, *sent) == [Outcome.SHIPPED] * len(sent)
             champions = [row for row in sent if row.role == "champion"]
             for row in champions:
                 assert bits(remote.get(row.prediction_id).record) == bits(row)
@@ -118,58 +118,58 @@ def test_predictions_come_back_bit_for_bit(
             assert all(bits(found[row.prediction_id, row.role]) == bits(row) for row in sent)
             if champions:
                 given = [Feedback(champions[0].prediction_id, *each) for each in said]
-                assert fates(remote, *given) == [Fate.SHIPPED] * len(given)
+                assert outcomes(remote, *given) == [Outcome.SHIPPED] * len(given)
                 kept = remote.get(champions[0].prediction_id).feedback
                 assert set(kept) == set(given)
                 assert [each.time_us for each in kept] == sorted(each.time_us for each in set(given))
 
 
-def test_what_is_sent_again_is_stored_once(remote: FirestoreLog) -> None:
+def test_a_prediction_sent_twice_is_stored_once(remote: FirestoreLog) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
-    assert fates(remote, first) == [Fate.SHIPPED]
-    assert fates(remote, once, once) == [Fate.SHIPPED] * 2
-    assert fates(remote, first, second) == [Fate.SHIPPED] * 2  # and the feedback is not overwritten
-    assert fates(remote, once) == [Fate.SHIPPED]
+    assert outcomes(remote, first) == [Outcome.SHIPPED]
+    assert outcomes(remote, once, once) == [Outcome.SHIPPED] * 2
+    assert outcomes(remote, first, second) == [Outcome.SHIPPED] * 2  # and the feedback is not overwritten
+    assert outcomes(remote, once) == [Outcome.SHIPPED]
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
 def test_the_latest_feedback_counts_whenever_it_comes(remote: FirestoreLog) -> None:
     row = record()
     given = [Feedback(row.prediction_id, label, "page", at) for label, at in [(3, 200), (7, 300), (5, 100)]]
-    fates(remote, row)
+    outcomes(remote, row)
     for each in given:
-        assert fates(remote, each) == [Fate.SHIPPED]
+        assert outcomes(remote, each) == [Outcome.SHIPPED]
     found = remote.get(row.prediction_id)
     assert found.feedback == (given[2], given[0], given[1])
     assert found.true_label == 7
 
 
 def test_feedback_before_its_prediction_is_an_orphan_and_makes_no_document(remote: FirestoreLog) -> None:
-    assert fates(remote, Feedback(new_prediction_id(), 1, "page", 1)) == [Fate.ORPHAN]
+    assert outcomes(remote, Feedback(new_prediction_id(), 1, "page", 1)) == [Outcome.ORPHAN]
     assert stored(remote) == []
 
 
-def test_documents_expire_when_told_to(emulator: str, remote: FirestoreLog, project: str) -> None:
+def test_documents_expire_after_the_configured_days(emulator: str, remote: FirestoreLog, project: str) -> None:
     from google.cloud.firestore import Client
 
     keeps = contextlib.closing(FirestoreLog(project, expire_days=1.5, collection="brief"))
     row = record(time_us=1_000_000)
     with keeps as brief:
-        fates(brief, row)
+        outcomes(brief, row)
         assert brief.get(row.prediction_id).record == row
     document = Client(project).collection("brief").document(row.prediction_id).get().to_dict()
     assert document["expire_at"].timestamp() == 1 + 1.5 * 86_400
 
 
-def test_poison_is_refused_and_its_neighbours_are_stored(remote: FirestoreLog) -> None:
+def test_a_document_that_is_too_large_is_refused_and_the_others_are_stored(remote: FirestoreLog) -> None:
     good = [record(time_us=i) for i in range(9)]
     large, huge = record(embedding=TOO_LARGE), record(embedding=10 * TOO_LARGE)  # more than a request may have
     odd = Feedback("a/b", 1, "page", 1)
     sent = [*good[:3], large, *good[3:6], odd, huge, *good[6:]]
-    found = dict(zip(sent, fates(remote, *sent), strict=True))
-    assert [found[row] for row in good] == [Fate.SHIPPED] * 9
-    assert [found[item] for item in (large, huge, odd)] == [Fate.REFUSED] * 3
+    found = dict(zip(sent, outcomes(remote, *sent), strict=True))
+    assert [found[row] for row in good] == [Outcome.SHIPPED] * 9
+    assert [found[item] for item in (large, huge, odd)] == [Outcome.REFUSED] * 3
     assert [each.record for each in stored(remote)] == good
     reasons = {answer.row.item: answer.reason for answer in remote.send(rows(large, odd))}
     assert "longer than 1048487 bytes" in reasons[large]
@@ -186,25 +186,25 @@ def test_poison_is_refused_and_its_neighbours_are_stored(remote: FirestoreLog) -
     model_version=st.sampled_from([None, "1", "2"]),
     page_rows=st.integers(1, 6),
 )
-def test_windows_hold_what_they_should_in_order_however_they_are_paged(
+def test_windows_are_complete_and_in_order_for_any_page_size(
     emulator: str, sent: list[PredictionRecord], span: tuple[int, int], model_version: str | None, page_rows: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
         with contextlib.closing(FirestoreLog(f"test-{uuid.uuid4().hex[:12]}")) as remote:
-            fates(remote, *sent)
+            outcomes(remote, *sent)
             found = list(remote.read_window(*span, model_version=model_version, page_rows=page_rows))
     wanted = [row for row in sent if span[0] <= row.time_us < span[1] and model_version in (None, row.model_version)]
     assert [each.record for each in found] == sorted(wanted, key=lambda r: (r.time_us, r.prediction_id, r.role))
 
 
 @pytest.mark.parametrize("wrong", ["", "7", "a/b", ".", "..", "__x__", "\ud800", "x" * 10_000])
-def test_what_is_no_id_is_no_prediction(wrong: str, remote: FirestoreLog) -> None:
+def test_a_malformed_id_is_an_unknown_prediction(wrong: str, remote: FirestoreLog) -> None:
     with pytest.raises(UnknownPrediction, match="no prediction '"):
         remote.get(wrong)
 
 
-def test_a_prediction_that_is_not_there_is_unknown(remote: FirestoreLog) -> None:
+def test_a_missing_prediction_is_unknown(remote: FirestoreLog) -> None:
     unknown = new_prediction_id()
     with pytest.raises(UnknownPrediction, match=f"no prediction {unknown} at {re.escape(remote.address)}"):
         remote.get(unknown)
@@ -214,11 +214,13 @@ def test_a_prediction_that_is_not_there_is_unknown(remote: FirestoreLog) -> None
     "changed",
     [{"label": "1"}, {"embedding": b"odd"}, {"embedding": None}, {"statistics": {}}, {"feedback": 3}, {"role": ""}],
 )
-def test_a_document_that_is_no_prediction_is_named(changed: dict[str, Any], remote: FirestoreLog, project: str) -> None:
+def test_a_document_that_is_not_a_prediction_is_named(
+    changed: dict[str, Any], remote: FirestoreLog, project: str
+) -> None:
     from google.cloud.firestore import Client
 
     row = record()
-    fates(remote, row)
+    outcomes(remote, row)
     Client(project).collection("predictions").document(row.prediction_id).update(changed)
     for read in (lambda: remote.get(row.prediction_id), lambda: stored(remote)):
         with pytest.raises(ValueError, match=f"document {row.prediction_id} is not a prediction: "):
@@ -227,7 +229,7 @@ def test_a_document_that_is_no_prediction_is_named(changed: dict[str, Any], remo
 
 def test_reading_survives_a_short_break(remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     sent = [record(time_us=i // 3) for i in range(20)]
-    fates(remote, *sent)
+    outcomes(remote, *sent)
     reading = shaky.read_window(0, LATER, page_rows=6)
     found = [next(reading) for _ in range(6)]
     wire.cut()
@@ -251,13 +253,13 @@ def test_a_dead_server_is_named_at_once_and_found_again(
                 use()
         assert time.monotonic() - start < 5
         wire.resume()
-        assert fates(shaky, row) == [Fate.SHIPPED]
+        assert outcomes(shaky, row) == [Outcome.SHIPPED]
     assert [each.record for each in stored(remote)] == [row]
 
 
-def test_a_hanging_server_is_waited_for_no_longer_than_told(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
+def test_a_hanging_server_is_given_up_after_the_timeout(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     row = record()
-    fates(shaky, row)
+    outcomes(shaky, row)
     wire.stall()
     for use, seconds in (
         (lambda: shaky.send(rows(row)), 1.0),
@@ -273,27 +275,25 @@ def test_a_hanging_server_is_waited_for_no_longer_than_told(shaky: FirestoreLog,
     assert shaky.get(row.prediction_id).record == row
 
 
-def test_an_answer_that_is_lost_stores_nothing_twice(
-    remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy
-) -> None:
+def test_a_lost_response_stores_nothing_twice(remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
-    fates(shaky, first)
+    outcomes(shaky, first)
     wire.swallow_answers()
     with pytest.raises(FirestoreUnavailable):
         shaky.send(rows(once, second))
     until(lambda: len(stored(remote)) == 2)  # it did arrive
     wire.cut()
     wire.resume()
-    assert fates(shaky, once, second) == [Fate.SHIPPED] * 2
+    assert outcomes(shaky, once, second) == [Outcome.SHIPPED] * 2
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
-def test_closing_cuts_off_what_hangs(emulator: str, remote: FirestoreLog, wire: proxy.Proxy) -> None:
+def test_closing_ends_a_request_that_hangs(emulator: str, remote: FirestoreLog, wire: proxy.Proxy) -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
         patient = FirestoreLog(remote.project, timeout_s=20)
-        fates(patient, record())
+        outcomes(patient, record())
         wire.stall()
         start = time.monotonic()
         hanging = [pool.submit(patient.send, rows(record())), pool.submit(stored, patient)]
@@ -310,7 +310,7 @@ def test_closing_cuts_off_what_hangs(emulator: str, remote: FirestoreLog, wire: 
 
 def test_threads_may_share_it_while_its_server_comes_and_goes(shaky: FirestoreLog, wire: proxy.Proxy) -> None:
     row, stop = record(), threading.Event()
-    fates(shaky, row)
+    outcomes(shaky, row)
 
     def read() -> int:
         read = 0
@@ -352,7 +352,7 @@ def test_missing_credentials_name_the_remedy(tmp_path: Path) -> None:
         except FirestoreUnavailable as error:
             print(error)
     """
-    output = said(without_google(script, tmp_path))
+    output = output_of(without_google(script, tmp_path))
     assert "firestore://nobodys/(default)/predictions cannot be used without Google credentials" in output
     assert "gcloud auth application-default login" in output
 
@@ -367,17 +367,17 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
         except FirestoreUnavailable as error:
             print(error)
     """
-    assert "install the extra `fashion[gcp]`" in said(without_google(script, tmp_path))
+    assert "install the extra `fashion[gcp]`" in output_of(without_google(script, tmp_path))
 
 
-def test_nothing_of_googles_is_loaded_before_it_is_used(tmp_path: Path) -> None:
+def test_google_libraries_are_imported_on_first_use(tmp_path: Path) -> None:
     script = """
         import sys
         from fashion.predictions.firestore import FirestoreLog
         FirestoreLog("p").close()
         print([name for name in ("grpc", "google.cloud.firestore", "google.api_core") if name in sys.modules])
     """
-    assert said(without_google(script, tmp_path)) == "[]\n"
+    assert output_of(without_google(script, tmp_path)) == "[]\n"
 
 
 # Shipping
@@ -392,14 +392,16 @@ def test_a_shipper_empties_the_outbox_in_the_background(log: PredictionLog, remo
         log.append([row])
     log.append_feedback([Feedback(row.prediction_id, 3, "page", 7) for row in sent[::50]])
     shipper.wake()
-    until(lambda: log.backlog().rows == 0)
-    assert log.backlog() == dataclasses.replace(log.backlog(), destination=remote.address, refused=0, problem=None)
-    assert log.is_shipped([row.prediction_id for row in sent])
+    until(lambda: log.outbox.backlog().rows == 0)
+    assert log.outbox.backlog() == dataclasses.replace(
+        log.outbox.backlog(), destination=remote.address, refused=0, problem=None
+    )
+    assert log.outbox.is_shipped([row.prediction_id for row in sent])
     assert stored(remote) == list(log.window(0, LATER))
     assert shipper.drain(5).rows == 0
 
 
-def test_feedback_waits_while_its_prediction_is_on_its_way(log: PredictionLog, remote: FirestoreLog) -> None:
+def test_feedback_waits_while_its_prediction_is_in_the_same_batch(log: PredictionLog, remote: FirestoreLog) -> None:
     shipper, row = Shipper(log, remote), record()
     log.append([row])
     log.append_feedback([Feedback(row.prediction_id, label, "page", label) for label in (1, 2)])
@@ -415,7 +417,7 @@ def test_large_documents_are_spread_over_requests(log: PredictionLog, remote: Fi
     assert stored(remote) == list(log.window(0, LATER))
 
 
-def test_poison_is_set_aside_reported_and_holds_up_nothing(
+def test_a_refused_row_is_reported_and_does_not_block_others(
     log: PredictionLog, remote: FirestoreLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     shipper = Shipper(log, remote)
@@ -428,11 +430,11 @@ def test_poison_is_set_aside_reported_and_holds_up_nothing(
     assert "longer than 1048487 bytes" in left.reasons[1]
     assert f"prediction {poison.prediction_id} cannot be shipped: " in caplog.text
     assert [each.record for each in stored(remote)] == good
-    assert log.is_refused(poison.prediction_id)
+    assert log.outbox.is_refused(poison.prediction_id)
     assert log.prune(0) == 20  # what was refused is kept
     assert log.get(poison.prediction_id).true_label == 1
-    assert log.retry_refused() == 2
-    assert shipper.drain(10).refused == 2  # nothing was mended
+    assert log.outbox.retry_refused() == 2
+    assert shipper.drain(10).refused == 2  # the cause is not fixed
 
 
 def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
@@ -444,13 +446,13 @@ def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
     log.append_feedback([late, never], known_elsewhere=True)
     assert shipper.ship() == 0
     assert shipper.ship() == 0  # both are put off
-    assert log.backlog().rows == 2
-    fates(remote, elsewhere)
+    assert log.outbox.backlog().rows == 2
+    outcomes(remote, elsewhere)
     assert shipper.ship(all_due=True) == 1
     assert stored(remote) == [LoggedPrediction(elsewhere, (late,))]
     monkeypatch.setattr("fashion.predictions.shipper.PARENT_SECONDS", 0.001)
     assert shipper.ship(all_due=True) == 1
-    assert log.backlog().reasons == ("its prediction is not there after 0 h",)
+    assert log.outbox.backlog().reasons == ("its prediction is not there after 0 h",)
 
 
 def test_a_log_keeps_what_its_shipper_could_not_ship(
@@ -479,16 +481,16 @@ def test_a_dead_server_is_reported_and_writers_do_not_notice(
     for row in sent:
         log.append([row])
     assert time.monotonic() - start < 5
-    until(lambda: log.backlog().problem is not None)
-    found = log.backlog()
+    until(lambda: log.outbox.backlog().problem is not None)
+    found = log.outbox.backlog()
     assert found.rows == 100
     assert found.problem is not None
     assert found.problem.startswith(f"{shaky.address} cannot be used: ")
     time.sleep(0.5)
     assert caplog.text.count(f"predictions stay in {log.path} until then") == 1  # and not for each attempt
     wire.resume()
-    until(lambda: log.backlog().rows == 0)
-    until(lambda: log.backlog().problem is None)
+    until(lambda: log.outbox.backlog().rows == 0)
+    until(lambda: log.outbox.backlog().problem is None)
     assert [each.record for each in stored(remote)] == sent
     shipper.drain(5)
 
@@ -500,12 +502,12 @@ def test_a_shipper_survives_a_log_that_is_locked(
 
     shipper, row = Shipper(log, remote, longest_pause_s=0.2), record()
     log.append([row])
-    monkeypatch.setattr("fashion.predictions.log.LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr("fashion.predictions.database.LOCKED_SECONDS", 0.1)
     with locked(log):
         shipper.start()
         until(lambda: [each.record for each in stored(remote)] == [row])  # it was sent, and that not written down
         until(lambda: shipper._failures > 0)
-    until(lambda: log.backlog().rows == 0)
+    until(lambda: log.outbox.backlog().rows == 0)
     assert [each.record for each in stored(remote)] == [row]
     shipper.drain(5)
 
@@ -513,7 +515,7 @@ def test_a_shipper_survives_a_log_that_is_locked(
 # The end of a process
 
 
-def test_draining_gives_up_in_time_and_tells_what_is_left(
+def test_draining_stops_at_the_deadline_and_returns_the_backlog(
     log: PredictionLog, remote: FirestoreLog, shaky: FirestoreLog, wire: proxy.Proxy
 ) -> None:
     wire.cut()
@@ -531,7 +533,7 @@ def test_draining_gives_up_in_time_and_tells_what_is_left(
     assert [each.record for each in stored(remote)] == sent
 
 
-def test_draining_cuts_off_a_request_that_hangs(
+def test_draining_ends_a_request_that_hangs(
     log: PredictionLog, remote: FirestoreLog, wire: proxy.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
@@ -540,7 +542,7 @@ def test_draining_cuts_off_a_request_that_hangs(
     first, second = record(time_us=1), record(time_us=2)
     log.append([first])
     shipper.start()
-    until(lambda: log.backlog().rows == 0)
+    until(lambda: log.outbox.backlog().rows == 0)
     wire.stall()
     log.append([second])
     shipper.wake()
@@ -563,7 +565,7 @@ SHIPPER = """
     from fashion.predictions.firestore import FirestoreLog
     from fashion.predictions.shipper import Shipper
     shipper = Shipper(PredictionLog(sys.argv[1]), FirestoreLog(sys.argv[2]))
-    while not shipper._alone():
+    while not shipper.acquire():
         time.sleep(0.01)
     print("alone", flush=True)
     if len(sys.argv) > 3:
@@ -588,7 +590,7 @@ def test_a_machine_has_one_shipper_and_another_takes_over_when_it_is_killed(
     assert outgoing(log) == [row]
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    until(lambda: log.backlog().rows == 0)
+    until(lambda: log.outbox.backlog().rows == 0)
     assert [each.record for each in stored(remote)] == [row]
     shipper.drain(5)
     after = Shipper(log, remote)  # nobody holds it now
@@ -632,7 +634,7 @@ WORKER = """
 """
 
 
-def test_all_that_was_acknowledged_is_stored_whatever_happens(
+def test_everything_acknowledged_is_stored_through_kills_and_outages(
     log: PredictionLog, remote: FirestoreLog, wire: proxy.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", wire.address)
@@ -694,7 +696,7 @@ def test_all_that_was_acknowledged_is_stored_whatever_happens(
 
     predictions = {line.split()[1] for line in acknowledged if line.startswith("prediction ") and len(line) == 47}
     feedback = {line.split()[1] for line in acknowledged if line.startswith("feedback ")}
-    refused = {each for each in predictions if log.is_refused(each)}
+    refused = {each for each in predictions if log.outbox.is_refused(each)}
     documents = stored(remote)
     by_id = {each.record.prediction_id: each for each in documents}
     print(f"{len(predictions)} predictions acknowledged, {len(documents)} stored, {len(refused)} refused")

@@ -1,0 +1,135 @@
+"""Rows of the log as arrays: what drift counts and tests. Knows no files and no decisions."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.images.statistics import STATISTICS
+from fashion.model.predictor import EMBEDDING_SIZE, Predictions
+from fashion.predictions.database import Row, UnreadableRow
+from fashion.predictions.record import UNLABELLED, LoggedPrediction
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N rows of the log; all have the same number of classes."""
+
+    predictions: Predictions
+    true_labels: NDArray[np.int64]
+    """(N,) from the latest feedback; UNLABELLED where there is none."""
+    times_us: NDArray[np.int64]
+    """(N,) microseconds since 1970, UTC."""
+    prediction_ids: Sequence[str]
+    image_sha256: Sequence[str]
+    model_versions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.times_us)
+
+    def of(self, model_version: str) -> "Batch":
+        """Return the rows of one version."""
+        selected = [row for row, version in enumerate(self.model_versions) if version == model_version]
+        return self if len(selected) == len(self) else self[selected]
+
+    def __getitem__(self, rows: Sequence[int]) -> "Batch":
+        return Batch(
+            self.predictions[rows],
+            self.true_labels[rows],
+            self.times_us[rows],
+            *(
+                [column[row] for row in rows]
+                for column in (self.prediction_ids, self.image_sha256, self.model_versions)
+            ),
+        )
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Join batches of the same number of classes."""
+    if len(batches) == 1:
+        return batches[0]
+    parts = [each.predictions for each in batches]
+    return Batch(
+        Predictions(
+            *(
+                np.concatenate([getattr(part, field.name) for part in parts])
+                for field in dataclasses.fields(Predictions)
+            )
+        ),
+        np.concatenate([each.true_labels for each in batches]),
+        np.concatenate([each.times_us for each in batches]),
+        *(
+            [value for each in batches for value in getattr(each, name)]
+            for name in ("prediction_ids", "image_sha256", "model_versions")
+        ),
+    )
+
+
+def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
+    """Decode rows of `PredictionLog.row_pages`: a batch for each number of classes.
+
+    Raises:
+        UnreadableRow: a row cannot be decoded, or has other statistics or embeddings than this version writes.
+    """
+    by_sizes: dict[tuple[int, int, int], list[Row]] = {}
+    for row in rows:
+        try:
+            by_sizes.setdefault((len(row[6]), len(row[7]), len(row[8])), []).append(row)
+        except TypeError:
+            raise UnreadableRow(f"prediction {row[0]} has no numbers where it should") from None
+    for sizes, group in by_sizes.items():
+        if sizes[1:] != (4 * len(STATISTICS), 2 * EMBEDDING_SIZE):
+            raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
+        ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, sha256, _, _, truth = zip(
+            *group, strict=True
+        )
+        try:
+            predictions = Predictions(
+                np.array(labels, np.int64),
+                np.array(confidences, np.float32),
+                _decoded(probabilities, "<f4", len(group)),
+                _decoded(statistics, "<f4", len(group)),
+                _decoded(embeddings, "<f2", len(group)),
+            )
+            true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, versions)
+        except (TypeError, ValueError) as error:
+            raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
+
+
+def from_logged(rows: Sequence[LoggedPrediction]) -> Iterator[Batch]:
+    """Convert logged predictions: a batch for each number of classes."""
+    for classes in sorted({len(row.record.probabilities) for row in rows}):
+        yield _batch([row for row in rows if len(row.record.probabilities) == classes])
+
+
+def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
+    records = [row.record for row in rows]
+    labels = [UNLABELLED if row.true_label is None else row.true_label for row in rows]
+    predictions = Predictions(
+        labels=np.array([record.label for record in records], np.int64),
+        confidences=np.array([record.confidence for record in records], np.float32),
+        probabilities=np.array([record.probabilities for record in records], np.float32),
+        statistics=_matrix([record.statistics for record in records], len(STATISTICS)),
+        embeddings=_matrix([record.embedding for record in records], EMBEDDING_SIZE).astype(np.float16),
+    )
+    return Batch(
+        predictions,
+        np.array(labels, np.int64),
+        np.array([record.time_us for record in records], np.int64),
+        [record.prediction_id for record in records],
+        [record.image_sha256 for record in records],
+        [record.model_version for record in records],
+    )
+
+
+def _decoded(packed: Sequence[bytes], kind: str, rows: int) -> NDArray[Any]:
+    return np.frombuffer(b"".join(packed), kind).reshape(rows, -1)
+
+
+def _matrix(rows: Sequence[Sequence[float]], width: int) -> NDArray[np.float32]:
+    """Stack rows of equal length; one of another length becomes NaN, which no test counts."""
+    return np.array([row if len(row) == width else [np.nan] * width for row in rows], np.float32).reshape(-1, width)

@@ -1,0 +1,1 @@
+"""Simulated users of a running service: which pictures they send, and how."""
