@@ -81,8 +81,8 @@ class TestArchitectures:
                 settings, architecture=dataclasses.replace(settings.architecture, drop_path_rate=0.0)
             )
         few = Split(small_dataset.train.images[:64], small_dataset.train.labels[:64])
-        _, fitted = recipe.train(settings, dataclasses.replace(small_dataset, train=few, val=few))
-        assert fitted.history[-1].val_accuracy >= 0.95
+        _, result = recipe.train(settings, dataclasses.replace(small_dataset, train=few, val=few))
+        assert result.history[-1].val_accuracy >= 0.95
 
     def test_the_list_above_is_complete(self) -> None:
         marks = self.test_overfits_64_images.pytestmark  # type: ignore[attr-defined]
