@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import csv
 import datetime
 import io
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bentos.classifier.schemas import (
     FeedbackAnswer,
@@ -22,6 +20,7 @@ from bentos.classifier.schemas import (
 from bentos.classifier.shipping import Shipping
 from bentos.web.responses import ApiError
 from fashion.images.statistics import STATISTICS
+from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, RowError, parse_feedback
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LoggedPrediction, LogUnavailable, UnknownPrediction
 
@@ -88,9 +87,9 @@ class Records:
         Raises:
             ApiError: the body is not a table with the columns `prediction_id` and `true_label`.
         """
-        rows = await asyncio.to_thread(parse_table, body)
+        rows = await asyncio.to_thread(parse_table, body, self._class_names)
         accepted, refused, errors = await asyncio.to_thread(self._store_rows, rows)
-        stored_in = await self._shipping.stored_in([(row["prediction_id"] or "").strip() for row in rows])
+        stored_in = await self._shipping.stored_in([row.prediction_id for row in rows])
         return FeedbackTableAnswer(accepted, refused, tuple(errors), stored_in)
 
     def class_name(self, label: int) -> str:
@@ -125,42 +124,48 @@ class Records:
             self._find(feedback.prediction_id)  # another machine may have made it
             self._log.append_feedback([feedback], known_elsewhere=True)
 
-    def _store_rows(self, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, list[LineError]]:
+    def _store_rows(self, rows: Sequence[FeedbackRow | RowError]) -> tuple[int, int, list[LineError]]:
         """Store rows one by one, and return how many were accepted and refused, with the errors."""
         accepted = 0
         errors: list[LineError] = []
-        for line, row in enumerate(rows, start=2):
-            text = (row["true_label"] or "").strip()
+        for number, row in enumerate(rows):
+            if isinstance(row, RowError):
+                errors.append(LineError(row.line, row.message))
+                continue
             try:
-                label = self._label(int(text) if text.isdecimal() else text)
-                source = (row.get("source") or "csv").strip()
-                prediction_id = (row["prediction_id"] or "").strip()
-                self._store(Feedback(prediction_id, label, source, time.time_ns() // 1000))
+                label = self._label(row.true_label)
+                self._store(Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000))
                 accepted += 1
             except (ApiError, ValueError) as error:
-                errors.append(LineError(line, str(error)))
+                errors.append(LineError(row.line, str(error)))
             except LogUnavailable as error:
                 _logger.error("%s", error)
-                remaining = len(rows) - (line - 2)
-                refused = len(errors) + remaining
+                refused = len(errors) + len(rows) - number
                 message = "cannot be stored now: send this line and those below it again"
-                return accepted, refused, [*errors, LineError(line, message)][-SHOWN_ERRORS:]
+                return accepted, refused, [*errors, LineError(row.line, message)][-SHOWN_ERRORS:]
         return accepted, len(errors), errors[:SHOWN_ERRORS]
 
 
-def parse_table(body: bytes) -> list[dict[str, Any]]:
+def parse_table(body: bytes, class_names: Sequence[str]) -> list[FeedbackRow | RowError]:
     """Parse a CSV table of feedback.
+
+    Args:
+        body: CSV in UTF-8.
+        class_names: that labels may be given by.
 
     Raises:
         ApiError: the body is not CSV in UTF-8, lacks a column, or has no row or more than `CSV_ROWS`.
     """
     try:
-        rows = list(itertools.islice(csv.DictReader(io.StringIO(body.decode("utf-8-sig"))), CSV_ROWS + 1))
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(body.decode("utf-8-sig"), newline="")
+        rows = list(itertools.islice(parse_feedback(text, class_names), CSV_ROWS + 1))
+    except UnicodeDecodeError as error:
         raise ApiError(400, "bad_csv", f"the table cannot be read: {error}", "send CSV in UTF-8") from None
-    if not rows or not {"prediction_id", "true_label"} <= set(rows[0]):
-        message = "the table must have the columns prediction_id and true_label, and rows"
-        raise ApiError(422, "bad_csv", message, "name them in the first line; `source` may be a third")
+    except InvalidTable as error:
+        remedy = "send CSV with a header of prediction_id and true_label; `source` may be a third column"
+        raise ApiError(422, "bad_csv", str(error), remedy) from None
+    if not rows:
+        raise ApiError(422, "bad_csv", "the table has no rows", "send a header and at least one row")
     if len(rows) > CSV_ROWS:
         message, remedy = f"the table has more than {CSV_ROWS:,} rows", f"send at most {CSV_ROWS:,} rows at once"
         raise ApiError(413, "too_large", message, remedy)
