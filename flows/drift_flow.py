@@ -255,6 +255,21 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
     return launch.exit_on(*expected, first=alert)
 
 
+def check_alert_addresses(settings: DriftConfig) -> None:
+    """Check the addresses that the environment names for alerts.
+
+    Raises:
+        fashion.config.schema.ConfigError: one of them cannot be used.
+    """
+    from fashion.config.schema import ConfigError
+    from fashion.drift import alert_channels
+
+    try:
+        alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 if __name__ == "__main__":
     with launch.single_run("drift"):
-        launch.run(DriftFlow, kind=DriftConfig)
+        launch.run(DriftFlow, kind=DriftConfig, check=check_alert_addresses)

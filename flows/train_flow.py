@@ -56,9 +56,9 @@ class TrainFlow(FlowSpec):
 
         from fashion.data.checks import check_dataset
         from fashion.data.manifest import DataError
+        from fashion.evaluation import run_record
         from fashion.figures import frame, galleries
         from fashion.registry import lineage, tracking
-        from fashion.training import run_record
 
         settings, home = self.settings, prepare_environment()
         data = load_data(settings)
@@ -192,9 +192,8 @@ class TrainFlow(FlowSpec):
         from runtime import training_cards
 
         from fashion.data.checks import check_dataset
-        from fashion.evaluation import scoring
+        from fashion.evaluation import run_record, scoring
         from fashion.registry import tracking
-        from fashion.training import run_record
 
         settings = self.settings
         data = load_data(settings)
@@ -223,9 +222,9 @@ class TrainFlow(FlowSpec):
         """Register the version, and promote it unless it is worse than the champion."""
         from runtime import training_cards
 
+        from fashion.evaluation import registration
         from fashion.model.package import DamagedPackage
         from fashion.registry import tracking
-        from fashion.training import registration
 
         settings = self.settings
         data = load_data(settings)

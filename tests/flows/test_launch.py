@@ -200,3 +200,28 @@ def test_only_the_retrain_event_makes_a_training_use_feedback(runtime: Callable[
     assert not triggered_by("another")
     assert triggered_by("another", events.RETRAIN)
     assert triggered_by(events.RETRAIN)
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "sentence"),
+    [
+        ("FASHION_WEBHOOK", "nonsense", "error: FASHION_WEBHOOK must be an http or https address\n"),
+        ("FASHION_SMTP", "smtp://me:secret@host", "error: FASHION_SMTP must be "),
+        ("FASHION_ALERTS", "nonsense://secret", "error: FASHION_ALERTS must hold Apprise URLs "),
+    ],
+)
+def test_a_wrong_alert_address_ends_the_drift_flow_before_it_starts(
+    variable: str, address: str, sentence: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "flows" / "drift_flow.py"), "run"],
+        cwd=tmp_path,
+        env={**os.environ, "FASHION_HOME": str(tmp_path / "var"), variable: address},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert "secret" not in done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1
