@@ -56,6 +56,7 @@ drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retr
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
 	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$(REASON)")
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
+	@$(STATUS)
 
 schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to start it: ARGS="window=7d"
 	$(BIN)/fashion schedule write $(ARGS)

@@ -89,6 +89,13 @@ def test_files_that_the_readme_points_to_exist() -> None:
         assert (REPOSITORY / target).exists(), target
 
 
+def test_files_that_the_glossary_names_exist() -> None:
+    glossary = (REPOSITORY / "docs" / "glossary.md").read_text()
+    paths = re.findall(r"`((?:fashion|bentos|configs)/[^`]*)`", glossary)
+    assert len(paths) > 20
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+
+
 def test_every_target_is_documented_in_help() -> None:
     shown = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True).stdout
     makefile = (REPOSITORY / "Makefile").read_text()
