@@ -111,7 +111,7 @@ class TestPromotion:
         done = challenged.python("-m", "fashion", "registry", "replay", "--version", "2", "--rows", "40")
         assert done.returncode == 0, done.stderr
         assert "the same label for 100.0%" not in done.stdout
-        assert "right, of" in done.stdout
+        assert "labelled" in done.stdout
 
     def test_an_unknown_version_is_one_sentence(self, challenged: Machine, labelled: list[str]) -> None:
         done = challenged.python("-m", "fashion", "registry", "replay", "--version", "9")

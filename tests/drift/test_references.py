@@ -16,7 +16,7 @@ from fashion.registry.versions import MODEL_NAME
 @pytest.fixture
 def registered(mlflow_home: Home, tiny_package: Package) -> str:
     """The version of a registered package."""
-    run = tracking.start_run(tracking.experiment(mlflow_home, "fashion"), "tiny", {})
+    run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "tiny", {})
     assert tiny_package.folder is not None
     address = versions.log_package(run, tiny_package.folder)
     return str(versions.register(address, run_id=run, tags={}).number)

@@ -103,7 +103,7 @@ class TestStory:
         path = client.download_artifacts(version.mlflow_run_id, "data/feedback.csv")
         lines = Path(path).read_text().splitlines()
         assert lines[0] == "sha256,label,part"
-        assert len(lines) == 1 + int(re.search(r"learn from, (\d+) held out", story[1])[1]) + int(  # type: ignore[index]
+        assert len(lines) == 1 + int(re.search(r"train on, (\d+) held out", story[1])[1]) + int(  # type: ignore[index]
             re.search(r"(\d+) labelled pictures of users", story[1])[1]  # type: ignore[index]
         )
 

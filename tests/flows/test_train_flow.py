@@ -153,7 +153,7 @@ def test_the_registered_package_predicts_what_was_evaluated(
         ("collect", "study", "Optimization history"),
         ("train", "training", "Saliency after epoch 2"),
         ("train", "training", '"of": "val/loss"'),
-        ("evaluate", "evaluation", "The worst mistakes"),
+        ("evaluate", "evaluation", "Worst mistakes"),
         ("evaluate", "evaluation", "Ankle boot"),
         ("register", "verdict", "there is no champion yet"),
     ],
