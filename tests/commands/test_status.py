@@ -250,6 +250,7 @@ class TestHomeInUse:
         assert content["models"]["error"].startswith(f"API request to {nowhere}")
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_reported_after_the_deadline(
     tmp_path: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ WRITER = """
 """
 
 
+@pytest.mark.slow
 def test_processes_share_the_file_and_killing_them_loses_nothing(log: PredictionLog) -> None:
     killed, others = [python(WRITER, log.path) for _ in range(2)], [python(WRITER, log.path, 300) for _ in range(2)]
     acknowledged: list[str] = []
@@ -120,6 +121,7 @@ def test_processes_share_the_file_and_killing_them_loses_nothing(log: Prediction
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+@pytest.mark.slow
 def test_processes_may_make_the_file_at_once(tmp_path: Path) -> None:
     script = """
         import sys, time

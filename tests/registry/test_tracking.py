@@ -47,6 +47,7 @@ def environment(root: Path) -> dict[str, str]:
 # Store and experiment
 
 
+@pytest.mark.slow
 def test_two_processes_that_make_the_database_at_once_both_succeed(tmp_path: Path) -> None:
     script = """
 from fashion.home import prepare_environment

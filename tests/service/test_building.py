@@ -76,6 +76,7 @@ def run(code: str, store: Path, folder: Path = REPOSITORY) -> str:
     return process.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_second_bento_is_built_beside_the_first_and_served(
     tiny_package: Package, store: Path, bentos: Path, tmp_path: Path
 ) -> None:

@@ -353,6 +353,7 @@ def failed(home_with_data: None, capsys: pytest.CaptureFixture[str]) -> Failed:
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_no_service_at_the_address(self, failed: Failed) -> None:
         url = f"http://127.0.0.1:{free_port()}"
         sentence = failed("--rows", "5", "--url", url)
