@@ -25,7 +25,7 @@ ARCHITECTURES = [*sorted(file.stem for file in (CONFIGS / "architecture").glob("
 
 def settled(model: nn.Module, data: Dataset) -> nn.Module:
     """Give norms the statistics of real images, so that outputs are of the size that training leaves."""
-    inputs = torch.from_numpy(normalise(data.train.images[:64], data.mean, data.std))
+    inputs = torch.from_numpy(normalise(data.train.images[:32], data.mean, data.std))
     model.train()
     with torch.no_grad():
         for _ in range(5):
@@ -40,9 +40,10 @@ def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> N
     word = {"timm": "architecture.name=test_resnet", "pit_ti_224": f"architecture.name={name}"}
     of = load_train_config(compose([word.get(name, f"architecture={name}")])).architecture
     model = settled(models.build(of, channels=1, size=28, num_classes=10), small_dataset)
-    images = small_dataset.val.images[:50]
+    count = 10 if name == "pit_ti_224" else 50  # it enlarges images 64 times
+    images = small_dataset.val.images[:count]
     exported = export(model, images, mean=small_dataset.mean, std=small_dataset.std)
-    assert exported.rows == 50
+    assert exported.rows == count
     assert exported.label_agreement == 1
     assert exported.max_difference <= TOLERANCE
 
@@ -50,9 +51,9 @@ def test_every_architecture_equals_torch(name: str, small_dataset: Dataset) -> N
     with torch.inference_mode():
         expected = [output.numpy() for output in models.embed(model.eval(), torch.from_numpy(inputs))]
     network = OnnxNetwork(exported.onnx)
-    for count in (1, 3, 50):  # the batch is dynamic
-        for ours, theirs in zip(network(inputs[:count]), expected, strict=True):
-            np.testing.assert_allclose(ours, theirs[:count], atol=TOLERANCE, rtol=1e-4)
+    for batch in (1, 3, count):  # the batch is dynamic
+        for ours, theirs in zip(network(inputs[:batch]), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs[:batch], atol=TOLERANCE, rtol=1e-4)
     weights = load_safetensors(exported.weights)
     again = models.build(of, channels=1, size=28, num_classes=10)
     again.load_state_dict(weights)

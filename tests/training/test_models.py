@@ -56,18 +56,18 @@ class TestArchitectures:
     @pytest.mark.parametrize(
         ("name", "batch_size", "num_epochs", "learning_rate"),
         [
-            ("convnet", 16, 8, None),
+            ("convnet", 8, 8, None),
             ("vgg", 16, 28, None),
-            ("resnet", 16, 16, None),
-            ("mobilenet", 16, 25, None),
-            ("visiontransformer", 16, 18, None),
-            ("xcitnano", 16, 14, None),
-            ("efficientnet", 32, 35, 0.004),
-            ("timm", 16, 35, None),
+            ("resnet", 8, 16, None),
+            ("mobilenet", 8, 25, None),
+            ("visiontransformer", 8, 18, None),
+            ("xcitnano", 8, 14, None),
+            ("efficientnet", 16, 35, 0.004),
+            ("timm", 8, 35, None),
         ],
     )
     @pytest.mark.slow
-    def test_overfits_64_images(
+    def test_overfits_32_images(
         self, name: str, batch_size: int, num_epochs: int, learning_rate: float | None, small_dataset: Dataset
     ) -> None:
         words = [f"architecture={name}", "architecture.drop_rate=0", "training.label_smoothing=0"]
@@ -80,12 +80,12 @@ class TestArchitectures:
             settings = dataclasses.replace(
                 settings, architecture=dataclasses.replace(settings.architecture, drop_path_rate=0.0)
             )
-        few = Split(small_dataset.train.images[:64], small_dataset.train.labels[:64])
+        few = Split(small_dataset.train.images[:32], small_dataset.train.labels[:32])
         _, result = recipe.train(settings, dataclasses.replace(small_dataset, train=few, val=few))
         assert result.history[-1].val_accuracy >= 0.95
 
     def test_the_list_above_is_complete(self) -> None:
-        marks = self.test_overfits_64_images.pytestmark  # type: ignore[attr-defined]
+        marks = self.test_overfits_32_images.pytestmark  # type: ignore[attr-defined]
         (mark,) = (mark for mark in marks if mark.name == "parametrize")
         assert sorted(parameters[0] for parameters in mark.args[1]) == ARCHITECTURES
 
