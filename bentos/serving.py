@@ -45,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def announcement(tag: str, host: str, port: int) -> str:
-    """What is served, where, and what to type next."""
+    """Return lines that say what is served, where, and what to type next.
+
+    Args:
+        tag: of the bento.
+        host: address that the server listens on.
+        port: of that address.
+    """
     url = f"http://{host}:{port}"
     option = "" if url == "http://127.0.0.1:3000" else f" --url {url}"
     return f"""{tag} on {url} (Ctrl-C ends it)
@@ -66,7 +72,13 @@ def find(bento: str) -> str | None:
 
 
 def command(tag: str, host: str, port: int) -> list[str]:
-    """Return the command line of BentoML's server."""
+    """Return the command line of BentoML's server.
+
+    Args:
+        tag: of the bento.
+        host: address to listen on.
+        port: of that address.
+    """
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
 
 
@@ -76,7 +88,17 @@ def environment() -> dict[str, str]:
 
 
 def follow(bento: str, tag: str, host: str, port: int) -> int:
-    """Serve `tag`, then whatever `bento` resolves to, until a signal; returns the exit code of the last server."""
+    """Serve a bento, and each newer one in its place, until a signal.
+
+    Args:
+        bento: tag that may come to mean a newer bento, such as `name:latest`.
+        tag: what it means now.
+        host: address to listen on.
+        port: of that address.
+
+    Returns:
+        The exit code of the last server.
+    """
     ending = False
 
     def end(number: int, frame: FrameType | None) -> None:

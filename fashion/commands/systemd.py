@@ -88,7 +88,13 @@ WantedBy=timers.target
 
 
 def crontab(home: Home, cron_line: str, overrides: Sequence[str]) -> str:
-    """The same for cron: a time zone and one line."""
+    """Return the lines of a crontab that run the drift flow: a time zone and one entry.
+
+    Args:
+        home: whose state the flow uses.
+        cron_line: five fields that say when, in UTC.
+        overrides: of the flow's configuration.
+    """
     environment, log = (shlex.quote(str(folder_of(home) / name)) for name in ("environment", "drift.log"))
     # Line by line, as systemd reads it: a shell that sources the file would end an address at its first &.
     read = 'while IFS= read -r each || [ -n "$each" ]; do case $each in [A-Z]*=*) export "$each";; esac; done'

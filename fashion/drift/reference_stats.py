@@ -36,7 +36,13 @@ class Distribution:
 
     @classmethod
     def of(cls, name: str, family: str, values: NDArray[Any]) -> "Distribution":
-        """The distribution of N values."""
+        """Count the distinct values of a column.
+
+        Args:
+            name: of the column.
+            family: the group of tests that it belongs to.
+            values: (N,).
+        """
         distinct, ranks, counts = np.unique(values, return_inverse=True, return_counts=True)
         return cls(name, family, distinct, counts, ranks)
 

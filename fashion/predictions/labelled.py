@@ -121,7 +121,13 @@ def is_held_out(sha256: str, share: float) -> bool:
 
 
 def with_feedback(train: Split, feedback: Split, repeat: int) -> Split:
-    """Return training rows followed by `repeat` copies of the feedback."""
+    """Return training rows followed by copies of the feedback.
+
+    Args:
+        train: the training split.
+        feedback: labelled pictures of users.
+        repeat: how many copies, since there are few of them beside the data set.
+    """
     if len(feedback) == 0:
         return train
     return Split(

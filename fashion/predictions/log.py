@@ -242,7 +242,14 @@ class PredictionLog:
         role: str | None = None,
         model_version: str | None = None,
     ) -> int:
-        """Return how many predictions `window` would yield for the same arguments."""
+        """Return how many predictions `window` would yield for the same arguments.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            role: only rows of this role.
+            model_version: only rows of this version.
+        """
         clause, values = conditions(role, model_version)
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])

@@ -116,7 +116,13 @@ def log_params(run_id: str, config: Mapping[str, Any]) -> None:
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
-    """Log finite values; the names of NaN and infinite ones go into the tag `not_finite`."""
+    """Log finite values; the names of NaN and infinite ones go into the tag `not_finite`.
+
+    Args:
+        run_id: of the MLflow run.
+        metrics: name -> value.
+        step: position on the metrics' curves.
+    """
     now = int(time.time() * 1000)
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     tags = [RunTag("not_finite", ", ".join(sorted(set(metrics) - set(finite))))] if len(finite) < len(metrics) else []

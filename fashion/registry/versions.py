@@ -209,7 +209,13 @@ def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version
 
 
 def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
-    """Set tags of a version; existing ones of the same names are replaced."""
+    """Set tags of a version.
+
+    Args:
+        version: the version.
+        tags: name -> value; existing tags of the same names are replaced.
+        name: of the registered model.
+    """
     client = MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(name, str(version.number), key, value)

@@ -123,13 +123,18 @@ def send(
         thread.join()
     if failures:
         raise failures[0]
-    outcomes = [each for each in done if each is not None]
+    return _summarise(done)
+
+
+def _summarise(outcomes: Sequence[_Outcome | None]) -> TrafficSummary:
+    """Count outcomes; None stands for a picture that the service rejected."""
+    predicted = [each for each in outcomes if each is not None]
     return TrafficSummary(
-        rows=len(outcomes),
-        correct=sum(each.is_correct for each in outcomes),
-        labelled=sum(each.is_labelled for each in outcomes),
-        rejected=len(done) - len(outcomes),
-        versions=tuple(sorted({each.version for each in outcomes})),
+        rows=len(predicted),
+        correct=sum(each.is_correct for each in predicted),
+        labelled=sum(each.is_labelled for each in predicted),
+        rejected=len(outcomes) - len(predicted),
+        versions=tuple(sorted({each.version for each in predicted})),
     )
 
 

@@ -198,7 +198,14 @@ def set_up(config: TrainConfig) -> Fabric:
 
 
 def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: TrainConfig) -> State:
-    """The state before the first step, on Fabric's device."""
+    """Return the state before the first step, on Fabric's device.
+
+    Args:
+        fabric: holds the device and the precision.
+        model: the network, not trained yet.
+        dataset: its training split and statistics.
+        config: of the training.
+    """
     if config.architecture.channels_last:
         model = model.to(memory_format=torch.channels_last)
     batches = Batches(
@@ -218,7 +225,13 @@ def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: Tr
 
 
 def ordered_batches(split: Split, dataset: Dataset, device: torch.device) -> Batches:
-    """A split's rows in order and without augmentation, normalised as the data set's training split is."""
+    """Return a split's rows in order and without augmentation.
+
+    Args:
+        split: the rows.
+        dataset: its training split's mean and standard deviation normalise them.
+        device: where the batches go.
+    """
     return Batches(
         *_tensors(split, device),
         batch_size=VALIDATION_BATCH,
@@ -233,6 +246,12 @@ def ordered_batches(split: Split, dataset: Dataset, device: torch.device) -> Bat
 
 def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnStep | None = None) -> float:
     """Train on every batch once, and return the mean loss.
+
+    Args:
+        fabric: holds the device and the precision.
+        state: of the training; advanced by one epoch.
+        config: of the training.
+        on_step: called after each step.
 
     Raises:
         Diverged: the loss is NaN or infinite, or still no better than guessing when it is first checked.
@@ -287,7 +306,13 @@ def check_loss(state: State, step: int, config: TrainConfig) -> None:
 
 @torch.inference_mode()
 def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model`, in eval mode."""
+    """Return the mean cross-entropy and the accuracy, in [0, 1], of a network in eval mode.
+
+    Args:
+        fabric: holds the device and the precision.
+        model: the network.
+        batches: in order, without augmentation.
+    """
     model.eval()
     loss = correct = torch.zeros((), device=fabric.device)
     for images, labels in batches:

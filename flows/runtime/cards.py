@@ -45,7 +45,13 @@ class LiveCurves:
             self._draw()
 
     def epoch(self, number: int, losses: Mapping[str, float], accuracies: Mapping[str, float]) -> None:
-        """Add a point to each curve."""
+        """Add a point to each curve.
+
+        Args:
+            number: of the epoch, from 1.
+            losses: curve -> mean loss.
+            accuracies: curve -> accuracy in [0, 1].
+        """
         self._loss += [{"epoch": number, "of": name, "value": value} for name, value in losses.items()]
         self._accuracy += [{"epoch": number, "of": name, "value": value} for name, value in accuracies.items()]
         self._loss_chart.update(_curves("loss", "cross-entropy", self._loss))
@@ -62,7 +68,14 @@ class LiveCurves:
 
 
 def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[str, bytes] | None = None) -> None:
-    """Fill a card with a heading, paragraphs of Markdown, and captioned pictures (PNG)."""
+    """Append a heading, paragraphs and pictures to a card.
+
+    Args:
+        card: Metaflow's `current.card[id]`.
+        title: the heading.
+        texts: paragraphs, in Markdown.
+        pictures: caption -> PNG.
+    """
     card.append(Markdown(f"# {title}"))
     for text in texts:
         card.append(Markdown(text))
@@ -72,7 +85,13 @@ def show(card: Any, *, title: str, texts: Iterable[str] = (), pictures: Mapping[
 
 
 def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append a table whose columns are the keys of its rows; nothing where there are none."""
+    """Append a table to a card, unless it has no rows.
+
+    Args:
+        card: Metaflow's `current.card[id]`.
+        heading: of the table.
+        rows: one mapping of column to cell each.
+    """
     if rows:
         card.append(Markdown(f"## {heading}"))
         card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
