@@ -198,6 +198,7 @@ def _confusions(feedback: FeedbackAccuracy, class_names: Sequence[str]) -> Itera
     worst = [(true, predicted) for true, predicted in worst if growth[true, predicted] > 0]
     if not worst:
         return
+    yield "<p class='small'>The mistakes that grew most, each as a share of its true class:</p>"
     yield "<table><tr><th>true class</th><th>predicted</th><th class='n'>now</th><th class='n'>in the reference</th>"
     yield "</tr>"
     for true, predicted in worst:
