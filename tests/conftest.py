@@ -50,23 +50,17 @@ def data_config() -> DataConfig:
 @pytest.fixture(scope="session")
 def small_dataset(data_config: DataConfig) -> Dataset:
     """That slice, from the repository's cache: fetched on the first run, verified on each."""
-    from fashion.data import dataset
-    from fashion.data.fetch import fetch_data
+    from fashion.data.loading import load_dataset
 
-    cache = REPOSITORY / "var" / "data"
-    fetch_data(data_config, cache)
-    return dataset.load(data_config, cache)
+    return load_dataset(data_config, REPOSITORY / "var" / "data")
 
 
 @pytest.fixture(scope="session")
 def whole_dataset() -> Dataset:
     """All of Fashion-MNIST."""
-    from fashion.data import dataset
-    from fashion.data.fetch import fetch_data
+    from fashion.data.loading import load_dataset
 
-    data, cache = load_train_config(compose()).data, REPOSITORY / "var" / "data"
-    fetch_data(data, cache)
-    return dataset.load(data, cache)
+    return load_dataset(load_train_config(compose()).data, REPOSITORY / "var" / "data")
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fashion.config.schema import DataConfig
-from fashion.data import dataset
 from fashion.data.dataset import Split
-from fashion.data.fetch import fetch_data
+from fashion.data.loading import load_dataset
 from fashion.home import current_home
 from fashion.images import corruptions
 from fashion.images.transform import Images
@@ -34,8 +33,7 @@ def sample_rows(data: DataConfig, count: int, *, seed: int) -> tuple[Split, str]
     Raises:
         fashion.data.manifest.DataError: the data cannot be read or fetched.
     """
-    fetch_data(data, current_home().data)
-    loaded = dataset.load(data, current_home().data)
+    loaded = load_dataset(data, current_home().data)
     split = loaded.live if loaded.live is not None else loaded.test
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(split))

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 
 from fashion.config.compose import compose
 from fashion.config.train import load_train_config
-from fashion.data import dataset
 from fashion.data.dataset import Dataset
-from fashion.data.fetch import fetch_data
+from fashion.data.loading import load_dataset
 from fashion.home import current_home
 
 T = TypeVar("T")
@@ -124,8 +123,7 @@ def say(message: str) -> None:
 def fashion_mnist(limit: int | None) -> Dataset:
     """The project's data, from its cache: `limit` rows of each split."""
     data = load_train_config(compose([] if limit is None else [f"data.limit={limit}"])).data
-    fetch_data(data, current_home().data)
-    return dataset.load(data, current_home().data)
+    return load_dataset(data, current_home().data)
 
 
 def circumstances() -> dict[str, str]:
