@@ -1,1 +1,1 @@
-"""What the services share: bodies, uploads, responses, API keys, OpenAPI documents and pages."""
+"""What the services share: bodies, uploads, responses, API keys, OpenAPI documents and pages. Knows no model."""

@@ -1,1 +1,1 @@
-"""Versions of a data set: fetching, verifying, loading, splitting and checking them."""
+"""Versions of a data set: fetching, verifying, loading, splitting and checking them. Knows no model."""

@@ -1,1 +1,1 @@
-"""Whether recent traffic still looks like the model's reference, and what follows from it."""
+"""Whether recent traffic still looks like the model's reference, and what follows from it. Trains nothing itself."""

@@ -1,1 +1,1 @@
-"""Figures of a data set, a training run and an evaluation, drawn with matplotlib."""
+"""Figures of a data set, a training run and an evaluation, drawn with matplotlib. Knows arrays, not their source."""

@@ -1,1 +1,1 @@
-"""Pictures: decoding, preparing, normalising, describing, corrupting and storing them."""
+"""Pictures: decoding, preparing, normalising, describing, corrupting and storing them. Knows no model and no labels."""

@@ -1,1 +1,1 @@
-"""Scores of labels and of probabilities: classification, comparison, calibration."""
+"""Scores of labels and of probabilities: classification, comparison, calibration. Knows arrays only."""

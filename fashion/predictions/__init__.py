@@ -1,1 +1,1 @@
-"""The log of predictions and feedback: records, the local file, shipping and reading it."""
+"""The log of predictions and feedback: records, the local file, shipping and reading it. Makes no prediction."""

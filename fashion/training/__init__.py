@@ -1,1 +1,1 @@
-"""Training: networks, batches, the loop, tuning, export, registration. The one home of torch."""
+"""Training: networks, batches, the loop, tuning, export. The one home of torch; knows no flow and no gate."""
