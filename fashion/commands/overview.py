@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 
 DEADLINE_SECONDS = 30.0
 """Time for all parts; what has not been read by then is reported as such."""
-SERVICE_SECONDS = 1.0
+SERVICE_SECONDS = 5.0
 """How long the service may take to answer."""
 DAY_US = 86_400_000_000
 
@@ -208,8 +208,9 @@ def read_service(url: str) -> ServicePart:
     """Whether the service answers, and which version it has loaded."""
     try:
         model = _get_json(f"{url}/model")
-    except OSError:
-        return ServicePart(url, up=False)
+    except OSError as error:  # a service that hangs is not one that was never started
+        hangs = isinstance(getattr(error, "reason", error), TimeoutError)
+        return ServicePart(url, up=False, problem=f"no answer in {SERVICE_SECONDS:g} s" if hangs else None)
     if not isinstance(model, dict) or "version" not in model:
         return ServicePart(url, up=False, problem="another program answers there")
     try:
@@ -291,7 +292,8 @@ def choose_next(found: Overview) -> tuple[str | None, str]:
         return "fashion log status", f"{log.ships_to} refused {log.refused_rows:,} rows"
     if isinstance(service, ServicePart):
         if not service.up:
-            return "make serve", f"no service is up on {service.url}"
+            why = f" ({service.problem})" if service.problem else ""
+            return "make serve", f"no service is up on {service.url}{why}"
         champion = models.champion if isinstance(models, ModelsPart) else None
         if champion is not None and service.version != str(champion.number):
             return "make bento", f"version {service.version} is served, and version {champion.number} is the champion"

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -269,6 +270,14 @@ def test_a_part_that_hangs_is_reported_after_the_deadline(
 def test_another_program_at_the_address_is_not_the_service(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "answers", {"/model": ["hello"]})
     assert overview.read_service(service) == ServicePart(service, up=False, problem="another program answers there")
+
+
+def test_a_service_that_hangs_is_not_one_that_was_never_started(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
+    monkeypatch.setattr(overview, "SERVICE_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert overview.read_service(url) == ServicePart(url, up=False, problem="no answer in 0.2 s")
+    assert overview.read_service(nowhere) == ServicePart(nowhere, up=False)
 
 
 CHAMPION = ModelVersion(2, ("champion",), "2026-11-01T00:00:00+00:00", SUMMARY, "2026-11-02T00:00:00+00:00", "better")
