@@ -100,12 +100,14 @@ $(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
 
 lock: $(STAMP) ## Renew the lock files from pyproject.toml
 	$(LOCK) $(ALL_EXTRAS) --output-file requirements.lock
-	$(LOCK) --extra serve --extra gcp --constraint requirements.lock --output-file requirements-serve.lock
+	$(LOCK) $(SERVICE_EXTRAS) --constraint requirements.lock --output-file requirements-serve.lock
+	$(LOCK) $(SERVICE_EXTRAS) --extra drift --extra cloudrun --constraint requirements.lock --output-file requirements-flows.lock
 	$(LOCK) $(ALL_EXTRAS) --extra bench --constraint requirements.lock --output-file requirements-bench.lock
 
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml
-ALL_EXTRAS = --extra train --extra serve --extra drift --extra gcp --extra dev
+SERVICE_EXTRAS = --extra serve --extra gcp --extra s3-azure --extra postgres --extra telemetry
+ALL_EXTRAS = $(SERVICE_EXTRAS) --extra train --extra drift --extra cloudrun --extra dev
 
 clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
