@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from support import firestore
 from support.machine import FLOW_OVERRIDES, ROWS, Machine
 from support.served import Served
@@ -78,8 +79,32 @@ def tiny_package(tiny_network: bytes, small_dataset: Dataset, tmp_path_factory: 
 @pytest.fixture(scope="session")
 def sound_package(whole_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A package trained on all training images, with all validation images as its reference."""
-    network = least_squares_network(whole_dataset, num_features=400)
-    return make_package(network, whole_dataset, tmp_path_factory.mktemp("sound"))
+
+    def make(folder: Path) -> None:
+        make_package(least_squares_network(whole_dataset, num_features=400), whole_dataset, folder)
+
+    return package.read(once(tmp_path_factory, "sound", make))
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker makes, and the others of this run use; none of them may change it.
+
+    Args:
+        factory: of this worker.
+        name: of the folder.
+        make: called with an empty folder.
+    """
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers
+    folder = shared / f"{name}-of-all-workers"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
@@ -142,11 +167,12 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database at the current schema: making one takes seconds, copying it does not."""
     import mlflow
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.set_tracking_uri(f"sqlite:///{path}")
-    mlflow.MlflowClient().search_experiments(max_results=1)
-    mlflow.set_tracking_uri(None)
-    return path
+    def make(folder: Path) -> None:
+        mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        mlflow.MlflowClient().search_experiments(max_results=1)
+        mlflow.set_tracking_uri(None)
+
+    return once(tmp_path_factory, "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture
