@@ -157,14 +157,15 @@ class ObjectStore:
     def exists(self, name: str) -> bool:
         """See Store.exists."""
         path = self._path(name)
-        with self._translate_errors():
+        with contextlib.suppress(BlobNotFound), self._translate_errors(name):
             import obstore
 
             try:
                 obstore.head(self._client(), path)
-            except FileNotFoundError:
-                return False
+            except FileNotFoundError:  # of the blob or of the bucket: a response to HEAD does not say
+                obstore.get(self._client(), path)
             return True
+        return False
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""

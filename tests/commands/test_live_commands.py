@@ -177,7 +177,7 @@ class TestPredictFlow:
         [
             ("nowhere", "a.parquet", "holds no pictures; their names end in .bmp, "),
             ("pictures", "a.csv", "output must name a file that ends in .parquet, got 'a.csv'"),
-            ("s3://x/y", "a.parquet", "'s3://x/y' is not the address of a store"),
+            ("ftp://x/y", "a.parquet", "'ftp://x/y' is not the address of a store"),
         ],
     )
     def test_what_cannot_be_done_is_one_sentence(

@@ -195,6 +195,10 @@ def test_missing_bucket_is_unavailable(kind: str, bucket: str) -> None:
     for use in (lambda: store.put("name", b""), lambda: store.put_if_absent("name", b""), lambda: list(store.list())):
         with pytest.raises(StoreUnavailable, match=f"^{kind}://nobody/x cannot be used: "):
             use()
+    if kind != "gs":  # Google's client does not tell a missing bucket from a missing blob
+        for read in (store.get, store.exists):
+            with pytest.raises(StoreUnavailable, match=f"^{kind}://nobody/x cannot be used: there is no such "):
+                read("name")
 
 
 def lead_to(kind: str, url: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
