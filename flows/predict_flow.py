@@ -24,8 +24,8 @@ MAX_LISTED_FILES = 1000
 class PredictFlow(FlowSpec):
     """Pictures -> predictions, one part of them in each task."""
 
-    images = Parameter("images", required=True, help="folder, or gs://, s3:// or az://bucket/prefix")
-    output = Parameter("output", required=True, help="a Parquet file, also in a bucket")
+    images = Parameter("images", required=True, help="a folder, or gs://, s3:// or az://bucket/prefix; with subfolders")
+    output = Parameter("output", required=True, help="a Parquet file, in a folder or a bucket")
     version = Parameter("version", default="champion", help="number or alias of the version")
     model = Parameter("model", default="fashion-classifier", help="registered model")
     workers = Parameter("workers", default=1, type=int, help="tasks that share the pictures")

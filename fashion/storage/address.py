@@ -9,7 +9,8 @@ from pathlib import Path
 from fashion.storage.blobs import Store
 from fashion.storage.folder import FolderStore
 from fashion.storage.gcs import BucketStore
-from fashion.storage.object_store import AZURE, S3, ObjectStore
+from fashion.storage.object_services import AZURE, S3
+from fashion.storage.object_store import ObjectStore
 
 BUCKETS: Mapping[str, Callable[[str, str], Store]] = {
     "gs": BucketStore,

@@ -17,14 +17,14 @@ For Azure Blob Storage:
 """
 
 import contextlib
+import functools
 import os
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
+from fashion.storage.object_services import AZURE, Service, detail, is_missing_container
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
@@ -43,61 +43,6 @@ MIN_UPLOAD_SPEED = 250_000
 
 PIECE_BYTES = 2**20
 """Bytes that a download reports at once."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """What differs between the two services."""
-
-    scheme: str
-    """Of an address."""
-    container: str
-    """What the service calls a bucket."""
-    prefix: str
-    """Of its variables."""
-    endpoints: tuple[str, ...]
-    """Variables with the URL of another server; the first that is set counts."""
-    server: str
-    """Variables that say which server is asked."""
-    credentials: str
-    """What to set where there are none."""
-
-
-S3 = Service(
-    scheme="s3",
-    container="bucket",
-    prefix="AWS_",
-    endpoints=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-    server="AWS_REGION, AWS_ENDPOINT_URL",
-    credentials="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from a profile by "
-    '`eval "$(aws configure export-credentials --format env)"`, or give the machine a role',
-)
-AZURE = Service(
-    scheme="az",
-    container="container",
-    prefix="AZURE_",
-    endpoints=("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-    server="AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ENDPOINT",
-    credentials="set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run `az login` and set "
-    "AZURE_USE_AZURE_CLI=true, or give the machine an identity",
-)
-
-CAUSES = (
-    (r"<Code>(NoSuchBucket|ContainerNotFound)<", "there is no such {container}: create it, or correct the address"),
-    (r"Account must be specified", "no storage account is named: {credentials}"),
-    (r"/latest/(api|meta-data)/|/metadata/identity/|get-access-token", "there are no credentials: {credentials}"),
-    (
-        r"Received redirect|<Code>AuthorizationHeaderMalformed<",
-        "the {container} is in another region: set AWS_REGION to its own",
-    ),
-    (
-        r"status code: 40[13] |<Code>(ExpiredToken|InvalidToken)<",
-        "access is denied ({detail}): check the credentials, and that they may read, write and list the {container}",
-    ),
-    (r"Invalid Access Key", "AZURE_STORAGE_ACCOUNT_KEY is not the key of an account: copy it anew"),
-    (r"error sending request", "{url} does not answer: check {server} and the network"),
-)
-"""What stands in obstore's message -> the reason and the remedy."""
 
 
 class ObjectStore:
@@ -138,7 +83,7 @@ class ObjectStore:
             except AlreadyExistsError as error:
                 # 409 has other causes too, such as a container that is being deleted: nothing is stored then.
                 if "409 Conflict" in str(error) and "BlobAlreadyExists" not in str(error):
-                    raise StoreUnavailable(f"{self.address} cannot be used: {_detail(error)}; try again") from error
+                    raise StoreUnavailable(f"{self.address} cannot be used: {detail(error)}; try again") from error
                 return False
             return True
 
@@ -187,6 +132,10 @@ class ObjectStore:
 
         obstore counts a timeout from the start of a request, the upload included, and for all requests of a client.
         """
+        if os.getpid() != _first_process():
+            raise StoreUnavailable(
+                f"{self.address} cannot be used in a process that was forked after obstore was used: spawn it instead"
+            )
         seconds = 2 ** int(num_bytes / MIN_UPLOAD_SPEED).bit_length()  # powers of two: few clients
         if seconds not in self._clients:
             self._clients[seconds] = self._open(RESPONSE_SECONDS + seconds)
@@ -195,7 +144,10 @@ class ObjectStore:
     def _open(self, timeout: float) -> "S3Store | AzureStore":
         from obstore.store import AzureStore, S3Store
 
-        endpoint = self._checked_endpoint()
+        try:
+            endpoint = self.service.endpoint()
+        except ValueError as error:
+            raise StoreUnavailable(f"{self.address} cannot be used: {error}") from None
         options: ClientConfig = {
             "allow_http": endpoint is not None and endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -211,25 +163,6 @@ class ObjectStore:
         # Without conditional writes, which a variable can turn off, nothing can be created safely.
         return S3Store(self.bucket, config={"conditional_put": "etag"}, client_options=options, retry_config=retry)
 
-    def _checked_endpoint(self) -> str | None:
-        """The URL of a server that is not the service's own, or None.
-
-        obstore panics at a text that is no URL, and at line breaks, which secrets read from files may end with.
-
-        Raises:
-            StoreUnavailable: a variable holds one.
-        """
-        named = {name: value for name, value in os.environ.items() if name.startswith(self.service.prefix)}
-        if broken := [name for name, value in named.items() if not value.isprintable()]:
-            raise StoreUnavailable(f"{self.address} cannot be used: {broken[0]} holds a line break or the like: remove it")
-        name = next((each for each in self.service.endpoints if each in named), None)
-        if name is not None and not re.fullmatch(r"https?://[^\s/]\S*", named[name]):
-            raise StoreUnavailable(
-                f"{self.address} cannot be used: {name} must be a URL such as https://storage.example.org, "
-                f"got {named[name]!r}; where it is not set, the service's own server is used"
-            )
-        return None if name is None else named[name]
-
     @contextlib.contextmanager
     def _translate_errors(self, name: str = "") -> Iterator[None]:
         """Raise StoreUnavailable for obstore's errors, and BlobNotFound where the blob `name` is missing."""
@@ -244,32 +177,12 @@ class ObjectStore:
         except StoreUnavailable:
             raise
         except (BaseError, OSError) as error:
-            if name and isinstance(error, FileNotFoundError) and not re.search(CAUSES[0][0], str(error)):
+            if name and isinstance(error, FileNotFoundError) and not is_missing_container(error):
                 raise BlobNotFound(f"{self.address} holds no {name}") from None
-            raise StoreUnavailable(f"{self.address} cannot be used: {self._reason(error)}") from error
-
-    def _reason(self, error: Exception) -> str:
-        url = re.search(r"https?://[^/\s]+", str(error))
-        words: dict[str, Any] = {
-            "container": self.service.container,
-            "credentials": self.service.credentials,
-            "server": self.service.server,
-            "url": url[0] if url else "the service",
-            "detail": _detail(error),
-        }
-        found = (text for pattern, text in CAUSES if re.search(pattern, _message(error)))
-        return next(found, "{detail}").format(**words)
+            raise StoreUnavailable(f"{self.address} cannot be used: {self.service.explain(error)}") from error
 
 
-def _message(error: Exception) -> str:
-    """What an error of obstore says before its dump of Rust's structures, on one line."""
-    return " ".join(str(error).partition("Debug source:")[0].split()) or type(error).__name__
-
-
-def _detail(error: Exception) -> str:
-    """The code and first sentence that the service sent; or else its status, or the whole message."""
-    message = _message(error)
-    if sent := re.search(r"<Code>(\w+)</Code>\s*<Message>([^<.]*)", message):
-        return f"{sent[1]}: {sent[2]}"
-    status = re.search(r"status code: (\d{3} [A-Z][A-Za-z ]+)", message)
-    return status[1] if status else message
+@functools.cache
+def _first_process() -> int:
+    """Id of the process that used obstore first; a fork of it waits for ever for threads that it does not have."""
+    return os.getpid()

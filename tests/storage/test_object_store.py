@@ -1,6 +1,11 @@
 """S3 and Azure: what their servers answer becomes one sentence with a remedy, and a slow upload is not a dead one."""
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,6 +182,22 @@ def test_a_large_upload_may_take_longer_than_an_answer(
     with answering((status, "", ""), pieces_per_second=10) as url:  # four times the slowest speed
         named(url)
         assert open_store(f"{scheme}://photos").put_if_absent("large", bytes(3_000_000))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_process_is_rejected_and_does_not_hang(clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+        import os
+        from fashion.storage.address import open_store
+        store = open_store("{clouds.bucket("s3", monkeypatch)}")
+        store.put("name", b"x")
+        if os.fork() == 0:
+            store.get("name")
+        os.wait()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert re.search(r"StoreUnavailable: s3://.* cannot be used in a process that was forked", done.stderr)
 
 
 @pytest.mark.slow
