@@ -10,7 +10,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Home:
-    """Addresses of everything that a run writes. On one machine all are in one folder."""
+    """Addresses of everything that a run writes. On one machine all are in one folder.
+
+    A folder or bucket is what `fashion.storage.address.open_store` takes: a path, `gs://`, `s3://` or `az://`.
+    """
 
     root: Path
     """The folder; `FASHION_HOME`, or `var/` in the repository."""
@@ -21,7 +24,7 @@ class Home:
     data: Path
     """Verified data files, one folder a data set."""
     checkpoints: str
-    """Folder or `gs://` address of training checkpoints; `FASHION_CHECKPOINTS` where disks are not durable."""
+    """Folder or bucket of training checkpoints; `FASHION_CHECKPOINTS` where disks are not durable."""
     studies: str
     """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
     predictions: Path
@@ -29,9 +32,9 @@ class Home:
     firestore: str | None
     """Firestore `project` or `project/database` that predictions are shipped to; `FASHION_FIRESTORE`, or None."""
     images: str
-    """Folder or `gs://` address of the pictures that were predicted; `FASHION_IMAGES`."""
+    """Folder or bucket of the pictures that were predicted; `FASHION_IMAGES`."""
     reports: str
-    """Folder or `gs://` address of drift reports; `FASHION_REPORTS`."""
+    """Folder or bucket of drift reports; `FASHION_REPORTS`."""
     bentos: Path
     """BentoML's store of models and bentos; `BENTOML_HOME`."""
 

@@ -1,7 +1,7 @@
 """Predict a folder or bucket of pictures with a registered version, in parallel, to one Parquet file.
 
 python flows/predict_flow.py run --images pictures/ --output predictions.parquet
-python flows/predict_flow.py run --images gs://bucket/pictures --output gs://bucket/predictions.parquet
+python flows/predict_flow.py run --images s3://bucket/pictures --output az://container/predictions.parquet
 """
 
 from fashion.home import current_home, prepare_environment
@@ -24,8 +24,8 @@ MAX_LISTED_FILES = 1000
 class PredictFlow(FlowSpec):
     """Pictures -> predictions, one part of them in each task."""
 
-    images = Parameter("images", required=True, help="a folder, or gs://bucket/prefix; subfolders are searched too")
-    output = Parameter("output", required=True, help="a Parquet file, or gs://bucket/name.parquet")
+    images = Parameter("images", required=True, help="a folder, or gs://, s3:// or az://bucket/prefix; with subfolders")
+    output = Parameter("output", required=True, help="a Parquet file, in a folder or a bucket")
     version = Parameter("version", default="champion", help="number or alias of the version")
     model = Parameter("model", default="fashion-classifier", help="registered model")
     workers = Parameter("workers", default=1, type=int, help="tasks that share the pictures")

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: a slice of the data, model packages, a tracking store, a machine with runs."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from filelock import FileLock
 from support import firestore
 from support.machine import FLOW_OVERRIDES, ROWS, Machine
 from support.served import Served
+from support.stores import Clouds
 
 from fashion.config.compose import compose
 from fashion.config.schema import DataConfig
@@ -244,3 +246,10 @@ def emulator() -> Iterator[str]:
     """Address of a Firestore emulator."""
     with firestore.serve() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def clouds() -> Iterator[Clouds]:
+    """Emulators of buckets, each started when a test first asks for a bucket."""
+    with contextlib.ExitStack() as stack:
+        yield Clouds(stack)

@@ -83,7 +83,7 @@ def status(overrides: Overrides = None, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-@app.command("push", epilog="Example: FASHION_DATA_BUCKET=gs://bucket/prefix fashion data push")
+@app.command("push", epilog="Example: FASHION_DATA_BUCKET=s3://bucket/prefix fashion data push (also gs:// and az://)")
 def push(overrides: Overrides = None) -> None:
     """Upload the cached files to the bucket of the data config."""
     with _failing_on_data():
@@ -149,7 +149,7 @@ def _print_status(content: dict[str, Any], title: str) -> None:
     if {file["state"] for file in content["files"].values()} != {"verified"}:
         print("  -> `fashion data fetch` brings back what is missing or changed")
     if content["bucket"] is None:
-        print("bucket   none (FASHION_DATA_BUCKET=gs://bucket/prefix names one)")
+        print("bucket   none (FASHION_DATA_BUCKET names one: gs://, s3:// or az://bucket/prefix)")
         return
     print(f"bucket   {content['bucket']}")
     for name, is_present in content["bucket_files"].items():

@@ -29,7 +29,7 @@ class SourceConfig(Strict):
     kind: Literal["folder", "debian", "https", "bucket"]
     """How to read the address."""
     address: str
-    """A folder, a Debian package's name, a URL of a folder, or `gs://bucket/prefix`."""
+    """A folder, a Debian package's name, a URL of a folder, or `gs://`, `s3://` or `az://bucket/prefix`."""
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ def push_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = None
     address = find_bucket(data)
     if address is None:
         raise DataError(
-            f"the data config of {data.name} names no bucket: set FASHION_DATA_BUCKET=gs://bucket/prefix, "
-            "or add {kind: bucket, address: gs://bucket/prefix} to its sources"
+            f"the data config of {data.name} names no bucket: set FASHION_DATA_BUCKET to gs://, s3:// or "
+            "az://bucket/prefix, or add {kind: bucket, address: gs://bucket/prefix} to its sources"
         )
     store = open_bucket(address)
     for entry in version.files:

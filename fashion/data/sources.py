@@ -120,7 +120,7 @@ def _download(url: str, name: str, content_size: int, reporter: Reporter) -> byt
 @contextlib.contextmanager
 def _bucket(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     if not address:
-        raise SourceFailed("no address; set FASHION_DATA_BUCKET=gs://bucket/prefix")
+        raise SourceFailed("no address; set FASHION_DATA_BUCKET to gs://, s3:// or az://bucket/prefix")
     try:
         store = open_bucket(address)
     except DataError as error:

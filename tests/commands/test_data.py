@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import bucket
+from support.stores import KINDS, Clouds
 from support.tiny_dataset import RecordingReporter, TinyDataset, make_tiny
 
 from fashion.commands.main import main
@@ -67,7 +67,7 @@ def test_push_without_bucket_names_the_remedy(run: Callable[..., tuple[int, str,
     run("fetch")
     code, _, err = run("push")
     assert code == 1
-    assert "names no bucket: set FASHION_DATA_BUCKET=gs://bucket/prefix" in err
+    assert "names no bucket: set FASHION_DATA_BUCKET to gs://, s3:// or az://bucket/prefix" in err
 
 
 def test_push_to_a_dead_bucket_is_one_sentence(
@@ -120,22 +120,21 @@ def test_add_of_a_missing_folder_is_one_sentence(tiny: TinyDataset, run: Callabl
     assert err == "error: there is no folder /nowhere\n"
 
 
-@pytest.mark.parametrize("kind", ["bucket", "folder"])
+@pytest.mark.parametrize("kind", [*KINDS, "folder"])
 def test_status_follows_the_bucket(
     tiny: TinyDataset,
     kind: str,
     run: Callable[..., tuple[int, str, str]],
+    clouds: Clouds,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with bucket.serve("photos") as url:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        address = "gs://photos/data" if kind == "bucket" else str(tiny.cache.parent / "shared")
-        data = replace(tiny.data, sources=(*tiny.data.sources, SourceConfig("bucket", address)))
-        fetch_data(data, tiny.cache, reporter=RecordingReporter())
-        code, out, _ = run("status", data=data)
-        assert code == 1
-        assert "`fashion data push` uploads what is missing" in out
-        assert run("push", data=data)[0] == 0
-        code, out, _ = run("status", data=data)
-        assert code == 0
-        assert out.count("present") == 5
+    address = str(tiny.cache.parent / "shared") if kind == "folder" else f"{clouds.bucket(kind, monkeypatch)}/data"
+    data = replace(tiny.data, sources=(*tiny.data.sources, SourceConfig("bucket", address)))
+    fetch_data(data, tiny.cache, reporter=RecordingReporter())
+    code, out, _ = run("status", data=data)
+    assert code == 1
+    assert "`fashion data push` uploads what is missing" in out
+    assert run("push", data=data)[0] == 0
+    code, out, _ = run("status", data=data)
+    assert code == 0
+    assert out.count("present") == 5

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.bucket import serve as serve_bucket
 from support.machine import Machine
 from support.served import Served
+from support.stores import Clouds
 
 from fashion.data.dataset import Dataset
 from fashion.predictions.log import PredictionLog
@@ -156,28 +156,30 @@ class TestPredictFlow:
             assert row["probability: Coat"] == pytest.approx(told["probabilities"]["Coat"], abs=1e-5)
         assert {row["model_version"] for row in rows.values()} == {"1"}
 
+    @pytest.mark.parametrize("kinds", [("gs", "gs"), ("s3", "az")])
     def test_a_bucket_is_read_and_written(
-        self, challenged: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, kinds: tuple[str, str], challenged: Machine, folder: Path, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from fashion.storage.address import open_store
 
-        with serve_bucket("shop") as url:
-            monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-            monkeypatch.setitem(challenged.environment, "STORAGE_EMULATOR_HOST", url)
-            store = open_store("gs://shop/in")
-            for path in sorted(folder.rglob("0*.png"))[:5]:
-                store.put(path.name, path.read_bytes())
-            output = "gs://shop/out/predictions.parquet"
-            challenged.flow("run", "--images", "gs://shop/in", "--output", output, name="predict_flow")
-            table = pq.read_table(io.BytesIO(open_store("gs://shop/out").get("predictions.parquet")))
-            assert table.num_rows == 5
+        images, output = (f"{clouds.bucket(kind, monkeypatch)}/shop" for kind in kinds)
+        for kind in kinds:
+            for name, value in clouds.server(kind).environment.items():
+                monkeypatch.setitem(challenged.environment, name, value)
+        store = open_store(images)
+        for path in sorted(folder.rglob("0*.png"))[:5]:
+            store.put(path.name, path.read_bytes())
+        file = f"{output}/predictions.parquet"
+        challenged.flow("run", "--images", images, "--output", file, name="predict_flow")
+        table = pq.read_table(io.BytesIO(open_store(output).get("predictions.parquet")))
+        assert table.num_rows == 5
 
     @pytest.mark.parametrize(
         ("images", "output", "sentence"),
         [
             ("nowhere", "a.parquet", "holds no pictures; their names end in .bmp, "),
             ("pictures", "a.csv", "output must name a file that ends in .parquet, got 'a.csv'"),
-            ("s3://x/y", "a.parquet", "'s3://x/y' is not the address of a store"),
+            ("ftp://x/y", "a.parquet", "'ftp://x/y' is not the address of a store"),
         ],
     )
     def test_what_cannot_be_done_is_one_sentence(

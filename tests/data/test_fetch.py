@@ -108,7 +108,7 @@ def test_error_lists_every_source_that_was_tried(
             SourceConfig("https", "http://127.0.0.1:9/tiny"),
             SourceConfig("https", "ftp://127.0.0.1/tiny"),
             SourceConfig("bucket", ""),
-            SourceConfig("bucket", "s3://tiny"),
+            SourceConfig("bucket", "ftp://tiny"),
         ),
     )
     with pytest.raises(DataUnavailable) as caught:
@@ -119,8 +119,8 @@ def test_error_lists_every_source_that_was_tried(
     assert "debian dataset-tiny: there is no apt-get on this machine" in message
     assert "https http://127.0.0.1:9/tiny: [Errno 111] Connection refused" in message
     assert "https ftp://127.0.0.1/tiny: not an https:// address" in message
-    assert "bucket: no address; set FASHION_DATA_BUCKET=gs://bucket/prefix" in message
-    assert "bucket s3://tiny: 's3://tiny' is not the address of a store" in message
+    assert "bucket: no address; set FASHION_DATA_BUCKET to gs://, s3:// or az://bucket/prefix" in message
+    assert "bucket ftp://tiny: 'ftp://tiny' is not the address of a store" in message
     assert "What to do: " in message
 
 

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support import bucket
+from support.stores import KINDS, Clouds
 from support.tiny_dataset import RecordingReporter, TinyDataset
 
 from fashion.config.schema import SourceConfig
@@ -199,17 +199,18 @@ class TestDownload:
 
 
 class TestBucket:
-    @pytest.fixture(params=["bucket", "folder"])
+    @pytest.fixture(params=[*KINDS, "folder"])
     def shared(
-        self, request: pytest.FixtureRequest, tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch
-    ) -> Iterator[TinyDataset]:
+        self, request: pytest.FixtureRequest, tiny: TinyDataset, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+    ) -> TinyDataset:
         """The tiny data set, fetched, with an empty bucket as second source."""
-        with bucket.serve("photos") as url:
-            monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-            address = "gs://photos/data" if request.param == "bucket" else str(tiny.cache.parent / "shared")
-            data = replace(tiny.data, sources=(*tiny.data.sources, SourceConfig("bucket", address)))
-            fetch_data(data, tiny.cache, reporter=RecordingReporter())
-            yield replace(tiny, data=data)
+        if request.param == "folder":
+            address = str(tiny.cache.parent / "shared")
+        else:
+            address = f"{clouds.bucket(request.param, monkeypatch)}/data"
+        data = replace(tiny.data, sources=(*tiny.data.sources, SourceConfig("bucket", address)))
+        fetch_data(data, tiny.cache, reporter=RecordingReporter())
+        return replace(tiny, data=data)
 
     def test_pushed_files_can_be_fetched_from_the_bucket_alone(self, shared: TinyDataset, tmp_path: Path) -> None:
         address = push_data(shared.data, shared.cache, reporter=RecordingReporter())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stores import KINDS, Clouds
 
 from fashion.drift import reports
 from fashion.storage.address import open_store
@@ -18,6 +19,12 @@ versions = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "reports"))
+
+
+@pytest.fixture(params=["folder", *KINDS])
+def any_store(request: pytest.FixtureRequest, store: Store, clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A folder, or a bucket of each kind."""
+    return store if request.param == "folder" else open_store(f"{clouds.bucket(request.param, monkeypatch)}/reports")
 
 
 def publish(store: Store, *numbers: int) -> list[str]:
@@ -78,10 +85,13 @@ def test_unsafe_characters_of_a_version_are_replaced(version: str, named: str) -
 # What is there
 
 
-def test_a_stored_report_can_be_read(store: Store) -> None:
-    (report_id,) = publish(store, 1)
-    assert reports.read_page(store, report_id) == b"<p>1</p>"
-    assert reports.latest(store, 9) == [{"id": report_id, "number": 1}]
+def test_a_stored_report_can_be_read(any_store: Store) -> None:
+    assert reports.latest(any_store, 9) == []
+    with pytest.raises(BlobNotFound):
+        reports.read_page(any_store, reports.make_id(NOW_US, "3"))
+    (report_id,) = publish(any_store, 1)
+    assert reports.read_page(any_store, report_id) == b"<p>1</p>"
+    assert reports.latest(any_store, 9) == [{"id": report_id, "number": 1}]
 
 
 def test_a_report_with_the_same_id_is_replaced(store: Store) -> None:

@@ -1,17 +1,19 @@
-"""A service that stores pictures in a bucket, prunes old rows, and handles one request at a time."""
+"""A service that keeps pictures and reports in a bucket, prunes old rows, and handles one request at a time."""
 
 import json
 import socket
+import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from support.bucket import serve as serve_bucket
 from support.machine import Machine
 from support.served import Served
+from support.stores import KINDS, Clouds
 
+from fashion.drift import reports
 from fashion.images import image_store
 from fashion.predictions.log import PredictionLog
 from fashion.storage.address import open_store
@@ -34,39 +36,54 @@ def narrow_bento(challenged: Machine) -> str:
     return tag
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with serve_bucket("pictures") as url:
-        yield url
-
-
-def serve(machine: Machine, bento: str, bucket: str, folder: Path) -> Served:
+def serve(machine: Machine, bento: str, folder: Path, **environment: str) -> Served:
     folder.mkdir(exist_ok=True)
-    environment = machine.serving(
-        FASHION_HOME=str(folder / "var"), FASHION_IMAGES="gs://pictures/seen", STORAGE_EMULATOR_HOST=bucket
-    )
-    return Served(bento, environment, folder / "service.log")
+    return Served(bento, machine.serving(FASHION_HOME=str(folder / "var"), **environment), folder / "service.log")
 
 
-def test_pictures_are_stored_in_a_bucket_and_old_rows_are_pruned(
+def libraries(served: Served) -> set[str]:
+    """Names of the files that the service's processes have loaded; empty where the system does not tell."""
+    processes = psutil.Process(served.process.pid).children(recursive=True)
+    maps = [Path(f"/proc/{process.pid}/maps") for process in processes]
+    return {line.rpartition("/")[2] for path in maps if path.exists() for line in path.read_text().splitlines()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_and_reports_are_in_a_bucket(
+    kind: str,
     challenged: Machine,
     narrow_bento: str,
-    bucket: str,
     pngs: list[bytes],
+    clouds: Clouds,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served = serve(challenged, narrow_bento, bucket, tmp_path / "first")
+    bucket = clouds.bucket(kind, monkeypatch)
+    pictures, stored = open_store(f"{bucket}/seen"), open_store(f"{bucket}/reports")
+    addresses = {"FASHION_IMAGES": pictures.address, "FASHION_REPORTS": stored.address}
+    served = serve(challenged, narrow_bento, tmp_path / "bucket", **addresses, **clouds.server(kind).environment)
+    assert served.json("GET", "/monitoring/reports") == {"reports": []}
+    reports.publish(stored, "20260101T000000Z-v1", "<h1>drift</h1>", {"rows": 7})
+    assert served.request("GET", "/monitoring/reports/20260101T000000Z-v1")[2] == b"<h1>drift</h1>"
     ids = [served.predict(png)["prediction_id"] for png in pngs[:5]]
+    if sys.platform == "linux":
+        assert ("_obstore.abi3.so" in libraries(served)) == (kind != "gs")
     assert served.stop() == 0
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket)
-    store = open_store("gs://pictures/seen")
-    with PredictionLog(tmp_path / "first/var/predictions.db") as log:
+    with PredictionLog(tmp_path / "bucket/var/predictions.db") as log:
         for row, prediction_id in enumerate(ids):
-            image = image_store.get(store, log.get(prediction_id).record.image_sha256)
+            image = image_store.get(pictures, log.get(prediction_id).record.image_sha256)
             assert image_store.to_png(image) == pngs[row]
+
+
+def test_old_rows_are_pruned(challenged: Machine, narrow_bento: str, pngs: list[bytes], tmp_path: Path) -> None:
+    served = serve(challenged, narrow_bento, tmp_path / "first")
+    for png in pngs[:5]:
+        served.predict(png)
+    assert served.stop() == 0
+    with PredictionLog(tmp_path / "first/var/predictions.db") as log:
+        assert log.count() == 5
         time.sleep(SECONDS)
-        served = serve(challenged, narrow_bento, bucket, tmp_path / "first")
+        served = serve(challenged, narrow_bento, tmp_path / "first")
         until = time.monotonic() + 20
         while log.count() and time.monotonic() < until:
             time.sleep(0.1)
@@ -75,9 +92,9 @@ def test_pictures_are_stored_in_a_bucket_and_old_rows_are_pruned(
 
 
 def test_a_request_beyond_the_limit_gets_a_retry_after(
-    challenged: Machine, narrow_bento: str, bucket: str, pngs: list[bytes], tmp_path: Path
+    challenged: Machine, narrow_bento: str, pngs: list[bytes], tmp_path: Path
 ) -> None:
-    served = serve(challenged, narrow_bento, bucket, tmp_path / "second")
+    served = serve(challenged, narrow_bento, tmp_path / "second")
     png = pngs[0]
     head = (
         f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: {len(png)}\r\n\r\n".encode()

@@ -7,40 +7,55 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import bucket
+from support import proxy
+from support.stores import KINDS, Clouds
 
-from fashion.storage import gcs
+from fashion.storage import gcs, object_store
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 from fashion.storage.gcs import CHUNK_BYTES
 
-
-@pytest.fixture(scope="session")
-def emulator() -> Iterator[str]:
-    with bucket.serve("photos") as url:
-        yield url
+PACKAGES = {"gs": "google.cloud.storage", "s3": "obstore", "az": "obstore"}
+VARIABLES = ("STORAGE_EMULATOR_HOST", "GOOGLE_", "AWS_", "AZURE_")
+"""What the variables start with that lead to a bucket or let somebody use it."""
 
 
-@pytest.fixture(params=["folder", "file", "bucket", "bucket without prefix"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    if request.param == "folder":
-        yield open_store(str(tmp_path / "blobs"))
-    elif request.param == "file":
-        yield open_store((tmp_path / "my blobs").as_uri())
-    elif request.param == "bucket":
-        emulator = request.getfixturevalue("emulator")
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
-        yield open_store(f"gs://photos/{tmp_path.name}/deep/")
-    else:
-        with bucket.serve("photos") as url:
-            monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-            yield open_store("gs://photos")
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def bucket(kind: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an empty bucket."""
+    return clouds.bucket(kind, monkeypatch)
+
+
+WITHOUT_PREFIX = [
+    "gs without prefix",
+    pytest.param("s3 without prefix", marks=pytest.mark.slow),
+    pytest.param("az without prefix", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(params=["folder", "file", *KINDS, *WITHOUT_PREFIX])
+def store(request: pytest.FixtureRequest, clouds: Clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    kind, _, without_prefix = request.param.partition(" ")
+    if kind == "folder":
+        return open_store(str(tmp_path / "blobs"))
+    if kind == "file":
+        return open_store((tmp_path / "my blobs").as_uri())
+    address = clouds.bucket(kind, monkeypatch)
+    return open_store(address if without_prefix else f"{address}/some/deep/")
 
 
 def test_get_returns_what_was_put(store: Store) -> None:
@@ -76,10 +91,18 @@ def test_put_if_absent_keeps_the_first(store: Store) -> None:
 
 
 def test_of_many_writers_one_wins(store: Store) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda i: store.put_if_absent("contested", f"writer {i}".encode()), range(8)))
-    assert won.count(True) == 1
-    assert store.get("contested") == f"writer {won.index(True)}".encode()
+    for size in (10, 300_000):
+        name, barrier = f"contested {size}", threading.Barrier(16)
+
+        def write(content: bytes, name: str = name, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait()
+            return store.put_if_absent(name, content)
+
+        contents = [bytes([writer]) * size for writer in range(16)]
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(write, contents))
+        assert won.count(True) == 1
+        assert store.get(name) == contents[won.index(True)]
 
 
 def test_missing_blob_is_not_found(store: Store) -> None:
@@ -123,10 +146,40 @@ def test_reading_reports_bytes_as_they_arrive(store: Store) -> None:
     assert sum(heard) == len(data)
 
 
-@pytest.mark.parametrize("address", ["", "s3://bucket/x", "gs://", "https://example.org/x", "file://host/x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "gs://", "s3://", "az:///x", "s3:bucket", "s3://two words/x", "s3://b/a/../c", "az://b/./c"),
+        *("ftp://bucket/x", "https://example.org/x", "file://host/x"),
+    ],
+)
 def test_other_addresses_are_rejected(address: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(address))):
         open_store(address)
+
+
+def test_an_address_with_slashes_to_spare_is_the_same_store(bucket: str) -> None:
+    open_store(f"{bucket}/a/b").put("name", b"x")
+    assert open_store(f"{bucket}/a/b//").get("name") == b"x"
+    if not bucket.startswith("gs"):  # where a part of a name may be empty
+        assert open_store(f"{bucket}/a//b").get("name") == b"x"
+
+
+def test_a_prefix_may_hold_any_character(bucket: str) -> None:
+    open_store(f"{bucket}/größe/a?b#c%20d").put("name", b"x")
+    assert list(open_store(bucket).list()) == ["größe/a?b#c%20d/name"]
+
+
+@pytest.mark.slow
+def test_markers_that_consoles_make_for_folders_are_no_blobs_of_the_folder(
+    clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = clouds.bucket("s3", monkeypatch)
+    server = clouds.server("s3").environment["AWS_ENDPOINT_URL"]
+    request = urllib.request.Request(f"{server}/{bucket.removeprefix('s3://')}/pictures/", b"", method="PUT")
+    with urllib.request.urlopen(request):
+        open_store(f"{bucket}/pictures").put("1.png", b"x")
+    assert list(open_store(f"{bucket}/pictures").list()) == ["1.png"]
 
 
 def test_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
@@ -137,66 +190,129 @@ def test_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
             write("name", b"x")
 
 
-def test_missing_bucket_is_unavailable(emulator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
-    store = open_store("gs://nobody/x")
-    with pytest.raises(StoreUnavailable, match="gs://nobody/x"):
-        store.put("name", b"")
-    with pytest.raises(StoreUnavailable, match="gs://nobody/x"):
-        list(store.list())
+def test_missing_bucket_is_unavailable(kind: str, bucket: str) -> None:
+    store = open_store(f"{kind}://nobody/x")
+    for use in (lambda: store.put("name", b""), lambda: store.put_if_absent("name", b""), lambda: list(store.list())):
+        with pytest.raises(StoreUnavailable, match=f"^{kind}://nobody/x cannot be used: "):
+            use()
+    if kind != "gs":  # Google's client does not tell a missing bucket from a missing blob
+        for read in (store.get, store.exists):
+            with pytest.raises(StoreUnavailable, match=f"^{kind}://nobody/x cannot be used: there is no such "):
+                read("name")
 
 
-def test_dead_bucket_is_unavailable_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as listener:  # a port that nobody listens on
+def lead_to(kind: str, url: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables that lead to buckets of a kind, but at another server."""
+    for name, value in clouds.server(kind).environment.items():
+        monkeypatch.setenv(name, url if "://" in value else value)
+    if kind == "gs":
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+
+
+@pytest.mark.parametrize("is_listening", [False, True])
+def test_dead_bucket_is_unavailable_soon(
+    kind: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch, is_listening: bool
+) -> None:
+    for module in (gcs, object_store):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
+        monkeypatch.setattr(module, "RESPONSE_SECONDS", 0.5)
+    with socket.socket() as listener:  # whoever listens never accepts
         listener.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{listener.getsockname()[1]}")
-    monkeypatch.setattr(gcs, "RETRY_SECONDS", 1.0)
-    start = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="gs://photos"):
-        open_store("gs://photos").get("name")
-    assert time.monotonic() - start < 10
+        if is_listening:
+            listener.listen()
+        lead_to(kind, f"http://127.0.0.1:{listener.getsockname()[1]}", clouds, monkeypatch)
+        for use in (lambda store: store.get("name"), lambda store: store.put_if_absent("name", b"x")):
+            start = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=f"^{kind}://photos cannot be used: .*127.0.0.1"):
+                use(open_store(f"{kind}://photos"))
+            assert time.monotonic() - start < 20
 
 
-def test_bucket_without_credentials_names_the_remedy(tmp_path: Path) -> None:
-    script = "from fashion.storage.address import open_store; open_store('gs://photos/x').exists('name')"
-    environment = {k: v for k, v in os.environ.items() if k not in ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT")}
-    environment |= {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path), "NO_GCE_CHECK": "true"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert "gcloud auth application-default login" in done.stderr.splitlines()[-1]
+def test_a_download_that_stalls_is_unavailable_soon(
+    kind: str, bucket: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (gcs, object_store):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
+        monkeypatch.setattr(module, "RESPONSE_SECONDS", 0.5)
+    open_store(bucket).put("large", bytes(20_000_000))
+    url = next(value for value in clouds.server(kind).environment.values() if "://" in value)
+    with proxy.between(urllib.parse.urlsplit(url).netloc) as between:
+        behind = urllib.parse.urlsplit(url)._replace(netloc=between.address).geturl()
+        lead_to(kind, behind, clouds, monkeypatch)
+        with pytest.raises(StoreUnavailable, match=f"^{bucket} cannot be used: "):
+            open_store(bucket).get("large", on_bytes=lambda _: between.swallow_answers())
 
 
-def test_missing_google_package_names_the_extra(tmp_path: Path) -> None:
-    script = textwrap.dedent("""
+def run_elsewhere(code: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run code in a process without the variables that lead to a bucket, but with those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**kept, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "remedy"),
+    [
+        ("gs://photos/x", {"NO_GCE_CHECK": "true"}, "gcloud auth application-default login"),
+        ("s3://photos/x", {"AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"}, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACC"),
+        ("az://photos/x", {}, "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+        (
+            "az://photos/x",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "x", "AZURE_MSI_ENDPOINT": "http://127.0.0.1:9/metadata/identity/"},
+            "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+    ],
+)
+def test_bucket_without_credentials_names_the_remedy(
+    address: str, environment: dict[str, str], remedy: str, tmp_path: Path
+) -> None:
+    code = f"from fashion.storage.address import open_store; open_store({address!r}).exists('name')"
+    home = {"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path)}
+    last = run_elsewhere(code, {**home, **environment}).stderr.splitlines()[-1]
+    assert f"StoreUnavailable: {address} cannot be used" in last
+    assert remedy in last
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("gs", "gcp"), ("s3", "s3-azure"), ("az", "s3-azure")])
+def test_missing_package_names_the_extra(kind: str, extra: str) -> None:
+    code = f"""
         import sys
-        sys.modules["google.cloud.storage"] = None
+        sys.modules["{PACKAGES[kind]}"] = None
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
         try:
-            open_store("gs://photos/x").put("name", b"")
+            open_store("{kind}://photos/x").put("name", b"")
         except StoreUnavailable as error:
             print(error)
-    """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "fashion[gcp]" in done.stdout, done.stderr
+    """
+    done = run_elsewhere(code, {})
+    assert f"{kind}://photos/x needs the package " in done.stdout, done.stderr
+    assert f"fashion[{extra}]" in done.stdout
 
 
-def test_folder_store_does_not_import_google(tmp_path: Path) -> None:
-    script = textwrap.dedent(f"""
+def test_a_store_imports_only_what_its_own_kind_needs(kind: str, bucket: str, tmp_path: Path) -> None:
+    code = """
         import sys
         from fashion.storage.address import open_store
-        open_store({str(tmp_path)!r}).put("name", b"")
-        print([name for name in sys.modules if name.startswith("google")])
-    """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+        open_store(sys.argv[1]).put("name", b"")
+        print(sorted({name.partition(".")[0] for name in sys.modules} & {"google", "obstore"}))
+    """
+    for address, packages in ((str(tmp_path), []), (bucket, [PACKAGES[kind].partition(".")[0]])):
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), address], capture_output=True, text=True)
+        assert done.stdout.strip() == str(packages), done.stderr
 
 
 @pytest.mark.parametrize("method", ["put", "put_if_absent"])
-def test_killed_writer_leaves_no_half_blob(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("where", ["folder", *KINDS])
+def test_killed_writer_leaves_no_half_blob(
+    where: str, method: str, clouds: Clouds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(tmp_path) if where == "folder" else clouds.bucket(where, monkeypatch)
     script = textwrap.dedent(f"""
         import itertools
         from fashion.storage.address import open_store
-        store = open_store({str(tmp_path)!r})
+        store = open_store({address!r})
         for i in itertools.count():
             name = i % 5 if {method == "put"} else i
             store.{method}(f"blob{{name}}", bytes([i % 256]) * 3_000_000)
@@ -210,7 +326,7 @@ def test_killed_writer_leaves_no_half_blob(tmp_path: Path, method: str) -> None:
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    store = open_store(str(tmp_path))
+    store = open_store(address)
     names = list(store.list())
     assert len(names) >= 4
     for name in names:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.stores import KINDS, Clouds
 from torch import Tensor, nn
 
 from fashion.config.compose import compose
@@ -77,7 +78,8 @@ def train_in_process_of_its_own(checkpoints: str, weights: str, die_at: int) -> 
 
 
 def run_process(checkpoints: Path, weights: Path, die_at: int = 0) -> int:
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_fit as t; "
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # of this file, and of its `support`
+    code = f"import sys; sys.path[:0] = {folders}; import test_fit as t; "
     code += f"t.train_in_process_of_its_own({str(checkpoints)!r}, {str(weights)!r}, {die_at})"
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode
 
@@ -142,6 +144,24 @@ class TestResume:
         assert heard == list(range((stop_at - 1) // STEPS + 1, EPOCHS + 1))
         seconds = [epoch.cpu_seconds for epoch in result.history]
         assert seconds == sorted(seconds)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_training_resumes_from_a_bucket(
+        self, kind: str, data: Dataset, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def on_step(done: int, total: int, loss: float) -> None:
+            if done == STEPS + 2:
+                raise KeyboardInterrupt
+
+        address = f"{clouds.bucket(kind, monkeypatch)}/checkpoints/TrainFlow/1"
+        with pytest.raises(KeyboardInterrupt):
+            recipe.train(configured(), data, checkpoints=open_store(address), on_step=on_step)
+        heard: list[int] = []
+        model, _ = recipe.train(
+            configured(), data, checkpoints=open_store(address), on_epoch=lambda epoch, _: heard.append(epoch.epoch)
+        )
+        assert heard == list(range(2, EPOCHS + 1))
+        assert_same_weights(model.state_dict(), recipe.train(configured(), data)[0].state_dict())
 
     def test_finished_training_is_not_repeated(self, data: Dataset, tmp_path: Path) -> None:
         store = open_store(str(tmp_path))
