@@ -15,6 +15,10 @@ class ApiUnavailable(RuntimeError):
     """An API cannot be reached or refuses the request. The message is one sentence, with the remedy if one is known."""
 
 
+class ResourceMissing(ApiUnavailable):
+    """There is no such resource or collection (404)."""
+
+
 class Session:
     """Authorised requests. Connects to nothing before the first one."""
 
@@ -63,7 +67,8 @@ class Session:
             params: of the query.
 
         Raises:
-            ApiUnavailable: the API cannot be reached, or answered with an error.
+            ResourceMissing: the API answered 404.
+            ApiUnavailable: the API cannot be reached, or answered with another error.
         """
         import requests
         from google.auth.exceptions import GoogleAuthError
@@ -78,7 +83,8 @@ class Session:
             reason = " ".join(str(error).split())[:300]
             raise ApiUnavailable(f"{url} cannot be used: {reason}") from None
         if answer.status_code >= 400:
-            raise ApiUnavailable(_sentence(method, url, answer.status_code, content))
+            kind = ResourceMissing if answer.status_code == 404 else ApiUnavailable
+            raise kind(_sentence(method, url, answer.status_code, content))
         return dict(content)
 
     def list(self, api: str, path: str, key: str) -> Iterator[dict[str, Any]]:

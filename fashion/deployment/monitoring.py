@@ -3,12 +3,13 @@
 Never deletes: what no file describes any more is listed. Knows the two APIs' collections, not how requests are sent.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fashion.deployment.google_api import Session
+from fashion.deployment.google_api import ResourceMissing, Session
 from fashion.deployment.resource_files import Kind, ResourceFile
 
 LABEL = "fashion_file"
@@ -167,14 +168,7 @@ class _Collection:
 
     def find(self, file: ResourceFile, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the resource that a file describes, None where there is none yet."""
-        is_it: Callable[[dict[str, Any]], bool]
-        if self._api.id_param is not None:
-            is_it = lambda each: each["name"].endswith(f"/{self._id(file)}")  # noqa: E731
-        elif self._api.labels:
-            is_it = lambda each: _label(each) == file.name  # noqa: E731
-        else:
-            is_it = lambda each: each.get("displayName") == body["displayName"]  # noqa: E731
-        return next(filter(is_it, self._existing), None)
+        return next((each for each in self._existing if self._describes(file, body, each)), None)
 
     def write(self, file: ResourceFile, body: Mapping[str, Any], existing: Mapping[str, Any] | None) -> dict[str, Any]:
         """Make the resource, or change it, and return it as the API has it."""
@@ -191,16 +185,19 @@ class _Collection:
             if (label := _label(each)) and label not in names:
                 yield Change("unknown", self.kind, each["name"], each.get("displayName", ""))
 
+    def _describes(self, file: ResourceFile, body: Mapping[str, Any], resource: Mapping[str, Any]) -> bool:
+        if self._api.id_param is not None:
+            return str(resource["name"]).endswith(f"/{self._id(file)}")
+        if self._api.labels:
+            return _label(resource) == file.name
+        return bool(resource.get("displayName") == body["displayName"])
+
     def _id(self, file: ResourceFile) -> str:
         return self._project.service_id if self.kind == "service" else file.name.replace("_", "-")
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        if self.kind == "slo":
-            # Before its service is made, the collection of its SLOs does not exist.
-            services = _Collection("service", self._project, self._session)
-            if not any(each["name"].endswith(f"/{self._project.service_id}") for each in services._existing):
-                return
-        yield from self._session.list(self._api.api, self._path, self._api.key)
+        with contextlib.suppress(ResourceMissing):  # of a service that is not made yet, there is no collection of SLOs
+            yield from self._session.list(self._api.api, self._path, self._api.key)
 
 
 def _project_number(session: Session, project: str) -> str:
