@@ -10,12 +10,12 @@ app = typer.Typer(help="Set up what watches the service on Google Cloud.", rich_
 
 VERBS = {
     "create": ("would create", "created"),
-    "update": ("would change", "changed"),
-    "keep": ("is as it should be", "is as it should be"),
-    "skip": ("is left out", "is left out"),
-    "unknown": ("is described by no file", "is described by no file"),
+    "update": ("would update", "updated"),
+    "keep": ("unchanged", "unchanged"),
+    "skip": ("left out", "left out"),
+    "unknown": ("in no file", "in no file"),
 }
-"""Action -> what is said of it before, and once it is done."""
+"""Action -> what is printed before, and once it is done."""
 
 
 @app.command(
@@ -47,7 +47,7 @@ def monitoring(
         for change in cloud_monitoring.synchronise(files, where, Session(project), apply=apply):
             changes += change.action in ("create", "update")
             details = f" ({', '.join(change.differs)})" if change.differs else ""
-            print(f"{VERBS[change.action][apply]:<23} {change.name:<24} {change.title}{details}", flush=True)
+            print(f"{VERBS[change.action][apply]:<12} {change.name:<24} {change.title}{details}", flush=True)
     if changes and not apply:
         print(f"{changes} changes in {project}; the same command with --apply makes them")
     elif not changes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fashion.deployment.google_api import ResourceMissing, Session
-from fashion.deployment.resource_files import Kind, ResourceFile
+from fashion.deployment.resource_files import Kind, ResourceFile, WrongFile
 
 LABEL = "fashion_file"
 """User label of channels, SLOs and alert policies: which file describes them."""
@@ -48,7 +48,7 @@ class Project:
             "region": self.region,
             "service": self.service,
             "email": self.email,
-            "budget": str(self.budget),
+            "amount": str(self.budget),
             "currency": self.currency,
         }
 
@@ -86,6 +86,8 @@ def synchronise(
     values = project.values()
     collections: dict[Kind, _Collection] = {}
     for file in files:
+        if file.name in values:
+            raise WrongFile(f"{file.name}.yaml has the name of a value: call it {file.kind}_something.yaml")
         if file.kind == "budget":
             if project.billing_account is None or project.budget is None:
                 yield Change("skip", file.kind, file.name, "give --billing-account and --budget to set it")

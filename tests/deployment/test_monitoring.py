@@ -24,7 +24,7 @@ VALUES = {
     "region": "europe-west1",
     "service": "fashion-classifier",
     "email": "team@example.com",
-    "budget": "50",
+    "amount": "50",
     "currency": "EUR",
     "channel_email": "projects/shop/notificationChannels/1",
     "slo_availability": "projects/shop/services/fashion-classifier/serviceLevelObjectives/slo-availability",
@@ -154,6 +154,10 @@ class TestCommand:
         assert all(each["notificationChannels"] == [channel] for each in policies)
         slo = "projects/shop/services/fashion-classifier-europe-west1/serviceLevelObjectives/slo-latency"
         assert slo in apis.resources
+        filters = re.findall(r'service_name = "([^"]*)"', str(policies))
+        assert len(filters) >= 4
+        assert set(filters) == {"fashion-classifier"}
+        assert all(each["displayName"].startswith("fashion-classifier: ") for each in policies)
         assert any(f'select_slo_burn_rate("{slo}"' in str(each) for each in policies)
         (budget,) = (each for name, each in apis.resources.items() if name.startswith("billingAccounts/A1-B2/"))
         assert budget["budgetFilter"]["projects"] == ["projects/4711"]
@@ -168,7 +172,7 @@ class TestCommand:
         capsys.readouterr()
         assert main([*WORDS]) == 0
         said = capsys.readouterr().out
-        assert re.search(r"would change +alert_errors .*\(conditions\[0\]\.conditionThreshold\.thresholdValue\)", said)
+        assert re.search(r"would update +alert_errors .*\(conditions\[0\]\.conditionThreshold\.thresholdValue\)", said)
         assert main([*WORDS, "--apply"]) == 0
         assert apis.resources[policy["name"]]["conditions"][0]["conditionThreshold"]["thresholdValue"] == 0.05
 
@@ -180,7 +184,7 @@ class TestCommand:
         apis.resources |= {f"{policies}/7": old, f"{policies}/8": {"name": f"{policies}/8", "displayName": "theirs"}}
         assert main([*WORDS, "--apply"]) == 0
         said = capsys.readouterr().out
-        assert re.search(r"is described by no file +projects/shop/alertPolicies/7 +old", said)
+        assert re.search(r"in no file +projects/shop/alertPolicies/7 +old", said)
         assert "theirs" not in said
         assert {f"{policies}/7", f"{policies}/8"} <= set(apis.resources)
 
@@ -188,7 +192,7 @@ class TestCommand:
         self, apis: GoogleApis, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main([*WORDS, "--apply"]) == 0
-        assert re.search(r"is left out +budget +give --billing-account and --budget", capsys.readouterr().out)
+        assert re.search(r"left out +budget_month +give --billing-account and --budget", capsys.readouterr().out)
         assert not any("billing" in path for _, path in apis.requests)
 
     def test_a_refusal_is_one_sentence_and_what_was_made_stays(
@@ -206,6 +210,14 @@ class TestCommand:
         apis.refuse.clear()
         assert main([*WORDS, "--apply"]) == 0
         assert len(apis.resources) == len(list(FOLDER.glob("*.yaml"))) - 1
+
+    def test_a_file_cannot_take_the_name_of_a_value(
+        self, apis: GoogleApis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "service.yaml").write_text("displayName: x")
+        monkeypatch.setattr("fashion.deployment.resource_files.read_files", lambda: read_files(tmp_path))
+        assert main(WORDS) == 1
+        assert "service.yaml has the name of a value: call it service_something.yaml" in capsys.readouterr().err
 
     def test_no_credentials_are_one_sentence(
         self, apis: GoogleApis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
