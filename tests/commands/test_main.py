@@ -17,6 +17,7 @@ COMMANDS = [
     *(["registry", verb] for verb in ("list", "show", "promote", "rollback", "compare", "replay")),
     *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused")),
     *(["schedule", verb] for verb in ("write", "check")),
+    ["cloud", "monitoring"],
     *([noun] for noun in ("status", "serve", "traffic", "ui", "demo")),
 ]
 HEAVY = ("torch", "mlflow", "evidently", "matplotlib", "pandas", "hydra", "scipy", "numpy", "bentoml", "rich")
