@@ -75,7 +75,7 @@ class TestTraces:
         assert (found["http.request.method"], found["http.response.status_code"]) == ("POST", 200)
         assert found["fashion.prediction_ids"] == [answer["prediction_id"]]
         assert found["fashion.model_version"] == answer["model"]["version"]
-        assert list(sorted(trace, key=lambda name: trace[name].start_time_unix_nano)) == [
+        assert sorted(trace, key=lambda name: trace[name].start_time_unix_nano) == [
             "decode",
             "wait",
             "network",
