@@ -297,6 +297,8 @@ class Worker:
 
     def _trace(self, scored: Sequence[Scored], begun_ns: int, decoded_ns: int) -> None:
         """Add the way of these pictures to the request's trace. All of one request are in one batch."""
+        if not self.tracing.active:
+            return
         self.tracing.span("decode", begun_ns, decoded_ns)
         if not scored:
             return

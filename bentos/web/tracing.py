@@ -92,6 +92,11 @@ class Tracing:
         span = self._tracer.start_span(f"{method} {route}", parent, kind, attributes)
         return RequestSpan(span) if span.is_recording() else None
 
+    @property
+    def active(self) -> bool:
+        """True within a request that is traced."""
+        return self._provider is not None and self._trace.get_current_span().is_recording()
+
     def span(self, name: str, start_ns: int, end_ns: int, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a part to the current request's trace, if it has one.
 
@@ -101,13 +106,12 @@ class Tracing:
             end_ns: of `time.time_ns`.
             attributes: of the span.
         """
-        if self._provider is None or not self._trace.get_current_span().is_recording():
-            return
-        self._tracer.start_span(name, attributes=attributes, start_time=start_ns).end(end_ns)
+        if self.active:
+            self._tracer.start_span(name, attributes=attributes, start_time=start_ns).end(end_ns)
 
     def annotate(self, attributes: Mapping[str, Any]) -> None:
         """Add attributes to the current request's span, if it has one."""
-        if self._provider is not None:
+        if self.active:
             self._trace.get_current_span().set_attributes(attributes)
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ def scraped(
                 service.predict(png)
             body, headers = form(*[("images", "a.png", png) for png in pngs[:3]])
             assert service.request("POST", "/predict/batch", body, headers)[0] == 200
-            assert service.request("POST", "/predict", b"not a picture", {"content-type": "image/png"})[0] == 400
+            assert service.request("POST", "/predict", b"not a picture", {"content-type": "image/png"})[0] == 415
             assert time.monotonic() < deadline, folder.joinpath("log").read_text()
             rounds += 1
             time.sleep(1)

@@ -70,7 +70,7 @@ def test_the_remaining_metrics_are_named_as_bentoml_names_them() -> None:
 def test_requests_are_counted_by_endpoint_and_status(service: Served, pngs: list[bytes]) -> None:
     requests = (
         ("POST", "/predict", pngs[0], "/predict", "200"),
-        ("POST", "/predict", b"no picture", "/predict", "400"),
+        ("POST", "/predict", b"no picture", "/predict", "415"),
         ("GET", "/predict", None, "/predict", "405"),
         ("GET", "/predictions/unknown", None, "/predictions/{prediction_id}", "404"),
         ("GET", "/page/page.css", None, "/page/{name}", "200"),

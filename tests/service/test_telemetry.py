@@ -98,10 +98,10 @@ class TestTraces:
     def test_errors_of_clients_are_no_errors_of_the_service(self, observed: Served, collector: Collector) -> None:
         trace_id = "ef" * 16
         headers = {"content-type": "image/png", **traceparent(trace_id)}
-        assert observed.request("POST", "/predict", b"no picture", headers)[0] == 400
+        assert observed.request("POST", "/predict", b"no picture", headers)[0] == 415
         collector.wait(lambda: collector.trace(trace_id))
         (span,) = collector.trace(trace_id).values()
-        assert attributes(span.attributes)["http.response.status_code"] == 400
+        assert attributes(span.attributes)["http.response.status_code"] == 415
         assert span.status.code == Status.STATUS_CODE_UNSET
 
     def test_a_caller_that_is_not_sampled_is_not_traced(
