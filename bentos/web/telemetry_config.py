@@ -57,6 +57,8 @@ def _exporter(environment: Mapping[str, str], signal: str) -> Exporter | None:
         return None
     if named == "otlp":
         _check_protocol(environment, signal)
+        if signal == "metrics":
+            _check_temporality(environment)
         return "otlp"
     return "console" if named == "console" else None
 
@@ -69,6 +71,13 @@ def _check_protocol(environment: Mapping[str, str], signal: str) -> None:
                 text = "%s=%s is not spoken: %s are sent as %s, to port 4318 of most collectors"
                 _logger.warning(text, variable, protocol, signal, PROTOCOL)
             return
+
+
+def _check_temporality(environment: Mapping[str, str]) -> None:
+    variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+    preferred = environment.get(variable, "").strip()
+    if preferred.lower() not in ("", "cumulative"):
+        _logger.warning("%s=%s is not made: sums are cumulative; a collector can convert them", variable, preferred)
 
 
 def _interval_ms(environment: Mapping[str, str]) -> int:

@@ -35,6 +35,10 @@ def test_only_what_is_named_is_exported(variables: dict[str, str], traces: str |
     [
         ({"OTEL_TRACES_EXPORTER": "jaeger"}, "OTEL_TRACES_EXPORTER=jaeger is not known, so traces are off: set otlp"),
         ({ENDPOINT: "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "PROTOCOL=grpc is not spoken"),
+        (
+            {ENDPOINT: "http://c:4318", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"},
+            "TEMPORALITY_PREFERENCE=delta is not made: sums are cumulative",
+        ),
         ({"OTEL_METRIC_EXPORT_INTERVAL": "60s"}, "OTEL_METRIC_EXPORT_INTERVAL=60s is not a number of milliseconds"),
         ({"OTEL_METRIC_EXPORT_INTERVAL": "0"}, "OTEL_METRIC_EXPORT_INTERVAL=0 is not a number of milliseconds"),
     ],
