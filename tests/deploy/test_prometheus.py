@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from support.prometheus import program
 
@@ -28,6 +29,7 @@ def test_configuration_and_rules_are_valid() -> None:
     assert "SUCCESS" in promtool("check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
 
 
+@pytest.mark.slow
 def test_rules_do_what_their_tests_say() -> None:
     assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
 
