@@ -45,6 +45,10 @@ SHARED_FILES = frozenset(path.name for path in html.PAGE.iterdir())
 """Files below `/page/` that all services share."""
 CLIENT_BYTES = 200
 """Longest X-Client header."""
+PROBES = frozenset({"/readyz"})
+"""Paths that the platform asks, answered here."""
+OTHER = "other"
+"""Endpoint in the metrics of a path that there is not."""
 CLIENT_CLOSED_REQUEST = 499
 """Status in the metrics of a request whose client has gone; nginx counts such requests under the same number."""
 
@@ -84,6 +88,9 @@ class App:
             redirect_slashes=False,
             default=_not_found,
         )
+        paths = [route.path for route in self._router.routes if isinstance(route, Route)]
+        self._paths = {path for path in paths if "{" not in path} | BENTOML_PATHS
+        self._prefixes = {path.partition("{")[0]: path for path in paths if "{" in path}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on to BentoML."""
@@ -92,6 +99,13 @@ class App:
             return
         started = time.perf_counter()
         worker, path = self._worker(), scope["path"]
+        endpoint = self._endpoint(path)
+        metrics = span = None
+        if path not in BENTOML_PATHS:  # BentoML counts what it answers
+            metrics = worker.metrics.requests
+            metrics.start(endpoint, probe=path in PROBES)
+            if path not in PROBES:
+                span = worker.tracing.start(scope["method"], endpoint, path, scope["headers"])
         status = 500
 
         async def send_with_headers(message: Message) -> None:
@@ -112,10 +126,17 @@ class App:
         except Exception as error:
             await responses.error_response(_as_api_error(error))(scope, receive, send_with_headers)
         finally:
-            # No label that a client can choose: the metrics would grow with each path.
-            label = path if path in BENTOML_PATHS else scope["route"].path if "route" in scope else "other"
-            worker.metrics.requests.labels(label, status).inc()
-            worker.metrics.seconds.labels(label).observe(time.perf_counter() - started)
+            if span is not None:
+                span.finish(status)
+            if metrics is not None:
+                metrics.finish(endpoint, status, time.perf_counter() - started)
+
+    def _endpoint(self, path: str) -> str:
+        """Name the endpoint of a path, for the metrics: never by a path that a client can choose."""
+        if path in self._paths:
+            return path
+        folder, slash, name = path.rpartition("/")
+        return self._prefixes.get(folder + slash, OTHER) if name else OTHER
 
     async def _dispatch(self, worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
         self._active += 1

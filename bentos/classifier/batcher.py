@@ -27,12 +27,25 @@ MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
+class BatchTimes:
+    """When a batch went through the network and into the log, in nanoseconds since 1970."""
+
+    size: int
+    """Pictures in it."""
+    taken_ns: int
+    """The thread began with it: until then its pictures waited."""
+    predicted_ns: int
+    logged_ns: int
+
+
+@dataclass(frozen=True)
 class Scored:
     """A prediction that was logged, with its picture."""
 
     record: PredictionRecord
     image: Images
     """What the network saw: `(size, size)` or `(size, size, C)` uint8."""
+    batch: BatchTimes
 
 
 @dataclass
@@ -128,14 +141,15 @@ class Batcher:
         self._after([each for part in scored for each in part])
 
     def _score(self, jobs: list[_Job]) -> list[list[Scored]]:
+        taken_ns = time.time_ns()
         images = [image for job in jobs for image in job.images]
         predictions = self.predictor.predict(np.stack(images))
-        now_us, now = time.time_ns() // 1000, time.perf_counter()
+        predicted_ns, now = time.time_ns(), time.perf_counter()
         owners = [job for job in jobs for _ in job.images]
         records = [
             PredictionRecord(
                 prediction_id=new_prediction_id(),
-                time_us=now_us,
+                time_us=predicted_ns // 1000,
                 model_version=self.model_version,
                 role="champion",
                 image_sha256=image_store.digest(image),
@@ -146,7 +160,8 @@ class Batcher:
             for image, owner, row in zip(images, owners, _rows(predictions), strict=True)
         ]
         self.log.append(records)
-        scored = iter([Scored(record, image) for record, image in zip(records, images, strict=True)])
+        batch = BatchTimes(len(images), taken_ns, predicted_ns, time.time_ns())
+        scored = iter([Scored(record, image, batch) for record, image in zip(records, images, strict=True)])
         return [[next(scored) for _ in job.images] for job in jobs]
 
 

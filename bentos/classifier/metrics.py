@@ -1,41 +1,63 @@
-"""Prometheus metrics of the service. Knows no endpoints.
+"""Prometheus metrics of one worker of the classifier. Knows no endpoints, and nothing of who reads the metrics.
 
 prometheus_client is imported in a worker: it reads the folder that BentoML sets when it is imported.
 """
 
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bentos.web.request_metrics import Identity, RequestMetrics
+from fashion.drift import reports
 
 if TYPE_CHECKING:
     from bentos.classifier.background import Background
     from fashion.predictions.outbox import Backlog
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.07, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the latency histogram; 0.07 is the bound of the service level objective."""
+CONDITIONS = ("drift", "harmful", "decline")
+"""What a drift report may say; each is a series of 0 or 1."""
+OUTCOMES = ("done", "dropped", "failed")
+"""What may become of a picture in background work."""
 
 
 class ServiceMetrics:
-    """Counters and gauges of one worker."""
+    """Counters and gauges of one worker, in a registry of its own."""
 
-    def __init__(self) -> None:
-        from prometheus_client import Counter, Gauge, Histogram
+    def __init__(self, identity: Identity) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge
 
-        self.requests = Counter("fashion_requests", "Requests answered", ["path", "status"])
-        self.seconds = Histogram("fashion_request_seconds", "Time to answer", ["path"], buckets=SECONDS)
-        self.predictions = Counter("fashion_predictions", "Pictures predicted", ["label", "model_version"])
-        self._backlog = Gauge(
-            "fashion_log_backlog_rows", "Rows not shipped to Firestore yet", multiprocess_mode="mostrecent"
+        self.registry: CollectorRegistry = CollectorRegistry()
+        self.requests = RequestMetrics(self.registry, identity)
+
+        def gauge(name: str, about: str, labels: tuple[str, ...] = (), mode: Any = "mostrecent") -> Gauge:
+            return Gauge(f"fashion_{name}", about, labels, registry=self.registry, multiprocess_mode=mode)
+
+        self.predictions = Counter(
+            "fashion_predictions", "Pictures predicted", ["label", "model_version"], registry=self.registry
         )
-        self._age = Gauge(
-            "fashion_log_backlog_seconds", "Age of the oldest row that is not shipped", multiprocess_mode="mostrecent"
+        self._model = gauge("model_info", "The versions that are served: always 1", ("name", "version", "role"))
+        self._backlog = gauge("log_backlog_rows", "Rows of the prediction log that are not shipped yet")
+        self._age = gauge("log_backlog_seconds", "Age of the oldest row that is not shipped")
+        self._refused = gauge("log_refused_rows", "Rows that the log's destination refused for good")
+        self._waiting = gauge("background_waiting", "Pictures that wait", ("work",), "livesum")
+        self._pictures = Counter(
+            "fashion_background_pictures", "Pictures by outcome", ["work", "outcome"], registry=self.registry
         )
-        self._refused = Gauge(
-            "fashion_log_refused_rows", "Rows that Firestore refused for good", multiprocess_mode="mostrecent"
-        )
-        labels = ["work"]
-        self._waiting = Gauge("fashion_background_waiting", "Pictures that wait", labels, multiprocess_mode="livesum")
-        self._done = Gauge("fashion_background_done", "Pictures done", labels, multiprocess_mode="livesum")
-        self._dropped = Gauge("fashion_background_dropped", "Pictures dropped", labels, multiprocess_mode="livesum")
-        self._failed = Gauge("fashion_background_failed", "Pictures failed", labels, multiprocess_mode="livesum")
+        self._counted: dict[tuple[str, str], int] = {}
+        self._counting = threading.Lock()
+        self._report_time = gauge("drift_report_timestamp_seconds", "Time of the latest drift report; 0 without one")
+        self._report_rows = gauge("drift_report_rows", "Predictions that the latest drift report is about")
+        self._report = gauge("drift_report_condition", "1 if the latest drift report says so", ("condition",))
+
+    def set_model(self, name: str, version: str, role: str) -> None:
+        """Show a version that is served.
+
+        Args:
+            name: of the registered model.
+            version: of it.
+            role: champion or shadow.
+        """
+        self._model.labels(name, version, role).set(1)
 
     def set_backlog(self, backlog: "Backlog") -> None:
         """Set the gauges of the outbox."""
@@ -44,11 +66,20 @@ class ServiceMetrics:
         self._refused.set(backlog.refused)
 
     def set_background(self, work: "Background") -> None:
-        """Set the gauges of one kind of background work."""
-        for gauge, value in (
-            (self._waiting, work.waiting),
-            (self._done, work.done),
-            (self._dropped, work.dropped),
-            (self._failed, work.failed),
-        ):
-            gauge.labels(work.name).set(value)
+        """Bring the numbers of one kind of background work up to date."""
+        self._waiting.labels(work.name).set(work.waiting)
+        with self._counting:  # a scrape and a push may ask at once
+            for outcome in OUTCOMES:
+                count: int = getattr(work, outcome)
+                new = count - self._counted.get((work.name, outcome), 0)
+                self._counted[work.name, outcome] = count
+                self._pictures.labels(work.name, outcome).inc(new)
+
+    def set_report(self, report: Mapping[str, Any] | None) -> None:
+        """Show what the latest drift report says; None if there is none."""
+        report = report or {"id": ""}
+        rows, conditions = report.get("rows"), report.get("conditions")  # of a file that may be damaged
+        self._report_time.set(reports.time_of(str(report["id"])))
+        self._report_rows.set(rows if isinstance(rows, int) else 0)
+        for condition in CONDITIONS:
+            self._report.labels(condition).set(isinstance(conditions, list) and condition in conditions)

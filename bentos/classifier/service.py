@@ -11,6 +11,8 @@ import bentoml
 from _bentoml_sdk import Service  # `service_class` needs a subclass of it; BentoML has no public name for it
 from bentoml.models import BentoModel
 
+from bentos.web.request_metrics import SECONDS, Identity
+
 FOLDER = Path(__file__).parent
 DEPLOYMENT = json.loads((FOLDER / "deployment.json").read_bytes())  # written by `deployment.bento_files`
 SHADOW = DEPLOYMENT["shadow"]
@@ -34,6 +36,7 @@ class ServiceBehindApp(Service[Any]):
     http={"host": "127.0.0.1"},  # BentoML's default is every address; BENTOML_HOST and --host change it
     # App counts and limits requests; an access log would cost a probe more than its answer.
     logging={"access": {"enabled": False}},
+    metrics={"duration": {"buckets": list(SECONDS)}},
     service_class=ServiceBehindApp,
 )
 class Classifier:
@@ -60,7 +63,9 @@ class Classifier:
             model=Path(self.model.path),
             shadow=None if SHADOW is None else Path(self.shadow.path),
             folder=FOLDER,
+            identity=identity(),
         )
+        self.worker.metrics.requests.announce(bentoml.server_context.service_routes)
         _running[:] = [self.worker]
         # BentoML leaves hundreds of thousands of objects that stay: without this, each full collection visits them all.
         gc.collect()
@@ -94,6 +99,12 @@ class Classifier:
         from bentos.classifier.schemas import FeedbackRequest
 
         return _plain(await self.worker.records.add_feedback(FeedbackRequest(prediction_id, true_label, source)))
+
+
+def identity() -> Identity:
+    """Return the labels of BentoML's own metrics."""
+    context = bentoml.server_context
+    return Identity(context.bento_name, context.bento_version, context.service_name or "", context.worker_index)
 
 
 def _plain(answer: Any) -> dict[str, Any]:

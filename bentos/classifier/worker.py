@@ -5,10 +5,11 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from bentos.classifier import background
 from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
 from bentos.classifier.deployment import Deployment, read_gallery
+from bentos.classifier.latest_report import LatestReport
 from bentos.classifier.metrics import ServiceMetrics
 from bentos.classifier.records import DIGITS, Records
 from bentos.classifier.schemas import (
@@ -33,7 +35,10 @@ from bentos.classifier.schemas import (
 from bentos.classifier.shipping import Shipping
 from bentos.web import responses
 from bentos.web.auth import Keys, RateLimit
+from bentos.web.request_metrics import Identity
 from bentos.web.responses import ErrorAnswer
+from bentos.web.telemetry import Telemetry
+from bentos.web.telemetry_config import read_config
 from bentos.web.uploads import Part
 from fashion.home import Home
 from fashion.images import image_store, preparation
@@ -53,8 +58,11 @@ SMALL_PIXELS = 65_536
 DECODERS = 2
 """Threads that decode larger pictures and draw heat maps."""
 PRUNE_SECONDS = 3600.0
+GAUGE_SECONDS = 5.0
+"""Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
 
 T = TypeVar("T")
+StoredIn = Literal["firestore", "disk"] | None
 _logger = logging.getLogger(__name__)
 
 
@@ -70,16 +78,18 @@ class Worker:
         model: Path,
         shadow: Path | None,
         folder: Path,
+        identity: Identity,
     ) -> None:
         """Load the model, open the log, start the threads.
 
         Args:
             deployment: which versions to serve, and how.
             home: where logs, pictures and reports are.
-            environment: holds the API keys.
+            environment: holds the API keys, and OpenTelemetry's variables.
             model: package of the served version.
             shadow: package of the version that scores without answering.
             folder: holds `page/` and `gallery/`.
+            identity: of the bento, for metrics and traces.
 
         Raises:
             fashion.model.package.DamagedPackage: the model is not what was registered.
@@ -92,7 +102,7 @@ class Worker:
         self.reports = open_store(home.reports)
         self.keys = Keys(environment)
         self.rate = RateLimit(self.settings.limits.requests_per_minute)
-        self.metrics = ServiceMetrics()
+        self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
         self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]))
         self._predictor = Predictor(self.package)
@@ -105,6 +115,20 @@ class Worker:
         )
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._closing = threading.Event()
+        self._show_versions()
+        self._latest_report = LatestReport(self.reports, self.metrics.set_report)
+        self._latest_report.look()
+        several = self.settings.workers > 1
+        self._telemetry = Telemetry(
+            read_config(environment),
+            identity,
+            self.metrics.registry,
+            several_workers=several,
+            update=self.update_gauges,
+        )
+        self.tracing = self._telemetry.tracing
+        if several:
+            threading.Thread(target=self._refresh_gauges, name="gauges", daemon=True).start()
         if self.settings.log.retention_days is not None:
             threading.Thread(
                 target=self._prune, args=[self.settings.log.retention_days], name="retention", daemon=True
@@ -118,6 +142,7 @@ class Worker:
         for work in self._background:
             work.close(self.settings.log.drain_seconds)
         self._shipping.close()
+        self._telemetry.close()
         self.log.close()
 
     async def predict(self, data: bytes, *, explain: bool, client: str | None, started: float) -> PredictionAnswer:
@@ -133,12 +158,15 @@ class Worker:
             ApiError: the picture cannot be read.
             fashion.predictions.record.LogUnavailable: the prediction cannot be logged.
         """
+        begun_ns = time.time_ns()
         try:
             prepared = await self._prepare(data)
         except BadPicture as error:
             raise responses.picture_error(error) from None
+        decoded_ns = time.time_ns()
         (scored,) = await self._batcher.predict([prepared.image], client=client, started=started)
-        stored_in = await self._shipping.stored_in([scored.record.prediction_id])
+        stored_in = await self._ship([scored])
+        self._trace([scored], begun_ns, decoded_ns)
         answer = self._answer(scored, prepared, stored_in)
         return await self._in_pool(self._explain, answer, scored) if explain else answer
 
@@ -153,10 +181,13 @@ class Worker:
         Raises:
             fashion.predictions.record.LogUnavailable: the predictions cannot be logged.
         """
+        begun_ns = time.time_ns()
         outcomes = await asyncio.gather(*(self._prepare(part.data) for part in files), return_exceptions=True)
+        decoded_ns = time.time_ns()
         images = [prepared.image for prepared in outcomes if isinstance(prepared, PreparedImage)]
         scored = await self._batcher.predict(images, client=client, started=started) if images else []
-        stored_in = await self._shipping.stored_in([each.record.prediction_id for each in scored])
+        stored_in = await self._ship(scored)
+        self._trace(scored, begun_ns, decoded_ns)
         results: list[PredictionAnswer | ErrorAnswer] = []
         remaining = iter(scored)
         for part, prepared in zip(files, outcomes, strict=True):
@@ -211,6 +242,7 @@ class Worker:
             self.metrics.set_backlog(self.log.outbox.backlog())
         for work in self._background:
             self.metrics.set_background(work)
+        self._latest_report.look()
 
     async def _prepare(self, data: bytes) -> PreparedImage:
         """Decode a picture and prepare it for the network: here if it is small, else in a thread."""
@@ -255,7 +287,38 @@ class Worker:
         picture = image_store.to_png(scored.image)
         return dataclasses.replace(answer, heat_map=data_url(heat_map), picture=data_url(picture))
 
+    async def _ship(self, scored: Sequence[Scored]) -> StoredIn:
+        """Wait until the log's destination has predictions, where answers must; the wait is part of the trace."""
+        begun_ns = time.time_ns()
+        stored_in = await self._shipping.stored_in([each.record.prediction_id for each in scored])
+        if stored_in is not None:
+            self.tracing.span("ship", begun_ns, time.time_ns(), {"fashion.stored_in": stored_in})
+        return stored_in
+
+    def _trace(self, scored: Sequence[Scored], begun_ns: int, decoded_ns: int) -> None:
+        """Add the way of these pictures to the request's trace. All of one request are in one batch."""
+        if not self.tracing.active:
+            return
+        self.tracing.span("decode", begun_ns, decoded_ns)
+        if not scored:
+            return
+        batch, ids = scored[0].batch, [each.record.prediction_id for each in scored]
+        self.tracing.span("wait", decoded_ns, batch.taken_ns)
+        self.tracing.span("network", batch.taken_ns, batch.predicted_ns, {"fashion.batch_size": batch.size})
+        self.tracing.span("log", batch.predicted_ns, batch.logged_ns, {"fashion.batch_size": batch.size})
+        self.tracing.annotate({"fashion.prediction_ids": ids, "fashion.model_version": self._model.version})
+
+    def _show_versions(self) -> None:
+        self.metrics.set_model(self._model.name, self._model.version, "champion")
+        if self.deployment.shadow is not None:
+            self.metrics.set_model(self._model.name, str(self.deployment.shadow["version"]), "shadow")
+
+    def _refresh_gauges(self) -> None:
+        while not self._closing.wait(GAUGE_SECONDS):
+            self.update_gauges()
+
     def _offer_to_background(self, scored: Sequence[Scored]) -> None:
+        self.metrics.requests.batch("predict", len(scored))
         for work in self._background:
             work.offer(scored)
 

@@ -15,6 +15,8 @@ PAGE, RESULT = "report.html", "result.json"
 """Files of a report, in a folder named by its id."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """What an id looks like."""
+ID_TIME = "%Y%m%dT%H%M%SZ"
+"""What an id begins with."""
 UNREADABLE = {"decision": "unreadable"}
 """The result of a report whose file is damaged."""
 
@@ -59,6 +61,15 @@ def latest(store: Store, count: int, *, before_us: int | None = None) -> list[di
     return [{"id": each, **_result(store, each)} for each in ids[:count]]
 
 
+def time_of(report_id: str) -> float:
+    """When a report was made, seconds since 1970; 0 if its id does not say."""
+    try:
+        moment = datetime.datetime.strptime(report_id[:16], ID_TIME)
+    except ValueError:
+        return 0.0
+    return moment.replace(tzinfo=datetime.UTC).timestamp()
+
+
 def read_page(store: Store, report_id: str) -> bytes:
     """A report's page.
 
@@ -74,7 +85,7 @@ def read_page(store: Store, report_id: str) -> bytes:
 
 
 def _format_time(time_us: int) -> str:
-    return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y%m%dT%H%M%SZ}"
+    return datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC).strftime(ID_TIME)
 
 
 def _sort_key(report_id: str) -> list[tuple[int, str]]:

@@ -176,11 +176,11 @@ class Deployed:
     package: Path
     """The model package inside BentoML's store: what the service loads."""
 
-    def serve(self) -> Served:
-        """The bento as `bentoml serve` runs it, with nothing set."""
+    def serve(self, **variables: str) -> Served:
+        """The bento as `bentoml serve` runs it, with nothing set but `variables`."""
         port = free_port()
         command = [sys.executable, "-m", "bentoml", "serve", str(self.bento), "--host", HOST, "--port", str(port)]
-        return Served(command, environment(self.folder), port, self.folder / "bento.log")
+        return Served(command, environment(self.folder) | variables, port, self.folder / "bento.log")
 
     def logged(self) -> set[str]:
         """Ids of all predictions in the log."""
@@ -261,7 +261,7 @@ def with_shadow(deployed: Deployed, options: ServingOptions) -> Deployed:
 
 def environment(folder: Path) -> dict[str, str]:
     """Variables of a process whose state lies in `folder`."""
-    prefixes = ("FASHION_", "METAFLOW_", "MLFLOW_", "BENTOML_")
+    prefixes = ("FASHION_", "METAFLOW_", "MLFLOW_", "BENTOML_", "OTEL_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return inherited | {
         "FASHION_HOME": str(folder),

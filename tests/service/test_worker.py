@@ -9,6 +9,7 @@ import pytest
 
 from bentos.classifier.deployment import Deployment
 from bentos.classifier.worker import Worker
+from bentos.web.request_metrics import Identity
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig
 from fashion.home import current_home
@@ -19,7 +20,8 @@ def open_worker(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Wor
     monkeypatch.setenv("FASHION_HOME", str(root))
     settings = load_as(ServeConfig, compose(root=ServeConfig.root)).serve
     deployment = Deployment(settings, {"name": "fashion", "version": "1"}, None, str(root))
-    return Worker(deployment, current_home(), {}, model=model, shadow=None, folder=root)
+    identity = Identity("fashion-classifier", "1", "Classifier", None)
+    return Worker(deployment, current_home(), {}, model=model, shadow=None, folder=root, identity=identity)
 
 
 def test_a_damaged_model_is_not_served(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

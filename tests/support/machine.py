@@ -13,7 +13,7 @@ ROWS = 1000
 """Rows of each split in the slice."""
 FLOW_OVERRIDES = [f"data.limit={ROWS}", "training.num_epochs=2"]
 """Hydra overrides of a training flow that takes seconds."""
-STATE_PREFIXES = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS")
+STATE_PREFIXES = ("METAFLOW", "MLFLOW", "HYDRA", "FASHION", "BENTOML", "PROMETHEUS", "OTEL")
 """Of environment variables that a fresh machine does not have."""
 
 
