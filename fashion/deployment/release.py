@@ -1,6 +1,7 @@
 """Bring a registered version to the users of a Cloud Run service, or back to them. Joins the rest of this room."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from fashion.config.deploy import DeployConfig
 from fashion.deployment import canary, cloudrun
@@ -47,9 +48,10 @@ def release(
         emulator=environment.get("CLOUD_RUN_EMULATOR_HOST"),
     )
     plane: ControlPlane = DryRunPlane(service, settings.service, say=say) if settings.dry_run else service
-    went_back = _roll_back(plane, version, model)
-    if went_back is not None:
-        return went_back
+    revision = _roll_back(plane, version, model)
+    if revision is not None:
+        outcome = Outcome(True, f"{revision} has all traffic again: the registry was rolled back to its version")
+        return _record(outcome, revision, version, settings, model)
     if settings.image is None:
         raise RolloutError(
             f"{settings.service} has no revision of version {version.number} to go back to: give deploy.image=..., "
@@ -57,21 +59,35 @@ def release(
         )
     candidate = CanaryRevision(plane, settings.service, version=version.number, image=settings.image)
     probe = _probe(version, settings, model=model, pictures=pictures, environment=environment, plane=plane)
-    outcome = roll_out(candidate, probe, settings.shares, say=say)
-    if not settings.dry_run:
-        tags = {"deployed.revision": candidate.name, "deployed.outcome": outcome.sentence[:500]}
-        versions.set_tags(version, tags, name=model)
+    return _record(roll_out(candidate, probe, settings.shares, say=say), candidate.name, version, settings, model)
+
+
+def require_served(outcome: Outcome) -> None:
+    """Raise unless the new revision has all traffic.
+
+    Raises:
+        RolloutError: it was stepped back; the registry's champion is still the version that failed.
+    """
+    if not outcome.served:
+        raise RolloutError(
+            f"{outcome.sentence}; the registry still has this version as it was: `fashion registry rollback "
+            "--reason ...` makes the previous one the champion again"
+        )
+
+
+def _record(outcome: Outcome, revision: str, version: Version, settings: DeployConfig, model: str) -> Outcome:
+    """Store the outcome with the version; of a dry run, say only that it was one."""
+    if settings.dry_run:
+        return replace(outcome, sentence=f"dry run, nothing was changed; it would end with: {outcome.sentence}")
+    versions.set_tags(version, {"deployed.revision": revision, "deployed.outcome": outcome.sentence[:500]}, name=model)
     return outcome
 
 
-def _roll_back(plane: ControlPlane, version: Version, model: str) -> Outcome | None:
-    """Give traffic back, if the registry was rolled back from the served version; None where that is not the case."""
+def _roll_back(plane: ControlPlane, version: Version, model: str) -> str | None:
+    """Give traffic back if the registry was rolled back from a served version; returns the revision that gets it."""
     served = {model_version(revision) for revision in plane.read().traffic()} - {None, version.number}
-    left = [number for number in served if _was_rolled_back(str(number), model)]
-    revision = canary.roll_back(plane, version.number) if left else None
-    if revision is None:
-        return None
-    return Outcome(True, f"{revision} has all traffic again: version {left[0]} was rolled back")
+    left = any(_was_rolled_back(str(number), model) for number in served)
+    return canary.roll_back(plane, version.number) if left else None
 
 
 def _was_rolled_back(number: str, model: str) -> bool:

@@ -105,7 +105,7 @@ def roll_out(
         checks = tuple(examine(candidate.url()))
         stages.append(Stage(share, checks))
         for check in checks:
-            say(f"  {'passed' if check.passed else 'FAILED'}: {check.sentence}")
+            say(f"  {'' if check.passed else 'FAILED: '}{check.sentence}")
         failed = [check.sentence for check in checks if not check.passed]
         if failed:
             reason = f"at {share} % of the traffic: {'; '.join(failed)}"
