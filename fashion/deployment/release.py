@@ -47,6 +47,7 @@ def release(
         poll_seconds=0.05 if environment.get("CLOUD_RUN_EMULATOR_HOST") else 2.0,
         emulator=environment.get("CLOUD_RUN_EMULATOR_HOST"),
     )
+    say(f"service {settings.service} of project {settings.project} in {settings.region}")
     plane: ControlPlane = DryRunPlane(service, settings.service, say=say) if settings.dry_run else service
     revision = _roll_back(plane, version, model)
     if revision is not None:

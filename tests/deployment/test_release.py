@@ -233,7 +233,7 @@ class TestDryRun:
     def test_works_where_the_service_cannot_be_read(self, team: Team) -> None:
         said: list[str] = []
         assert team.release(2, "deploy.dry_run=true", "deploy.region=us-east1", said=said).served
-        assert said[1].startswith("the service was not read (project shop has no service fashion-classifier in region")
+        assert said[2].startswith("the service was not read (project shop has no service fashion-classifier in region")
         assert "REVISION-SERVED-NOW 95 %" in "\n".join(said)
 
 
