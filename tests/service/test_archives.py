@@ -119,7 +119,9 @@ def predict(url: str, png: bytes, process: subprocess.Popen[bytes]) -> Any:
     return {"model": {"version": "none answered"}}
 
 
-def test_what_is_no_archive_is_one_sentence(archive: Path, tmp_path: Path) -> None:
+def test_what_is_no_archive_is_one_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "True")
     with pytest.raises(ArchiveError, match=r"none\.bento cannot be read: .* holds no none\.bento"):
         archives.import_archive(str(tmp_path / "none.bento"))
     damaged = tmp_path / "damaged.bento"
