@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from bentos import archives
 from bentos.building import NAME
 from fashion.home import prepare_environment
 
@@ -33,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--follow", action="store_true")
     options = parser.parse_args(arguments)
     home = prepare_environment()
-    tag = find(options.bento)
+    try:
+        tag = archives.import_archive(options.bento) if archives.is_archive(options.bento) else find(options.bento)
+    except archives.ArchiveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if tag is None:
         print(f"error: there is no bento {options.bento} in {home.bentos}: run `make bento` first", file=sys.stderr)
         return 1
-    if options.follow:
+    if options.follow and not archives.is_archive(options.bento):
         return follow(options.bento, tag, options.host, options.port)
     print(announcement(tag, options.host, options.port), flush=True)
     os.environ.update(environment())

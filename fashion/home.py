@@ -37,6 +37,8 @@ class Home:
     """Folder or bucket of drift reports; `FASHION_REPORTS`."""
     bentos: Path
     """BentoML's store of models and bentos; `BENTOML_HOME`."""
+    bento_archives: str | None
+    """Folder or `gs://` address that DeployFlow writes an archive of each bento to; `FASHION_BENTOS`, or None."""
 
 
 def current_home() -> Home:
@@ -54,6 +56,7 @@ def current_home() -> Home:
         images=os.environ.get("FASHION_IMAGES") or str(root / "images"),
         reports=os.environ.get("FASHION_REPORTS") or str(root / "reports"),
         bentos=Path(os.environ.get("BENTOML_HOME") or root / "bentoml"),
+        bento_archives=os.environ.get("FASHION_BENTOS") or None,
     )
 
 

@@ -1,14 +1,16 @@
-"""Build a bento of a registered version: of the champion by default.
+"""Build a bento of a registered version, of the champion by default, and roll it out where a target is set.
 
 python flows/deploy_flow.py run
 python flows/deploy_flow.py run version=7 serve.shadow=challenger
+python flows/deploy_flow.py run deploy.target=cloudrun deploy.project=P deploy.region=R deploy.image=I@sha256:...
 """
 
-from fashion.home import prepare_environment
+from fashion.home import current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from fashion.config.serve import ServeConfig
 
 if TYPE_CHECKING:
     from bentos.classifier.deployment import LabelledPicture
+    from fashion.deployment.rollout import Outcome
     from fashion.model.package import Package
     from fashion.registry.versions import Version
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template"],
 )
 class DeployFlow(FlowSpec):
-    """Registry -> BentoML's model store -> bento."""
+    """Registry -> BentoML's model store -> bento -> revision of the service."""
 
     config = Config(
         "config",
@@ -86,29 +89,46 @@ class DeployFlow(FlowSpec):
             "shadow": self.shadow,
             "home": str(home.root),
         }
-        pictures = gallery(settings, self.model["lineage"].get("data.digest"))
+        pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
                 "classifier",
                 bento_files(self.deployment, pictures),
                 version=f"v{self.model['version']}-{current.run_id}",
             )
+        self.archive = write_archive(self.bento, self.model, home.bento_archives)
         cards.show(
             current.card["bento"],
             title=self.bento,
             texts=[
                 self.model["summary"],
-                f"Serve it with `make serve`, or `fashion serve --bento {self.bento}`.",
+                f"Serve it with `make serve`, or `fashion serve --bento {self.archive or self.bento}`.",
             ],
         )
         lineage = [{"name": name, "value": value} for name, value in self.model["lineage"].items()]
         cards.table(current.card["bento"], "Lineage", lineage)
+        self.next(self.rollout)
+
+    @card(type="blank", id="rollout")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def rollout(self) -> None:
+        """Give the version users in steps, or give them back to the version before; nothing without a target."""
+        self.outcome = None
+        if self.settings.deploy.target != "none":
+            self.outcome = roll_out(self.settings, self.model, current.card["rollout"])
         self.next(self.end)
 
     @step
     def end(self) -> None:
-        """Print which bento serves which version."""
+        """Print which bento serves which version; a rollout that was stepped back fails the run."""
+        from fashion.deployment.release import require_served
+        from fashion.deployment.rollout import RolloutError
+
         print(f"bento {self.bento} serves {self.model['name']} version {self.model['version']}")
+        if self.outcome is not None:
+            with launch.exit_on(RolloutError):
+                require_served(self.outcome)
 
 
 def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
@@ -135,23 +155,89 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
     }
 
 
-def gallery(settings: ServeConfig, digest: str | None) -> "list[LabelledPicture]":
+def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str | None:
+    """Write an archive of a bento, store its address with the model's version, and return the address.
+
+    Args:
+        bento: its tag.
+        model: as `store` described it.
+        address: of the store of archives; None writes none.
+    """
+    from bentos import archives
+    from fashion.registry import tracking, versions
+
+    if address is None:
+        return None
+    with launch.exit_on(archives.ArchiveError):
+        archive = archives.export(bento, address)
+    print(f"{archive.address}: {archive.num_bytes:,} bytes, sha256 {archive.sha256}")
+    tracking.connect(current_home())
+    tags = {"bento": bento, "bento.archive": archive.address, "bento.sha256": archive.sha256}
+    versions.set_tags(versions.get(model["version"], model["name"]), tags, name=model["name"])
+    return archive.address
+
+
+def roll_out(settings: ServeConfig, model: dict[str, Any], shown_on: Any) -> "Outcome":
+    """Roll a version out, and show the steps on a card.
+
+    Args:
+        settings: where and how.
+        model: as `store` described it.
+        shown_on: the card.
+    """
+    from fashion.deployment import release
+    from fashion.deployment.rollout import RolloutError
+    from fashion.deployment.smoke import Picture
+    from fashion.registry import tracking, versions
+
+    tracking.connect(prepare_environment())
+    pictures = gallery(settings, model["lineage"].get("data.digest"), settings.deploy.smoke_rows)
+    with launch.exit_on(RolloutError, versions.RegistryError):
+        outcome = release.release(
+            versions.get(model["version"], model["name"]),
+            settings.deploy,
+            model=model["name"],
+            pictures=[Picture(each.png, each.label) for each in pictures],
+            environment=os.environ,
+        )
+    print(outcome.sentence)
+    title = "Rollout (dry run)" if settings.deploy.dry_run else "Rollout"
+    cards.show(shown_on, title=title, texts=[outcome.sentence])
+    cards.table(
+        shown_on,
+        "Steps",
+        [
+            {
+                "traffic": f"{stage.share} %",
+                "check": each.name,
+                "passed": "yes" if each.passed else "no",
+                "finding": each.sentence,
+            }
+            for stage in outcome.stages
+            for each in stage.checks
+        ],
+    )
+    return outcome
+
+
+def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[LabelledPicture]":
     """Test pictures, evenly of all classes; none if the data version that the model was trained on is not available.
 
     Args:
-        settings: how many, and of which data set.
+        settings: of which data set.
         digest: of the data version that the model was trained on.
+        count: how many.
     """
     from bentos.classifier.deployment import LabelledPicture
     from fashion.data import dataset, loading
     from fashion.images import image_store
 
-    if not settings.serve.gallery:
+    if not count:
         return []
     data = loading.load_training_data(settings.data, digest, purpose="gallery")
     if data is None:
         return []
-    rows = dataset.choose_evenly(data.test.labels, settings.serve.gallery)
+    rows = dataset.choose_evenly(data.test.labels, count)
     return [
         LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
         for row in rows

@@ -78,6 +78,7 @@ def test_a_relative_home_is_made_absolute(told: str, tmp_path: Path, monkeypatch
         ("FASHION_ARTIFACTS", "artifacts", "gs://bucket/artifacts"),
         ("FASHION_CHECKPOINTS", "checkpoints", "gs://bucket/checkpoints"),
         ("FASHION_STUDIES", "studies", "postgresql://db/optuna"),
+        ("FASHION_BENTOS", "bento_archives", "gs://bucket/bentos"),
     ],
 )
 def test_a_variable_that_is_set_wins_and_an_empty_one_does_not(

@@ -8,7 +8,9 @@ import typer
 
 
 def serve(
-    bento: Annotated[str, typer.Option(help="Tag of the bento.")] = "fashion-classifier:latest",
+    bento: Annotated[
+        str, typer.Option(help="Tag of the bento, or the address of an archive of one, such as gs://bucket/x.bento.")
+    ] = "fashion-classifier:latest",
     host: Annotated[str, typer.Option(help="Address to listen on; the default is seen by this machine only.")] = (
         "127.0.0.1"
     ),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from fashion.config.deploy import DeployConfig
 from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
 
 
@@ -88,6 +89,7 @@ class ServeConfig(Strict):
     version: int | None
     """Number of the version to serve, instead of the alias; null for the alias."""
     serve: ServiceConfig
+    deploy: DeployConfig
 
     def __post_init__(self) -> None:
         require(bool(self.alias.strip()), "alias must not be empty")

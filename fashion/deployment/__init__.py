@@ -1,1 +1,1 @@
-"""What is set up and rolled out on Google Cloud. Knows its APIs; knows no model, no BentoML and no Metaflow."""
+"""Rollouts and monitoring on Google Cloud. Knows its APIs; knows no model, no BentoML and no Metaflow."""
