@@ -119,7 +119,10 @@ class Stage:
         python = Path(sys.base_prefix).resolve()
         lines = [f"mount --bind -o ro /usr {self._at('/usr')}; mount -o remount,bind,ro {self._at('/usr')}"]
         for target, lower in (("/etc", "/etc"), ("/usr/local", str(python))):
-            own, work = upper / target.strip("/").replace("/", "-"), upper / f"work-{target.strip('/').replace('/', '-')}"
+            own, work = (
+                upper / target.strip("/").replace("/", "-"),
+                upper / f"work-{target.strip('/').replace('/', '-')}",
+            )
             own.mkdir(parents=True, exist_ok=True)
             work.mkdir(parents=True, exist_ok=True)
             lines.append(f"mount -t overlay -o lowerdir={lower},upperdir={own},workdir={work} none {self._at(target)}")
@@ -225,9 +228,7 @@ def _run(stage: Stage, instruction: Instruction) -> None:
     assert done.returncode == 0, f"{instruction.value}\n{done.stdout[-3000:]}"
 
 
-def _copy(
-    stage: Stage, flags: Sequence[str], words: Sequence[str], stages: Mapping[str, Stage], context: Path
-) -> None:
+def _copy(stage: Stage, flags: Sequence[str], words: Sequence[str], stages: Mapping[str, Stage], context: Path) -> None:
     chosen = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     source = stages[chosen["from"]].root if "from" in chosen else context
     target = words[-1] if words[-1].startswith("/") else f"{stage.folder}/{words[-1]}"
