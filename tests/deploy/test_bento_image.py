@@ -1,4 +1,4 @@
-"""The bento's image: its Dockerfile is clean, its steps work, and it serves where nothing but its volume is writable."""
+"""The bento's image: its Dockerfile is clean, its steps work, and it serves with a read-only root file system."""
 
 import json
 import os
