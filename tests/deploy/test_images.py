@@ -4,18 +4,22 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
-from support import dockerfile
+from support import dockerfile, postgres
 from support.dockerfile import Stage, parse
+from support.manifests import DEPLOY, load
+from support.served import free_port
 
 from fashion.home import REPOSITORY
 from fashion.model.package import Package
 
 pytestmark = pytest.mark.slow
 
-DEPLOY = REPOSITORY / "configs" / "deploy"
 NAMES = ("train", "flows")
 REGISTER = """
 from fashion.home import prepare_environment
@@ -159,6 +163,44 @@ class TestFlows:
         assert done.returncode == 0, done.stdout
         assert flows.path("/home/fashion/var/predictions.parquet").stat().st_size > 0
 
-    def test_it_holds_the_server_of_compose(self, flows: Stage) -> None:
-        assert flows.run("mlflow", "--version").stdout.startswith("mlflow, version ")
-        assert flows.run("python", "-c", "import psycopg").returncode == 0
+    def test_it_serves_mlflow_as_compose_starts_it(self, flows: Stage, tmp_path: Path) -> None:
+        service = load("compose.yaml")["services"]["mlflow"]
+        port = free_port()
+        command = [word.replace("--port=5000", f"--port={port}") for word in service["command"]]
+        with postgres.serve() as server:
+            database = postgres.create_database(server, "mlflow").replace("postgresql:", "postgresql+psycopg:")
+            environment = {**service["environment"], "MLFLOW_BACKEND_STORE_URI": database}
+            with (tmp_path / "log").open("w") as log:
+                process = flows.start(*command, env=environment, read_only=True, stdout=log.fileno())
+            try:
+                answered = wait_for_mlflow(port, process, tmp_path / "log")
+            finally:
+                process.terminate()
+                process.wait(60)
+        assert answered == {"mlflow:5000": 200, f"127.0.0.1:{port}": 200, "elsewhere.example": 403}
+
+
+def wait_for_mlflow(port: int, process: "subprocess.Popen[str]", log: Path) -> dict[str, int]:
+    """Once it is healthy: what it answers to a request by each name."""
+    health = f"http://127.0.0.1:{port}/health"
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            if urllib.request.urlopen(health, timeout=5).status == 200:
+                break
+        except OSError:
+            time.sleep(0.2)
+    names = ("mlflow:5000", f"127.0.0.1:{port}", "elsewhere.example")
+    return {
+        name: status(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1", name) for name in names
+    }
+
+
+def status(url: str, host: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"host": host}), timeout=30) as answer:
+            code: int = answer.status
+            return code
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

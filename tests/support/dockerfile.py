@@ -85,6 +85,8 @@ class Stage:
         lines.append(f"exec chroot --userspec={who} {self.root} /bin/sh -c {shlex.quote(inner)}")
         script = "set -e\n" + "\n".join(lines)
         clean = {"HOME": self._home(user), "PATH": PATH}
+        if self.volumes:  # since packages are not compiled, what they are compiled to is kept
+            clean["PYTHONPYCACHEPREFIX"] = f"{self.volumes[0]}/.compiled"
         return subprocess.Popen(
             ["unshare", "--mount", "bash", "-c", script],
             env={**clean, **self.env, **(env or {})},

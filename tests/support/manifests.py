@@ -30,7 +30,7 @@ def project_variables(names: Any) -> set[str]:
 
 def paths_of_probes(text: str) -> set[str]:
     """Paths that probes of a manifest ask for."""
-    return set(re.findall(r"path: (/\w+)", text)) | set(re.findall(r":3000(/\w+)", text))
+    return set(re.findall(r"path: (/\w+)", text)) | set(re.findall(r"http://127.0.0.1:3000(/\w+)'", text))
 
 
 def file(name: str) -> Path:
