@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path.home() / ".cache" / "uv"
+CACHE = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
 FAST = {"UV_LINK_MODE": "symlink", "UV_COMPILE_BYTECODE": "0"}
 """Instead of what a Dockerfile sets."""
-NETWORK = re.compile(r"(PIP_CERT|PIP_INDEX_URL|PIP_EXTRA_INDEX_URL|UV_.*|SSL_.*|REQUESTS_CA_BUNDLE|.*_proxy|.*_PROXY)$")
+NETWORK = re.compile(
+    r"(PIP_CERT|PIP_INDEX_URL|PIP_EXTRA_INDEX_URL|UV_(?!CACHE_DIR).*|SSL_.*|REQUESTS_CA_BUNDLE|.*_proxy|.*_PROXY)$"
+)
 """Variables that say how this machine reaches package indexes."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN = ("app", "dev", "home", "opt", "proc", "root", "run", "srv", "sys", "tmp", "var/lib", "var/tmp", "var/cache")
@@ -121,18 +123,16 @@ class Stage:
         python = Path(sys.base_prefix).resolve()
         lines = [f"mount --bind -o ro /usr {self._at('/usr')}; mount -o remount,bind,ro {self._at('/usr')}"]
         for target, lower in (("/etc", "/etc"), ("/usr/local", str(python))):
-            own, work = (
-                upper / target.strip("/").replace("/", "-"),
-                upper / f"work-{target.strip('/').replace('/', '-')}",
-            )
+            name = target.strip("/").replace("/", "-")
+            own, work = upper / name, upper / f"work-{name}"
             own.mkdir(parents=True, exist_ok=True)
             work.mkdir(parents=True, exist_ok=True)
             lines.append(f"mount -t overlay -o lowerdir={lower},upperdir={own},workdir={work} none {self._at(target)}")
         lines += [f"mount --rbind /dev {self._at('/dev')}", f"mount -t proc none {self._at('/proc')}"]
         # Python may look for its shared library where it was installed.
-        for each in (CACHE, python / "lib"):
-            access = "rw" if self.user == "root" and each == CACHE else "ro"
-            lines.append(f"{self._bind(each, str(each))}; mount -o remount,bind,{access} {self._at(str(each))}")
+        for source, target in ((CACHE, "/root/.cache/uv"), (python / "lib", str(python / "lib"))):
+            access = "rw" if self.user == "root" and source == CACHE else "ro"
+            lines.append(f"{self._bind(source, target)}; mount -o remount,bind,{access} {self._at(target)}")
         return lines
 
 
@@ -140,6 +140,8 @@ def require_root() -> None:
     """Skip the test where a root folder cannot be made, which needs root and Linux."""
     if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("the steps of a Dockerfile are followed as root, on Linux")
+    if sys.base_prefix == "/usr":
+        pytest.skip("Debian's Python cannot play a base image: it takes no packages from pip")
 
 
 def parse(text: str) -> list[Instruction]:
