@@ -176,7 +176,7 @@ class TestFlows:
                 answered = wait_for_mlflow(port, process, tmp_path / "log")
             finally:
                 process.terminate()
-                process.wait(60)
+                process.wait(120)
         assert answered == {"mlflow:5000": 200, f"127.0.0.1:{port}": 200, "elsewhere.example": 403}
 
 
