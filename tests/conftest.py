@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import numpy as np
 import pytest
-from support import firestore
+from support import firestore, postgres
 from support.machine import FLOW_OVERRIDES, ROWS, Machine
 from support.served import Served
 
@@ -26,7 +26,7 @@ from fashion.model.package import Package
 
 FLOWS = ("story", "machine")
 """Fixtures that run flows for minutes, the longest first. Each worker would make its own: one gets all tests."""
-SLOW = {*FLOWS, "own", "watched", "templates", "emulator", "chromium", "sound_package", "migrated_database"}
+SLOW = {*FLOWS, "own", "watched", "templates", "emulator", "postgres_server", "backend", "chromium", "sound_package", "migrated_database"}
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 
 
@@ -217,4 +217,11 @@ def pngs(small_dataset: Dataset) -> list[bytes]:
 def emulator() -> Iterator[str]:
     """Address of a Firestore emulator."""
     with firestore.serve() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Address of a PostgreSQL server, to which `/database` is appended."""
+    with postgres.serve() as address:
         yield address

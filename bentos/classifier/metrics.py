@@ -23,13 +23,13 @@ class ServiceMetrics:
         self.seconds = Histogram("fashion_request_seconds", "Time to answer", ["path"], buckets=SECONDS)
         self.predictions = Counter("fashion_predictions", "Pictures predicted", ["label", "model_version"])
         self._backlog = Gauge(
-            "fashion_log_backlog_rows", "Rows not shipped to Firestore yet", multiprocess_mode="mostrecent"
+            "fashion_log_backlog_rows", "Rows not shipped to the shared log yet", multiprocess_mode="mostrecent"
         )
         self._age = Gauge(
             "fashion_log_backlog_seconds", "Age of the oldest row that is not shipped", multiprocess_mode="mostrecent"
         )
         self._refused = Gauge(
-            "fashion_log_refused_rows", "Rows that Firestore refused for good", multiprocess_mode="mostrecent"
+            "fashion_log_refused_rows", "Rows that the shared log refused for good", multiprocess_mode="mostrecent"
         )
         labels = ["work"]
         self._waiting = Gauge("fashion_background_waiting", "Pictures that wait", labels, multiprocess_mode="livesum")

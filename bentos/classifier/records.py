@@ -1,4 +1,4 @@
-"""Logged predictions and the feedback on them: read, and added to. Knows the log and Firestore, not the network."""
+"""Logged predictions and the feedback on them: read, and added to. Knows the log and the shared one, not HTTP."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The predictions of one log, and of Firestore where they are not in the log."""
+    """The predictions of this machine's log, and of the shared one where they are not in it."""
 
     def __init__(self, log: PredictionLog, shipping: Shipping, class_names: Sequence[str]) -> None:
         self._log, self._shipping, self._class_names = log, shipping, class_names

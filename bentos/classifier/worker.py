@@ -84,7 +84,7 @@ class Worker:
         Raises:
             fashion.model.package.DamagedPackage: the model is not what was registered.
             fashion.predictions.record.LogUnavailable: the log cannot be opened.
-            ValueError: answers must wait for Firestore, and FASHION_FIRESTORE is not set.
+            ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)

@@ -104,7 +104,7 @@ def prune(days: Annotated[float, typer.Argument(min=0, help="Age from which pred
 
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")
 def retry_refused() -> None:
-    """Send again what Firestore has refused, once the cause is fixed."""
+    """Send again what the shared log has refused, once the cause is fixed."""
     with open_log() as log:
         print(f"{log.outbox.retry_refused():,} rows wait again")
 
