@@ -26,7 +26,11 @@ from fashion.model.package import Package
 
 FLOWS = ("story", "machine")
 """Fixtures that run flows for minutes, the longest first. Each worker would make its own: one gets all tests."""
-SLOW = {*FLOWS, "own", "watched", "templates", "emulator", "postgres_server", "backend", "chromium", "sound_package", "migrated_database"}
+SLOW = {
+    *FLOWS,
+    *("own", "watched", "templates", "emulator", "postgres_server", "new_backend", "chromium", "sound_package"),
+    "migrated_database",
+}
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 
 

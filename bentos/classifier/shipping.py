@@ -1,4 +1,4 @@
-"""The prediction log's way to the shared log: ships it, and waits for it where answers must. Knows no models and no HTTP."""
+"""The way of predictions to the shared log: ships them, and waits where answers must. Knows no models and no HTTP."""
 
 import asyncio
 import logging

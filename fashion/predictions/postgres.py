@@ -61,7 +61,7 @@ class PostgresLog:
         self._connections.close()
 
     def send(self, rows: Sequence[Outgoing], *, timeout_s: float | None = None) -> list[Delivery]:
-        """Write rows in one transaction, or halves of them in two where one is refused; see SharedLog."""
+        """Write rows in one or two statements, or halves of them where one is refused; see SharedLog."""
         deadline = time.monotonic() + min(timeout_s or self._connections.timeout_s, self._connections.timeout_s)
         deliveries = list(self._send(list(rows), deadline))
         if self.expire_days is not None and time.monotonic() > self._next_look:
@@ -127,14 +127,12 @@ class PostgresLog:
             return
         left = max(0.1, deadline - time.monotonic())
         try:
-            orphans = self._connections.run(
-                lambda connection: self._write(connection, rows), timeout_s=left, writes=True
-            )
+            orphans = self._connections.run(lambda connection: self._write(connection, rows), timeout_s=left)
         except RowRefused as error:
             if len(rows) == 1:
                 yield Delivery(rows[0], Outcome.REFUSED, f"cannot be a row: {error}")
                 return
-            # One row fails the whole transaction: halve it to find which.
+            # One row fails the whole statement: halve the rows to find which.
             yield from self._send(rows[: len(rows) // 2], deadline)
             yield from self._send(rows[len(rows) // 2 :], deadline)
             return
@@ -151,19 +149,14 @@ class PostgresLog:
             feedback = [schema.to_feedback_row(row.item) for row in rows if isinstance(row.item, Feedback)]
         except (ValueError, OverflowError) as error:
             raise RowRefused(str(error)) from error
-        # A request whose client has given up must not wait for a lock for ever, and keep a connection.
-        connection.execute(f"SET LOCAL statement_timeout = {int(1000 * self._connections.timeout_s)}")
-        with connection.cursor() as cursor:
-            if predictions:
-                cursor.executemany(schema.INSERT, predictions)
-            if not feedback:
-                return set()
-            ids = list({row[0] for row in feedback})
-            known = {found for (found,) in cursor.execute(schema.FIND_CHAMPIONS, (ids,)).fetchall()}
-            if stored := [row for row in feedback if row[0] in known]:
-                cursor.executemany(schema.INSERT_FEEDBACK, stored)
-                cursor.execute(schema.MARK_LABELLED, (list(known),))
-        return set(ids) - known
+        # A statement is one round trip, and committed by the server whether or not its answer arrives.
+        if predictions:
+            values = [value for row in predictions for value in row]
+            connection.execute(schema.insert(len(predictions)), values)
+        if not feedback:
+            return set()
+        known = connection.execute(schema.INSERT_FEEDBACK, [list(column) for column in zip(*feedback, strict=True)])
+        return {row[0] for row in feedback} - {found for (found,) in known.fetchall()}
 
     def _page(self, sql: str, values: Sequence[Any], timeout_s: float | None = None) -> list[LoggedPrediction]:
         def read() -> list[tuple[Any, ...]]:
@@ -193,7 +186,6 @@ class PostgresLog:
         if not has_tables:
             self._create(connection)
         (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]
-        connection.commit()
         if version != schema.VERSION:
             raise SharedLogUnavailable(
                 f"{self.address} has a log of version {version}, and this program knows {schema.VERSION}: update the "
@@ -203,12 +195,13 @@ class PostgresLog:
     def _create(self, connection: Connection) -> None:
         role, database = connection.info.user, connection.info.dbname
         try:
-            connection.execute(schema.LOCK)
-            has_tables, has_schema = connection.execute(schema.FIND_VERSION).fetchall()[0]
-            if not has_tables:  # otherwise another machine was first
+            with connection.transaction():
+                connection.execute(schema.LOCK)
+                has_tables, has_schema = connection.execute(schema.FIND_VERSION).fetchall()[0]
+                if has_tables:
+                    return  # another machine was first
                 for statement in (*([] if has_schema else [schema.CREATE_SCHEMA]), *schema.CREATE):
                     connection.execute(statement)
-            connection.commit()
         except InsufficientPrivilege as error:
             raise AccessDenied(
                 f"{self.address} has no log yet, and the role {role} may not make one: let the owner of the database "

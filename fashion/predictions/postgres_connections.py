@@ -23,6 +23,8 @@ from fashion.predictions.shared_log import SharedLogUnavailable
 
 MOST = 4
 """Connections of one process at once."""
+CANCEL_S = 0.2
+"""How long a server is asked to end a statement that took too long."""
 STEP_S = 0.1
 """How often one that is being opened looks whether it is still wanted."""
 
@@ -54,7 +56,12 @@ class Connection(psycopg.Connection[Any]):
     def wait(self, gen: Any, interval: float = STEP_S, timeout: float | None = None) -> Any:
         """Wait for an answer as psycopg does, until the deadline at most."""
         left = max(0.0, self.deadline - time.monotonic())
-        return super().wait(gen, interval, left if timeout is None else min(timeout, left))
+        try:
+            return super().wait(gen, interval, left if timeout is None else min(timeout, left))
+        except psycopg.errors._WaitTimeout:  # the public classes do not tell it from other errors
+            with contextlib.suppress(psycopg.Error):  # a statement that waits for a lock would keep a server process
+                self.cancel_safe(timeout=CANCEL_S)
+            raise psycopg.errors.ConnectionTimeout("it does not answer in time") from None
 
 
 class Connections:
@@ -91,15 +98,14 @@ class Connections:
         self._used: set[Connection] = set()
         self._closed = 0
 
-    def run(self, work: Callable[[Connection], T], *, timeout_s: float | None = None, writes: bool = False) -> T:
+    def run(self, work: Callable[[Connection], T], *, timeout_s: float | None = None) -> T:
         """Call `work` with a connection, and return what it returns.
 
         A connection that was lost while nothing used it is replaced, and `work` is called again.
 
         Args:
-            work: what to do; it may be done twice.
+            work: what to do; it may be done twice. Each statement is a transaction of its own.
             timeout_s: how long it may take, if less than the limit of all.
-            writes: do it in one transaction, which is undone where `work` fails.
 
         Raises:
             RowRefused: the server rejects a value.
@@ -115,11 +121,11 @@ class Connections:
                     idle = self._idle.pop() if self._idle else None
                 if idle is not None:
                     try:
-                        return self._use(idle, work, deadline, closed, writes)
+                        return self._use(idle, work, deadline, closed)
                     except psycopg.OperationalError:  # perhaps the server was restarted since
                         if closed != self._closed or time.monotonic() >= deadline:
                             raise
-                return self._use(self._open(deadline, closed), work, deadline, closed, writes)
+                return self._use(self._open(deadline, closed), work, deadline, closed)
         finally:
             self._free.release()
 
@@ -133,9 +139,7 @@ class Connections:
         for each in idle:
             each.close()
 
-    def _use(
-        self, connection: Connection, work: Callable[[Connection], T], deadline: float, closed: int, writes: bool
-    ) -> T:
+    def _use(self, connection: Connection, work: Callable[[Connection], T], deadline: float, closed: int) -> T:
         with self._lock:
             self._used.add(connection)
         whole = False
@@ -144,16 +148,12 @@ class Connections:
             if not connection.prepared:
                 self._prepare(connection)
                 connection.prepared = True
-            connection.autocommit = not writes
-            try:
-                result = work(connection)
-                connection.commit()
-            except (*_REFUSALS, RowRefused):
-                connection.rollback()
-                whole = True
-                raise
+            result = work(connection)
             whole = True
             return result
+        except (*_REFUSALS, RowRefused):
+            whole = True
+            raise
         finally:
             self._put_back(connection, whole, closed)
 
@@ -183,6 +183,7 @@ class Connections:
                 check()
         pgconn.nonblocking = 1
         connection = Connection(pgconn)
+        connection.autocommit = True
         connection.prepare_threshold = None  # a pooler between, such as PgBouncer, may mix up prepared statements
         return connection
 
@@ -221,6 +222,4 @@ def _hang_up(connection: Connection) -> None:
 
 
 def _sentence(error: psycopg.Error) -> str:
-    if isinstance(error, psycopg.errors._WaitTimeout):  # the public classes do not tell it from others
-        return "it does not answer in time"
     return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__

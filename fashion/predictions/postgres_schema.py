@@ -54,27 +54,25 @@ _COLUMNS = (
     *("embedding", "image_sha256", "latency_ms", "client", "expire_at"),
 )
 
-INSERT = (
-    f"INSERT INTO {SCHEMA}.predictions ({', '.join(_COLUMNS)}) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s::real[], %s::real[], %s, %s, %s, %s, %s) "
-    "ON CONFLICT (prediction_id, role) DO NOTHING"
-)
+_PLACES = {
+    **dict.fromkeys(("probabilities", "statistics"), "%s::real[]"),
+    **dict.fromkeys(("client", "model_version"), "%s::text"),
+    "expire_at": "%s::timestamptz",
+}
 
-# Locked until the transaction ends, so that none of them expires before its feedback is there.
-FIND_CHAMPIONS = (
-    f"SELECT prediction_id FROM {SCHEMA}.predictions WHERE role = 'champion' AND prediction_id = ANY(%s) "
-    "ORDER BY prediction_id FOR KEY SHARE"
-)
-
-INSERT_FEEDBACK = (
-    f"INSERT INTO {SCHEMA}.feedback (prediction_id, true_label, source, time) VALUES (%s, %s, %s, %s) "
-    "ON CONFLICT (prediction_id, time, source, true_label) DO NOTHING"
-)
-
-MARK_LABELLED = (
-    f"UPDATE {SCHEMA}.predictions SET labelled = true "
-    "WHERE role = 'champion' AND prediction_id = ANY(%s) AND NOT labelled"
-)
+# Champions are locked until the statement ends, so that none of them expires before its feedback is there.
+INSERT_FEEDBACK = f"""WITH
+    new AS (SELECT * FROM unnest(%s::uuid[], %s::integer[], %s::text[], %s::timestamptz[])
+        WITH ORDINALITY AS new (prediction_id, true_label, source, time, number)),
+    known AS (SELECT prediction_id FROM {SCHEMA}.predictions
+        WHERE role = 'champion' AND prediction_id IN (SELECT prediction_id FROM new) FOR KEY SHARE),
+    added AS (INSERT INTO {SCHEMA}.feedback (prediction_id, true_label, source, time)
+        SELECT prediction_id, true_label, source, time FROM new JOIN known USING (prediction_id) ORDER BY number
+        ON CONFLICT (prediction_id, time, source, true_label) DO NOTHING),
+    marked AS (UPDATE {SCHEMA}.predictions SET labelled = true
+        WHERE role = 'champion' AND NOT labelled AND prediction_id IN (SELECT prediction_id FROM known))
+    SELECT prediction_id FROM known"""
+"""Stores feedback and marks its predictions, and returns the ids of predictions that are there."""
 
 DELETE_EXPIRED = (
     f"DELETE FROM {SCHEMA}.predictions WHERE (prediction_id, role) IN (SELECT prediction_id, role "
@@ -128,6 +126,15 @@ LEAST_ID, GREATEST_ID = uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
+def insert(rows: int) -> str:
+    """Return the statement that inserts this many rows of `to_row`; one that is there already is left as it is."""
+    values = f"({', '.join(_PLACES.get(name, '%s') for name in _COLUMNS)})"
+    return (
+        f"INSERT INTO {SCHEMA}.predictions ({', '.join(_COLUMNS)}) VALUES {', '.join([values] * rows)} "
+        "ON CONFLICT (prediction_id, role) DO NOTHING"
+    )
+
+
 def to_moment(time_us: int) -> datetime.datetime | str:
     """Return microseconds since 1970 as a value of a timestamptz."""
     if time_us >= FOREVER_US:
@@ -136,7 +143,7 @@ def to_moment(time_us: int) -> datetime.datetime | str:
 
 
 def to_row(record: PredictionRecord, expire_days: float | None) -> tuple[Any, ...]:
-    """Return the values of INSERT.
+    """Return the values that `insert` takes for one row.
 
     Args:
         record: the prediction.
@@ -164,7 +171,7 @@ def to_row(record: PredictionRecord, expire_days: float | None) -> tuple[Any, ..
 
 
 def to_feedback_row(feedback: Feedback) -> tuple[Any, ...]:
-    """Return the values of INSERT_FEEDBACK.
+    """Return the values that INSERT_FEEDBACK takes for one row.
 
     Raises:
         ValueError: the id is malformed, or the source holds what PostgreSQL cannot store.

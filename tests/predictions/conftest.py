@@ -1,7 +1,7 @@
 """Fixtures of the log's tests."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,18 @@ def plain_log(tmp_path: Path) -> Iterator[PredictionLog]:
         yield log
 
 
-@pytest.fixture(params=shared_logs.KINDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each database that a shared log may be in, empty."""
+@pytest.fixture(scope="session", params=shared_logs.KINDS)
+def new_backend(request: pytest.FixtureRequest) -> Callable[[], Backend]:
+    """Makes an empty one of each database that a shared log may be in."""
     servers = {"firestore": "emulator", "postgresql": "postgres_server"}
-    return shared_logs.make(request.param, request.getfixturevalue(servers[request.param]))
+    server = request.getfixturevalue(servers[request.param])
+    return lambda: shared_logs.make(request.param, server)
+
+
+@pytest.fixture
+def backend(new_backend: Callable[[], Backend]) -> Backend:
+    """An empty database."""
+    return new_backend()
 
 
 @pytest.fixture

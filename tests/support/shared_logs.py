@@ -1,5 +1,6 @@
 """The databases that a shared log may be in, each behind what tests need of it: an address, and a row it refuses."""
 
+import dataclasses
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from support.log_rows import record
 from fashion.predictions.address import open_shared_log
 from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.postgres import PostgresLog
-from fashion.predictions.record import PredictionRecord
+from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.predictions.shared_log import SharedLog
 
 KINDS = ("firestore", "postgresql")
@@ -56,6 +57,11 @@ class Backend:
             log._connections.timeout_s = timeout_s
         found: SharedLog = log
         return found
+
+    def refuses(self, item: PredictionRecord | Feedback) -> bool:
+        """Whether an item of ordinary size is one that it cannot store: PostgreSQL has no NUL in texts."""
+        texts = [str(value) for value in dataclasses.asdict(item).values()]
+        return self.kind == "postgresql" and any("\0" in text for text in texts)
 
     def poison(self, **changed: Any) -> PredictionRecord:
         """A prediction that it refuses."""
