@@ -204,6 +204,7 @@ class Connections:
 def _public_address(parts: Mapping[str, Any]) -> str:
     """Name hosts, ports and database of an address, and neither user, password nor options."""
     hosts, ports = str(parts.get("host", "")).split(","), str(parts.get("port", "")).split(",")
+    hosts = [f"[{host}]" if ":" in host else host for host in hosts]
     ports = ports if len(ports) == len(hosts) else ports * len(hosts)
     named = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
     return f"postgresql://{named}/{parts.get('dbname', '')}"

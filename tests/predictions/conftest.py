@@ -28,11 +28,10 @@ def plain_log(tmp_path: Path) -> Iterator[PredictionLog]:
         yield log
 
 
-@pytest.fixture(scope="session", params=shared_logs.KINDS)
+@pytest.fixture(scope="session", params=shared_logs.SERVERS)
 def new_backend(request: pytest.FixtureRequest) -> Callable[[], Backend]:
     """Makes an empty one of each database that a shared log may be in."""
-    servers = {"firestore": "emulator", "postgresql": "postgres_server"}
-    server = request.getfixturevalue(servers[request.param])
+    server = request.getfixturevalue(shared_logs.SERVERS[request.param])
     return lambda: shared_logs.make(request.param, server)
 
 

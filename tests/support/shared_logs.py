@@ -14,7 +14,8 @@ from fashion.predictions.postgres import PostgresLog
 from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.predictions.shared_log import SharedLog
 
-KINDS = ("firestore", "postgresql")
+SERVERS = {"firestore": "emulator", "postgresql": "postgres_server"}
+"""Kind -> the fixture that serves it."""
 
 TOO_LARGE = (0.5,) * 600_000
 """An embedding with which a document is more than Firestore takes."""
@@ -78,7 +79,7 @@ def make(kind: str, server: str) -> Backend:
     """A backend that is empty.
 
     Args:
-        kind: one of KINDS.
+        kind: a key of SERVERS.
         server: host:port, or what `postgres.serve` yields.
     """
     name = f"test{uuid.uuid4().hex[:12]}"
