@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fashion.home import Home
     from fashion.predictions.feedback_csv import FeedbackRow
     from fashion.predictions.log import PredictionLog
+    from fashion.predictions.shared_log import SharedLog
 
 app = typer.Typer(help="Export, label, prune and ship logged predictions.", rich_markup_mode=None)
 
@@ -107,6 +108,29 @@ def retry_refused() -> None:
     """Send again what the shared log has refused, once the cause is fixed."""
     with open_log() as log:
         print(f"{log.outbox.retry_refused():,} rows wait again")
+
+
+@app.command("mark-labelled", epilog="Example: fashion log mark-labelled")
+def mark_labelled() -> None:
+    """Mark predictions in Firestore whose feedback is older than marks, for retraining; reads every document, once."""
+    from fashion.predictions.firestore import FirestoreLog
+
+    with failing_on(OSError), contextlib.closing(open_shared()) as shared:
+        if not isinstance(shared, FirestoreLog):
+            raise CommandError(f"{shared.address} marks labelled rows by itself: there is nothing to do")
+        read, changed = shared.mark_labelled()
+    print(f"{read:,} documents read, {changed:,} marked as labelled")
+
+
+def open_shared() -> "SharedLog":
+    """Return the log that machines share, as the environment names it."""
+    from fashion.home import current_home
+    from fashion.predictions.address import FORMS, open_shared_log
+
+    named = current_home().shared_log
+    if named is None:
+        raise CommandError(f"FASHION_LOG names no shared log: set it to {FORMS}")
+    return open_shared_log(named)
 
 
 @contextlib.contextmanager

@@ -182,7 +182,7 @@ class PostgresLog:
             raise SharedLogUnavailable(
                 f"{self.address} is PostgreSQL {connection.info.server_version // 10_000}: 14 or newer is needed"
             )
-        has_tables, _ = connection.execute(schema.FIND_VERSION).fetchall()[0]
+        has_tables, _ = connection.execute(schema.FIND_TABLES).fetchall()[0]
         if not has_tables:
             self._create(connection)
         (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]
@@ -197,7 +197,7 @@ class PostgresLog:
         try:
             with connection.transaction():
                 connection.execute(schema.LOCK)
-                has_tables, has_schema = connection.execute(schema.FIND_VERSION).fetchall()[0]
+                has_tables, has_schema = connection.execute(schema.FIND_TABLES).fetchall()[0]
                 if has_tables:
                     return  # another machine was first
                 for statement in (*([] if has_schema else [schema.CREATE_SCHEMA]), *schema.CREATE):

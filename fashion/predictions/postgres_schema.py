@@ -19,7 +19,11 @@ SCHEMA = "prediction_log"
 OLDEST_SERVER = 140_000
 """PostgreSQL 14: before it, `extract` gives times that are not exact to the microsecond."""
 
-FIND_VERSION = f"SELECT to_regclass('{SCHEMA}.version') IS NOT NULL, to_regnamespace('{SCHEMA}') IS NOT NULL"
+# From the catalog's tables: `to_regclass` may not see what another machine has made since this transaction began.
+FIND_TABLES = (
+    f"SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = '{SCHEMA}' AND tablename = 'version'), "
+    f"EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{SCHEMA}')"
+)
 
 READ_VERSION = f"SELECT max(version) FROM {SCHEMA}.version"
 
