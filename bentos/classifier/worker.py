@@ -18,6 +18,7 @@ from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.metrics import ServiceMetrics
+from bentos.classifier.recent import RecentReader
 from bentos.classifier.records import DIGITS, Records
 from bentos.classifier.schemas import (
     BatchAnswer,
@@ -98,6 +99,7 @@ class Worker:
         self._predictor = Predictor(self.package)
         self._predictor.predict(_blank_image(self.package))  # the first call of a network is the slowest
         self._shipping = Shipping(self.log, home, self.settings.log)
+        self.recent = RecentReader(self.log, self._shipping.remote)
         self.records = Records(self.log, self._shipping, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
         self._batcher = Batcher(

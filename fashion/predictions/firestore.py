@@ -138,12 +138,13 @@ class FirestoreLog:
                 changed += 1
         return read, changed
 
-    def get(self, prediction_id: str) -> LoggedPrediction:
+    def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction; see SharedLog."""
         if not is_prediction_id(prediction_id):
             raise UnknownPrediction(f"no prediction {prediction_id[:40]!r} at {self.address}")
         with self._translate_errors():
-            document = self._predictions().document(prediction_id).get(retry=None, timeout=self.timeout_s)
+            reference = self._predictions().document(prediction_id)
+            document = reference.get(retry=None, timeout=min(timeout_s or self.timeout_s, self.timeout_s))
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
         return next(self._logged([document]))

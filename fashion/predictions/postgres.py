@@ -106,11 +106,12 @@ class PostgresLog:
                 return
             before = _key(page[-1])
 
-    def get(self, prediction_id: str) -> LoggedPrediction:
+    def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction; see SharedLog."""
         if not is_prediction_id(prediction_id):
             raise UnknownPrediction(f"no prediction {prediction_id[:40]!r} at {self.address}")
-        found = self._connections.run(lambda connection: _read(connection, schema.ONE, (uuid.UUID(prediction_id),)))
+        values = (uuid.UUID(prediction_id),)
+        found = self._connections.run(lambda connection: _read(connection, schema.ONE, values), timeout_s=timeout_s)
         if not found:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
         return self._logged(found)[0]

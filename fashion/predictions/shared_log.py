@@ -106,8 +106,12 @@ class SharedLog(Protocol):
             page_rows: rows held in memory at once.
         """
 
-    def get(self, prediction_id: str) -> LoggedPrediction:
+    def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction, of whichever machine.
+
+        Args:
+            prediction_id: of any form; a malformed one is unknown.
+            timeout_s: how long this may take, if less than the client's own limit.
 
         Raises:
             UnknownPrediction: it is not there (yet).

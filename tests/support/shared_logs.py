@@ -17,6 +17,9 @@ from fashion.predictions.shared_log import SharedLog
 SERVERS = {"firestore": "emulator", "postgresql": "postgres_server"}
 """Kind -> the fixture that serves it."""
 
+PASSWORD = "sesame"
+"""Of PostgreSQL, which asks for none in tests: no message or page may show it."""
+
 TOO_LARGE = (0.5,) * 600_000
 """An embedding with which a document is more than Firestore takes."""
 
@@ -38,7 +41,7 @@ class Backend:
         """
         if self.kind == "firestore":
             return f"firestore://{self.name}"
-        return f"postgresql://fashion@{server or self.server}/{self.name}"
+        return f"postgresql://fashion:{PASSWORD}@{server or self.server}/{self.name}"
 
     def environment(self, server: str | None = None) -> dict[str, str]:
         """The variables with which a process uses it.
