@@ -5,6 +5,11 @@ something is sent or read; without an account, `FIRESTORE_EMULATOR_HOST` names a
 
 configs/deploy/firestore/ has the index that `labelled` needs, the exemptions of fields that no query reads, and the
 policy that deletes documents after their `expire_at`.
+
+Firestore's guidance is 500 writes a second to a collection with an index on a field that only grows, as `time` does:
+43 million predictions a day. A field of random shards would spread them, and every window would be as many queries to
+merge as there are shards. Nothing here needs that; where more is written for hours, PostgreSQL is the simpler way, and
+a peak waits in the outbox.
 """
 
 import contextlib
