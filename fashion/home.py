@@ -2,10 +2,15 @@
 
 import getpass
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class AddressError(ValueError):
+    """Addresses of the environment contradict each other. The message is one sentence with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class Home:
     """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
     predictions: Path
     """The prediction log of this machine."""
-    firestore: str | None
-    """Firestore `project` or `project/database` that predictions are shipped to; `FASHION_FIRESTORE`, or None."""
+    shared_log: str | None = field(repr=False)  # it may hold a password
+    """Log of several machines, where predictions are shipped to: `firestore://project[/database]` or
+    `postgresql://user:password@host/database`; `FASHION_LOG`, or None. `FASHION_FIRESTORE=project[/database]` is an
+    older way to name Firestore."""
     images: str
     """Folder or bucket of the pictures that were predicted; `FASHION_IMAGES`."""
     reports: str
@@ -42,7 +49,11 @@ class Home:
 
 
 def current_home() -> Home:
-    """Read the environment and return the addresses that follow from it. Creates nothing."""
+    """Read the environment and return the addresses that follow from it. Creates nothing.
+
+    Raises:
+        AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs.
+    """
     root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
     return Home(
         root=root,
@@ -52,7 +63,7 @@ def current_home() -> Home:
         checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
         studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
         predictions=root / "predictions.db",
-        firestore=os.environ.get("FASHION_FIRESTORE") or None,
+        shared_log=_shared_log(os.environ.get("FASHION_LOG"), os.environ.get("FASHION_FIRESTORE")),
         images=os.environ.get("FASHION_IMAGES") or str(root / "images"),
         reports=os.environ.get("FASHION_REPORTS") or str(root / "reports"),
         bentos=Path(os.environ.get("BENTOML_HOME") or root / "bentoml"),
@@ -63,9 +74,13 @@ def current_home() -> Home:
 def prepare_environment() -> Home:
     """Make the folder, and set the environment as `set_environment` does.
 
-    Call before importing metaflow, which reads its settings on import.
+    Call before importing metaflow, which reads its settings on import. Ends the process with one sentence where the
+    environment's addresses contradict each other.
     """
-    home = current_home()
+    try:
+        home = current_home()
+    except AddressError as error:
+        sys.exit(f"error: {error}")
     home.root.mkdir(parents=True, exist_ok=True)
     set_environment(home)
     return home
@@ -90,6 +105,16 @@ def set_environment(home: Home) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _shared_log(log: str | None, firestore: str | None) -> str | None:
+    named = f"firestore://{firestore}" if firestore else None
+    if log and named and log.removesuffix("/(default)") != named.removesuffix("/(default)"):
+        raise AddressError(
+            f"FASHION_LOG and FASHION_FIRESTORE={firestore} name different logs: unset FASHION_FIRESTORE, which is an "
+            "older way to set FASHION_LOG=firestore://project[/database]"
+        )
+    return log or named
 
 
 def _user() -> str:

@@ -13,7 +13,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import numpy as np
 import pytest
 from filelock import FileLock
-from support import firestore
+from support import firestore, postgres
 from support.machine import FLOW_OVERRIDES, ROWS, Machine
 from support.served import Served
 from support.stores import Clouds
@@ -29,7 +29,11 @@ from fashion.model.package import Package
 
 FLOWS = ("story", "machine")
 """Fixtures that run flows for minutes, the longest first. Each worker would make its own: one gets all tests."""
-SLOW = {*FLOWS, "own", "watched", "templates", "emulator", "chromium", "sound_package", "migrated_database"}
+SLOW = {
+    *FLOWS,
+    *("own", "watched", "templates", "emulator", "postgres_server", "new_backend", "chromium", "sound_package"),
+    "migrated_database",
+}
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 
 
@@ -253,3 +257,10 @@ def clouds() -> Iterator[Clouds]:
     """Emulators of buckets, each started when a test first asks for a bucket."""
     with contextlib.ExitStack() as stack:
         yield Clouds(stack)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Address of a PostgreSQL server, to which `/database` is appended."""
+    with postgres.serve() as address:
+        yield address

@@ -124,3 +124,37 @@ os.setuid(54321)
 {PREPARE}
 """
     assert prepared(script, FASHION_HOME=tempfile.gettempdir())["METAFLOW_USER"] == "fashion"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({}, None),
+        ({"FASHION_LOG": "postgresql://u:p@h/d"}, "postgresql://u:p@h/d"),
+        ({"FASHION_FIRESTORE": "p/d"}, "firestore://p/d"),
+        ({"FASHION_FIRESTORE": "p", "FASHION_LOG": "firestore://p"}, "firestore://p"),
+        ({"FASHION_FIRESTORE": "p", "FASHION_LOG": "firestore://p/(default)"}, "firestore://p/(default)"),
+    ],
+)
+def test_the_shared_log_is_named_by_one_variable_or_an_older_one(
+    variables: dict[str, str], named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert current_home().shared_log == named
+    assert "u:p@h" not in repr(current_home())  # it may hold a password
+
+
+def test_two_different_shared_logs_are_one_sentence_without_a_password() -> None:
+    different = {"FASHION_LOG": "postgresql://u:secret@h/d", "FASHION_FIRESTORE": "p"}
+    for command in (["-c", PREPARE], ["-m", "fashion", "log", "status"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **different},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: FASHION_LOG and FASHION_FIRESTORE=p name different logs: unset")
+        assert done.stderr.count("\n") == 1
+        assert "secret" not in done.stderr

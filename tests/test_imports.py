@@ -80,7 +80,8 @@ def test_training_changes_nothing_by_being_imported(tmp_path: Path) -> None:
 
 def test_the_service_loads_no_library_of_training_or_watching(tmp_path: Path) -> None:
     # All of it but service.py, which reads what a deployment has written.
-    found = imported(["bentos.classifier.app", "fashion.predictions.firestore", "fashion.config.serve"], tmp_path)
+    service = ["bentos.classifier.app", "fashion.predictions.firestore", "fashion.predictions.postgres"]
+    found = imported([*service, "fashion.config.serve"], tmp_path)
     heavy = {
         *("torch", "mlflow", "metaflow", "evidently", "scipy", "pandas", "matplotlib", "optuna", "hydra", "pyarrow"),
         "obstore",  # loaded where an address names it

@@ -1,4 +1,4 @@
-"""The monitoring page: recent traffic from the log, and the reports of the drift flow. Does not use the network."""
+"""The monitoring page: recent traffic, the reports of the drift flow, and the log's backlog. Reads no log itself."""
 
 import datetime
 from collections import Counter
@@ -20,8 +20,6 @@ from fashion.storage.blobs import BlobNotFound, Store
 if TYPE_CHECKING:
     from bentos.classifier.worker import Worker
 
-RECENT = 1000
-"""Predictions that the page summarizes: the page costs the same with any traffic."""
 REPORTS = 50
 """Reports that are listed."""
 # A report has its own scripts and data; the sandbox keeps them from the service's origin.
@@ -53,19 +51,19 @@ def report_response(store: Store, report_id: str) -> Response:
 
 def page(worker: "Worker") -> str:
     """Render the page as HTML."""
-    recent = list(worker.log.latest(RECENT, role="champion"))
+    recent = worker.recent.read()
     model = worker.model_info()
     lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
     sections = [
-        *_traffic(model.class_names, recent),
+        *_traffic(model.class_names, recent.rows, recent.source),
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]
     return html.page(SITE, "Monitoring", lead, sections)
 
 
-def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction]) -> Iterator[str]:
-    yield "<section><h2>Recent traffic</h2>"
+def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction], source: str) -> Iterator[str]:
+    yield f"<section><h2>Recent traffic</h2><p>{text(source)}</p>"
     if not recent:
         yield "<p>There are no predictions yet. <a href='/'>Try a picture.</a></p></section>"
         return

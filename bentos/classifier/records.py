@@ -1,4 +1,4 @@
-"""Logged predictions and the feedback on them: read, and added to. Knows the log and Firestore, not the network."""
+"""Logged predictions and the feedback on them: read, and added to. Knows the log and the shared one, not HTTP."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,8 @@ CSV_ROWS = 10_000
 """Most rows of a table of feedback."""
 SHOWN_ERRORS = 100
 """Most errors of a table that are answered."""
+FEEDBACK_SECONDS = 2.0
+"""How long an answer waits for feedback that other machines have given on a prediction of this one."""
 DIGITS = 6
 """Decimals of probabilities and statistics in answers."""
 
@@ -35,19 +37,19 @@ _logger = logging.getLogger(__name__)
 
 
 class Records:
-    """The predictions of one log, and of Firestore where they are not in the log."""
+    """The predictions of this machine's log, and of the shared one where they are not in it."""
 
     def __init__(self, log: PredictionLog, shipping: Shipping, class_names: Sequence[str]) -> None:
         self._log, self._shipping, self._class_names = log, shipping, class_names
         self._labels = {name: label for label, name in enumerate(class_names)}
 
     async def read(self, prediction_id: str) -> PredictionRead:
-        """Read a prediction as it was logged, with all feedback.
+        """Read a prediction as it was logged, with all feedback; that of other machines where their log can be read.
 
         Raises:
             ApiError: 404, it is unknown.
         """
-        logged = await asyncio.to_thread(self._find, prediction_id)
+        logged = await asyncio.to_thread(self._find_with_feedback, prediction_id)
         record = logged.record
         return PredictionRead(
             prediction_id=record.prediction_id,
@@ -116,6 +118,18 @@ class Records:
                     return self._shipping.remote.get(prediction_id)
         remedy = "send the prediction_id of an answer; old predictions are dropped after a while"
         raise ApiError(404, "unknown_prediction", f"there is no prediction {prediction_id[:60]!r}", remedy)
+
+    def _find_with_feedback(self, prediction_id: str) -> LoggedPrediction:
+        remote = self._shipping.remote
+        try:
+            logged = self._log.get(prediction_id)
+        except UnknownPrediction:
+            return self._find(prediction_id)
+        if remote is not None:
+            with contextlib.suppress(UnknownPrediction, LogUnavailable):
+                feedback = {*logged.feedback, *remote.get(prediction_id, timeout_s=FEEDBACK_SECONDS).feedback}
+                return LoggedPrediction(logged.record, tuple(sorted(feedback, key=lambda each: each.time_us)))
+        return logged
 
     def _store(self, feedback: Feedback) -> None:
         try:

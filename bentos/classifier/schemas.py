@@ -22,7 +22,7 @@ Statistics = Annotated[
     dict[str, float],
     WithJsonSchema({"type": "object", "required": list(STATISTICS), "additionalProperties": {"type": "number"}}),
 ]
-StoredIn = Annotated[OptionalText, WithJsonSchema({"type": "string", "enum": ["firestore", "disk"]})]
+StoredIn = Annotated[OptionalText, WithJsonSchema({"type": "string", "enum": ["firestore", "postgresql", "disk"]})]
 """Where the record is at the time of the answer; left out where that is not waited for."""
 
 
@@ -178,7 +178,7 @@ class ModelInfo(Documented):
 
 @dataclass(frozen=True, slots=True)
 class LogState(Documented):
-    """What of the prediction log is not in Firestore yet."""
+    """What of the prediction log is not in the shared log yet."""
 
     ships_to: str | None
     backlog_rows: int

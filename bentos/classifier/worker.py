@@ -20,6 +20,7 @@ from bentos.classifier.batcher import Batcher, Scored
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
 from bentos.classifier.metrics import ServiceMetrics
+from bentos.classifier.recent import RecentReader
 from bentos.classifier.records import DIGITS, Records
 from bentos.classifier.schemas import (
     BatchAnswer,
@@ -94,7 +95,7 @@ class Worker:
         Raises:
             fashion.model.package.DamagedPackage: the model is not what was registered.
             fashion.predictions.record.LogUnavailable: the log cannot be opened.
-            ValueError: answers must wait for Firestore, and FASHION_FIRESTORE is not set.
+            ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)
@@ -108,6 +109,7 @@ class Worker:
         self._predictor = Predictor(self.package)
         self._predictor.predict(_blank_image(self.package))  # the first call of a network is the slowest
         self._shipping = Shipping(self.log, home, self.settings.log)
+        self.recent = RecentReader(self.log, self._shipping.remote)
         self.records = Records(self.log, self._shipping, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
         self._batcher = Batcher(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fashion.home import Home
     from fashion.predictions.feedback_csv import FeedbackRow
     from fashion.predictions.log import PredictionLog
+    from fashion.predictions.shared_log import SharedLog
 
 app = typer.Typer(help="Export, label, prune and ship logged predictions.", rich_markup_mode=None)
 
@@ -72,18 +73,20 @@ def feedback(
 
     Exits with 1 where a row was rejected.
     """
+    from fashion.home import current_home
     from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, parse_feedback
     from fashion.predictions.record import UnknownPrediction
 
     names = [name.strip() for name in classes.split(",")] if classes else []
     stored = rejected = 0
     with open_log() as log, file.open(newline="", encoding="utf-8-sig") as lines:
+        shared = open_shared() if current_home().shared_log else None
         try:
             for row in parse_feedback(lines, names):
                 try:
                     if not isinstance(row, FeedbackRow):
                         raise ValueError(row.message if names else f"{row.message}; --classes gives names")
-                    _store(log, row)
+                    _store(log, shared, row)
                     stored += 1
                 except (UnknownPrediction, ValueError) as error:
                     print(f"line {row.line}: {error}", file=sys.stderr)
@@ -104,9 +107,32 @@ def prune(days: Annotated[float, typer.Argument(min=0, help="Age from which pred
 
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")
 def retry_refused() -> None:
-    """Send again what Firestore has refused, once the cause is fixed."""
+    """Send again what the shared log has refused, once the cause is fixed."""
     with open_log() as log:
         print(f"{log.outbox.retry_refused():,} rows wait again")
+
+
+@app.command("mark-labelled", epilog="Example: fashion log mark-labelled")
+def mark_labelled() -> None:
+    """Mark predictions in Firestore whose feedback is older than marks, for retraining; reads every document, once."""
+    from fashion.predictions.firestore import FirestoreLog
+
+    with failing_on(OSError), contextlib.closing(open_shared()) as shared:
+        if not isinstance(shared, FirestoreLog):
+            raise CommandError(f"{shared.address} marks labelled rows by itself: there is nothing to do")
+        read, changed = shared.mark_labelled()
+    print(f"{read:,} documents read, {changed:,} marked as labelled")
+
+
+def open_shared() -> "SharedLog":
+    """Return the log that machines share, as the environment names it."""
+    from fashion.home import current_home
+    from fashion.predictions.address import FORMS, open_shared_log
+
+    named = current_home().shared_log
+    if named is None:
+        raise CommandError(f"FASHION_LOG names no shared log: set it to {FORMS}")
+    return open_shared_log(named)
 
 
 @contextlib.contextmanager
@@ -123,16 +149,23 @@ def open_log(home: "Home | None" = None) -> Iterator["PredictionLog"]:
         yield log
 
 
-def _store(log: "PredictionLog", row: "FeedbackRow") -> None:
-    """Append a row to the log.
+def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow") -> None:
+    """Append a row to the log, for the shared log too where that holds the prediction.
 
     Raises:
-        UnknownPrediction: the log does not hold the prediction.
+        UnknownPrediction: neither log holds the prediction.
         ValueError: the label is not one of its classes.
     """
-    from fashion.predictions.record import Feedback
+    from fashion.predictions.record import Feedback, UnknownPrediction
 
-    num_classes = len(log.get(row.prediction_id).record.probabilities)
+    try:
+        logged, elsewhere = log.get(row.prediction_id), False
+    except UnknownPrediction:
+        if shared is None:
+            raise
+        logged, elsewhere = shared.get(row.prediction_id), True
+    num_classes = len(logged.record.probabilities)
     if row.true_label >= num_classes:
         raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {row.true_label}")
-    log.append_feedback([Feedback(row.prediction_id, row.true_label, row.source, time.time_ns() // 1000)])
+    said = Feedback(row.prediction_id, row.true_label, row.source, time.time_ns() // 1000)
+    log.append_feedback([said], known_elsewhere=elsewhere)

@@ -8,6 +8,7 @@ import typer
 
 from fashion.commands import cloud, data, demo, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
+from fashion.home import AddressError
 
 app = typer.Typer(
     name="fashion",
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="fashion", standalone_mode=False)
-    except CommandError as error:
+    except (CommandError, AddressError) as error:
         return _fail(str(error), FAILED)
     except typer.TyperException as error:
         _print_usage(error)

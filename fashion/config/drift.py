@@ -110,8 +110,8 @@ class DriftConfig(Strict):
     """Number of latest predictions to read instead of a window; null for a window."""
     since: str | None
     """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
-    source: Literal["auto", "local", "firestore"]
-    """Which log; auto: Firestore, which has the rows of all machines, if FASHION_FIRESTORE names one."""
+    source: Literal["auto", "local", "shared", "firestore"]
+    """Which log; auto: the one that machines share, if FASHION_LOG names one. `firestore` is an older word for it."""
     cron: str
     """When the flow runs on a cluster, and in the timer of `make schedule`; UTC."""
     decision: DecisionConfig

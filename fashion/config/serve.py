@@ -40,11 +40,11 @@ class LogConfig(Strict):
     """What is stored of each prediction, and when it counts as stored."""
 
     acknowledge: Literal["local", "remote"]
-    """Respond once the record is on this machine's disk, or once it is in Firestore, for disks that are not durable."""
+    """Respond once the record is on this machine's disk, or in the shared log, for disks that are not durable."""
     remote_seconds: float
-    """With `remote`: seconds that a response waits for Firestore before it relies on the disk and the outbox."""
+    """With `remote`: seconds that a response waits for the shared log before it relies on the disk and the outbox."""
     drain_seconds: float
-    """Seconds that a worker takes at its end to ship records that are not in Firestore yet."""
+    """Seconds that a worker takes at its end to ship records that are not in the shared log yet."""
     images: bool
     """True to store each picture as the network saw it, under its sha256."""
     retention_days: float | None

@@ -1,26 +1,29 @@
-"""The Firestore client: writes rows of the outbox, reads predictions back. Knows no models and no schedule.
+"""The log that machines share in Firestore. Knows no models and no schedule.
 
 A prediction is created once under its id, so sending it again changes nothing. Firestore is connected to only when
 something is sent or read; without an account, `FIRESTORE_EMULATOR_HOST` names an emulator.
 
-What real Firestore needs beyond its defaults: a composite index on (model_version, time) where windows of one
-version are read; an exemption from indexing for `probabilities` and `embedding`; a TTL policy on `expire_at` where
-documents are to expire.
+configs/deploy/firestore/ has the index that `labelled` needs, the exemptions of fields that no query reads, and the
+policy that deletes documents after their `expire_at`.
+
+Firestore's guidance is 500 writes a second to a collection with an index on a field that only grows, as `time` does:
+43 million predictions a day. A field of random shards would spread them, and every window would be as many queries to
+merge as there are shards. Nothing here needs that; where more is written for hours, PostgreSQL is the simpler way, and
+a peak waits in the outbox.
 """
 
 import contextlib
-import enum
 import importlib.util
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fashion.predictions.firestore_documents import (
     document_name,
     from_document,
-    request_bytes,
     to_datetime,
     to_document,
     to_element,
@@ -28,53 +31,25 @@ from fashion.predictions.firestore_documents import (
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
+    DamagedLog,
     Feedback,
     LoggedPrediction,
-    LogUnavailable,
     PredictionRecord,
     UnknownPrediction,
     is_prediction_id,
+    request_bytes,
 )
+from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedLogUnavailable, retrying
 
-BATCH_ROWS = 200
-"""Rows of one request, at most."""
-BATCH_BYTES = 3 * 2**20
-"""Estimated size of one request, at most; Firestore takes 10 MiB."""
 DOCUMENT_BYTES = 2**20
 """The largest document that Firestore takes."""
-READ_ATTEMPTS = 3
-"""How often a page is tried before reading fails."""
-
 _OK, _ALREADY_EXISTS, _NOT_FOUND = 0, 6, 5
 _PERMANENT = {3, 9, 11, 12, 15}
 """gRPC: invalid argument, failed precondition, out of range, unimplemented, data loss. Others may be temporary."""
 
 
-class FirestoreUnavailable(LogUnavailable):
-    """Firestore cannot be reached or denies access. The message is one sentence with its address."""
-
-
-class Outcome(enum.Enum):
-    """How sending a row ended."""
-
-    SHIPPED = "shipped"
-    """The row is stored, perhaps by an earlier attempt."""
-    ORPHAN = "orphan"
-    """The row is feedback, and its prediction is not stored yet."""
-    RETRY = "retry"
-    """A temporary failure."""
-    REFUSED = "refused"
-    """A permanent failure."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A row that was sent, and the outcome."""
-
-    row: Outgoing
-    outcome: Outcome
-    reason: str = ""
-    """What Firestore said, where the row is not shipped."""
+Query = Callable[[Any], Any]
+"""Takes the collection, returns a query of it in an order that no two documents share."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +61,9 @@ class _Write:
 
 
 class FirestoreLog:
-    """The predictions of all machines, in one collection. Safe to call from threads."""
+    """A SharedLog in one collection."""
+
+    kind = "firestore"
 
     def __init__(
         self,
@@ -103,14 +80,14 @@ class FirestoreLog:
             project: the Google Cloud project; by default the environment's.
             database: the project's database.
             collection: the database's collection.
-            timeout_s: how long one request may take.
+            timeout_s: how long one request may take, in seconds.
             expire_days: give documents an `expire_at`, this many days after the prediction.
 
         Raises:
-            FirestoreUnavailable: the library is not installed.
+            SharedLogUnavailable: the library is not installed.
         """
         if not _installed():
-            raise FirestoreUnavailable(
+            raise SharedLogUnavailable(
                 "shipping predictions to Firestore needs the package google-cloud-firestore: "
                 "install the extra `fashion[gcp]`"
             )
@@ -128,74 +105,61 @@ class FirestoreLog:
             client._firestore_api.transport.close()  # the client's own `close` leaves the channel open
 
     def send(self, rows: Sequence[Outgoing], *, timeout_s: float | None = None) -> list[Delivery]:
-        """Write rows in one request.
-
-        Args:
-            rows: rows of the outbox. Where several belong to one document, all of these must be feedback.
-            timeout_s: how long the request may take, if less than the client's `timeout_s`.
-
-        Raises:
-            FirestoreUnavailable: the request as a whole failed; some rows may have been written.
-        """
+        """Write rows in one request; see SharedLog."""
         deadline = time.monotonic() + min(timeout_s or self.timeout_s, self.timeout_s)
         with self._translate_errors():
             return list(self._send(_writes(rows), deadline))
 
-    def read_window(
-        self, since_us: int, until_us: int, *, model_version: str | None = None, page_rows: int = 500
+    def read_window(self, since_us: int, until_us: int, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+        """Yield predictions of since <= time < until, oldest first; see SharedLog."""
+        return self._logged(self._documents(_in_window(since_us, until_us), page_rows))
+
+    def latest(
+        self, rows: int, *, page_rows: int = PAGE_ROWS, timeout_s: float | None = None
     ) -> Iterator[LoggedPrediction]:
-        """Yield predictions of since <= time < until, oldest first, equal times by id.
+        """Yield at most `rows` predictions of the role champion, newest first; see SharedLog."""
+        found = self._logged(self._documents(_newest_first, max(1, min(rows, page_rows)), timeout_s))
+        return islice((row for row in found if row.record.role == "champion"), rows)
 
-        Args:
-            since_us: microseconds since 1970, UTC.
-            until_us: microseconds since 1970, UTC.
-            model_version: only rows of this version.
-            page_rows: rows held in memory at once.
+    def labelled(self, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+        """Yield predictions with feedback, newest first; see SharedLog.
 
-        Raises:
-            FirestoreUnavailable: a page could not be read in READ_ATTEMPTS attempts.
-            ValueError: a document is not a prediction.
+        Feedback from before documents had the field `labelled` is found once `mark_labelled` has run.
         """
-        last: Any = None
-        while True:
-            page = self._page(since_us, until_us, model_version, last, page_rows)
-            yield from map(_logged, page)
-            if len(page) < page_rows:
-                return
-            last = page[-1]
+        return self._logged(self._documents(_labelled, page_rows))
 
-    def latest(self, rows: int, *, page_rows: int = 500) -> Iterator[LoggedPrediction]:
-        """Yield at most `rows` predictions of the role champion, newest first. Holds `page_rows` in memory.
+    def mark_labelled(self) -> tuple[int, int]:
+        """Set the field `labelled` where it is missing, and return how many documents were read and changed.
 
-        Raises:
-            FirestoreUnavailable: a page could not be read in READ_ATTEMPTS attempts.
-            ValueError: a document is not a prediction.
+        Reads every document once: for a collection that has feedback from before there was this field.
         """
-        last: Any = None
-        while rows > 0:
-            page = self._page(0, FOREVER_US, None, last, page_rows, newest_first=True)
-            champions = [row for row in map(_logged, page) if row.record.role == "champion"][:rows]
-            yield from champions
-            rows -= len(champions)
-            if len(page) < page_rows:
-                return
-            last = page[-1]
+        read = changed = 0
+        for document in self._documents(_feedback_alone, PAGE_ROWS):
+            read += 1
+            content = document.to_dict()
+            if content.get("feedback") and not content.get("labelled"):
+                with self._translate_errors():
+                    document.reference.update({"labelled": True}, retry=None, timeout=self.timeout_s)
+                changed += 1
+        return read, changed
 
-    def get(self, prediction_id: str) -> LoggedPrediction:
-        """Return one champion's prediction, of whichever machine.
-
-        Raises:
-            UnknownPrediction: it is not there (yet).
-            FirestoreUnavailable: Firestore cannot be read.
-            ValueError: the document is not a prediction.
-        """
+    def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
+        """Return one champion's prediction; see SharedLog."""
         if not is_prediction_id(prediction_id):
             raise UnknownPrediction(f"no prediction {prediction_id[:40]!r} at {self.address}")
         with self._translate_errors():
-            document = self._predictions().document(prediction_id).get(retry=None, timeout=self.timeout_s)
+            reference = self._predictions().document(prediction_id)
+            document = reference.get(retry=None, timeout=min(timeout_s or self.timeout_s, self.timeout_s))
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
-        return _logged(document)
+        return next(self._logged([document]))
+
+    def count_after(self, until_us: int, *, most: int) -> int:
+        """Return how many predictions are dated `until_us` or later; see SharedLog."""
+        if until_us >= FOREVER_US:
+            return 0
+        rows = islice(self.read_window(until_us, FOREVER_US), most)
+        return sum(row.record.role == "champion" for row in rows)
 
     def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
         from google.api_core.exceptions import InvalidArgument, ResourceExhausted
@@ -239,29 +203,29 @@ class FirestoreLog:
         else:
             # A union adds only what is missing, so feedback that is sent twice is stored once.
             elements = [to_element(row.item) for row in write.rows if isinstance(row.item, Feedback)]
-            batch.update(reference, {"feedback": ArrayUnion(elements)})
+            batch.update(reference, {"feedback": ArrayUnion(elements), "labelled": True})
 
-    def _page(
-        self,
-        since_us: int,
-        until_us: int,
-        model_version: str | None,
-        last: Any,
-        rows: int,
-        *,
-        newest_first: bool = False,
-    ) -> list[Any]:
-        for attempt in range(READ_ATTEMPTS):
+    def _documents(self, query: Query, page_rows: int, timeout_s: float | None = None) -> Iterator[Any]:
+        def read() -> list[Any]:
+            with self._translate_errors():
+                found = query(self._predictions()).limit(page_rows)
+                found = found.start_after(last) if last is not None else found
+                return list(found.stream(retry=None, timeout=timeout_s or self.timeout_s))
+
+        last: Any = None
+        while True:
+            page = read() if timeout_s is not None else retrying(read)
+            yield from page
+            if len(page) < page_rows:
+                return
+            last = page[-1]
+
+    def _logged(self, documents: Iterable[Any]) -> Iterator[LoggedPrediction]:
+        for document in documents:
             try:
-                with self._translate_errors():
-                    query = _query(self._predictions(), since_us, until_us, model_version, newest_first).limit(rows)
-                    query = query.start_after(last) if last is not None else query
-                    return list(query.stream(retry=None, timeout=self.timeout_s))
-            except FirestoreUnavailable:
-                if attempt == READ_ATTEMPTS - 1:
-                    raise
-                time.sleep(0.2 * 2**attempt)
-        raise AssertionError("unreachable")
+                yield from_document(document.id, document.to_dict())
+            except ValueError as error:
+                raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that document") from error
 
     def _predictions(self) -> Any:
         return self._connected().collection(self.collection)
@@ -277,7 +241,7 @@ class FirestoreLog:
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise FirestoreUnavailable for errors of Google's libraries, and drop the client.
+        """Raise SharedLogUnavailable for errors of Google's libraries, and drop the client.
 
         A client that has lost its server does not always find it again.
         """
@@ -287,28 +251,18 @@ class FirestoreLog:
         try:
             yield
         except DefaultCredentialsError as error:
-            raise FirestoreUnavailable(
+            raise SharedLogUnavailable(
                 f"{self.address} cannot be used without Google credentials: "
                 "run `gcloud auth application-default login`, or give the machine a service account"
             ) from error
         except (GoogleAPIError, GoogleAuthError, OSError) as error:
             self.close()
-            raise FirestoreUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
+            raise SharedLogUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
         except ValueError as error:
             if "Cannot invoke RPC" not in str(error):  # what gRPC raises when another thread has closed the client
                 raise
             self.close()
-            raise FirestoreUnavailable(f"{self.address} cannot be used: the connection was closed") from error
-
-
-def open_firestore(address: str, *, expire_days: float | None = None) -> FirestoreLog:
-    """Return the client of `project` or `project/database`, as FASHION_FIRESTORE names it. Connects to nothing yet.
-
-    Raises:
-        FirestoreUnavailable: the library is not installed.
-    """
-    project, _, database = address.partition("/")
-    return FirestoreLog(project, database=database or "(default)", expire_days=expire_days)
+            raise SharedLogUnavailable(f"{self.address} cannot be used: the connection was closed") from error
 
 
 def _installed() -> bool:
@@ -318,17 +272,31 @@ def _installed() -> bool:
         return False
 
 
-def _query(predictions: Any, since_us: int, until_us: int, model_version: str | None, newest_first: bool) -> Any:
+def _in_window(since_us: int, until_us: int) -> Query:
     from google.cloud.firestore import FieldFilter
 
-    query = predictions.where(filter=FieldFilter("time", ">=", to_datetime(max(since_us, 0))))
-    if until_us < FOREVER_US:  # neither Firestore nor Python knows later dates
-        query = query.where(filter=FieldFilter("time", "<", to_datetime(until_us)))
-    if model_version is not None:
-        query = query.where(filter=FieldFilter("model_version", "==", model_version))
-    # By name too: a page that ends between equal times would lose the rest of them.
-    direction = "DESCENDING" if newest_first else "ASCENDING"
-    return query.order_by("time", direction=direction).order_by("__name__", direction=direction)
+    def query(predictions: Any) -> Any:
+        found = predictions.where(filter=FieldFilter("time", ">=", to_datetime(max(since_us, 0))))
+        if until_us < FOREVER_US:  # neither Firestore nor Python knows later dates
+            found = found.where(filter=FieldFilter("time", "<", to_datetime(until_us)))
+        # By name too: a page that ends between equal times would lose the rest of them.
+        return found.order_by("time").order_by("__name__")
+
+    return query
+
+
+def _newest_first(predictions: Any) -> Any:
+    return predictions.order_by("time", direction="DESCENDING").order_by("__name__", direction="DESCENDING")
+
+
+def _labelled(predictions: Any) -> Any:
+    from google.cloud.firestore import FieldFilter
+
+    return _newest_first(predictions.where(filter=FieldFilter("labelled", "==", True)))
+
+
+def _feedback_alone(predictions: Any) -> Any:
+    return _newest_first(predictions).select(["time", "feedback", "labelled"])
 
 
 def _writes(rows: Sequence[Outgoing]) -> list[_Write]:
@@ -351,10 +319,6 @@ def _outcome(write: _Write, code: int) -> Outcome:
 def _deliveries(write: _Write, outcome: Outcome, reason: str) -> Iterator[Delivery]:
     for row in write.rows:
         yield Delivery(row, outcome, reason)
-
-
-def _logged(document: Any) -> LoggedPrediction:
-    return from_document(document.id, document.to_dict())
 
 
 def _sentence(error: BaseException) -> str:

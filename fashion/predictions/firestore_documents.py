@@ -1,7 +1,7 @@
 """Predictions and feedback as Firestore documents, and back. Knows no requests and imports nothing of Google's.
 
 A prediction is a document under its id, a shadow's under its id and `.shadow`. Feedback is an element of the
-champion's document, in the array `feedback`.
+champion's document, in the array `feedback`; such a document has `labelled: true`, by which it is found.
 """
 
 import struct
@@ -19,12 +19,6 @@ def document_name(item: PredictionRecord | Feedback) -> str:
     """Return the name of the document that holds an item."""
     shadow = isinstance(item, PredictionRecord) and item.role == "shadow"
     return f"{item.prediction_id}.shadow" if shadow else item.prediction_id
-
-
-def request_bytes(item: PredictionRecord | Feedback) -> int:
-    """Estimate how many bytes of a request an item takes, rather too many than too few."""
-    # A probability takes 11 bytes, each of the embedding's numbers 2, all else less than 1,000.
-    return 1000 + (11 * len(item.probabilities) + 2 * len(item.embedding) if isinstance(item, PredictionRecord) else 0)
 
 
 def to_document(record: PredictionRecord, *, expire_days: float | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A prediction, feedback on it, and the errors of a log. Knows no database and no Firestore."""
+"""A prediction, feedback on it, and the errors of a log. Knows no database."""
 
 import os
 import re
@@ -171,6 +171,12 @@ def _check_tag(name: str, value: str) -> None:
     # `encode` raises ValueError for lone surrogates, which neither SQLite nor Firestore stores.
     if not 0 < len(value.encode()) <= TAG_BYTES:
         raise ValueError(f"{name} must be 1 to {TAG_BYTES} bytes long, got {value[:40]!r}")
+
+
+def request_bytes(item: PredictionRecord | Feedback) -> int:
+    """Estimate how many bytes of a request an item takes, rather too many than too few."""
+    # A probability takes 11 bytes, each of the embedding's numbers 2, all else less than 1,000.
+    return 1000 + (11 * len(item.probabilities) + 2 * len(item.embedding) if isinstance(item, PredictionRecord) else 0)
 
 
 def pack(kind: str, values: Sequence[float]) -> bytes:

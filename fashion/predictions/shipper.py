@@ -1,4 +1,7 @@
-"""Ships the outbox of a log to Firestore, in one process of a machine at a time. Knows pauses and retries, not SQL."""
+"""Ships the outbox of a log to the shared log, in one process of a machine at a time.
+
+Knows pauses and retries, and no database.
+"""
 
 import contextlib
 import fcntl
@@ -8,18 +11,17 @@ import threading
 import time
 from typing import IO
 
-from fashion.predictions.firestore import (
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Backlog, Outgoing
+from fashion.predictions.record import PredictionRecord, request_bytes
+from fashion.predictions.shared_log import (
     BATCH_BYTES,
     BATCH_ROWS,
     Delivery,
-    FirestoreLog,
-    FirestoreUnavailable,
     Outcome,
+    SharedLog,
+    SharedLogUnavailable,
 )
-from fashion.predictions.firestore_documents import document_name, request_bytes
-from fashion.predictions.log import PredictionLog
-from fashion.predictions.outbox import Backlog, Outgoing
-from fashion.predictions.record import PredictionRecord
 
 PARENT_SECONDS = 86_400.0
 """How long feedback waits for its prediction to be stored."""
@@ -34,9 +36,9 @@ class Shipper:
     """
 
     def __init__(
-        self, log: PredictionLog, remote: FirestoreLog, *, idle_s: float = 0.1, longest_pause_s: float = 15.0
+        self, log: PredictionLog, remote: SharedLog, *, idle_s: float = 0.1, longest_pause_s: float = 15.0
     ) -> None:
-        """Make Firestore the log's destination: from now on `prune` spares rows that are not shipped.
+        """Make `remote` the log's destination: from now on `prune` spares rows that are not shipped.
 
         Args:
             log: whose outbox is shipped.
@@ -100,7 +102,7 @@ class Shipper:
             all_due: also send rows that are deferred until later.
 
         Raises:
-            FirestoreUnavailable: the request failed; all of its rows stay in the outbox.
+            SharedLogUnavailable: the request failed; all of its rows stay in the outbox.
             LogUnavailable: the log failed; rows that were sent are sent again later, which changes nothing.
         """
         if not self.acquire():
@@ -111,7 +113,7 @@ class Shipper:
             return 0
         try:
             deliveries = self.remote.send(rows, timeout_s=timeout_s)
-        except FirestoreUnavailable:
+        except SharedLogUnavailable:
             # Smaller batches: for a slow line, and so that one row that always fails does not block the others.
             self._batch_rows = max(1, len(rows) // 2)
             if len(rows) == 1:
@@ -227,7 +229,7 @@ def _batch(rows: list[Outgoing]) -> list[Outgoing]:
     batch: list[Outgoing] = []
     size, created = 0, set()
     for row in rows:
-        name = document_name(row.item)
+        name = (row.item.prediction_id, getattr(row.item, "role", "champion"))
         if name in created:
             continue
         size += request_bytes(row.item)

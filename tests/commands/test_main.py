@@ -15,7 +15,7 @@ from fashion.commands.main import main
 COMMANDS = [
     *(["data", verb] for verb in ("fetch", "verify", "status", "push", "add")),
     *(["registry", verb] for verb in ("list", "show", "promote", "rollback", "compare", "replay")),
-    *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused")),
+    *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused", "mark-labelled")),
     *(["schedule", verb] for verb in ("write", "check")),
     ["cloud", "monitoring"],
     *([noun] for noun in ("status", "serve", "traffic", "ui", "demo")),

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import browser
+from support import browser, shared_logs
 from support.log_rows import record
 from support.machine import Machine
 from support.served import Served, free_port
+from support.shared_logs import SERVERS
 
 from fashion.data.dataset import Dataset
 from fashion.drift import reports
@@ -29,7 +30,6 @@ from fashion.images.corruptions import corrupt
 from fashion.images.transform import Images
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
-from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.predictions.shipper import Shipper
@@ -322,17 +322,26 @@ class TestTrouble:
         assert "ALERT The drift flow cannot do its work" in said
         assert "Traceback" not in said
 
-    def test_rows_of_all_machines_are_read_from_firestore(
-        self, home: Machine, emulator: str, monkeypatch: pytest.MonkeyPatch
+    def test_a_database_that_is_away_is_one_sentence_without_its_password(self, home: Machine) -> None:
+        home.environment["FASHION_LOG"] = f"postgresql://me:sesame@127.0.0.1:{free_port()}/away"
+        said = failing(home, "rows=10")
+        assert re.search(r"error: postgresql://127.0.0.1:\d+/away cannot be used: .*Connection refused", said)
+        assert "Traceback" not in said
+        assert "sesame" not in said
+
+    @pytest.mark.parametrize("kind", SERVERS)
+    def test_rows_of_all_machines_are_read_from_the_shared_log(
+        self, kind: str, home: Machine, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        backend = shared_logs.make(kind, request.getfixturevalue(SERVERS[kind]))
         drift(home, "rows=400", "report.examples=0")
-        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", backend.server)
         with PredictionLog(home.root / "predictions.db") as log:
-            remote = FirestoreLog("watched")
+            remote = backend.connect()
             assert Shipper(log, remote).drain(120).rows == 0
             remote.close()
         (home.root / "predictions.db").rename(home.root / "moved.db")
-        home.environment |= {"FASHION_FIRESTORE": "watched", "FIRESTORE_EMULATOR_HOST": emulator}
+        home.environment |= backend.environment()
         local = {result["model_version"]: result for result in latest(home)}
         drift(home, "rows=400", "report.examples=0")
         shipped = {result["model_version"]: result for result in latest(home)[: len(local)]}

@@ -1,5 +1,6 @@
-"""Windows of the local log and of Firestore: both return the same rows, each once, whatever clocks do."""
+"""Windows of the local log and of shared ones: all return the same rows, each once, whatever clocks do."""
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Iterator
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import shared_logs
+from support.log_rows import outcomes
 from support.log_rows import record as logged
+from support.shared_logs import SERVERS
 
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
@@ -15,9 +19,8 @@ from fashion.drift import inspection
 from fashion.home import Home
 from fashion.predictions import windows
 from fashion.predictions.batch import Batch, concatenate, from_rows
-from fashion.predictions.firestore import FirestoreLog, Outcome
+from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
     UNLABELLED,
@@ -26,7 +29,8 @@ from fashion.predictions.record import (
     LogUnavailable,
     PredictionRecord,
 )
-from fashion.predictions.windows import FirestoreRows, LocalRows, Source, Window
+from fashion.predictions.shared_log import Outcome
+from fashion.predictions.windows import LocalRows, SharedRows, Source, Window
 
 START = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -72,23 +76,22 @@ def local(
         yield LocalRows(log)
 
 
-@pytest.fixture(scope="module")
-def remote(records: list[PredictionRecord], feedback: list[Feedback], emulator: str) -> Iterator[FirestoreRows]:
+@pytest.fixture(scope="module", params=["local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)])
+def source(
+    request: pytest.FixtureRequest, records: list[PredictionRecord], feedback: list[Feedback]
+) -> Iterator[Source]:
+    """The local log, and each of the databases that machines share, with the same rows."""
+    if request.param == "local":
+        yield request.getfixturevalue("local")
+        return
+    backend = shared_logs.make(request.param, request.getfixturevalue(SERVERS[request.param]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
-        log = FirestoreLog(f"windows-{time.time_ns()}")
-        items = [*records, *feedback]
-        for number, item in enumerate(items):
-            (answer,) = log.send([Outgoing(number, 0, item)])
-            assert answer.outcome is Outcome.SHIPPED
-        yield FirestoreRows(log)
+        patch.setenv("FIRESTORE_EMULATOR_HOST", backend.server)
+        log = backend.connect()
+        for items in (records, feedback):
+            assert set(outcomes(log, *items)) == {Outcome.SHIPPED}
+        yield SharedRows(log)
         log.close()
-
-
-@pytest.fixture(params=["local", pytest.param("remote", marks=pytest.mark.slow)])
-def source(request: pytest.FixtureRequest) -> Source:
-    found: Source = request.getfixturevalue(request.param)
-    return found
 
 
 def rows(batches: Iterator[Batch]) -> list[str]:
@@ -98,7 +101,7 @@ def rows(batches: Iterator[Batch]) -> list[str]:
 EVERYTHING = Window(0, FOREVER_US)
 
 
-class TestEitherLog:
+class TestAnyLog:
     def test_every_answered_row_is_there_once(self, source: Source, records: list[PredictionRecord]) -> None:
         assert sorted(rows(source.batches(EVERYTHING))) == sorted(each.prediction_id for each in records[:ROWS])
 
@@ -197,8 +200,9 @@ def test_a_damaged_document_is_named(emulator: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)
     project = f"damaged-{time.time_ns()}"
     moment = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
-    firestore.Client(project).collection("predictions").document("spoilt").set({"time": moment, "role": "champion"})
-    rows = FirestoreRows(FirestoreLog(project))
+    spoilt = firestore.Client(project).collection("predictions").document("spoilt")
+    spoilt.set({"time": moment, "role": "champion", "labelled": True})
+    rows = SharedRows(FirestoreLog(project))
     for read in (lambda: list(rows.batches(EVERYTHING)), lambda: list(rows.labelled())):
         with pytest.raises(
             DamagedLog, match=r"predictions is damaged: document spoilt is not a prediction: .* correct or"
@@ -230,15 +234,23 @@ class TestOpen:
         with pytest.raises(LogUnavailable, match=r"there is no prediction log .*predictions\.db: `make serve` begins"):
             windows.open_source(mlflow_home)
 
-    def test_firestore_without_a_project_is_one_sentence(self, mlflow_home: Home) -> None:
-        with pytest.raises(LogUnavailable, match="FASHION_FIRESTORE names no project"):
-            windows.open_source(mlflow_home, "firestore")
+    @pytest.mark.parametrize("kind", ["shared", "firestore"])
+    def test_a_shared_log_that_is_not_named_is_one_sentence(self, kind: str, mlflow_home: Home) -> None:
+        with pytest.raises(LogUnavailable, match=f"source={kind}, but FASHION_LOG names no log: set it, or"):
+            windows.open_source(mlflow_home, kind)
 
-    def test_firestore_is_read_where_it_is_named(self, mlflow_home: Home) -> None:
-        import dataclasses
-
-        remote = dataclasses.replace(mlflow_home, firestore="project/other")
-        assert isinstance(windows.open_source(remote), FirestoreRows)
-        assert windows.open_source(remote).address == "firestore://project/other/predictions"
+    @pytest.mark.parametrize(
+        ("named", "address"),
+        [
+            ("firestore://project/other", "firestore://project/other/predictions"),
+            ("postgresql://somebody:secret@db.example:5433/team?sslmode=require", "postgresql://db.example:5433/team"),
+        ],
+    )
+    def test_a_shared_log_is_read_where_it_is_named(self, named: str, address: str, mlflow_home: Home) -> None:
+        remote = dataclasses.replace(mlflow_home, shared_log=named)
+        for kind in ("auto", "shared"):
+            found = windows.open_source(remote, kind)
+            assert isinstance(found, SharedRows)
+            assert found.address == address
         PredictionLog(mlflow_home.predictions).close()
         assert isinstance(windows.open_source(remote, "local"), LocalRows)

@@ -100,8 +100,8 @@ def test_a_second_bento_is_built_beside_the_first_and_served(
     )
     assert set(listed) == {first, second}
     sources = store / "bentos" / "fashion-classifier" / "v1" / "src"
-    modules = "bentos.classifier.app, fashion.predictions.firestore, fashion.predictions.shipper"
-    modules += ", fashion.storage.gcs, fashion.storage.object_store"
+    modules = "bentos.classifier.app, fashion.predictions.postgres, fashion.predictions.firestore"
+    modules += ", fashion.predictions.shipper, fashion.storage.gcs, fashion.storage.object_store"
     origin = run(f"import {modules}; print(fashion.__file__)", store, sources)  # no room that was left out is missed
     assert Path(origin).is_relative_to(sources)
     sources = store / "bentos" / "echo" / "v1" / "src"

@@ -251,7 +251,7 @@ class TestFirestore:
 
 def test_remote_acknowledgement_needs_an_address(challenged: Machine, strict_bento: str, tmp_path: Path) -> None:
     environment = challenged.serving(FASHION_HOME=str(tmp_path / "var"))
-    with pytest.raises(AssertionError, match="needs FASHION_FIRESTORE=project"):
+    with pytest.raises(AssertionError, match="needs FASHION_LOG to be set: firestore://project"):
         Served(strict_bento, environment, tmp_path / "service.log", patience=12)
 
 

@@ -13,7 +13,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,31 @@ def _answers(address: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+@dataclass
+class Reads:
+    """What clients have asked for, and how much came back."""
+
+    queries: list[Any] = field(default_factory=list)
+    """Each a StructuredQuery."""
+    documents: int = 0
+    """Documents that queries returned: what Firestore counts, and bills, as reads."""
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Reads]:
+    """Count what every client of this process reads by queries, in the responses as they come from the server."""
+    from google.cloud.firestore_v1.services.firestore import FirestoreClient
+
+    reads, run_query = Reads(), FirestoreClient.run_query
+
+    def count(client: Any, request: Any, **options: Any) -> Iterator[Any]:
+        reads.queries.append(request["structured_query"])
+        for response in run_query(client, request=request, **options):
+            reads.documents += "document" in response
+            yield response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FirestoreClient, "run_query", count)
+        yield reads

@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from fashion.home import REPOSITORY
 from fashion.images.statistics import STATISTICS
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     Feedback,
+    LoggedPrediction,
     PredictionRecord,
     new_prediction_id,
 )
+from fashion.predictions.shared_log import Outcome, SharedLog
 
 DAY_US = 86_400_000_000
 
@@ -144,3 +147,28 @@ requests = st.tuples(
 def at(time_us: int) -> Callable[[], int]:
     """A clock that is one day after `time_us`."""
     return lambda: (time_us + DAY_US) * 1000
+
+
+def rows(*items: PredictionRecord | Feedback) -> list[Outgoing]:
+    """Items as rows of the outbox."""
+    return [Outgoing(i, 0, item) for i, item in enumerate(items)]
+
+
+def outcomes(remote: SharedLog, *items: PredictionRecord | Feedback) -> list[Outcome]:
+    """Send items and return their outcomes, in the same order."""
+    deliveries = sorted(remote.send(rows(*items)), key=lambda each: each.row.sequence)
+    assert [each.row.item for each in deliveries] == list(items)
+    return [each.outcome for each in deliveries]
+
+
+def stored(remote: SharedLog) -> list[LoggedPrediction]:
+    """Every prediction that is stored."""
+    return list(remote.read_window(0, LATER, page_rows=1000))
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def serve() -> Iterator[str]:
                     server.wait(0.1)
             yield address
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # a shutdown that does not wait for clients
             server.wait(30)
 
 

@@ -1,0 +1,142 @@
+"""What a log that several machines share can do, whichever database holds it. Knows no database.
+
+`firestore` and `postgres` are the two that there are; `address` opens the one that an address names.
+"""
+
+import contextlib
+import enum
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from fashion.predictions.outbox import Outgoing
+from fashion.predictions.record import LoggedPrediction, LogUnavailable
+
+T = TypeVar("T")
+
+BATCH_ROWS = 200
+"""Rows of one request, at most."""
+BATCH_BYTES = 3 * 2**20
+"""Estimated size of one request, at most; Firestore takes 10 MiB."""
+READ_ATTEMPTS = 3
+"""How often a page is tried before reading fails."""
+PAGE_ROWS = 500
+"""Rows held in memory at once."""
+
+
+class SharedLogUnavailable(LogUnavailable):
+    """The shared log cannot be reached or denies access. The message is one sentence with its address."""
+
+
+class Outcome(enum.Enum):
+    """How sending a row ended."""
+
+    SHIPPED = "shipped"
+    """The row is stored, perhaps by an earlier attempt."""
+    ORPHAN = "orphan"
+    """The row is feedback, and its prediction is not stored yet."""
+    RETRY = "retry"
+    """A temporary failure."""
+    REFUSED = "refused"
+    """A permanent failure."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A row that was sent, and the outcome."""
+
+    row: Outgoing
+    outcome: Outcome
+    reason: str = ""
+    """What the database said, where the row is not shipped."""
+
+
+class SharedLog(Protocol):
+    """The predictions of all machines. Safe to call from threads; connects when it is first used.
+
+    Every method but `close` raises SharedLogUnavailable where the database cannot be reached in time or denies
+    access. Those that read raise DamagedLog where something stored is not a prediction.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`firestore` or `postgresql`."""
+
+    @property
+    def address(self) -> str:
+        """Names the log in messages and in the outbox. Holds no password."""
+
+    def send(self, rows: Sequence[Outgoing], *, timeout_s: float | None = None) -> list[Delivery]:
+        """Write rows in one request. A row that is there already changes nothing.
+
+        Args:
+            rows: rows of the outbox. Where several belong to one prediction, all of these must be feedback.
+            timeout_s: how long the request may take, if less than the client's own limit.
+
+        Raises:
+            SharedLogUnavailable: the request as a whole failed; some rows may have been written.
+        """
+
+    def read_window(self, since_us: int, until_us: int, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+        """Yield predictions of since <= time < until, oldest first, equal times by id; shadows too.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            page_rows: rows held in memory at once.
+        """
+
+    def latest(
+        self, rows: int, *, page_rows: int = PAGE_ROWS, timeout_s: float | None = None
+    ) -> Iterator[LoggedPrediction]:
+        """Yield at most `rows` predictions of the role champion, newest first.
+
+        Args:
+            rows: the most to yield.
+            page_rows: rows held in memory at once.
+            timeout_s: how long a page may take, which is then tried once; by default as long as the client allows,
+                in READ_ATTEMPTS attempts.
+        """
+
+    def labelled(self, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+        """Yield predictions with feedback, newest first. Reads no other rows.
+
+        Args:
+            page_rows: rows held in memory at once.
+        """
+
+    def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
+        """Return one champion's prediction, of whichever machine.
+
+        Args:
+            prediction_id: of any form; a malformed one is unknown.
+            timeout_s: how long this may take, if less than the client's own limit.
+
+        Raises:
+            UnknownPrediction: it is not there (yet).
+        """
+
+    def count_after(self, until_us: int, *, most: int) -> int:
+        """Return how many predictions of the role champion are dated `until_us` or later, looking at `most` rows.
+
+        Args:
+            until_us: microseconds since 1970, UTC.
+            most: each row that is counted is read, and perhaps paid for.
+        """
+
+    def close(self) -> None:
+        """Close the connections, which fails requests under way. The next request opens a new one."""
+
+
+def retrying(read: Callable[[], T]) -> T:
+    """Call `read` until it succeeds, READ_ATTEMPTS times at most.
+
+    Raises:
+        SharedLogUnavailable: the last attempt failed too.
+    """
+    for attempt in range(READ_ATTEMPTS - 1):
+        with contextlib.suppress(SharedLogUnavailable):
+            return read()
+        time.sleep(0.2 * 2**attempt)
+    return read()
