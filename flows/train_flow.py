@@ -89,6 +89,8 @@ class TrainFlow(FlowSpec):
             dataset=data,
             feedback=self.feedback,
         )
+        if (page := tracking.run_page(self.mlflow_run_id)) is not None:
+            print(f"MLflow run: {page}")
         samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
         tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         summary = None if self.feedback is None else self.feedback.summary

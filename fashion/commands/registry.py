@@ -175,8 +175,8 @@ def connected() -> Iterator["Home"]:
             raise
         except Exception as error:  # a damaged database raises errors of several libraries
             raise CommandError(
-                f"the registry {without_password(home.tracking_uri)} cannot be opened ({first_line(error)}); check MLFLOW_TRACKING_URI, "
-                "or move the damaged file away"
+                f"the registry {without_password(home.tracking_uri)} cannot be opened ({first_line(error)}); "
+                "check MLFLOW_TRACKING_URI, or move the damaged file away"
             ) from None
         yield home
 

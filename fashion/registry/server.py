@@ -69,9 +69,14 @@ def _check_other(address: str) -> None:
     try:
         MlflowClient(address).search_experiments(max_results=1)
     except MlflowException as error:
-        first_sentence = str(error).partition(". ")[0].replace(address, "it")
+        text = str(error).strip()
+        reasons = {
+            "unsupported URI": "MLflow knows no address of this kind",
+            "filesystem tracking backend": "MLflow no longer stores runs in a folder",
+        }
+        reason = next((reason for sign, reason in reasons.items() if sign in text), text.partition(". ")[0])
         raise ServerUnavailable(
-            f"{without_password(address)} cannot be used: {first_sentence}; set {VARIABLE} to http://host:5000, or to "
+            f"{without_password(address)} cannot be used: {reason}; set {VARIABLE} to http://host:5000, or to "
             "postgresql://user:password@host/database"
         ) from None
 

@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from fashion.home import Home
 from fashion.registry import server
-from fashion.storage.servers import is_database
+from fashion.storage.servers import is_database, without_password
 
 MAX_BATCH = 100
 """Params of one request, at most: MLflow's limit."""
@@ -48,7 +48,7 @@ def connect(home: Home) -> None:
         fashion.storage.servers.ServerUnavailable: the store is on a server that cannot be used.
     """
     mlflow.set_tracking_uri(home.tracking_uri)
-    for name in ("alembic", "mlflow.store.db.utils"):
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if urlparse(home.tracking_uri).scheme == "sqlite":
         with _one_process(home.root):
@@ -86,6 +86,14 @@ def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent:
     nesting = {} if parent is None else {"mlflow.parentRunId": parent}
     run = MlflowClient().create_run(experiment_id, run_name=name, tags={**tags, **nesting})
     return str(run.info.run_id)
+
+
+def run_page(run_id: str) -> str | None:
+    """Address of a run's page in the UI of a server; None where the store is a database."""
+    address = without_password(mlflow.get_tracking_uri()).rstrip("/")
+    if is_database(address):
+        return None
+    return f"{address}/#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 def finish_run(run_id: str, *, failed: bool = False) -> None:
