@@ -35,8 +35,9 @@ def check(address: str) -> None:
     if not address.startswith(("http://", "https://")):
         return _check_other(address)
     try:
-        response = http_request(
-            get_default_host_creds(address), ANY_EXPERIMENT, "POST", json={"max_results": 1}, raise_on_status=False
+        login = get_default_host_creds(address)  # type: ignore[no-untyped-call]
+        response = http_request(  # type: ignore[no-untyped-call]
+            login, ANY_EXPERIMENT, "POST", json={"max_results": 1}, raise_on_status=False
         )
     except MlflowException as error:
         raise unavailable(error, address) or ServerUnavailable(

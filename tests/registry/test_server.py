@@ -254,7 +254,7 @@ check_database("postgresql://me:secret@host/x", variable="FASHION_STUDIES")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stderr.strip().endswith(
-        "postgresql://me:***@host/x cannot be used: the package psycopg is missing: install the extra `fashion[postgres]`"
+        "//me:***@host/x cannot be used: the package psycopg is missing: install the extra `fashion[postgres]`"
     )
 
 
