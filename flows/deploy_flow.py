@@ -53,10 +53,10 @@ class DeployFlow(FlowSpec):
     def start(self) -> None:
         """Find the versions, verify their packages, and put them into the model store."""
         from fashion.model import package
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
 
         settings = self.settings
-        tracking.connect(prepare_environment())
+        launch.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
             tempfile.TemporaryDirectory() as folder,

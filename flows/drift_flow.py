@@ -60,7 +60,8 @@ class DriftFlow(FlowSpec):
         from fashion.registry import tracking
 
         settings, home = self.settings, prepare_environment()
-        tracking.connect(home)
+        with exit_with_alert(settings):
+            tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
         window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
@@ -96,7 +97,8 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
-        tracking.connect(home)
+        with exit_with_alert(settings):
+            tracking.connect(home)
         experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []

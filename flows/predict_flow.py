@@ -34,11 +34,11 @@ class PredictFlow(FlowSpec):
     def start(self) -> None:
         """Find the version and the pictures."""
         from fashion.model import bulk
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(current_home())
+        launch.connect(current_home())
         with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
@@ -56,11 +56,11 @@ class PredictFlow(FlowSpec):
         """Predict one part; a file that cannot be read is listed, and the others are predicted."""
         from fashion.model import bulk, package
         from fashion.model.predictor import Predictor
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(current_home())
+        launch.connect(current_home())
         store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,

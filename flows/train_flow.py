@@ -4,7 +4,7 @@ python flows/train_flow.py run
 python flows/train_flow.py run architecture=resnet training.num_epochs=3 tuning=off
 """
 
-from fashion.home import current_home, prepare_environment
+from fashion.home import Home, current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
@@ -18,6 +18,8 @@ from runtime import cards, events, launch
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig, is_shipped, load_train_config
+from fashion.storage.blobs import StoreUnavailable
+from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Dataset
@@ -61,6 +63,7 @@ class TrainFlow(FlowSpec):
         from fashion.registry import lineage, tracking
 
         settings, home = self.settings, prepare_environment()
+        check_servers(settings, home)
         data = load_data(settings)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
@@ -71,7 +74,6 @@ class TrainFlow(FlowSpec):
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
-        tracking.connect(home)
         self.experiment_id = tracking.get_or_create_experiment(home, settings.tracking.experiment)
         self.mlflow_run_id = run_record.start(
             self.experiment_id,
@@ -87,6 +89,8 @@ class TrainFlow(FlowSpec):
             dataset=data,
             feedback=self.feedback,
         )
+        if (page := tracking.run_page(self.mlflow_run_id)) is not None:
+            print(f"MLflow run: {page}")
         samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
         tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         summary = None if self.feedback is None else self.feedback.summary
@@ -135,8 +139,8 @@ class TrainFlow(FlowSpec):
         self.merge_artifacts(workers, exclude=["workers"])
         settings = self.settings
         trials = tuning.trials(current_home().studies, self.study)
-        tracking.connect(current_home())
-        with launch.exit_on(tuning.NothingCompleted), tracking.failing(self.mlflow_run_id):
+        launch.connect(current_home())
+        with launch.exit_on(tuning.NothingCompleted, ServerUnavailable), tracking.failing(self.mlflow_run_id):
             choice = tuning.choose(trials, settings)
         self.params = choice.params
         tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
@@ -161,11 +165,11 @@ class TrainFlow(FlowSpec):
 
         settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
         data = load_training_data(settings, self.feedback)
-        tracking.connect(home)
+        launch.connect(home)
         curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
         watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
         with (
-            launch.exit_on(ConfigError, Diverged),
+            launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable),
             tracking.failing(self.mlflow_run_id),
             tracking.system_metrics(self.mlflow_run_id),
         ):
@@ -197,8 +201,8 @@ class TrainFlow(FlowSpec):
 
         settings = self.settings
         data = load_data(settings)
-        tracking.connect(current_home())
-        with tracking.failing(self.mlflow_run_id):
+        launch.connect(current_home())
+        with launch.exit_on(ServerUnavailable), tracking.failing(self.mlflow_run_id):
             evaluation = scoring.evaluate(
                 self.exported,
                 data,
@@ -228,9 +232,9 @@ class TrainFlow(FlowSpec):
 
         settings = self.settings
         data = load_data(settings)
-        tracking.connect(current_home())
+        launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
-        with launch.exit_on(DamagedPackage), tracking.failing(self.mlflow_run_id):
+        with launch.exit_on(DamagedPackage, ServerUnavailable), tracking.failing(self.mlflow_run_id):
             version, verdict = registration.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -262,6 +266,18 @@ class TrainFlow(FlowSpec):
         }
 
 
+def check_servers(settings: TrainConfig, home: Home) -> None:
+    """Reach what later steps write to, or end the task: hours of training would be lost on a wrong address."""
+    from fashion.storage.address import open_store
+    from fashion.storage.servers import check_database
+
+    launch.connect(home)
+    with launch.exit_on(ServerUnavailable, StoreUnavailable, ValueError):
+        if settings.tuning.enabled and "://" in home.studies:
+            check_database(home.studies, variable="FASHION_STUDIES")
+        open_store(home.checkpoints).exists("any")
+
+
 def load_data(settings: TrainConfig) -> "Dataset":
     """The data set, fetched where this machine does not have it yet."""
     from fashion.data.loading import load_dataset
@@ -288,7 +304,6 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     from fashion.predictions import labelled, windows
     from fashion.predictions.record import LogUnavailable
     from fashion.storage.address import open_store
-    from fashion.storage.blobs import StoreUnavailable
 
     home = current_home()
     with launch.exit_on(LogUnavailable, StoreUnavailable):
@@ -300,7 +315,7 @@ def mark_failed(run_id: str, _: Exception) -> None:
     """Mark an MLflow run as failed. MLflow is imported here, for a worker that succeeds needs none."""
     from fashion.registry import tracking
 
-    tracking.connect(current_home())
+    launch.connect(current_home())
     tracking.finish_run(run_id, failed=True)
 
 

@@ -17,7 +17,7 @@ from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
-from fashion.home import current_home
+from fashion.home import Home, current_home
 from runtime import metaflow_patches
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
@@ -120,6 +120,15 @@ def exit_on(*expected: type[Exception], first: Callable[[Exception], None] = lam
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(METAFLOW_EXIT_DISALLOW_RETRY)
+
+
+def connect(home: Home) -> None:
+    """Connect to MLflow, or end the task with one sentence where its server cannot be used."""
+    from fashion.registry import tracking
+    from fashion.storage.servers import ServerUnavailable
+
+    with exit_on(ServerUnavailable):
+        tracking.connect(home)
 
 
 @contextlib.contextmanager

@@ -1,17 +1,13 @@
 """Flows as a Kubernetes cluster would be given them: Argo's workflow templates, with code in an emulated bucket."""
 
-import contextlib
 import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support import google_credentials
 from support.bucket import serve as serve_bucket
 from support.machine import FLOWS, Machine
 
@@ -21,10 +17,10 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     """Workflow templates by flow."""
     folder = tmp_path_factory.mktemp("cluster")
     machine = Machine(folder / "var")
-    with serve_bucket("metaflow") as bucket, tokens() as address:
+    with serve_bucket("metaflow") as bucket, google_credentials.serve(folder) as key:
         environment = machine.environment | {
             "STORAGE_EMULATOR_HOST": bucket,
-            "GOOGLE_APPLICATION_CREDENTIALS": str(service_account(folder, address)),
+            "GOOGLE_APPLICATION_CREDENTIALS": str(key),
             "METAFLOW_DEFAULT_DATASTORE": "gs",
             "METAFLOW_DATASTORE_SYSROOT_GS": "gs://metaflow/flows",
             "METAFLOW_SERVICE_URL": "http://127.0.0.1:1",  # asked by tasks only
@@ -84,43 +80,3 @@ def test_paths_that_depend_on_what_was_found_are_kept(templates: dict[str, Any])
     (graph,) = (each["dag"] for each in templates["drift"]["spec"]["templates"] if each["name"] == "DriftFlow")
     waits = {task["name"]: task.get("depends") for task in graph["tasks"]}
     assert waits["end"] == "act.Succeeded || retrain.Succeeded"
-
-
-def service_account(folder: Path, token_server: str) -> Path:
-    """A key file that is worth nothing outside the emulator."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = folder / "key.json"
-    account = {"type": "service_account", "project_id": "none", "client_email": "nobody@none.example", "client_id": "0"}
-    account |= {"private_key": key.decode(), "private_key_id": "0", "token_uri": token_server}
-    path.write_text(json.dumps(account))
-    return path
-
-
-@contextlib.contextmanager
-def tokens() -> Iterator[str]:
-    """A server that gives everybody a token."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            content = json.dumps({"access_token": "none", "expires_in": 3600, "token_type": "Bearer"}).encode()
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/token"
-    finally:
-        server.shutdown()
-        server.server_close()
