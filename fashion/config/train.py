@@ -267,7 +267,8 @@ class ResourcesConfig(Strict):
         require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
         require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
         require(self.nodes >= 1, f"nodes must be at least 1, got {self.nodes}")
-        require(self.rank_timeout_minutes > 0, f"rank_timeout_minutes must be positive, got {self.rank_timeout_minutes}")
+        minutes = self.rank_timeout_minutes
+        require(0 < minutes < math.inf, f"rank_timeout_minutes must be positive, got {minutes}")
 
 
 @dataclass(frozen=True)

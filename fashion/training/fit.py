@@ -23,7 +23,7 @@ from fashion.storage.blobs import Store
 from fashion.training import checkpoint, distributed, optimizers
 from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
-from fashion.training.ranks import Rank
+from fashion.training.ranks import ALONE, Rank
 
 VALIDATION_BATCH = 1000
 """Images."""
@@ -77,7 +77,7 @@ OnEpoch = Callable[[Epoch, nn.Module], None]
 OnRestored = Callable[[Sequence[Epoch]], None]
 """Called with the epochs of a loaded checkpoint, before the first step that follows."""
 OnStep = Callable[[int, int, float], None]
-"""Called with the steps done, the steps in total, and the last batch's loss: of several ranks, that of rank 0's share."""
+"""Called with the steps done, the steps in total, and the last batch's loss: that of rank 0's share."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ def fit(
     dataset: Dataset,
     config: TrainConfig,
     *,
-    rank: Rank = Rank(),
+    rank: Rank = ALONE,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,

@@ -30,7 +30,7 @@ from fashion.training import nodes, recipe
 from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep
 from fashion.training.messages import EpochDone, Failed, Finished, Place, Restored, Step, Work
 from fashion.training.nodes import Check, Nodes
-from fashion.training.ranks import Rank, RankLost, Ranks
+from fashion.training.ranks import ALONE, Rank, RankLost, Ranks
 
 CHECK_SECONDS = 0.5
 """Between two looks at what other nodes do."""
@@ -42,7 +42,7 @@ def train(
     config: TrainConfig,
     dataset: Dataset,
     *,
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE.ranks,
     checkpoints: str | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,

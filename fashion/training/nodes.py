@@ -1,6 +1,6 @@
 """The nodes of one training: they start together, and one that ends is known to the others. Independent of torch.
 
-Node 0 listens and all others connect to it. A node that is killed closes its connection, wherever in the training it is.
+Node 0 listens and the others connect to it. A node that is killed closes its connection, wherever in the training.
 """
 
 import contextlib

@@ -41,10 +41,10 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Rank:
-    """One rank. Without arguments, the only one."""
+    """One rank."""
 
-    ranks: Ranks = Ranks()
-    local_rank: int = 0
+    ranks: Ranks
+    local_rank: int
     """Number on its node, from 0."""
 
     @property
@@ -62,3 +62,7 @@ class Rank:
 
     def __str__(self) -> str:
         return f"rank {self.number} of {self.ranks.world_size}"
+
+
+ALONE = Rank(Ranks(), 0)
+"""The only rank of a training."""

@@ -11,14 +11,14 @@ from fashion.data.dataset import Dataset
 from fashion.storage.blobs import Store
 from fashion.training import models
 from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep, fit
-from fashion.training.ranks import Rank
+from fashion.training.ranks import ALONE, Rank
 
 
 def train(
     config: TrainConfig,
     dataset: Dataset,
     *,
-    rank: Rank = Rank(),
+    rank: Rank = ALONE,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,

@@ -47,9 +47,7 @@ def ended_node() -> str | None:
     return None
 
 
-def run_control_task(
-    flow: Any, environment: Any, step: Callable[[], None], retry_count: int, input_paths: str
-) -> None:
+def run_control_task(flow: Any, environment: Any, step: Callable[[], None], retry_count: int, input_paths: str) -> None:
     """Run node 0 of a parallel step on this machine, and the other nodes in processes of their own.
 
     Takes the place of Metaflow's function of these arguments, which starts the bare `python` of PATH, waits for
