@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import ClusterEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from fashion.training.ranks import Rank, RankLost
@@ -93,16 +93,15 @@ def process_group(rank: Rank, store_port: int, store: socket.socket | None = Non
         RankLost: the ranks did not find one another in time.
     """
     ranks, timeout = rank.ranks, timedelta(seconds=rank.ranks.timeout_seconds)
-    listening = {} if store is None else {"master_listen_fd": store.detach()}
     on_gpu = torch.cuda.is_available()
     try:
-        found = dist.TCPStore(
+        found = dist.TCPStore(  # type: ignore[attr-defined]
             "127.0.0.1" if ranks.node == 0 else ranks.address,
             store_port,
             is_master=store is not None,
             wait_for_workers=False,
             timeout=timeout,
-            **listening,
+            master_listen_fd=None if store is None else store.detach(),
         )
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
@@ -129,7 +128,7 @@ def synchronized(fabric: Fabric, model: nn.Module) -> nn.Module:
         return model
     from timm.layers.norm_act import convert_sync_batchnorm  # torch's own would drop the activations of timm's norms
 
-    converted: nn.Module = convert_sync_batchnorm(model)
+    converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 
 
@@ -166,7 +165,8 @@ def average_buffers(fabric: Fabric, *models: nn.Module) -> None:
         buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if buffers:
             flat = _reduced(fabric, torch.cat([buffer.flatten() for buffer in buffers]), "mean")
-            for buffer, value in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+            parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+            for buffer, value in zip(buffers, parts, strict=True):
                 buffer.copy_(value.view_as(buffer))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -228,7 +228,7 @@ def supervise(processes: list[Process], met: Nodes, heard: Listener, check: Chec
             raise _cause(running, failures, elsewhere, met, heard)
 
 
-def _failures(running: dict[Connection, Process], ready: list[object], heard: Listener) -> Iterator[Failed]:
+def _failures(running: dict[Connection, Process], ready: Sequence[object], heard: Listener) -> Iterator[Failed]:
     for connection, process in list(running.items()):
         if connection in ready:
             try:

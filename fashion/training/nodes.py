@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
@@ -34,7 +34,7 @@ class Nodes:
     links: dict[int, Connection] = field(default_factory=dict)
     """Node -> connection: on node 0 to every other one, elsewhere to node 0."""
 
-    def failure(self, ready: list[object]) -> str | None:
+    def failure(self, ready: Sequence[object]) -> str | None:
         """Read the connections that are ready, and return why another node ended before the training did."""
         for node, link in list(self.links.items()):
             if link in ready:

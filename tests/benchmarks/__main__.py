@@ -13,7 +13,10 @@ from fashion.home import REPOSITORY
 from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
-NAMES = ("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "soak", "drift_power", "drift_scale")
+NAMES = (
+    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
+    *("serving", "soak", "drift_power", "drift_scale"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
