@@ -207,7 +207,8 @@ def arithmetic(batch_size: int, cost: StepCost, network: Network) -> Table:
         rows,
         f"Computed, not measured: {1e6 * cost.image_seconds:.0f} us an image and {1000 * cost.optimizer_seconds:.1f} "
         f"ms an update from the table above, and a ring all-reduce of {cost.gradient_bytes:,} bytes, not overlapped, "
-        f"over {network.bytes_a_second / 1e9:.2f} GB/s and {1e6 * network.latency_seconds:.0f} us a message; no stragglers.",
+        f"over {network.bytes_a_second / 1e9:.2f} GB/s and {1e6 * network.latency_seconds:.0f} us a message; "
+        "no stragglers.",
         formats,
     )
 
