@@ -12,8 +12,9 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, resources, retry, step
+from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, parallel, resources, retry, step
 from runtime import cards, events, launch
+from runtime import parallel as nodes
 
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 configured_resources = resources(
     cpu=config_expr("config.resources.cpu"),
     gpu=config_expr("config.resources.gpu"),
+    memory=config_expr("config.resources.memory"),
+)
+one_machine_resources = resources(
+    cpu=config_expr("config.resources.cpu if config.resources.nodes == 1 else 1"),
+    gpu=config_expr("config.resources.gpu if config.resources.nodes == 1 else 0"),
+    memory=config_expr("config.resources.memory"),
+)
+trial_resources = resources(
+    cpu=config_expr("config.resources.cpu"),
+    gpu=config_expr("min(config.resources.gpu, 1)"),
     memory=config_expr("config.resources.memory"),
 )
 
@@ -71,6 +82,7 @@ class TrainFlow(FlowSpec):
         self.data_digest = data.digest
         self.git_commit = lineage.git_commit()
         self.tuning = "on" if settings.tuning.enabled else "off"
+        self.machines = "one" if settings.resources.nodes == 1 else "several"
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
@@ -110,7 +122,7 @@ class TrainFlow(FlowSpec):
         self.workers = list(range(settings.tuning.num_workers))
         self.next(self.tune, foreach="workers")
 
-    @configured_resources
+    @trial_resources
     @retry(times=3, minutes_between_retries=0)
     @step
     def tune(self) -> None:
@@ -151,41 +163,37 @@ class TrainFlow(FlowSpec):
         self.next(self.train)
 
     @card(type="blank", id="training", refresh_interval=2)
-    @configured_resources
+    @one_machine_resources
     @retry(times=2, minutes_between_retries=0)
     @step
     def train(self) -> None:
-        """Train with the chosen values, from the last checkpoint where there is one, and export the network."""
-        from fashion.registry import tracking
-        from fashion.storage.address import open_store
-        from fashion.training import export, recipe
-        from fashion.training.fit import Diverged
-        from fashion.training.progress import Watch
-        from fashion.training.search_space import with_params
+        """Train with the chosen values, from the last checkpoint where there is one, and export the network.
 
-        settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
-        data = load_training_data(settings, self.feedback)
-        launch.connect(home)
-        curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
-        watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-        with (
-            launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable),
-            tracking.failing(self.mlflow_run_id),
-            tracking.system_metrics(self.mlflow_run_id),
-        ):
-            model, result = recipe.train(
-                settings,
-                data,
-                checkpoints=open_store(f"{home.checkpoints}/{self.checkpoints}"),
-                on_epoch=watch.epoch,
-                on_step=watch.step,
-                on_restored=watch.restored,
-            )
-            exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
-        self.exported = dataclasses.asdict(exported)
-        self.architecture = as_dict(settings.architecture)
-        self.training = recipe.describe(settings, result)
-        self.history = [dataclasses.asdict(epoch) for epoch in result.history]
+        If several machines are configured, `train_node` does that: Metaflow lets no join, as `collect` is, choose.
+        """
+        if self.machines == "one":
+            self.fit_and_export()
+        self.next({"one": self.evaluate, "several": self.distribute}, condition="machines")
+
+    @step
+    def distribute(self) -> None:
+        """Start the machines that train one model together."""
+        self.next(self.train_node, num_parallel=self.settings.resources.nodes)
+
+    @card(type="blank", id="training", refresh_interval=2)
+    @configured_resources
+    @retry(times=2, minutes_between_retries=0)
+    @parallel
+    @step
+    def train_node(self) -> None:
+        """Train as one of several machines; the first one logs, stores checkpoints and exports."""
+        self.fit_and_export()
+        self.next(self.gather)
+
+    @step
+    def gather(self, machines: Any) -> None:
+        """Keep what the first machine exported."""
+        self.merge_artifacts(machines)
         self.next(self.evaluate)
 
     @card(type="blank", id="evaluation")
@@ -255,6 +263,48 @@ class TrainFlow(FlowSpec):
         """Print the outcome."""
         print(self.summary)
         print(self.outcome)
+
+    def fit_and_export(self) -> None:
+        """Train, on all nodes of this step, and set the artifacts of the trained network on the first one."""
+        from fashion.registry import tracking
+        from fashion.training import export, launcher, recipe
+        from fashion.training.fit import Diverged
+        from fashion.training.progress import Watch
+        from fashion.training.ranks import RankLost
+        from fashion.training.search_space import with_params
+
+        settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
+        data = load_training_data(settings, self.feedback)
+        checkpoints = f"{home.checkpoints}/{self.checkpoints}"
+        with (
+            launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable, first=nodes.stop_other_nodes),
+            launch.exit_on(RankLost, first=nodes.stop_other_nodes, code=launch.RETRY),
+        ):
+            ranks = nodes.this_node(settings.resources)
+            if ranks.node > 0:
+                launcher.train(settings, data, ranks=ranks, checkpoints=checkpoints)
+                return
+            tracking.connect(home)
+            curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
+            watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
+            with tracking.failing(self.mlflow_run_id), tracking.system_metrics(self.mlflow_run_id):
+                trained = launcher.train(
+                    settings,
+                    data,
+                    ranks=ranks,
+                    checkpoints=checkpoints,
+                    on_epoch=watch.epoch,
+                    on_step=watch.step,
+                    on_restored=watch.restored,
+                    check=nodes.ended_node,
+                )
+                assert trained is not None  # None on other nodes only
+                model, result = trained
+                exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+        self.exported = dataclasses.asdict(exported)
+        self.architecture = as_dict(settings.architecture)
+        self.training = recipe.describe(settings, result)
+        self.history = [dataclasses.asdict(epoch) for epoch in result.history]
 
     @property
     def lineage(self) -> dict[str, str]:

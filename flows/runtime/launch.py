@@ -25,6 +25,8 @@ OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 TAKES_VALUE = re.compile(r"--(tag|with|decospecs|namespace|environment|event-logger)$")
 """Metaflow's options whose value may look like an override."""
 TAKES_TWO_VALUES = re.compile(r"--(config|config-value)$")
+RETRY = 1
+"""Exit code of a task that Metaflow may retry."""
 
 
 class ConfigurationError(MetaflowException):
@@ -91,6 +93,7 @@ def run_plain(flow: Callable[[], Any]) -> None:
     """Run a flow class that has parameters of Metaflow's instead of a configuration."""
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
+    metaflow_patches.start_nodes_with_this_python()
     flow()
 
 
@@ -106,12 +109,17 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def exit_on(*expected: type[Exception], first: Callable[[Exception], None] = lambda _: None) -> Iterator[None]:
+def exit_on(
+    *expected: type[Exception],
+    first: Callable[[Exception], None] = lambda _: None,
+    code: int = METAFLOW_EXIT_DISALLOW_RETRY,
+) -> Iterator[None]:
     """End the task with one sentence, and without retries, on errors that a retry does not mend.
 
     Args:
         expected: classes of these errors; any other error passes.
         first: called with the error before the task ends.
+        code: `RETRY` for errors that a retry may mend.
     """
     try:
         yield
@@ -119,7 +127,7 @@ def exit_on(*expected: type[Exception], first: Callable[[Exception], None] = lam
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(METAFLOW_EXIT_DISALLOW_RETRY)
+        os._exit(code)
 
 
 def connect(home: Home) -> None:

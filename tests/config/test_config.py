@@ -220,6 +220,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("resources.cpu", [0], [1]),
     ("resources.gpu", [-1], [0, 1]),
     ("resources.memory", [0], [1]),
+    ("resources.nodes", [0], [1, 2]),
+    ("resources.rank_timeout_minutes", [0], [0.5]),
 ]
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import yaml
 from support import google_credentials
 from support.bucket import serve as serve_bucket
 from support.machine import FLOWS, Machine
@@ -46,9 +47,26 @@ def compiled(name: str, environment: dict[str, str]) -> dict[str, Any]:
 
 
 def tasks(template: dict[str, Any]) -> dict[str, Any]:
-    """Containers by step."""
+    """Containers by step, those of a parallel step's JobSet too."""
     found = template["spec"]["templates"]
-    return {each["name"]: each["container"] for each in found if each.get("container")}
+    containers = {each["name"]: each["container"] for each in found if each.get("container")}
+    for each in found:
+        if each.get("resource"):
+            (pod,) = (
+                job["template"]["spec"]["template"]["spec"]
+                for job in job_set(each)["spec"]["replicatedJobs"]
+                if job["name"] == "control"
+            )
+            containers[each["name"].replace("-", "_")] = pod["containers"][0]
+    return containers
+
+
+def job_set(template: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a parallel step; Argo fills in the number of its workers."""
+    text = re.sub(r'"?\{\{=asInt\(inputs.parameters.workerCount\)\}\}"?', "1", template["resource"]["manifest"])
+    manifest: dict[str, Any] = yaml.safe_load(text)
+    assert manifest["kind"] == "JobSet"
+    return manifest
 
 
 @pytest.mark.parametrize("name", ["train", "deploy", "drift", "predict"])
@@ -65,6 +83,7 @@ def test_training_asks_for_what_was_configured(templates: dict[str, Any]) -> Non
         resources = tasks(templates["train"])[step]["resources"]
         assert float(resources["requests"]["cpu"]) == 2
         assert resources["limits"]["nvidia.com/gpu"] == "1"
+    assert tasks(templates["train"])["train_node"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert "nvidia.com/gpu" not in (tasks(templates["train"])["register"]["resources"]["limits"] or {})
 
 
