@@ -25,7 +25,7 @@ from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
-    from fashion.drift.inspection import Inspection
+    from fashion.drift.window_part import Inspection
     from fashion.drift.references import VersionReference
     from fashion.drift.report_examples import Example
     from fashion.drift.result import DriftResult
@@ -79,7 +79,7 @@ class DriftFlow(FlowSpec):
         self.references = references.loaded
         if not self.inspected:
             empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
-            self.inspected = [inspection.Inspection(empty, None)]
+            self.inspected = [Inspection(empty, None)]
         self.remarks = describe_window(self.inspected, later)
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
