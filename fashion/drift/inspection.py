@@ -1,6 +1,5 @@
 """Decide on a window that is read once, whole or in parts that are counted elsewhere. Knows no logs."""
 
-import functools
 import time
 from collections.abc import Callable, Iterable
 
@@ -24,7 +23,6 @@ def inspect(
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> list[Inspection]:
     """Decide on a window in one pass. The arguments are those of `count` and `decide`."""
-    reference_stats = functools.cache(reference_stats)
     part = count(batches, reference_stats, max_plot_rows=max_plot_rows, max_examples=max_examples, on_rows=on_rows)
     return decide([part], reference_stats, settings)
 
@@ -50,7 +48,7 @@ def count(
         What `decide` needs to know, by version. It can be pickled, and holds no reference.
     """
     part: WindowPart = {}
-    reference_stats, read = functools.cache(reference_stats), 0
+    read = 0
     for batch in batches:
         for version in sorted(set(batch.model_versions)):
             stats = reference_stats(version)
