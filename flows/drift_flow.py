@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
 from runtime import cards, chaining, events, launch
@@ -25,11 +25,12 @@ from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
-    from fashion.drift.inspection import Inspection
-    from fashion.drift.references import VersionReference
+    from fashion.drift.references import References, VersionReference
     from fashion.drift.report_examples import Example
     from fashion.drift.result import DriftResult
+    from fashion.drift.window_part import Inspection, WindowPart
     from fashion.model.package import Package
+    from fashion.predictions.windows import Source, Window
 
 
 @schedule(cron=config_expr("config.cron"))
@@ -52,10 +53,9 @@ class DriftFlow(FlowSpec):
     @retry(times=2, minutes_between_retries=0)
     @step
     def start(self) -> None:
-        """Read the window, and decide on each version in it."""
+        """Select the window, and decide on each version in it where one task is to read it."""
         from fashion.drift import inspection
         from fashion.drift.references import References
-        from fashion.drift.result import empty_window
         from fashion.predictions import windows
         from fashion.registry import tracking
 
@@ -65,25 +65,50 @@ class DriftFlow(FlowSpec):
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
         window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
+        self.span = (window.since_us, min(window.until_us, self.now_us))
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             source = windows.open_source(home, settings.source)
-            references = References(self.model, Path(folder))
-            self.inspected = inspection.inspect(
-                source.batches(window),
-                references.stats,
-                settings.decision,
-                max_plot_rows=settings.report.rows,
-                max_examples=settings.report.examples,
-                on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
-            )
-            later = source.count_after(window)
-        self.references = references.loaded
-        if not self.inspected:
-            empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
-            self.inspected = [inspection.Inspection(empty, None)]
-        self.remarks = describe_window(self.inspected, later)
-        for each in self.inspected:
-            print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
+            self.later = source.count_after(window)
+            self.windows = [window]
+            if settings.workers > 1:
+                self.windows = windows.divide(window, source.span(window), settings.workers)
+            self.reading = "divided" if len(self.windows) > 1 else "whole"
+            if self.reading == "whole":
+                references = References(self.model, Path(folder))
+                self.decide([count_rows(source, window, references, settings)], references)
+        self.next({"whole": self.report, "divided": self.divide}, condition="reading")
+
+    @step
+    def divide(self) -> None:
+        """Give each part of the window to a task."""
+        self.next(self.count, foreach="windows")
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def count(self) -> None:
+        """Count the rows of one part of the window."""
+        from fashion.drift.references import References
+        from fashion.predictions import windows
+        from fashion.registry import tracking
+
+        settings, home = self.settings, prepare_environment()
+        tracking.connect(home)
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
+            source = windows.open_source(home, settings.source)
+            self.part = count_rows(source, self.input, References(self.model, Path(folder)), settings)
+        self.next(self.join)
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def join(self, counts: Any) -> None:
+        """Add the parts up, and decide on each version in the window."""
+        from fashion.drift.references import References
+        from fashion.registry import tracking
+
+        self.merge_artifacts(counts, include=["model", "now_us", "span", "later"])
+        tracking.connect(prepare_environment())
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(self.settings):
+            self.decide([each.part for each in counts], References(self.model, Path(folder)))
         self.next(self.report)
 
     @card(type="blank", id="drift")
@@ -161,6 +186,26 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
+    def decide(self, parts: "list[WindowPart]", references: "References") -> None:
+        """Decide on each version in the window, and print the decisions.
+
+        Args:
+            parts: what was counted of the window's parts.
+            references: of the model's versions.
+        """
+        from fashion.drift import inspection
+        from fashion.drift.result import empty_window
+        from fashion.drift.window_part import Inspection
+
+        decision = self.settings.decision
+        self.inspected = inspection.decide(parts, references.stats, decision)
+        self.references = references.loaded
+        if not self.inspected:
+            self.inspected = [Inspection(empty_window(self.span, decision), None)]
+        self.remarks = describe_window(self.inspected, self.later)
+        for each in self.inspected:
+            print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
+
     def render_report(
         self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
     ) -> str:
@@ -185,6 +230,26 @@ class DriftFlow(FlowSpec):
             evidently_pages=plots,
             remarks=self.remarks,
         )
+
+
+def count_rows(source: "Source", window: "Window", references: "References", settings: DriftConfig) -> "WindowPart":
+    """Count the rows of a window or of a part of one, by version.
+
+    Args:
+        source: the log.
+        window: which of its rows.
+        references: of the model's versions.
+        settings: what to remember of the rows.
+    """
+    from fashion.drift import inspection
+
+    return inspection.count(
+        source.batches(window),
+        references.stats,
+        max_plot_rows=settings.report.rows,
+        max_examples=settings.report.examples,
+        on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
+    )
 
 
 def describe_window(inspected: "list[Inspection]", later: int) -> list[str]:

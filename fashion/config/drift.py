@@ -112,6 +112,9 @@ class DriftConfig(Strict):
     """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
     source: Literal["auto", "local", "shared", "firestore"]
     """Which log; auto: the one that machines share, if FASHION_LOG names one. `firestore` is an older word for it."""
+    workers: int
+    """Tasks that share the window, each with a part of its time. The result is the same for any number. A window of a
+    number of rows is read by one."""
     cron: str
     """When the flow runs on a cluster, and in the timer of `make schedule`; UTC."""
     decision: DecisionConfig
@@ -122,6 +125,7 @@ class DriftConfig(Strict):
     def __post_init__(self) -> None:
         seconds(self.window)
         require(self.rows is None or self.rows >= 1, f"rows must be at least 1, got {self.rows}")
+        require(1 <= self.workers <= 1000, f"workers must be between 1 and 1000, got {self.workers}")
         cron_times(self.cron)
         if self.since is not None:
             moment(self.since)

@@ -330,11 +330,11 @@ class TestTrouble:
         assert "sesame" not in said
 
     @pytest.mark.parametrize("kind", SERVERS)
-    def test_rows_of_all_machines_are_read_from_the_shared_log(
+    def test_rows_of_all_machines_are_read_from_the_shared_log_by_several_workers(
         self, kind: str, home: Machine, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend = shared_logs.make(kind, request.getfixturevalue(SERVERS[kind]))
-        drift(home, "rows=400", "report.examples=0")
+        drift(home, "since=2000-01-01", "report.examples=0")
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", backend.server)
         with PredictionLog(home.root / "predictions.db") as log:
             remote = backend.connect()
@@ -343,13 +343,15 @@ class TestTrouble:
         (home.root / "predictions.db").rename(home.root / "moved.db")
         home.environment |= backend.environment()
         local = {result["model_version"]: result for result in latest(home)}
-        drift(home, "rows=400", "report.examples=0")
-        shipped = {result["model_version"]: result for result in latest(home)[: len(local)]}
-        assert sum(result["rows"] for result in shipped.values()) == 400
-        for version, result in shipped.items():
-            assert result["id"] != local[version]["id"]
-            for name in ("decision", "rows", "since_us", "until_us", "p_values", "feedback"):
-                assert result[name] == local[version][name]
+        drift(home, "since=2000-01-01", "workers=3", "report.examples=0")
+        counted = [task.data.part for task in home.runs("DriftFlow")[-1]["count"]]
+        assert len(counted) == 3
+        assert sum(bool(part) for part in counted) > 1, "one worker counted all"
+        divided = {result["model_version"]: result for result in latest(home)[: len(local)]}
+        assert divided.keys() == local.keys()
+        for version, result in divided.items():
+            assert result.pop("id") != local[version].pop("id")
+            assert result == local[version]
 
     def test_an_empty_window_is_too_little_and_no_error(self, home: Machine) -> None:
         assert "insufficient_data: nothing was predicted in this window" in drift(home, "since=2100-01-01")
