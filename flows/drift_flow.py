@@ -92,8 +92,8 @@ class DriftFlow(FlowSpec):
         from fashion.registry import tracking
 
         settings, home = self.settings, prepare_environment()
-        tracking.connect(home)
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
+            tracking.connect(home)
             source = windows.open_source(home, settings.source)
             self.part = count_rows(source, self.input, References(self.model, Path(folder)), settings)
         self.next(self.join)
@@ -106,8 +106,8 @@ class DriftFlow(FlowSpec):
         from fashion.registry import tracking
 
         self.merge_artifacts(counts, include=["model", "now_us", "span", "later"])
-        tracking.connect(prepare_environment())
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(self.settings):
+            tracking.connect(prepare_environment())
             self.decide([each.part for each in counts], References(self.model, Path(folder)))
         self.next(self.report)
 
