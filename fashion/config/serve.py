@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class ServeConfig(Strict):
     version: int | None
     """Number of the version to serve, instead of the alias; null for the alias."""
     serve: ServiceConfig
+    resources: StepConfig
 
     def __post_init__(self) -> None:
         require(bool(self.alias.strip()), "alias must not be empty")
