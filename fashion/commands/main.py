@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from fashion.commands import data, demo, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import cluster, data, demo, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command(
     "traffic", epilog="Example: fashion traffic --shift brightness=0.4 --rows 1000 --labels 0.3 data.live_rows=5000"
 )(traffic.traffic)
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(cluster.app, name="cluster")
 app.command("ui", epilog="Example: fashion ui --port 5001")(ui.ui)
 app.command("demo", epilog="Example: fashion demo --short")(demo.demo)
 

@@ -103,7 +103,13 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
             return version
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    created = client.create_model_version(name, model_uri, run_id=run_id, tags=dict(tags))
+    created = client.create_model_version(
+        name,
+        model_uri,
+        run_id=run_id,
+        tags=dict(tags),
+        model_id=model_uri.removeprefix("models:/"),  # a server takes no source that only names a model
+    )
     client.set_registered_model_alias(name, CHALLENGER, str(created.version))
     return get(str(created.version), name=name)
 
