@@ -59,6 +59,8 @@ def write(needs: Needs, folder: Path, *, branch: Sequence[str], overrides: Mappi
             "METAFLOW_KUBERNETES_CONTAINER_IMAGE": needs.images[flow],
             "METAFLOW_KUBERNETES_SECRETS": needs.secret,
             "METAFLOW_KUBERNETES_SERVICE_ACCOUNT": needs.service_account,
+            # Argo 4 knows no `schedule`, and Argo 3.6 and later know `schedules`.
+            "METAFLOW_ARGO_WORKFLOWS_USE_SCHEDULES": "true",
         }
         arguments = [*overrides.get(flow, ()), *branch, "--with", "kubernetes", "argo-workflows", "create"]
         _python(f"{flow}_flow.py", arguments, environment)

@@ -79,6 +79,8 @@ class _Folder:
         resource = without_nulls(json.loads(json.dumps(body)))
         resource["metadata"] |= {"namespace": namespace}
         resource["metadata"].pop("resourceVersion", None)
+        if resource["kind"] == "Sensor":
+            resource["spec"]["template"]["container"].pop("name")  # Argo Events' schema has no such field
         self.folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(resource, sort_keys=False, width=10**6)
         self._path(plural, resource["metadata"]["name"]).write_text(text)

@@ -220,6 +220,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("resources.cpu", [0], [1]),
     ("resources.gpu", [-1], [0, 1]),
     ("resources.memory", [0], [1]),
+    ("resources.timeout_minutes", [0, -1], [1]),
 ]
 
 

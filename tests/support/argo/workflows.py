@@ -57,7 +57,7 @@ class Workflow:
 
     def attempts(self, task: str) -> list[Pod]:
         """The pods of a task, of all items where it is a fan-out."""
-        return [pod for name, pod in self.pods if name.split("(")[0].split("/")[-1] == task]
+        return [pod for name, pod in self.pods if name.split("/")[-1].partition("(")[0] == task]
 
     def tasks(self) -> list[str]:
         """Names of the tasks that had a pod, in order, each once."""
