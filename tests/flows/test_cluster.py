@@ -60,8 +60,9 @@ class Written:
         return found
 
     def steps(self, flow: str) -> dict[str, dict[str, Any]]:
-        """Templates of pods, by step."""
-        return {each["name"]: each for each in self.template(flow)["spec"]["templates"] if each.get("container")}
+        """Templates of pods, by step; without the one that looks for an error's message at the end."""
+        found = self.template(flow)["spec"]["templates"]
+        return {each["name"]: each for each in found if each.get("container") and "hook" not in each["name"]}
 
     def variables(self, flow: str, step: str) -> dict[str, str]:
         return {each["name"]: each.get("value", "") for each in self.steps(flow)[step]["container"]["env"]}
