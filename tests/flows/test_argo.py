@@ -174,7 +174,7 @@ def predicted(chain: Chain, deployed: Workflow) -> str:
 def drifted(chain: Chain, predicted: str) -> Workflow:
     """What the clock starts."""
     (cron,) = chain.of_kind("CronWorkflow")
-    assert cron["spec"]["schedule"] == "30 4 * * *"
+    assert cron["spec"]["schedules"] == ["30 4 * * *"]
     assert cron["spec"]["workflowSpec"]["workflowTemplateRef"]["name"] == "fashion.prod.driftflow"
     return chain.start("drift")
 
