@@ -12,15 +12,16 @@ prepare_environment()  # before metaflow, which reads its settings on import
 import contextlib
 import functools
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
-from runtime import cards, chaining, events, launch
+from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
+from runtime import cards, chaining, events, launch, pods
 
-from fashion.config.compose import load_as, parse_overrides
+from fashion.config.compose import load_as
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from fashion.predictions.windows import Source, Window
 
 
+@project(name=events.PROJECT)
 @schedule(cron=config_expr("config.cron"))
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class DriftFlow(FlowSpec):
     """Prediction log -> decision -> report -> alerts -> retraining."""
@@ -170,14 +173,21 @@ class DriftFlow(FlowSpec):
         from fashion.drift import retraining
         from fashion.storage.address import open_store
 
-        settings = self.settings
-        retraining.record_start(open_store(current_home().reports))
-        if events.on_cluster():
-            self.outcome = events.publish_event(events.RETRAIN, {"report": self.reports[-1]})
+        settings = self.settings.retrain
+        overrides, store = chaining.train_overrides(settings, self.model), open_store(current_home().reports)
+        if events.in_pod():
+            payload = {
+                "overrides": shlex.join(overrides),
+                "deploy": settings.deploy,
+                "deploy_overrides": settings.deploy_overrides,
+                "report": self.reports[-1],
+            }
+            with launch.exit_on(events.EventsUnavailable):
+                self.outcome = events.publish(events.RETRAIN, payload)
+            retraining.record_start(store)
         else:
-            configured = parse_overrides(settings.retrain.overrides)
-            overrides = [*configured, "feedback.use=true", f"tracking.registered_model={self.model}"]
-            self.outcome = chaining.train_and_deploy(overrides, settings.retrain)
+            retraining.record_start(store)
+            self.outcome = chaining.train_and_deploy(overrides, settings, self.model)
         print(self.outcome)
         self.next(self.end)
 

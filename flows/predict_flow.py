@@ -13,13 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
-from runtime import cards, launch
+from metaflow import FlowSpec, Parameter, card, current, package_sources, project, retry, step
+from runtime import cards, events, launch, pods
 
 MAX_LISTED_FILES = 1000
 """Unreadable files in the card."""
 
 
+@project(name=events.PROJECT)
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class PredictFlow(FlowSpec):
     """Pictures -> predictions, one part of them in each task."""

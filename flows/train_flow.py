@@ -12,8 +12,21 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, parallel, resources, retry, step
-from runtime import cards, events, launch
+from metaflow import (
+    Config,
+    FlowSpec,
+    Parameter,
+    card,
+    config_expr,
+    current,
+    package_sources,
+    parallel,
+    project,
+    resources,
+    retry,
+    step,
+)
+from runtime import cards, chaining, events, launch, pods
 from runtime import parallel as nodes
 
 from fashion.config.compose import as_dict
@@ -43,7 +56,9 @@ trial_resources = resources(
 )
 
 
-@events.start_on_event(events.RETRAIN)
+@project(name=events.PROJECT)
+@events.start_on(events.RETRAIN, ["overrides", "deploy", "deploy_overrides"])
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class TrainFlow(FlowSpec):
     """Data -> tuning -> training -> evaluation -> registry and gate."""
@@ -54,11 +69,14 @@ class TrainFlow(FlowSpec):
         parser=launch.parse_config,
         help="configuration overrides, e.g. 'architecture=resnet training.num_epochs=3'",
     )
+    overrides = Parameter("overrides", default="", help="further overrides of this run of a deployed flow")
+    deploy = Parameter("deploy", default=True, type=bool, help="on a cluster, build a bento of a new champion")
+    deploy_overrides = Parameter("deploy_overrides", default="", help="overrides of the flow that builds it")
 
     @property
     def settings(self) -> TrainConfig:
         """The configuration of this run."""
-        return load_train_config(self.config.to_dict())
+        return load_train_config(self.configuration)
 
     @card(type="blank", id="data")
     @retry(times=2, minutes_between_retries=0)
@@ -73,6 +91,8 @@ class TrainFlow(FlowSpec):
         from fashion.figures import frame, galleries
         from fashion.registry import lineage, tracking
 
+        with launch.exit_on(ConfigError):
+            self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides)
         settings, home = self.settings, prepare_environment()
         check_servers(settings, home)
         data = load_data(settings)
@@ -97,7 +117,7 @@ class TrainFlow(FlowSpec):
                 "mlflow.source.name": "flows/train_flow.py",
                 "mlflow.source.git.commit": self.git_commit,
             },
-            params=self.config.to_dict(),
+            params=self.configuration,
             dataset=data,
             feedback=self.feedback,
         )
@@ -258,11 +278,16 @@ class TrainFlow(FlowSpec):
         training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict.checks)
         self.next(self.end)
 
+    @retry(times=2, minutes_between_retries=0)
     @step
     def end(self) -> None:
-        """Print the outcome."""
+        """Print the outcome, and on a cluster let a bento of a new champion be built."""
         print(self.summary)
         print(self.outcome)
+        if events.in_pod() and self.promoted and self.deploy:
+            overrides = chaining.deploy_overrides(self.deploy_overrides, self.settings.tracking.registered_model)
+            with launch.exit_on(events.EventsUnavailable):
+                print(events.publish(events.DEPLOY, {"overrides": overrides}))
 
     def fit_and_export(self) -> None:
         """Train, on all nodes of this step, and set the artifacts of the trained network on the first one."""

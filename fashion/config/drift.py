@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fashion.config.compose import parse_overrides
-from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 from fashion.config.times import cron_times, moment, seconds
 
 
@@ -79,12 +79,12 @@ class RetrainConfig(Strict):
     min_new_labels: int
     """Rows with feedback that must be newer than the last training."""
     overrides: str
-    """Overrides of TrainFlow besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster TrainFlow has those that it
+    """Overrides of TrainFlow besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster they come after those that it
     was deployed with."""
     deploy: bool
     """True to build a bento of a challenger that was promoted."""
     deploy_overrides: str
-    """Overrides of DeployFlow, as in HYDRA_ARGS. On a cluster DeployFlow has those that it was deployed with."""
+    """Overrides of DeployFlow, as in HYDRA_ARGS. On a cluster they come after those that it was deployed with."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
@@ -121,6 +121,7 @@ class DriftConfig(Strict):
     report: ReportConfig
     alerts: AlertsConfig
     retrain: RetrainConfig
+    resources: StepConfig
 
     def __post_init__(self) -> None:
         seconds(self.window)

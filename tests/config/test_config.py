@@ -222,6 +222,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("resources.memory", [0], [1]),
     ("resources.nodes", [0], [1, 2]),
     ("resources.rank_timeout_minutes", [0], [0.5]),
+    ("resources.timeout_minutes", [0, -1], [1]),
 ]
 
 

@@ -380,12 +380,21 @@ class TestTrouble:
     def test_a_cluster_is_asked_by_an_event(self, home: Machine, watched: Machine) -> None:
         shutil.copytree(watched.root / "images", home.root / "images")
         with sink() as (url, received):
-            home.environment["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = url
+            home.environment |= {"METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url, "METAFLOW_KUBERNETES_WORKLOAD": "1"}
             said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0")
         assert "event fashion-retrain published" in said
         assert received[0]["payload"]["name"] == "fashion-retrain"
         [of_the_champion] = [each["id"] for each in latest(home) if each["model_version"] == "1"]  # rolled back to
-        assert json.loads(received[0]["payload"]["report"]) == of_the_champion
+        assert (
+            received[0]["payload"]
+            | {
+                "report": of_the_champion,
+                "overrides": "tuning=off feedback.use=true tracking.registered_model=fashion-classifier",
+                "deploy": True,
+                "deploy_overrides": "",
+            }
+            == received[0]["payload"]
+        )
         assert not (home.root / "metaflow/.metaflow/TrainFlow").exists()
 
     @pytest.mark.parametrize(
