@@ -166,7 +166,7 @@ class TestTraining:
         assert any(name.startswith("system/") for name in first.data.metrics)
         assert any(entry.path.endswith(".png") for entry in client.list_artifacts(run_id, "images"))
         table = client.load_table(first.info.experiment_id, "evaluation/metrics.json", [run_id])
-        assert "test/accuracy" in set(table[table.columns[0]])
+        assert "test/accuracy" in set(table["metric"])
 
     def test_artifacts_go_through_the_server_into_the_bucket(self, team: Team, first: Any) -> None:
         assert first.info.artifact_uri.startswith("mlflow-artifacts:/")
