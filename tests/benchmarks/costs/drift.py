@@ -114,7 +114,7 @@ def _firestore_read(records: list[PredictionRecord]) -> float:
             while True:
                 query = collection.order_by("time").order_by("__name__").limit(PAGE_ROWS)
                 page = list((query if last is None else query.start_after(last)).stream())
-                count += sum(1 for each in page if from_document(each.id, each.to_dict()))
+                count += len([from_document(each.id, each.to_dict()) for each in page])
                 if len(page) < PAGE_ROWS:
                     break
                 last = page[-1]
@@ -136,7 +136,7 @@ def _emulated(records: list[PredictionRecord]) -> Iterator[Any]:
     from google.cloud.firestore_v1.services.firestore.transports.grpc import FirestoreGrpcTransport
 
     with firestore.serve() as address:
-        client = client_library.Client(project="cost", credentials=AnonymousCredentials())
+        client = client_library.Client(project="cost", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
         transport = FirestoreGrpcTransport(channel=grpc.insecure_channel(address))
         client._firestore_api_internal = FirestoreClient(transport=transport)
         collection = client.collection(firestore_size.COLLECTION)

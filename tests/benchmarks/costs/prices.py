@@ -45,7 +45,8 @@ def read(file: Path = FILE) -> PriceList:
 
 def _price(name: str, entry: Mapping[str, Any]) -> Price:
     try:
-        price = Price(**{key: str(value) if key == "seen" else value for key, value in entry.items()})
+        values: dict[str, Any] = {key: str(value) if key == "seen" else value for key, value in entry.items()}
+        price = Price(**values)
     except (TypeError, ValueError) as error:
         raise BadPrices(f"price {name}: {error}") from error
     if not price.source.startswith("https://"):

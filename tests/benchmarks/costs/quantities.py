@@ -90,7 +90,8 @@ def read(file: Path) -> Measurement:
     """
     try:
         content = json.loads(file.read_text())
-        quantities = Quantities(**{name: _checked(name, value) for name, value in content["quantities"].items()})
+        values: dict[str, Any] = {name: _checked(name, value) for name, value in content["quantities"].items()}
+        quantities = Quantities(**values)
         return Measurement(quantities, content["circumstances"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableMeasurements(

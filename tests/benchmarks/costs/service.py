@@ -88,7 +88,7 @@ def _measure(deployed: Deployed, variables: Mapping[str, str], options: ServingO
     requests, labels = pictures(deployed.package)
     port, output = free_port(), deployed.folder / f"cost-{len(variables)}.log"
     command = [sys.executable, "-m", "bentoml", "serve", str(deployed.bento), "--host", HOST]
-    settings = environment(deployed.folder) | variables
+    settings = {**environment(deployed.folder), **variables}
     with Served([*command, "--port", str(port)], settings, port, output) as server:
         start_cpu = _cpu_seconds(server)
         answer_bytes = statistics.mean(_answer_bytes(port, request) for _, request in requests[:20])
