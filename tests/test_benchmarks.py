@@ -105,6 +105,16 @@ def test_soak_finds_all_it_was_promised(machine: Machine, tmp_path: Path) -> Non
     assert [row["found"] for row in verdict["rows"][:3]] == ["0"] * 3
 
 
+def test_everything_that_costs_is_measured(machine: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    printed = run("cost", "--quick", "--home", str(machine.root), "--measurements", str(file))
+    found = json.loads(file.read_text())["quantities"]
+    steps_of_the_clock = {"drift_million_cpu", "drift_million_seconds", "postgres_write_cpu"}  # may be less than one
+    nothing = {name for name, value in found.items() if value == 0}
+    assert nothing - steps_of_the_clock == {"service_log_bytes"}  # there is no access log
+    assert all(f"| {name} " in printed for name in found)
+
+
 def test_generator_counts_what_is_lost_and_reads_answers_in_pieces() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=answer_badly, args=(listener,), daemon=True).start()

@@ -15,7 +15,7 @@ from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
     *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
-    *("serving", "telemetry", "soak", "drift_power", "drift_scale"),
+    *("serving", "telemetry", "soak", "drift_power", "drift_scale", "cost"),
 )
 
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         python=arguments.python,
         home=arguments.home,
         minutes=arguments.minutes,
+        measurements=arguments.measurements,
     )
     conditions = circumstances()
     for name, value in conditions.items():
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         help="whose champion serving, soak and drift_* use, e.g. var; default: one that is trained, for a minute",
     )
     parser.add_argument("--minutes", type=float, default=10, help="of soak; default 10")
+    parser.add_argument("--measurements", type=Path, metavar="FILE", help="of cost: what docs/cost.md is made from")
     return parser
 
 

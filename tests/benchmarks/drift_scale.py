@@ -32,7 +32,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     packed = champion.load_package(options.home, data, quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
         path, rows = Path(folder, "predictions.db"), 2000 if options.quick else ROWS
-        _fill(path, packed, rows)
+        fill(path, packed, rows)
         command = ["taskset", "-c", "0"] if Path("/usr/bin/taskset").exists() else []
         done = subprocess.run(
             [*command, sys.executable, "-m", INSPECTION, str(packed.folder), str(path)],
@@ -62,7 +62,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     yield Table("Drift on a large log", [row], note, formats)
 
 
-def _fill(path: Path, packed: Package, count: int) -> None:
+def fill(path: Path, packed: Package, count: int) -> None:
     """Write rows in one transaction: the log itself commits each request, which is not what is measured here."""
     PredictionLog(path).close()
     started, rows = time.perf_counter(), Reference.of(packed).predictions

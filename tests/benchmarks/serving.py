@@ -65,6 +65,8 @@ class ServingOptions(Options):
     """Whose champion is served; none trains one for a minute: it is as fast as one that knows more."""
     minutes: float
     """Of `soak`."""
+    measurements: Path | None = None
+    """File in which `cost` leaves what docs/cost.md is made from."""
 
 
 class ServerFailed(RuntimeError):
