@@ -227,3 +227,22 @@ def _without(table: pa.Table, name: str) -> pa.Table:
 def _shorter(table: pa.Table) -> pa.Table:
     short = pa.array([[1.0]] * len(table), pa.list_(pa.float32()))
     return table.set_column(table.schema.get_field_index("embedding"), "embedding", short)
+
+
+def test_rows_that_two_exports_left_in_two_files_count_once_and_the_next_export_removes_them(
+    plain_log: PredictionLog, store: Store
+) -> None:
+    rows = [record(time_us=START + each * 1_000_000) for each in range(40)]
+    plain_log.append(rows)
+    export_days(plain_log.window, store, DAYS)
+    other = open_store(f"{store.address}-other")
+    export_days(plain_log.window, other, DAYS, file_rows=20)
+    name = max(other.list())
+    store.put(name, other.get(name))
+    source = ExportedRows(Export(store))
+    for _ in range(2):
+        ids = [each for batch in source.batches(EVERYTHING) for each in batch.prediction_ids]
+        assert sorted(ids) == [row.prediction_id for row in rows]
+        export_days(plain_log.window, store, DAYS)
+    held = [pq.read_metadata(pa.BufferReader(store.get(each))).num_rows for each in sorted(store.list())]
+    assert held == [20, 20]
