@@ -1,6 +1,7 @@
 """`fashion log`: the prediction log of this machine."""
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -49,17 +50,34 @@ def status(as_json: AsJson = False) -> None:
             print(f"  {line}")
 
 
-@app.command("export", epilog="Example: fashion log export predictions.parquet --days 7")
+@app.command("export", epilog="Example: fashion log export gs://bucket/predictions")
 def export(
-    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
-    days: Annotated[float | None, typer.Option(min=0, help="Only the last days; all by default.")] = None,
+    address: Annotated[
+        str, typer.Argument(help="A .parquet file, or a folder or bucket (gs://, s3://, az://) for files by day.")
+    ],
+    days: Annotated[float | None, typer.Option(min=0, help="Only the last days.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only from this day on, such as 2026-11-25 (UTC).")] = None,
+    today: Annotated[bool, typer.Option("--today", help="Files by day: today's predictions so far, too.")] = False,
+    source: Annotated[
+        str, typer.Option(help="Files by day: local or shared; auto: the shared log if FASHION_LOG names one.")
+    ] = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    """Write predictions and their feedback as Parquet."""
+    """Write predictions and their feedback as Parquet.
+
+    A file holds this machine's log. In a folder or bucket each day (UTC) is a partition, which BigQuery, DuckDB and
+    the drift flow (source=ADDRESS) read. By default the days from the last exported one, which is replaced, to
+    yesterday; feedback that came later on earlier days is exported by --since or --days.
+    """
     from fashion.predictions.export import export_parquet
 
-    with open_log() as log:
-        since_us = 0 if days is None else max(0, int((time.time() - 86_400 * days) * 1e6))
-        print(f"{export_parquet(log, file, since_us):,} predictions in {file}")
+    since_us = _start(days, since)
+    if address.endswith(".parquet") and "://" not in address:
+        with open_log() as log:
+            rows = export_parquet(log, address, since_us or 0)
+        print(json.dumps({"file": address, "rows": rows}) if as_json else f"{rows:,} predictions in {address}")
+        return
+    _export_days(address, since_us, source, today=today, as_json=as_json)
 
 
 @app.command("feedback", epilog="Example: fashion log feedback labels.csv --classes top,trouser,pullover")
@@ -133,6 +151,52 @@ def open_shared() -> "SharedLog":
     if named is None:
         raise CommandError(f"FASHION_LOG names no shared log: set it to {FORMS}")
     return open_shared_log(named)
+
+
+def _start(days: float | None, since: str | None) -> int | None:
+    """Microseconds since 1970 from which to export, or None where neither option is given."""
+    from fashion.config.schema import ConfigError
+    from fashion.config.times import moment
+
+    if days is not None and since is not None:
+        raise CommandError(f"give either --days or --since, got {days:g} and {since}")
+    if since is not None:
+        with failing_on(ConfigError, ValueError):
+            return max(0, int(moment(since).timestamp() * 1e6))
+    return None if days is None else max(0, int((time.time() - 86_400 * days) * 1e6))
+
+
+def _export_days(address: str, since_us: int | None, source: str, *, today: bool, as_json: bool) -> None:
+    from fashion.home import current_home
+    from fashion.predictions import partition_writer
+    from fashion.predictions.partitions import day_of
+    from fashion.storage.address import open_store
+
+    if source not in ("auto", "local", "shared"):
+        raise CommandError(f"--source must be auto, local or shared, got {source}")
+    shared = source == "shared" or (source == "auto" and current_home().shared_log is not None)
+
+    def say(day: partition_writer.ExportedDay) -> None:
+        if not as_json:
+            kept = f"; {day.kept_rows:,} stay as exported, the log was pruned since" if day.kept_rows else ""
+            print(
+                f"{day.date}: {day.rows:,} predictions in {day.files} files, {day.bytes / 1e6:.1f} MB{kept}", flush=True
+            )
+
+    with failing_on(OSError, ValueError), contextlib.ExitStack() as stack:
+        store = open_store(address)
+        read = (
+            stack.enter_context(contextlib.closing(open_shared())).read_window
+            if shared
+            else (stack.enter_context(open_log()).window)
+        )
+        first = partition_writer.first_day(store) if since_us is None else day_of(since_us)
+        last = day_of(time.time_ns() // 1000) - (not today)
+        days = partition_writer.export_days(read, store, range(first, last + 1), on_day=say)
+    if as_json:
+        print(json.dumps({"address": store.address, "days": [dataclasses.asdict(day) for day in days]}, indent=1))
+    else:
+        print(f"{sum(day.rows for day in days):,} predictions of {len(days)} days in {store.address}")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from fashion.config.compose import parse_overrides
 from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 from fashion.config.times import cron_times, moment, seconds
+from fashion.storage.address import open_store
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ class DriftConfig(Strict):
     """Number of latest predictions to read instead of a window; null for a window."""
     since: str | None
     """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
-    source: Literal["auto", "local", "shared", "firestore"]
-    """Which log; auto: the one that machines share, if FASHION_LOG names one. `firestore` is an older word for it."""
+    source: str
+    """Which log: `local`, `shared`, or `auto`, the one that machines share, if FASHION_LOG names one. `firestore` is an
+    older word for `shared`. An address with a slash is that of an export: `gs://bucket/predictions` or a folder."""
     workers: int
     """Tasks that share the window, each with a part of its time. The result is the same for any number. A window of a
     number of rows is read by one."""
@@ -128,6 +130,21 @@ class DriftConfig(Strict):
         require(self.rows is None or self.rows >= 1, f"rows must be at least 1, got {self.rows}")
         require(1 <= self.workers <= 1000, f"workers must be between 1 and 1000, got {self.workers}")
         cron_times(self.cron)
+        _check_source(self.source)
         if self.since is not None:
             moment(self.since)
             require(self.rows is None, f"give either rows or since, got {self.rows} and {self.since}")
+
+
+def _check_source(source: str) -> None:
+    is_store = "/" in source
+    if is_store:
+        try:
+            open_store(source)
+        except ValueError:
+            is_store = False
+    require(
+        is_store or source in ("auto", "local", "shared", "firestore"),
+        "source must be 'auto', 'local', 'shared', 'firestore' or the address of an export, such as "
+        f"gs://bucket/predictions, s3://bucket/predictions, az://container/predictions or /folder, got {source!r}",
+    )

@@ -1,4 +1,4 @@
-"""Which predictions a drift decision looks at, read in batches from this machine's log or the shared one.
+"""Which predictions a drift decision looks at, read in batches from this machine's log, the shared one or an export.
 
 A window holds rows of the role champion, of whichever versions served at the time. Knows no tests and no decisions.
 """
@@ -11,8 +11,10 @@ from fashion.home import Home
 from fashion.predictions.address import open_shared_log
 from fashion.predictions.batch import Batch, from_logged, from_rows
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.partition_reader import Export
 from fashion.predictions.record import LoggedPrediction, LogUnavailable, pages
 from fashion.predictions.shared_log import SharedLog
+from fashion.storage.address import open_store
 
 BATCH_ROWS = 10_000
 ALL_ROWS = 10**12
@@ -127,7 +129,31 @@ class SharedRows:
         return self._log.count_after(window.until_us, most=MAX_COUNT)
 
 
-Source = LocalRows | SharedRows
+class ExportedRows:
+    """Rows of a partitioned export. Every method raises what those of Export raise."""
+
+    def __init__(self, export: Export) -> None:
+        self._export = export
+        self.address = export.address
+
+    def batches(self, window: Window) -> Iterator[Batch]:
+        """Yield the window, in no particular order."""
+        return self._export.batches(window.since_us, window.until_us, newest=window.rows)
+
+    def span(self, window: Window) -> tuple[int, int] | None:
+        """Return the times of the window's first and last row, None without rows."""
+        return self._export.span(window.since_us, window.until_us)
+
+    def labelled(self) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first."""
+        return self._export.labelled()
+
+    def count_after(self, window: Window) -> int:
+        """Return how many rows are dated after the window."""
+        return self._export.count(window.until_us)
+
+
+Source = LocalRows | SharedRows | ExportedRows
 
 
 def open_source(home: Home, kind: str = "auto") -> Source:
@@ -135,12 +161,15 @@ def open_source(home: Home, kind: str = "auto") -> Source:
 
     Args:
         home: names the local log and the shared one.
-        kind: `local`, `shared`, or `auto`: the shared log where `home` names one, else the local log.
+        kind: `local`, `shared`, the address of a partitioned export, or `auto`: the shared log where `home` names one,
+            else the local log.
 
     Raises:
         LogUnavailable: there is no log, it cannot be opened, none is named, or its address is malformed.
         SharedLogUnavailable: the package of its database is missing.
     """
+    if "/" in kind:
+        return ExportedRows(Export(open_store(kind)))
     if kind in ("shared", "firestore") or (kind == "auto" and home.shared_log):
         if not home.shared_log:
             raise LogUnavailable(f"source={kind}, but FASHION_LOG names no log: set it, or source=local")

@@ -24,6 +24,9 @@ from fashion.predictions import windows
 from fashion.predictions.batch import Batch, concatenate, from_rows
 from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.partition_reader import Export
+from fashion.predictions.partition_writer import export_days
+from fashion.predictions.partitions import day_of
 from fashion.predictions.record import (
     FOREVER_US,
     UNLABELLED,
@@ -33,7 +36,8 @@ from fashion.predictions.record import (
     PredictionRecord,
 )
 from fashion.predictions.shared_log import Outcome
-from fashion.predictions.windows import LocalRows, SharedRows, Source, Window, divide
+from fashion.predictions.windows import ExportedRows, LocalRows, SharedRows, Source, Window, divide
+from fashion.storage.address import open_store
 
 START = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -79,13 +83,24 @@ def local(
         yield LocalRows(log)
 
 
-@pytest.fixture(scope="module", params=["local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)])
+@pytest.fixture(scope="module")
+def exported(local: LocalRows, tmp_path_factory: pytest.TempPathFactory) -> ExportedRows:
+    """The same rows as files by day, in row groups that divide the rows of one moment."""
+    store = open_store(str(tmp_path_factory.mktemp("exported")))
+    days = range(day_of(START), day_of(START) + 1)
+    export_days(local._log.window, store, days, group_rows=7)
+    return ExportedRows(Export(store))
+
+
+@pytest.fixture(
+    scope="module", params=["local", "exported", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)]
+)
 def source(
     request: pytest.FixtureRequest, records: list[PredictionRecord], feedback: list[Feedback]
 ) -> Iterator[Source]:
-    """The local log, and each of the databases that machines share, with the same rows."""
-    if request.param == "local":
-        yield request.getfixturevalue("local")
+    """The local log, its export, and each of the databases that machines share, with the same rows."""
+    if request.param in ("local", "exported"):
+        yield request.getfixturevalue(request.param)
         return
     backend = shared_logs.make(request.param, request.getfixturevalue(SERVERS[request.param]))
     with pytest.MonkeyPatch.context() as patch:
