@@ -15,7 +15,7 @@ from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
 from fashion.config.train import Distribution, TrainConfig, is_shipped, load_train_config
 
-FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml"))
+FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "deploy")
 
 
 def loaded(*words: str) -> TrainConfig:

@@ -64,11 +64,16 @@ def holds(condition: str, scope: Scope) -> bool:
 
 def may_run(depends: str, tasks: Mapping[str, Result]) -> bool:
     """Whether a task's `depends` holds: all, or any, of the tasks that it names have succeeded."""
-    names = [part.strip() for part in re.split(r"\|\||&&", depends) if part.strip()]
-    if any(not name.endswith(".Succeeded") for name in names) or ("||" in depends and "&&" in depends):
-        raise UnknownExpression(depends)
-    succeeded = [tasks[name.removesuffix(".Succeeded")].status == "Succeeded" for name in names]
+    succeeded = [tasks[name].status == "Succeeded" for name in names_in(depends)]
     return any(succeeded) if "||" in depends else all(succeeded)
+
+
+def names_in(depends: str) -> set[str]:
+    """The tasks that a task's `depends` names."""
+    parts = [part.strip() for part in re.split(r"\|\||&&", depends) if part.strip()]
+    if any(not part.endswith(".Succeeded") for part in parts) or ("||" in depends and "&&" in depends):
+        raise UnknownExpression(depends)
+    return {part.removesuffix(".Succeeded") for part in parts}
 
 
 def may_retry(strategy: Mapping[str, object], *, attempts: int, exit_code: int) -> bool:

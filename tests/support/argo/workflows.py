@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.argo.expressions import Result, Scope, holds, may_retry, may_run, substitute
+from support.argo.expressions import Result, Scope, holds, may_retry, may_run, names_in, substitute
 from support.argo.pods import Pod, run_pod
 
 Manifest = Mapping[str, Any]
@@ -69,7 +69,10 @@ class Workflow:
 
     def _run_dag(self, template: Manifest, scope: Scope, path: str) -> Result:
         tasks: dict[str, Result] = {}
-        for task in template["dag"]["tasks"]:
+        waiting = list(template["dag"]["tasks"])
+        while waiting:
+            task = next(each for each in waiting if names_in(each.get("depends") or "") <= set(tasks))
+            waiting.remove(task)
             here = scope.within(tasks=tasks)
             ready = may_run(task.get("depends") or "", tasks) and (not task.get("when") or holds(task["when"], here))
             where = f"{path}/{task['name']}"
