@@ -64,6 +64,12 @@ schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to sta
 schedule-check: $(STAMP) ## Check that timer, and show when it will run
 	$(BIN)/fashion schedule check
 
+cluster: $(STAMP) ## What Kubernetes and Argo need before the flows are deployed: ARGS="--production"
+	$(BIN)/fashion cluster check $(ARGS)
+
+argo: $(STAMP) ## Write the manifests of the flows to var/argo: ARGS="--production drift:retrain.enabled=true"
+	$(BIN)/fashion cluster manifests $(ARGS)
+
 demo: $(STAMP) ## The whole loop on this machine: drift, alert, feedback, retraining, rollback; about 15 minutes
 	$(BIN)/fashion demo $(ARGS)
 
@@ -113,4 +119,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check demo test check coverage lint bench lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench lock clean

@@ -59,6 +59,18 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     return tag
 
 
+def is_stored(tag: str) -> bool:
+    """True if BentoML's model store holds a model of this tag."""
+    import bentoml
+    from bentoml.exceptions import NotFound
+
+    try:
+        bentoml.models.get(tag)
+    except NotFound:
+        return False
+    return True
+
+
 def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path = BENTOS) -> str:
     """Build a bento of a service as it is in this repository, and return its tag.
 

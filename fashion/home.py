@@ -25,7 +25,7 @@ class Home:
     tracking_uri: str
     """MLflow tracking store; `MLFLOW_TRACKING_URI`, or SQLite in the folder."""
     artifacts: str
-    """MLflow artifact root of the experiment; used when the tracking store is a local database."""
+    """MLflow artifact root of new experiments, where runs are in a database, not on a server; `FASHION_ARTIFACTS`."""
     data: Path
     """Verified data files, one folder a data set."""
     checkpoints: str
@@ -101,6 +101,10 @@ def set_environment(home: Home) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial
+        # A minute without its server is bridged, or three minutes if it hangs; MLflow's defaults add up to 4 and 20.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():

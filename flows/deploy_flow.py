@@ -15,10 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, current, package_sources, retry, step
-from runtime import cards, events, launch
+from metaflow import Config, FlowSpec, Parameter, card, current, package_sources, project, retry, step
+from runtime import cards, events, launch, pods
 
 from fashion.config.compose import as_dict, load_as
+from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from fashion.registry.versions import Version
 
 
-@events.start_after("TrainFlow")
+@project(name=events.PROJECT)
+@events.start_on(events.DEPLOY, ["overrides"])
+@pods.Pods
 @package_sources(
-    [("../fashion", "fashion"), ("../bentos", "bentos"), ("../configs", "configs")],
-    suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template"],
+    [*[(f"../{name}", name) for name in ("fashion", "bentos", "configs", "requirements-serve.lock", "README.md")]],
+    suffixes=[".py", ".yaml", ".json", ".html", ".css", ".js", ".svg", ".template", ".lock", ".md"],
 )
 class DeployFlow(FlowSpec):
     """Registry -> BentoML's model store -> bento -> revision of the service."""
@@ -42,21 +45,24 @@ class DeployFlow(FlowSpec):
         parser=functools.partial(launch.parse_config, kind=ServeConfig),
         help="configuration overrides, e.g. 'version=7 serve.shadow=challenger'",
     )
+    overrides = Parameter("overrides", default="", help="further overrides of this run of a deployed flow")
 
     @property
     def settings(self) -> ServeConfig:
         """The configuration of this run."""
-        return load_as(ServeConfig, self.config.to_dict())
+        return load_as(ServeConfig, self.configuration)
 
     @retry(times=2, minutes_between_retries=0)
     @step
     def start(self) -> None:
         """Find the versions, verify their packages, and put them into the model store."""
         from fashion.model import package
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
 
+        with launch.exit_on(ConfigError):
+            self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides, kind=ServeConfig)
         settings = self.settings
-        tracking.connect(prepare_environment())
+        launch.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -83,6 +89,7 @@ class DeployFlow(FlowSpec):
         from bentos.classifier.deployment import bento_files
 
         settings, home = self.settings, prepare_environment()
+        restore(self.model, self.shadow)
         self.deployment = {
             "settings": as_dict(settings.serve),
             "model": self.model,
@@ -218,6 +225,28 @@ def roll_out(settings: ServeConfig, model: dict[str, Any], shown_on: Any) -> "Ou
         ],
     )
     return outcome
+
+
+def restore(*models: dict[str, Any] | None) -> None:
+    """Fetch models that this machine's store does not hold: on a cluster each step runs in a pod of its own.
+
+    Args:
+        models: as `store` described them, or None.
+    """
+    from bentos import building
+    from fashion.model import package
+    from fashion.registry import tracking, versions
+
+    for model in models:
+        if model is None or building.is_stored(model["tag"]):
+            continue
+        tracking.connect(current_home())
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            launch.exit_on(versions.RegistryError, package.DamagedPackage),
+        ):
+            version = versions.get(model["version"], model["name"])
+            store(version, model["name"], versions.fetch(version, Path(folder, "model")))
 
 
 def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[LabelledPicture]":

@@ -12,27 +12,31 @@ prepare_environment()  # before metaflow, which reads its settings on import
 import contextlib
 import functools
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, retry, schedule, step
-from runtime import cards, chaining, events, launch
+from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
+from runtime import cards, chaining, events, launch, pods
 
-from fashion.config.compose import load_as, parse_overrides
+from fashion.config.compose import load_as
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
-    from fashion.drift.inspection import Inspection
-    from fashion.drift.references import VersionReference
+    from fashion.drift.references import References, VersionReference
     from fashion.drift.report_examples import Example
     from fashion.drift.result import DriftResult
+    from fashion.drift.window_part import Inspection, WindowPart
     from fashion.model.package import Package
+    from fashion.predictions.windows import Source, Window
 
 
+@project(name=events.PROJECT)
 @schedule(cron=config_expr("config.cron"))
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class DriftFlow(FlowSpec):
     """Prediction log -> decision -> report -> alerts -> retraining."""
@@ -52,37 +56,62 @@ class DriftFlow(FlowSpec):
     @retry(times=2, minutes_between_retries=0)
     @step
     def start(self) -> None:
-        """Read the window, and decide on each version in it."""
+        """Select the window, and decide on each version in it where one task is to read it."""
         from fashion.drift import inspection
         from fashion.drift.references import References
-        from fashion.drift.result import empty_window
         from fashion.predictions import windows
         from fashion.registry import tracking
 
         settings, home = self.settings, prepare_environment()
-        tracking.connect(home)
+        with exit_with_alert(settings):
+            tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
         window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
+        self.span = (window.since_us, min(window.until_us, self.now_us))
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             source = windows.open_source(home, settings.source)
-            references = References(self.model, Path(folder))
-            self.inspected = inspection.inspect(
-                source.batches(window),
-                references.stats,
-                settings.decision,
-                max_plot_rows=settings.report.rows,
-                max_examples=settings.report.examples,
-                on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
-            )
-            later = source.count_after(window)
-        self.references = references.loaded
-        if not self.inspected:
-            empty = empty_window((window.since_us, min(window.until_us, self.now_us)), settings.decision)
-            self.inspected = [inspection.Inspection(empty, None)]
-        self.remarks = describe_window(self.inspected, later)
-        for each in self.inspected:
-            print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
+            self.later = source.count_after(window)
+            self.windows = [window]
+            if settings.workers > 1:
+                self.windows = windows.divide(window, source.span(window), settings.workers)
+            self.reading = "divided" if len(self.windows) > 1 else "whole"
+            if self.reading == "whole":
+                references = References(self.model, Path(folder))
+                self.decide([count_rows(source, window, references, settings)], references)
+        self.next({"whole": self.report, "divided": self.divide}, condition="reading")
+
+    @step
+    def divide(self) -> None:
+        """Give each part of the window to a task."""
+        self.next(self.count, foreach="windows")
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def count(self) -> None:
+        """Count the rows of one part of the window."""
+        from fashion.drift.references import References
+        from fashion.predictions import windows
+        from fashion.registry import tracking
+
+        settings, home = self.settings, prepare_environment()
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
+            tracking.connect(home)
+            source = windows.open_source(home, settings.source)
+            self.part = count_rows(source, self.input, References(self.model, Path(folder)), settings)
+        self.next(self.join)
+
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def join(self, counts: Any) -> None:
+        """Add the parts up, and decide on each version in the window."""
+        from fashion.drift.references import References
+        from fashion.registry import tracking
+
+        self.merge_artifacts(counts, include=["model", "now_us", "span", "later"])
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(self.settings):
+            tracking.connect(prepare_environment())
+            self.decide([each.part for each in counts], References(self.model, Path(folder)))
         self.next(self.report)
 
     @card(type="blank", id="drift")
@@ -96,7 +125,8 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
-        tracking.connect(home)
+        with exit_with_alert(settings):
+            tracking.connect(home)
         experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
@@ -143,14 +173,21 @@ class DriftFlow(FlowSpec):
         from fashion.drift import retraining
         from fashion.storage.address import open_store
 
-        settings = self.settings
-        retraining.record_start(open_store(current_home().reports))
-        if events.on_cluster():
-            self.outcome = events.publish_event(events.RETRAIN, {"report": self.reports[-1]})
+        settings = self.settings.retrain
+        overrides, store = chaining.train_overrides(settings, self.model), open_store(current_home().reports)
+        if events.in_pod():
+            payload = {
+                "overrides": shlex.join(overrides),
+                "deploy": settings.deploy,
+                "deploy_overrides": settings.deploy_overrides,
+                "report": self.reports[-1],
+            }
+            with launch.exit_on(events.EventsUnavailable):
+                self.outcome = events.publish(events.RETRAIN, payload)
+            retraining.record_start(store)
         else:
-            configured = parse_overrides(settings.retrain.overrides)
-            overrides = [*configured, "feedback.use=true", f"tracking.registered_model={self.model}"]
-            self.outcome = chaining.train_and_deploy(overrides, settings.retrain)
+            retraining.record_start(store)
+            self.outcome = chaining.train_and_deploy(overrides, settings, self.model)
         print(self.outcome)
         self.next(self.end)
 
@@ -158,6 +195,26 @@ class DriftFlow(FlowSpec):
     def end(self) -> None:
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
+
+    def decide(self, parts: "list[WindowPart]", references: "References") -> None:
+        """Decide on each version in the window, and print the decisions.
+
+        Args:
+            parts: what was counted of the window's parts.
+            references: of the model's versions.
+        """
+        from fashion.drift import inspection
+        from fashion.drift.result import empty_window
+        from fashion.drift.window_part import Inspection
+
+        decision = self.settings.decision
+        self.inspected = inspection.decide(parts, references.stats, decision)
+        self.references = references.loaded
+        if not self.inspected:
+            self.inspected = [Inspection(empty_window(self.span, decision), None)]
+        self.remarks = describe_window(self.inspected, self.later)
+        for each in self.inspected:
+            print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
 
     def render_report(
         self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
@@ -183,6 +240,26 @@ class DriftFlow(FlowSpec):
             evidently_pages=plots,
             remarks=self.remarks,
         )
+
+
+def count_rows(source: "Source", window: "Window", references: "References", settings: DriftConfig) -> "WindowPart":
+    """Count the rows of a window or of a part of one, by version.
+
+    Args:
+        source: the log.
+        window: which of its rows.
+        references: of the model's versions.
+        settings: what to remember of the rows.
+    """
+    from fashion.drift import inspection
+
+    return inspection.count(
+        source.batches(window),
+        references.stats,
+        max_plot_rows=settings.report.rows,
+        max_examples=settings.report.examples,
+        on_rows=lambda rows: print(f"{rows:,} rows read", flush=True),
+    )
 
 
 def describe_window(inspected: "list[Inspection]", later: int) -> list[str]:

@@ -13,13 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from metaflow import FlowSpec, Parameter, card, current, package_sources, retry, step
-from runtime import cards, launch
+from metaflow import FlowSpec, Parameter, card, current, package_sources, project, retry, step
+from runtime import cards, events, launch, pods
 
 MAX_LISTED_FILES = 1000
 """Unreadable files in the card."""
 
 
+@project(name=events.PROJECT)
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class PredictFlow(FlowSpec):
     """Pictures -> predictions, one part of them in each task."""
@@ -34,11 +36,11 @@ class PredictFlow(FlowSpec):
     def start(self) -> None:
         """Find the version and the pictures."""
         from fashion.model import bulk
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(current_home())
+        launch.connect(current_home())
         with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
@@ -56,11 +58,11 @@ class PredictFlow(FlowSpec):
         """Predict one part; a file that cannot be read is listed, and the others are predicted."""
         from fashion.model import bulk, package
         from fashion.model.predictor import Predictor
-        from fashion.registry import tracking, versions
+        from fashion.registry import versions
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
-        tracking.connect(current_home())
+        launch.connect(current_home())
         store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,

@@ -4,7 +4,7 @@ python flows/train_flow.py run
 python flows/train_flow.py run architecture=resnet training.num_epochs=3 tuning=off
 """
 
-from fashion.home import current_home, prepare_environment
+from fashion.home import Home, current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
@@ -12,12 +12,28 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, resources, retry, step
-from runtime import cards, events, launch
+from metaflow import (
+    Config,
+    FlowSpec,
+    Parameter,
+    card,
+    config_expr,
+    current,
+    package_sources,
+    parallel,
+    project,
+    resources,
+    retry,
+    step,
+)
+from runtime import cards, chaining, events, launch, pods
+from runtime import parallel as nodes
 
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig, is_shipped, load_train_config
+from fashion.storage.blobs import StoreUnavailable
+from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Dataset
@@ -28,9 +44,21 @@ configured_resources = resources(
     gpu=config_expr("config.resources.gpu"),
     memory=config_expr("config.resources.memory"),
 )
+one_machine_resources = resources(
+    cpu=config_expr("config.resources.cpu if config.resources.nodes == 1 else 1"),
+    gpu=config_expr("config.resources.gpu if config.resources.nodes == 1 else 0"),
+    memory=config_expr("config.resources.memory"),
+)
+trial_resources = resources(
+    cpu=config_expr("config.resources.cpu"),
+    gpu=config_expr("min(config.resources.gpu, 1)"),
+    memory=config_expr("config.resources.memory"),
+)
 
 
-@events.start_on_event(events.RETRAIN)
+@project(name=events.PROJECT)
+@events.start_on(events.RETRAIN, ["overrides", "deploy", "deploy_overrides"])
+@pods.Pods
 @package_sources([("../fashion", "fashion"), ("../configs", "configs")], suffixes=[".py", ".yaml", ".json"])
 class TrainFlow(FlowSpec):
     """Data -> tuning -> training -> evaluation -> registry and gate."""
@@ -41,11 +69,14 @@ class TrainFlow(FlowSpec):
         parser=launch.parse_config,
         help="configuration overrides, e.g. 'architecture=resnet training.num_epochs=3'",
     )
+    overrides = Parameter("overrides", default="", help="further overrides of this run of a deployed flow")
+    deploy = Parameter("deploy", default=True, type=bool, help="on a cluster, build a bento of a new champion")
+    deploy_overrides = Parameter("deploy_overrides", default="", help="overrides of the flow that builds it")
 
     @property
     def settings(self) -> TrainConfig:
         """The configuration of this run."""
-        return load_train_config(self.config.to_dict())
+        return load_train_config(self.configuration)
 
     @card(type="blank", id="data")
     @retry(times=2, minutes_between_retries=0)
@@ -60,7 +91,10 @@ class TrainFlow(FlowSpec):
         from fashion.figures import frame, galleries
         from fashion.registry import lineage, tracking
 
+        with launch.exit_on(ConfigError):
+            self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides)
         settings, home = self.settings, prepare_environment()
+        check_servers(settings, home)
         data = load_data(settings)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
@@ -68,10 +102,10 @@ class TrainFlow(FlowSpec):
         self.data_digest = data.digest
         self.git_commit = lineage.git_commit()
         self.tuning = "on" if settings.tuning.enabled else "off"
+        self.machines = "one" if settings.resources.nodes == 1 else "several"
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
-        tracking.connect(home)
         self.experiment_id = tracking.get_or_create_experiment(home, settings.tracking.experiment)
         self.mlflow_run_id = run_record.start(
             self.experiment_id,
@@ -83,10 +117,12 @@ class TrainFlow(FlowSpec):
                 "mlflow.source.name": "flows/train_flow.py",
                 "mlflow.source.git.commit": self.git_commit,
             },
-            params=self.config.to_dict(),
+            params=self.configuration,
             dataset=data,
             feedback=self.feedback,
         )
+        if (page := tracking.run_page(self.mlflow_run_id)) is not None:
+            print(f"MLflow run: {page}")
         samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
         tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         summary = None if self.feedback is None else self.feedback.summary
@@ -106,7 +142,7 @@ class TrainFlow(FlowSpec):
         self.workers = list(range(settings.tuning.num_workers))
         self.next(self.tune, foreach="workers")
 
-    @configured_resources
+    @trial_resources
     @retry(times=3, minutes_between_retries=0)
     @step
     def tune(self) -> None:
@@ -135,8 +171,8 @@ class TrainFlow(FlowSpec):
         self.merge_artifacts(workers, exclude=["workers"])
         settings = self.settings
         trials = tuning.trials(current_home().studies, self.study)
-        tracking.connect(current_home())
-        with launch.exit_on(tuning.NothingCompleted), tracking.failing(self.mlflow_run_id):
+        launch.connect(current_home())
+        with launch.exit_on(tuning.NothingCompleted, ServerUnavailable), tracking.failing(self.mlflow_run_id):
             choice = tuning.choose(trials, settings)
         self.params = choice.params
         tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
@@ -147,41 +183,37 @@ class TrainFlow(FlowSpec):
         self.next(self.train)
 
     @card(type="blank", id="training", refresh_interval=2)
-    @configured_resources
+    @one_machine_resources
     @retry(times=2, minutes_between_retries=0)
     @step
     def train(self) -> None:
-        """Train with the chosen values, from the last checkpoint where there is one, and export the network."""
-        from fashion.registry import tracking
-        from fashion.storage.address import open_store
-        from fashion.training import export, recipe
-        from fashion.training.fit import Diverged
-        from fashion.training.progress import Watch
-        from fashion.training.search_space import with_params
+        """Train with the chosen values, from the last checkpoint where there is one, and export the network.
 
-        settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
-        data = load_training_data(settings, self.feedback)
-        tracking.connect(home)
-        curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
-        watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-        with (
-            launch.exit_on(ConfigError, Diverged),
-            tracking.failing(self.mlflow_run_id),
-            tracking.system_metrics(self.mlflow_run_id),
-        ):
-            model, result = recipe.train(
-                settings,
-                data,
-                checkpoints=open_store(f"{home.checkpoints}/{self.checkpoints}"),
-                on_epoch=watch.epoch,
-                on_step=watch.step,
-                on_restored=watch.restored,
-            )
-            exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
-        self.exported = dataclasses.asdict(exported)
-        self.architecture = as_dict(settings.architecture)
-        self.training = recipe.describe(settings, result)
-        self.history = [dataclasses.asdict(epoch) for epoch in result.history]
+        If several machines are configured, `train_node` does that: Metaflow lets no join, as `collect` is, choose.
+        """
+        if self.machines == "one":
+            self.fit_and_export()
+        self.next({"one": self.evaluate, "several": self.distribute}, condition="machines")
+
+    @step
+    def distribute(self) -> None:
+        """Start the machines that train one model together."""
+        self.next(self.train_node, num_parallel=self.settings.resources.nodes)
+
+    @card(type="blank", id="training", refresh_interval=2)
+    @configured_resources
+    @retry(times=2, minutes_between_retries=0)
+    @parallel
+    @step
+    def train_node(self) -> None:
+        """Train as one of several machines; the first one logs, stores checkpoints and exports."""
+        self.fit_and_export()
+        self.next(self.gather)
+
+    @step
+    def gather(self, machines: Any) -> None:
+        """Keep what the first machine exported."""
+        self.merge_artifacts(machines)
         self.next(self.evaluate)
 
     @card(type="blank", id="evaluation")
@@ -197,8 +229,8 @@ class TrainFlow(FlowSpec):
 
         settings = self.settings
         data = load_data(settings)
-        tracking.connect(current_home())
-        with tracking.failing(self.mlflow_run_id):
+        launch.connect(current_home())
+        with launch.exit_on(ServerUnavailable), tracking.failing(self.mlflow_run_id):
             evaluation = scoring.evaluate(
                 self.exported,
                 data,
@@ -228,9 +260,9 @@ class TrainFlow(FlowSpec):
 
         settings = self.settings
         data = load_data(settings)
-        tracking.connect(current_home())
+        launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
-        with launch.exit_on(DamagedPackage), tracking.failing(self.mlflow_run_id):
+        with launch.exit_on(DamagedPackage, ServerUnavailable), tracking.failing(self.mlflow_run_id):
             version, verdict = registration.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -246,11 +278,58 @@ class TrainFlow(FlowSpec):
         training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict.checks)
         self.next(self.end)
 
+    @retry(times=2, minutes_between_retries=0)
     @step
     def end(self) -> None:
-        """Print the outcome."""
+        """Print the outcome, and on a cluster let a bento of a new champion be built."""
         print(self.summary)
         print(self.outcome)
+        if events.in_pod() and self.promoted and self.deploy:
+            overrides = chaining.deploy_overrides(self.deploy_overrides, self.settings.tracking.registered_model)
+            with launch.exit_on(events.EventsUnavailable):
+                print(events.publish(events.DEPLOY, {"overrides": overrides}))
+
+    def fit_and_export(self) -> None:
+        """Train, on all nodes of this step, and set the artifacts of the trained network on the first one."""
+        from fashion.registry import tracking
+        from fashion.training import export, launcher, recipe
+        from fashion.training.fit import Diverged
+        from fashion.training.progress import Watch
+        from fashion.training.ranks import RankLost
+        from fashion.training.search_space import with_params
+
+        settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
+        data = load_training_data(settings, self.feedback)
+        checkpoints = f"{home.checkpoints}/{self.checkpoints}"
+        with (
+            launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable, first=nodes.stop_other_nodes),
+            launch.exit_on(RankLost, first=nodes.stop_other_nodes, code=launch.RETRY),
+        ):
+            ranks = nodes.this_node(settings.resources)
+            if ranks.node > 0:
+                launcher.train(settings, data, ranks=ranks, checkpoints=checkpoints)
+                return
+            tracking.connect(home)
+            curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
+            watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
+            with tracking.failing(self.mlflow_run_id), tracking.system_metrics(self.mlflow_run_id):
+                trained = launcher.train(
+                    settings,
+                    data,
+                    ranks=ranks,
+                    checkpoints=checkpoints,
+                    on_epoch=watch.epoch,
+                    on_step=watch.step,
+                    on_restored=watch.restored,
+                    check=nodes.ended_node,
+                )
+                assert trained is not None  # None on other nodes only
+                model, result = trained
+                exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+        self.exported = dataclasses.asdict(exported)
+        self.architecture = as_dict(settings.architecture)
+        self.training = recipe.describe(settings, result)
+        self.history = [dataclasses.asdict(epoch) for epoch in result.history]
 
     @property
     def lineage(self) -> dict[str, str]:
@@ -260,6 +339,18 @@ class TrainFlow(FlowSpec):
             "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
             "mlflow_run_id": self.mlflow_run_id,
         }
+
+
+def check_servers(settings: TrainConfig, home: Home) -> None:
+    """Reach what later steps write to, or end the task: hours of training would be lost on a wrong address."""
+    from fashion.storage.address import open_store
+    from fashion.storage.servers import check_database
+
+    launch.connect(home)
+    with launch.exit_on(ServerUnavailable, StoreUnavailable, ValueError):
+        if settings.tuning.enabled and "://" in home.studies:
+            check_database(home.studies, variable="FASHION_STUDIES")
+        open_store(home.checkpoints).exists("any")
 
 
 def load_data(settings: TrainConfig) -> "Dataset":
@@ -288,7 +379,6 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     from fashion.predictions import labelled, windows
     from fashion.predictions.record import LogUnavailable
     from fashion.storage.address import open_store
-    from fashion.storage.blobs import StoreUnavailable
 
     home = current_home()
     with launch.exit_on(LogUnavailable, StoreUnavailable):
@@ -300,7 +390,7 @@ def mark_failed(run_id: str, _: Exception) -> None:
     """Mark an MLflow run as failed. MLflow is imported here, for a worker that succeeds needs none."""
     from fashion.registry import tracking
 
-    tracking.connect(current_home())
+    launch.connect(current_home())
     tracking.finish_run(run_id, failed=True)
 
 

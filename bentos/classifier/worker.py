@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ GAUGE_SECONDS = 5.0
 """Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
 
 T = TypeVar("T")
-StoredIn = Literal["firestore", "disk"] | None
+StoredIn = str | None
 _logger = logging.getLogger(__name__)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from fashion.commands import cloud, data, demo, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import cloud, cluster, data, demo, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
 from fashion.home import AddressError
 
@@ -28,6 +28,7 @@ app.command(
 )(traffic.traffic)
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(cloud.app, name="cloud")
+app.add_typer(cluster.app, name="cluster")
 app.command("ui", epilog="Example: fashion ui --port 5001")(ui.ui)
 app.command("demo", epilog="Example: fashion demo --short")(demo.demo)
 

@@ -193,8 +193,6 @@ def read_models(home: Home) -> ModelsPart:
     """Champion, challenger and the newest version."""
     if _is_absent(home.tracking_uri):
         return ModelsPart()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     from fashion.registry import tracking, versions
 
     tracking.connect(home)

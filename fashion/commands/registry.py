@@ -145,14 +145,18 @@ def replay(
 def failing_on_registry(home: "Home") -> Iterator[None]:
     """End with one sentence where the registry lacks something, is damaged, or cannot be reached."""
     from fashion.model.package import DamagedPackage
+    from fashion.registry import server
     from fashion.registry.versions import ERRORS, RegistryError
+    from fashion.storage.servers import ServerUnavailable, without_password
 
     try:
-        with failing_on(RegistryError, DamagedPackage):
+        with failing_on(RegistryError, DamagedPackage, ServerUnavailable):
             yield
     except ERRORS as error:
+        if (away := server.unavailable(error, home.tracking_uri)) is not None:
+            raise CommandError(str(away)) from None
         raise CommandError(
-            f"the registry {home.tracking_uri} cannot be used ({first_line(error)}); "
+            f"the registry {without_password(home.tracking_uri)} cannot be used ({first_line(error)}); "
             "check MLFLOW_TRACKING_URI and that its server is up"
         ) from None
 
@@ -162,14 +166,17 @@ def connected() -> Iterator["Home"]:
     """Connect to the registry of this home; whatever goes wrong there is one sentence."""
     home = _prepare()
     from fashion.registry import tracking
+    from fashion.storage.servers import ServerUnavailable, without_password
 
     with failing_on_registry(home):
         try:
             tracking.connect(home)
+        except ServerUnavailable:
+            raise
         except Exception as error:  # a damaged database raises errors of several libraries
             raise CommandError(
-                f"the registry {home.tracking_uri} cannot be opened ({first_line(error)}); check MLFLOW_TRACKING_URI, "
-                "or move the damaged file away"
+                f"the registry {without_password(home.tracking_uri)} cannot be opened ({first_line(error)}); "
+                "check MLFLOW_TRACKING_URI, or move the damaged file away"
             ) from None
         yield home
 
@@ -191,7 +198,7 @@ def _prepare() -> "Home":
     from fashion.home import prepare_environment
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     return prepare_environment()
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import os
 import textwrap
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,8 @@ def status(
     from fashion.home import current_home, set_environment
 
     home = current_home()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     set_environment(home)
     found = overview.collect(home, url.rstrip("/"))
     if as_json:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fashion.config.compose import parse_overrides
-from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 from fashion.config.times import cron_times, moment, seconds
 
 
@@ -79,12 +79,12 @@ class RetrainConfig(Strict):
     min_new_labels: int
     """Rows with feedback that must be newer than the last training."""
     overrides: str
-    """Overrides of TrainFlow besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster TrainFlow has those that it
+    """Overrides of TrainFlow besides `feedback.use=true`, as in HYDRA_ARGS. On a cluster they come after those that it
     was deployed with."""
     deploy: bool
     """True to build a bento of a challenger that was promoted."""
     deploy_overrides: str
-    """Overrides of DeployFlow, as in HYDRA_ARGS. On a cluster DeployFlow has those that it was deployed with."""
+    """Overrides of DeployFlow, as in HYDRA_ARGS. On a cluster they come after those that it was deployed with."""
 
     def __post_init__(self) -> None:
         require(self.cooldown_hours >= 0, f"cooldown_hours must not be negative, got {self.cooldown_hours}")
@@ -112,16 +112,21 @@ class DriftConfig(Strict):
     """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
     source: Literal["auto", "local", "shared", "firestore"]
     """Which log; auto: the one that machines share, if FASHION_LOG names one. `firestore` is an older word for it."""
+    workers: int
+    """Tasks that share the window, each with a part of its time. The result is the same for any number. A window of a
+    number of rows is read by one."""
     cron: str
     """When the flow runs on a cluster, and in the timer of `make schedule`; UTC."""
     decision: DecisionConfig
     report: ReportConfig
     alerts: AlertsConfig
     retrain: RetrainConfig
+    resources: StepConfig
 
     def __post_init__(self) -> None:
         seconds(self.window)
         require(self.rows is None or self.rows >= 1, f"rows must be at least 1, got {self.rows}")
+        require(1 <= self.workers <= 1000, f"workers must be between 1 and 1000, got {self.workers}")
         cron_times(self.cron)
         if self.since is not None:
             moment(self.since)

@@ -22,6 +22,11 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_minutes(minutes: int) -> None:
+    """Reject a time limit that Metaflow does not take on a cluster: it wants a minute at least."""
+    require(minutes >= 1, f"timeout_minutes must be at least 1, got {minutes}")
+
+
 @dataclass(frozen=True)
 class SourceConfig(Strict):
     """One place that data files can come from."""
@@ -75,6 +80,17 @@ class DataConfig(Strict):
             f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
         )
         require(self.live_rows >= 0, f"live_rows must not be negative, got {self.live_rows}")
+
+
+@dataclass(frozen=True)
+class StepConfig(Strict):
+    """What each step of a flow may use."""
+
+    timeout_minutes: int
+    """Minutes after which a step is ended, and begun anew where it may be retried."""
+
+    def __post_init__(self) -> None:
+        require_minutes(self.timeout_minutes)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fashion.config.deploy import DeployConfig
-from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class ServeConfig(Strict):
     """Number of the version to serve, instead of the alias; null for the alias."""
     serve: ServiceConfig
     deploy: DeployConfig
+    resources: StepConfig
 
     def __post_init__(self) -> None:
         require(bool(self.alias.strip()), "alias must not be empty")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fashion.config.compose import CONFIGS, load_as
-from fashion.config.schema import DataConfig, Strict, TrackingConfig, require
+from fashion.config.schema import DataConfig, Strict, TrackingConfig, require, require_minutes
 
 
 @dataclass(frozen=True)
@@ -249,19 +249,29 @@ class FeedbackConfig(Strict):
 
 @dataclass(frozen=True)
 class ResourcesConfig(Strict):
-    """What a training task requests from a cluster; without effect on one machine."""
+    """What a training task requests from a cluster, and how long a step may take."""
 
     cpu: int
-    """Cores."""
+    """Cores of each node."""
     gpu: int
-    """Devices."""
+    """Devices of each node. A training uses all of them; a trial of a study uses one."""
     memory: int
-    """Megabytes."""
+    """Megabytes of each node."""
+    timeout_minutes: int
+    """Minutes after which a step is ended, and begun anew where it may be retried; on one machine too."""
+    nodes: int = 1
+    """Machines that train one model together; on one machine, processes. `training.batch_size` is of all together."""
+    rank_timeout_minutes: float = 10.0
+    """How long nodes wait for one another to start, and in a step: then the training ends, and can be resumed."""
 
     def __post_init__(self) -> None:
+        require_minutes(self.timeout_minutes)
         require(self.cpu >= 1, f"cpu must be at least 1, got {self.cpu}")
         require(self.gpu >= 0, f"gpu must not be negative, got {self.gpu}")
         require(self.memory >= 1, f"memory must be at least 1 megabyte, got {self.memory}")
+        require(self.nodes >= 1, f"nodes must be at least 1, got {self.nodes}")
+        minutes = self.rank_timeout_minutes
+        require(0 < minutes < math.inf, f"rank_timeout_minutes must be positive, got {minutes}")
 
 
 @dataclass(frozen=True)

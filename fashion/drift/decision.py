@@ -10,6 +10,7 @@ Knows arrays, no logs.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,15 @@ from fashion.drift.result import (
 from fashion.metrics.classification import wilson_interval
 from fashion.model.predictor import Predictions
 from fashion.model.severity import SIGNALS, is_harmful
+from fashion.predictions.record import FOREVER_US
 
 SMALL_CHANGE = 0.02
 """Change of the mean confidence up to which the accuracy estimated from it is reliable: with `convnet`
 no shift of tests/support/shifts.py within it was estimated a point off, one beyond it 72 points (benchmark
 drift_power)."""
+CONFIDENCE_UNITS = 2**40
+"""Parts into which a confidence is divided to be summed: finer than float32 tells confidences apart, and 8 million
+rows of a batch stay below 2**63."""
 SIGNAL_WORDS = {
     "confidence_drop": "mean confidence is lower by",
     "output_distance": "the distribution of a class probability moved by",
@@ -42,25 +47,70 @@ SIGNAL_WORDS = {
 """The signals of severity in a sentence."""
 
 
-class WindowStats:
-    """Counts of a window's rows, added a batch at a time."""
+@dataclass
+class WindowCounts:
+    """Sums over a window's rows. Those of its parts, added up in any order, are those of the whole, bit for bit."""
 
-    def __init__(self, reference_stats: ReferenceStats) -> None:
-        self.rows = self.unreadable = self.outliers = 0
-        self.since_us, self.until_us = 0, 0
+    label_counts: NDArray[np.int64]
+    """(classes,) rows by predicted label."""
+    confusion: NDArray[np.int64]
+    """(classes, classes) rows with feedback, by true and predicted label."""
+    slots: list[NDArray[np.int64]]
+    """For each column of the reference, one slot for each of its K distinct values, and one before, between and after
+    them (2 K + 1): the distance of two empirical distributions is largest at one of the values or just before it."""
+    rows: int = 0
+    unreadable: int = 0
+    """Rows with NaN, infinity or an unknown class, which are in no other sum."""
+    outliers: int = 0
+    confidence: int = 0
+    """Sum of the confidences, in units of 1 / CONFIDENCE_UNITS: sums of floats depend on their order."""
+    since_us: int = FOREVER_US
+    """Microseconds since 1970, UTC, of the earliest row."""
+    until_us: int = 0
+    """Likewise of the latest row."""
+
+    @classmethod
+    def empty(cls, reference: ReferenceStats) -> "WindowCounts":
+        """The counts of no rows.
+
+        Args:
+            reference: whose classes and columns the rows will have.
+        """
+        classes = len(reference.class_names)
+        slots = [np.zeros(2 * len(column.values) + 1, np.int64) for column in reference.columns]
+        return cls(np.zeros(classes, np.int64), np.zeros((classes, classes), np.int64), slots)
+
+    def add(self, other: "WindowCounts") -> None:
+        """Add the rows of another part of the window."""
+        self.label_counts += other.label_counts
+        self.confusion += other.confusion
+        for mine, theirs in zip(self.slots, other.slots, strict=True):
+            mine += theirs
+        self.rows += other.rows
+        self.unreadable += other.unreadable
+        self.outliers += other.outliers
+        self.confidence += other.confidence
+        self.since_us = min(self.since_us, other.since_us)
+        self.until_us = max(self.until_us, other.until_us)
+
+
+class WindowStats:
+    """A window's rows, counted a batch at a time, and the decision on them."""
+
+    def __init__(self, reference_stats: ReferenceStats, counts: WindowCounts | None = None) -> None:
+        """
+        Args:
+            reference_stats: what the rows are compared with.
+            counts: of rows that were counted before, which this goes on counting; None for none.
+        """
         self._reference = reference_stats
-        self._sum_of_confidences = 0.0
-        num_classes = len(reference_stats.class_names)
-        self._label_counts = np.zeros(num_classes, np.int64)
-        self._confusion = np.zeros((num_classes, num_classes), np.int64)
-        # One slot for each distinct value of the reference, and one before, between and after them: the distance of
-        # two empirical distributions is largest at one of the reference's values or just before it.
-        self._slots = [np.zeros(2 * len(column.values) + 1, np.int64) for column in reference_stats.columns]
+        self.counts = WindowCounts.empty(reference_stats) if counts is None else counts
 
     @property
     def mean_confidence(self) -> float:
         """NaN without rows."""
-        return self._sum_of_confidences / self.rows if self.rows else math.nan
+        counts = self.counts
+        return counts.confidence / counts.rows / CONFIDENCE_UNITS if counts.rows else math.nan
 
     def add(
         self, window: Predictions, true_labels: NDArray[np.int64], times_us: NDArray[np.int64]
@@ -75,29 +125,29 @@ class WindowStats:
         Returns:
             (N,) True for each row that was counted: all but those with NaN, infinity or an unknown class.
         """
-        if window.probabilities.shape[1] != len(self._label_counts):
-            self.unreadable += len(window.labels)
+        counts, classes = self.counts, len(self.counts.label_counts)
+        if window.probabilities.shape[1] != classes:
+            counts.unreadable += len(window.labels)
             return np.zeros(len(window.labels), np.bool_)
         matrix = np.concatenate([window.statistics, window.probabilities], axis=1)
         distances = self._reference.meter.distances(window.embeddings)
         good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1) & np.isfinite(distances)
         good &= np.isfinite(window.confidences)
-        good &= (window.labels >= 0) & (window.labels < len(self._label_counts))
-        self.unreadable += int((~good).sum())
+        good &= (window.labels >= 0) & (window.labels < classes)
+        counts.unreadable += int((~good).sum())
         if not good.any():
             return good
-        for column, slots, values in zip(self._reference.columns, self._slots, matrix[good].T, strict=True):
+        for column, slots, values in zip(self._reference.columns, counts.slots, matrix[good].T, strict=True):
             left = np.searchsorted(column.values, values, "left")
             slots += np.bincount(left + np.searchsorted(column.values, values, "right"), minlength=len(slots))
-        self.rows += int(good.sum())
-        self.outliers += int((distances[good] > self._reference.meter.outlier_distance).sum())
-        self._sum_of_confidences += float(window.confidences[good].sum(dtype=np.float64))
-        self._label_counts += np.bincount(window.labels[good], minlength=len(self._label_counts))
-        labelled = good & (true_labels >= 0) & (true_labels < len(self._label_counts))
-        np.add.at(self._confusion, (true_labels[labelled], window.labels[labelled]), 1)
-        first, last = int(times_us[good].min()), int(times_us[good].max())
-        self.since_us = min(self.since_us or first, first)
-        self.until_us = max(self.until_us, last)
+        counts.rows += int(good.sum())
+        counts.outliers += int((distances[good] > self._reference.meter.outlier_distance).sum())
+        counts.confidence += int(np.rint(window.confidences[good].astype(np.float64) * CONFIDENCE_UNITS).sum())
+        counts.label_counts += np.bincount(window.labels[good], minlength=classes)
+        labelled = good & (true_labels >= 0) & (true_labels < classes)
+        np.add.at(counts.confusion, (true_labels[labelled], window.labels[labelled]), 1)
+        counts.since_us = min(counts.since_us, int(times_us[good].min()))
+        counts.until_us = max(counts.until_us, int(times_us[good].max()))
         return good
 
     def decide(self, settings: DecisionConfig, *, model_version: str, seed: int = 0) -> DriftResult:
@@ -108,20 +158,21 @@ class WindowStats:
             model_version: for the result.
             seed: of the windows that false alarms are measured on.
         """
-        reference, enough = self._reference, self.rows >= settings.min_rows
+        reference, counts = self._reference, self.counts
+        enough = counts.rows >= settings.min_rows
         columns = tuple(self._columns(settings.alpha)) if enough else ()
         drifted = [column for column in columns if column.drifted]
         severity = self._severity(columns, changed=bool(drifted)) if enough else None
         decision: Decision = "insufficient_data" if not enough else "drift" if drifted else "no_drift"
         false_alarms = None
         if enough and settings.resplits:
-            false_alarms = reference.false_alarms(self.rows, settings.alpha, settings.resplits, seed)
+            false_alarms = reference.false_alarms(counts.rows, settings.alpha, settings.resplits, seed)
         return DriftResult(
             decision=decision,
-            reason=_reason(self.rows, settings.min_rows, drifted, severity),
-            since_us=self.since_us,
-            until_us=self.until_us,
-            rows=self.rows,
+            reason=_reason(counts.rows, settings.min_rows, drifted, severity),
+            since_us=counts.since_us if counts.rows else 0,
+            until_us=counts.until_us,
+            rows=counts.rows,
             model_version=model_version,
             alpha=settings.alpha,
             min_rows=settings.min_rows,
@@ -134,26 +185,27 @@ class WindowStats:
             mean_confidence=self.mean_confidence,
             estimated=self._estimate(severity) if enough else None,
             feedback=self._feedback(settings),
-            unreadable=self.unreadable,
+            unreadable=counts.unreadable,
         )
 
     def _columns(self, alpha: float) -> Iterator[Column]:
-        reference = self._reference
-        for column, slots in zip(reference.columns, self._slots, strict=True):
-            reached = np.cumsum(slots) / self.rows  # before and at each value of the reference, and after the last
+        reference, counts = self._reference, self.counts
+        for column, slots in zip(reference.columns, counts.slots, strict=True):
+            reached = np.cumsum(slots) / counts.rows  # before and at each value of the reference, and after the last
             expected = np.concatenate([[0], np.cumsum(column.counts)]) / reference.rows
             before, at = reached[:-1:2], reached[1::2]
             distance = max(np.abs(before - expected[:-1]).max(), np.abs(at - expected[1:]).max())
-            yield ks_test(column, distance, self.rows, reference.rows, reference.threshold(column.family, alpha))
-        yield chi_square_test(self._label_counts, reference.label_counts, reference.threshold(FAMILIES[2], alpha))
+            yield ks_test(column, distance, counts.rows, reference.rows, reference.threshold(column.family, alpha))
+        threshold = reference.threshold(FAMILIES[2], alpha)
+        yield chi_square_test(counts.label_counts, reference.label_counts, threshold)
 
     def _severity(self, columns: Sequence[Column], *, changed: bool) -> Severity:
         thresholds = self._reference.thresholds
         signals = self._reference.meter.signals(
-            rows=self.rows,
+            rows=self.counts.rows,
             mean_confidence=self.mean_confidence,
             output_distances=[column.distance for column in columns if column.family == FAMILIES[1]],
-            outliers=self.outliers,
+            outliers=self.counts.outliers,
         )
         harmful = changed and is_harmful(signals, thresholds)
         return Severity("harmful" if harmful else "harmless" if changed else "none", signals, thresholds)
@@ -164,10 +216,10 @@ class WindowStats:
         return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), reliable)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
-        total = int(self._confusion.sum())
+        total = int(self.counts.confusion.sum())
         if total == 0:
             return None
-        right, reference = int(np.trace(self._confusion)), self._reference
+        right, reference = int(np.trace(self.counts.confusion)), self._reference
         reference_right = int(np.trace(reference.confusion))
         table = [[right, total - right], [reference_right, reference.rows - reference_right]]
         p_decline = float(stats.fisher_exact(table, alternative="less").pvalue)
@@ -179,7 +231,7 @@ class WindowStats:
             high=high,
             p_decline=p_decline,
             declined=p_decline < settings.alpha if total >= settings.min_labels else None,
-            confusion=_as_tuples(self._confusion),
+            confusion=_as_tuples(self.counts.confusion),
             reference_confusion=_as_tuples(reference.confusion),
         )
 

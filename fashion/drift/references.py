@@ -37,6 +37,7 @@ class References:
         self._model, self._folder = model, folder
         self.loaded: dict[str, VersionReference | None] = {}
         """What `load` returned so far."""
+        self._stats: dict[str, ReferenceStats | None] = {}
 
     def load(self, version: str) -> VersionReference | None:
         """A version's package and reference, or None if the registry does not hold the version.
@@ -59,5 +60,7 @@ class References:
         Raises:
             fashion.model.package.DamagedPackage: as for `load`, or the version has no severity thresholds.
         """
-        loaded = self.load(version)
-        return None if loaded is None else loaded.stats()
+        if version not in self._stats:
+            loaded = self.load(version)
+            self._stats[version] = None if loaded is None else loaded.stats()
+        return self._stats[version]

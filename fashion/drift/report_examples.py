@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from fashion.data.dataset import Split
-from fashion.drift.inspection import UnusualRow
+from fashion.drift.window_part import UnusualRow
 from fashion.images import image_store
 from fashion.images.image_store import DamagedImage
 from fashion.images.transform import Images

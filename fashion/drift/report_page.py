@@ -15,10 +15,10 @@ import numpy as np
 from fashion.drift import charts, report_examples
 from fashion.drift.charts import format_p_value
 from fashion.drift.evidently_report import EvidentlyPage
-from fashion.drift.inspection import Inspection
 from fashion.drift.report_examples import Example
 from fashion.drift.report_style import STYLE, UNPACK
 from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy, Severity
+from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 
 MAX_CONFUSIONS = 6

@@ -234,6 +234,23 @@ class PredictionLog:
             inclusive, last = False, page[-1]
             after = (last[2], last[0], last[1])
 
+    def span(self, since_us: int, until_us: int, *, role: str) -> tuple[int, int] | None:
+        """Return the times of the first and last prediction of since <= time < until, None without one.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            role: only rows of this role.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        ((first, last),) = self.database.read(
+            "SELECT min(time_us), max(time_us) FROM predictions WHERE time_us >= ? AND time_us < ? AND role = ?",
+            (since_us, until_us, role),
+        )
+        return None if first is None else (int(first), int(last))
+
     def count(
         self,
         since_us: int = 0,

@@ -3,6 +3,7 @@
 A window holds rows of the role champion, of whichever versions served at the time. Knows no tests and no decisions.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,24 @@ class Window:
     """Only this many rows, the latest ones; None for all."""
 
 
+def divide(window: Window, span: tuple[int, int] | None, parts: int) -> list[Window]:
+    """Divide a window into parts of equal length, between its first row and its last.
+
+    A window of a number of rows is not divided: where it begins is known once its rows are read.
+
+    Args:
+        window: what to divide.
+        span: times of its first and last row; None where it has none.
+        parts: how many, at most.
+    """
+    if span is None or window.rows is not None:
+        return [window]
+    first, last = span
+    inner = sorted({first + (last + 1 - first) * part // parts for part in range(1, parts)} - {first})
+    bounds = [window.since_us, *inner, window.until_us]
+    return [Window(since, until) for since, until in itertools.pairwise(bounds)]
+
+
 class LocalRows:
     """Rows of this machine's log."""
 
@@ -48,6 +67,14 @@ class LocalRows:
             with self._log.database.translate_errors():
                 batches = list(from_rows(page))
             yield from batches
+
+    def span(self, window: Window) -> tuple[int, int] | None:
+        """Return the times of the window's first and last row, None without rows.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        return self._log.span(window.since_us, window.until_us, role="champion")
 
     def labelled(self) -> Iterator[LoggedPrediction]:
         """Yield rows with feedback, newest first.
@@ -82,6 +109,14 @@ class SharedRows:
         )
         for page in pages((row for row in rows if row.record.role == "champion"), BATCH_ROWS):
             yield from from_logged(page)
+
+    def span(self, window: Window) -> tuple[int, int] | None:
+        """Return the times of the window's first row and of the last one, or of the log's where that is earlier."""
+        first = next(self._log.read_window(window.since_us, window.until_us, page_rows=1), None)
+        last = next(self._log.latest(1, page_rows=1), None)
+        if first is None or last is None:
+            return None
+        return first.record.time_us, max(first.record.time_us, min(last.record.time_us, window.until_us - 1))
 
     def labelled(self) -> Iterator[LoggedPrediction]:
         """Yield rows with feedback, newest first."""

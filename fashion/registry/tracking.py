@@ -19,6 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from fashion.home import Home
+from fashion.registry import server
+from fashion.storage.servers import is_database, without_password
 
 MAX_BATCH = 100
 """Params of one request, at most: MLflow's limit."""
@@ -40,29 +42,36 @@ class TrackedTrial:
 
 
 def connect(home: Home) -> None:
-    """Point MLflow at the tracking store; create or upgrade a local database, one process at a time."""
+    """Point MLflow at the tracking store; create or upgrade a local database, one process at a time.
+
+    Raises:
+        fashion.storage.servers.ServerUnavailable: the store is on a server that cannot be used.
+    """
     mlflow.set_tracking_uri(home.tracking_uri)
-    for name in ("alembic", "mlflow.store.db.utils"):
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if urlparse(home.tracking_uri).scheme == "sqlite":
         with _one_process(home.root):
             MlflowClient().search_experiments(max_results=1)
+    else:
+        server.check(home.tracking_uri)
 
 
 def get_or_create_experiment(home: Home, name: str) -> str:
     """Return the id of an experiment, which is created where it is missing.
 
-    In a local database its artifact location is absolute, so that it does not depend on the working directory.
+    A server chooses where its artifacts are. Where runs are in a database that is opened from here, they are in
+    `home.artifacts`: MLflow's default would depend on the working directory.
     """
     client = MlflowClient()
     with _one_process(home.root):
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = urlparse(home.tracking_uri).scheme == "sqlite"
+        location = f"{home.artifacts}/{name}" if is_database(home.tracking_uri) else None
         # Without this tag the UI opens on the view for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(name, f"{home.artifacts}/{name}" if local else None, tags))
+        return str(client.create_experiment(name, location, tags))
 
 
 def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
@@ -79,6 +88,14 @@ def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent:
     return str(run.info.run_id)
 
 
+def run_page(run_id: str) -> str | None:
+    """Address of a run's page in the UI of a server; None where the store is a database."""
+    address = without_password(mlflow.get_tracking_uri()).rstrip("/")
+    if is_database(address):
+        return None
+    return f"{address}/#/experiments/{MlflowClient().get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
 def finish_run(run_id: str, *, failed: bool = False) -> None:
     """End a run."""
     MlflowClient().set_terminated(run_id, "FAILED" if failed else "FINISHED")
@@ -86,10 +103,16 @@ def finish_run(run_id: str, *, failed: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(run_id: str) -> Iterator[None]:
-    """Mark the run as failed when the block raises. A retry that succeeds can still finish it."""
+    """Mark the run as failed when the block raises. A retry that succeeds can still finish it.
+
+    Raises:
+        fashion.storage.servers.ServerUnavailable: MLflow's server could not be reached; the run stays open.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if (away := server.unavailable(error, mlflow.get_tracking_uri())) is not None:
+            raise away from error
         finish_run(run_id, failed=True)
         raise
 

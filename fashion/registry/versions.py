@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 import fashion
 from fashion.model import package
+from fashion.storage.servers import ServerUnavailable
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -29,7 +30,7 @@ class RegistryError(ValueError):
     """A version or alias does not exist, or the change makes no sense. The message names the remedy."""
 
 
-ERRORS = (RegistryError, MlflowException)
+ERRORS = (RegistryError, ServerUnavailable, MlflowException)
 """What the functions here raise where the registry lacks a version or cannot be reached."""
 
 
@@ -103,7 +104,13 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
             return version
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    created = client.create_model_version(name, model_uri, run_id=run_id, tags=dict(tags))
+    created = client.create_model_version(
+        name,
+        model_uri,
+        run_id=run_id,
+        tags=dict(tags),
+        model_id=model_uri.removeprefix("models:/"),  # a server takes no source that only names a model
+    )
     client.set_registered_model_alias(name, CHALLENGER, str(created.version))
     return get(str(created.version), name=name)
 

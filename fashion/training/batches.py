@@ -35,6 +35,7 @@ class Batches:
         seed: int,
         drop_last: bool,
         shuffle: bool = True,
+        rows: slice = slice(None),
     ) -> None:
         """
         Args:
@@ -47,6 +48,8 @@ class Batches:
             seed: of order and augmentation.
             drop_last: leave out an epoch's last batch if it is smaller, unless it is the only one.
             shuffle: False for the rows in order.
+            rows: of each batch, those that are wanted here. The others still take their random numbers, so that an
+                image gets the same crop in whichever share it is.
 
         Raises:
             ValueError: the images have another shape or type, labels do not match them, or batch_size is below 1.
@@ -62,6 +65,7 @@ class Batches:
         self.augmentation = augmentation
         self.drop_last = drop_last
         self.shuffle = shuffle
+        self._wanted = rows
         self._size: tuple[int, int] = (images.shape[2], images.shape[3])
         pixel_mean, pixel_std = (
             torch.tensor(list(values), device=images.device).view(1, -1, 1, 1) for values in (mean, std)
@@ -92,7 +96,7 @@ class Batches:
             start = self._cursor * self.batch_size
             rows_of_batch = self._permutation[start : start + self.batch_size]
             images = self._images(rows_of_batch)
-            labels = self.labels[rows_of_batch.to(self.labels.device)]
+            labels = self.labels[rows_of_batch[self._wanted].to(self.labels.device)]
             self._cursor += 1  # before yielding: to a loop that saves its state now, this batch was seen
             yield images, labels
         self._permutation = None
@@ -124,17 +128,18 @@ class Batches:
         self._epoch = state["epoch"]
 
     def _images(self, rows: Tensor) -> Tensor:
-        config, device, count = self.augmentation, self.labels.device, len(rows)
+        config, device, count, wanted = self.augmentation, self.labels.device, len(rows), self._wanted
         top = left = torch.zeros(count, dtype=torch.int64)
         if config is not None and config.crop_padding:
             top, left = torch.randint(2 * config.crop_padding + 1, (2, count), generator=self._generator)
-        pixels = self._windows[rows.to(device), :, top.to(device), left.to(device)]
+        pixels = self._windows[rows[wanted].to(device), :, top[wanted].to(device), left[wanted].to(device)]
         if config is not None and config.flip != "none":
-            mirrored = self._mirrored(rows, config.flip).to(device)
+            mirrored = self._mirrored(rows, config.flip)[wanted].to(device)
             pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
         images = pixels.float().mul_(self._scale).sub_(self._shift)
         if config is not None and config.erase_probability:
-            erased = erased_pixels(count, self._size, config.erase_probability, config.erase_scale, self._generator)
+            probability, scale = config.erase_probability, config.erase_scale
+            erased = erased_pixels(count, self._size, probability, scale, self._generator, wanted)
             images.masked_fill_(erased.to(device).unsqueeze(1), 0.0)  # 0 is the mean pixel
         return images
 
@@ -153,6 +158,7 @@ def erased_pixels(
     probability: float,
     scale: tuple[float, float],
     generator: torch.Generator,
+    rows: slice = slice(None),
 ) -> Tensor:
     """Sample which pixels random erasing hides: at most one rectangle in each image.
 
@@ -162,12 +168,13 @@ def erased_pixels(
         probability: that an image has a rectangle.
         scale: smallest and largest area, as a fraction of the image; sampled uniformly between.
         generator: on the CPU.
+        rows: of the images, those that are wanted.
 
     Returns:
-        (count, H, W) bool.
+        (count, H, W) bool; fewer with `rows`.
     """
     height, width = size
-    chance, area, aspect, y, x = torch.rand(5, count, generator=generator)
+    chance, area, aspect, y, x = torch.rand(5, count, generator=generator)[:, rows]
     area = (scale[0] + (scale[1] - scale[0]) * area) * height * width
     low, high = map(math.log, ERASE_ASPECTS)
     aspect = (low + (high - low) * aspect).exp()

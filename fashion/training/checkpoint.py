@@ -17,28 +17,32 @@ def save(store: Store, state: dict[str, Any]) -> None:
     store.put(CHECKPOINT, buffer.getvalue())
 
 
-def load(store: Store | None, device: torch.device) -> dict[str, Any] | None:
-    """The stored state, with its tensors on `device`; None if there is no store or no state."""
+def read(store: Store | None) -> bytes | None:
+    """The stored state as bytes; None if there is no store or no state."""
     if store is None:
         return None
     try:
-        content = store.get(CHECKPOINT)
+        return store.get(CHECKPOINT)
     except BlobNotFound:
         return None
+
+
+def parse(content: bytes, device: torch.device) -> dict[str, Any]:
+    """The state in such bytes, with its tensors on `device`."""
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     return state
 
 
-def random_state() -> dict[str, Any]:
+def random_state(device: torch.device) -> dict[str, Any]:
     """State of torch's global generators, which dropout and stochastic depth draw from; Fabric does not store it."""
     return {
         "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Set torch's global generators as `random_state` found them."""
     torch.set_rng_state(state["cpu"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -20,9 +20,10 @@ from fashion.config.train import OptimizerConfig, TrainConfig
 from fashion.data.dataset import Dataset, Split
 from fashion.images.transform import normalise, with_channels
 from fashion.storage.blobs import Store
-from fashion.training import checkpoint, optimizers
+from fashion.training import checkpoint, distributed, optimizers
 from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
+from fashion.training.ranks import ALONE, Rank
 
 VALIDATION_BATCH = 1000
 """Images."""
@@ -67,6 +68,8 @@ class FitResult:
     num_threads: int
     """torch threads."""
     device: str
+    world_size: int = 1
+    """Ranks that trained together."""
 
 
 OnEpoch = Callable[[Epoch, nn.Module], None]
@@ -74,7 +77,7 @@ OnEpoch = Callable[[Epoch, nn.Module], None]
 OnRestored = Callable[[Sequence[Epoch]], None]
 """Called with the epochs of a loaded checkpoint, before the first step that follows."""
 OnStep = Callable[[int, int, float], None]
-"""Called with the steps done, the steps in total, and the last batch's loss."""
+"""Called with the steps done, the steps in total, and the last batch's loss: that of rank 0's share."""
 
 
 @dataclass
@@ -96,12 +99,21 @@ class State:
     """Losses of the last batches."""
 
     @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """The model, and the average where there is one."""
+        return (self.model,) if self.averaged is None else (self.model, self.averaged.module)
+
+    @property
     def evaluated(self) -> nn.Module:
         """The model that is validated and kept: the average where there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
-    def state_dict(self) -> dict[str, Any]:
-        """A checkpoint's content."""
+    def state_dict(self, random: list[dict[str, Any]]) -> dict[str, Any]:
+        """A checkpoint's content.
+
+        Args:
+            random: the states of the ranks' random generators; all else is equal on all ranks.
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -110,11 +122,11 @@ class State:
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
             "recent": list(self.recent),
-            "random": checkpoint.random_state(),
+            "random": random,
         }
 
     def load_state_dict(self, stored: dict[str, Any]) -> None:
-        """Continue bit for bit where `state_dict` was taken."""
+        """Continue bit for bit where `state_dict` was taken, once `restore_random` has set the generators."""
         self.model.load_state_dict(stored["model"])
         self.optimizer.load_state_dict(stored["optimizer"])
         self.batches.load_state_dict(stored["batches"])
@@ -123,7 +135,6 @@ class State:
         self.history = [Epoch(**epoch) for epoch in stored["history"]]
         self.best = stored["best"]
         self.recent.extend(stored["recent"])
-        checkpoint.set_random_state(stored["random"])
 
 
 def fit(
@@ -131,6 +142,7 @@ def fit(
     dataset: Dataset,
     config: TrainConfig,
     *,
+    rank: Rank = ALONE,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
@@ -138,12 +150,18 @@ def fit(
 ) -> FitResult:
     """Train `model` in place, and leave it on the CPU with its best epoch's weights.
 
+    Several ranks call this alike, each in a process of its own, and end with the same weights. Only rank 0 stores
+    checkpoints and calls what is passed to be called.
+
     Args:
         model: takes `(N, C, H, W)` float32 and gives `(N, classes)` logits.
         dataset: its train and val splits are used.
-        config: its architecture, training, optimizer and augmentation groups are used.
+        config: its architecture, training, optimizer and augmentation groups are used. Its batch size is of all ranks
+            together.
+        rank: this process, of those that train together.
         checkpoints: where the state is stored after each epoch. A call that finds a stored state continues from it;
-            the result is bit for bit that of an uninterrupted training with the same number of torch threads.
+            the result is bit for bit that of an uninterrupted training with the same number of torch threads and of
+            ranks. With another number of ranks the rows and crops are still the same, dropout is not.
         on_epoch: may raise to stop, and that epoch is then not stored; not called for restored epochs.
         on_step: see `OnStep`.
         on_restored: see `OnRestored`.
@@ -152,18 +170,18 @@ def fit(
         Diverged: the loss is NaN or infinite, or still no better than guessing when it is first checked.
     """
     training = config.training
-    fabric = set_up(config)
-    state = initial_state(fabric, model, dataset, config)
-    val = ordered_batches(dataset.val, dataset, fabric.device)
-    stored = checkpoint.load(checkpoints, fabric.device)
-    if stored is not None:
-        state.load_state_dict(stored)
-        if on_restored is not None:
-            on_restored(state.history)
-    started = time.process_time() - (state.history[-1].cpu_seconds if state.history else 0.0)
+    fabric = set_up(config, rank)
+    state = initial_state(fabric, model, dataset, config, rank)
+    own_rows = Split(dataset.val.images[rank.rows], dataset.val.labels[rank.rows])
+    val = ordered_batches(own_rows, dataset, fabric.device)
+    if restore(fabric, state, checkpoints, config) and on_restored is not None and fabric.is_global_zero:
+        on_restored(state.history)
+    started = time.process_time() - (state.history[-1].cpu_seconds / fabric.world_size if state.history else 0.0)
 
     while len(state.history) < training.num_epochs:
         train_loss = train_epoch(fabric, state, config, on_step)
+        distributed.average_buffers(fabric, *state.models)
+        distributed.check_same_weights(fabric, state.evaluated)
         val_loss, val_accuracy = validate(fabric, state.evaluated, val)
         epoch = Epoch(
             epoch=len(state.history) + 1,
@@ -171,33 +189,64 @@ def fit(
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             learning_rate=state.optimizer.param_groups[0]["lr"],
-            cpu_seconds=time.process_time() - started,
+            cpu_seconds=sum(distributed.gather(fabric, time.process_time() - started)),
         )
         state.history.append(epoch)
         if epoch == best_epoch(state.history):
             state.best = {name: value.detach().clone() for name, value in state.evaluated.state_dict().items()}
-        if on_epoch is not None:
+        if on_epoch is not None and fabric.is_global_zero:
             on_epoch(epoch, state.evaluated)
         if checkpoints is not None:
-            checkpoint.save(checkpoints, state.state_dict())
+            random = distributed.gather(fabric, checkpoint.random_state(fabric.device))
+            if fabric.is_global_zero:
+                checkpoint.save(checkpoints, state.state_dict(random))
 
     model.load_state_dict(state.best)
     model.to("cpu")
-    precision = supported_precision(config.architecture.precision)
-    return FitResult(state.history, best_epoch(state.history), precision, torch.get_num_threads(), str(fabric.device))
+    return FitResult(
+        history=state.history,
+        best=best_epoch(state.history),
+        precision=supported_precision(config.architecture.precision),
+        num_threads=torch.get_num_threads(),
+        device=str(fabric.device),
+        world_size=fabric.world_size,
+    )
 
 
-def set_up(config: TrainConfig) -> Fabric:
+def set_up(config: TrainConfig, rank: Rank) -> Fabric:
     """Seed this process and set its threads, and choose the device and the precision."""
     keep_freed_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs the precision at every training
     torch.set_num_threads(config.training.num_threads)
-    torch.manual_seed(config.training.seed)
+    torch.manual_seed(config.training.seed + rank.number)  # so that ranks drop different units
     torch.backends.cudnn.deterministic = True
-    return Fabric(accelerator="auto", devices=1, precision=supported_precision(config.architecture.precision))
+    return distributed.connect(rank, supported_precision(config.architecture.precision))
 
 
-def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: TrainConfig) -> State:
+def restore(fabric: Fabric, state: State, checkpoints: Store | None, config: TrainConfig) -> bool:
+    """Continue from what rank 0 finds stored, on all ranks; return whether there is anything.
+
+    Args:
+        fabric: holds the device.
+        state: of the training; changed in place.
+        checkpoints: where states are stored.
+        config: of the training.
+    """
+    content = checkpoint.read(checkpoints) if fabric.is_global_zero else None
+    content = fabric.broadcast(content)
+    if content is None:
+        return False
+    stored = checkpoint.parse(content, fabric.device)
+    state.load_state_dict(stored)
+    if len(stored["random"]) == fabric.world_size:
+        checkpoint.set_random_state(stored["random"][fabric.global_rank], fabric.device)
+    else:  # there is no state for each rank; what they draw must differ by rank, and from what was drawn before
+        steps = len(state.history) * len(state.batches)
+        torch.manual_seed(config.training.seed + fabric.world_size * (1 + steps) + fabric.global_rank)
+    return True
+
+
+def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: TrainConfig, rank: Rank) -> State:
     """Return the state before the first step, on Fabric's device.
 
     Args:
@@ -205,6 +254,7 @@ def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: Tr
         model: the network, not trained yet.
         dataset: its training split and statistics.
         config: of the training.
+        rank: gets its rows of each batch.
     """
     if config.architecture.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -216,10 +266,12 @@ def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: Tr
         augmentation=config.augmentation,
         seed=config.training.seed,
         drop_last=True,
+        rows=rank.rows,
     )
     if isinstance(model, ConvNet):
         images = normalise(dataset.train.images[:WHITENING_IMAGES], dataset.mean, dataset.std)
         model.fit_whitening(torch.from_numpy(images))
+    model = distributed.synchronized(fabric, model)
     wrapped, optimizer = fabric.setup(model, optimizers.build(model, config.optimizer))
     return State(model, wrapped, optimizer, batches, _average(model, config.training.ema_decay))
 
@@ -266,6 +318,9 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
         if config.architecture.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         loss = F.cross_entropy(state.wrapped(images), labels, label_smoothing=training.label_smoothing)
+        if fabric.world_size * len(labels) != state.batches.batch_size:
+            # Gradients are averaged over ranks: a share of more rows counts for more.
+            loss = loss * (fabric.world_size * len(labels) / state.batches.batch_size)
         fabric.backward(loss)
         if training.gradient_clip_norm is not None:
             fabric.clip_gradients(state.wrapped, optimizer, max_norm=training.gradient_clip_norm)
@@ -275,19 +330,23 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
             state.averaged.update_parameters(state.model)
         total += loss.detach()
         state.recent.append(loss.detach())
-        check_loss(state, step, config)
-        if on_step is not None:
+        check_loss(fabric, state, step, config)
+        if on_step is not None and fabric.is_global_zero:
             on_step(step, num_steps, loss.item())
-    train_loss = float(total) / num_batches
+    train_loss = float(distributed.mean(fabric, total)) / num_batches
+    recent = distributed.mean(fabric, torch.stack(tuple(state.recent))).unbind()
+    state.recent.clear()
+    state.recent.extend(recent)
     if not math.isfinite(train_loss):
         raise Diverged(_diverged(train_loss, before + num_batches, "not a finite number", config.optimizer))
     return train_loss
 
 
-def check_loss(state: State, step: int, config: TrainConfig) -> None:
-    """Look at the loss at a few steps only: reading it waits for the device.
+def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> None:
+    """Look at the loss at a few steps only: reading it waits for the device, and for the other ranks.
 
     Args:
+        fabric: all ranks look at the mean of their losses, and end alike.
         state: its `recent` losses are looked at.
         step: from 1.
         config: of the training.
@@ -295,11 +354,12 @@ def check_loss(state: State, step: int, config: TrainConfig) -> None:
     Raises:
         Diverged: it is NaN or infinite, or no better than guessing at the step that `patience_to_diverge` names.
     """
-    if step % CHANCE_STEPS == 0 and not torch.isfinite(state.recent[-1]):
-        raise Diverged(_diverged(float(state.recent[-1]), step, "not a finite number", config.optimizer))
+    if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
+        raise Diverged(_diverged(last, step, "not a finite number", config.optimizer))
     patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
     if step == max(CHANCE_STEPS, patience):
-        loss, chance = float(torch.stack(tuple(state.recent)).mean()), math.log(len(config.data.class_names))
+        recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
+        loss, chance = float(recent), math.log(len(config.data.class_names))
         if not loss < chance:  # so that NaN counts as diverged
             raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
@@ -311,7 +371,7 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float,
     Args:
         fabric: holds the device and the precision.
         model: the network.
-        batches: in order, without augmentation.
+        batches: this rank's rows in order, without augmentation.
     """
     model.eval()
     loss = correct = torch.zeros((), device=fabric.device)
@@ -320,7 +380,9 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float,
             logits = model(images).float()
         loss = loss + F.cross_entropy(logits, labels, reduction="sum")
         correct = correct + (logits.argmax(1) == labels).sum()
-    return float(loss) / len(batches.labels), float(correct) / len(batches.labels)
+    rows = torch.tensor(float(len(batches.labels)), device=fabric.device)
+    loss, correct, rows = distributed.total(fabric, torch.stack([loss, correct, rows])).unbind()
+    return float(loss) / float(rows), float(correct) / float(rows)
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

@@ -11,12 +11,14 @@ from fashion.data.dataset import Dataset
 from fashion.storage.blobs import Store
 from fashion.training import models
 from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep, fit
+from fashion.training.ranks import ALONE, Rank
 
 
 def train(
     config: TrainConfig,
     dataset: Dataset,
     *,
+    rank: Rank = ALONE,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
@@ -28,23 +30,33 @@ def train(
         ConfigError: the network cannot be built.
         Diverged: the loss is NaN or infinite, or no better than guessing.
     """
-    torch.manual_seed(config.training.seed)
-    model = models.build(
-        config.architecture,
-        channels=config.data.channels,
-        size=config.data.size,
-        num_classes=len(config.data.class_names),
-    )
+    model = build(config)
     result = fit(
         model,
         dataset,
         config,
+        rank=rank,
         checkpoints=checkpoints,
         on_epoch=on_epoch,
         on_step=on_step,
         on_restored=on_restored,
     )
     return model, result
+
+
+def build(config: TrainConfig) -> nn.Module:
+    """The network that a configuration names, with the first weights that its seed gives.
+
+    Raises:
+        ConfigError: the network cannot be built.
+    """
+    torch.manual_seed(config.training.seed)
+    return models.build(
+        config.architecture,
+        channels=config.data.channels,
+        size=config.data.size,
+        num_classes=len(config.data.class_names),
+    )
 
 
 def describe(config: TrainConfig, result: FitResult) -> dict[str, Any]:
@@ -58,4 +70,5 @@ def describe(config: TrainConfig, result: FitResult) -> dict[str, Any]:
         "precision": result.precision,
         "device": result.device,
         "num_threads": result.num_threads,
+        "world_size": result.world_size,
     }

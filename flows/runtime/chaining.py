@@ -12,12 +12,33 @@ from fashion.config.drift import RetrainConfig
 FLOWS = Path(__file__).parents[1]
 
 
-def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig) -> str:
+def train_overrides(settings: RetrainConfig, model: str) -> list[str]:
+    """Overrides of a TrainFlow that drift starts, on this machine or on a cluster.
+
+    Args:
+        settings: with the configured overrides.
+        model: registered model that DriftFlow looks at.
+    """
+    return [*parse_overrides(settings.overrides), "feedback.use=true", f"tracking.registered_model={model}"]
+
+
+def deploy_overrides(configured: str, model: str) -> str:
+    """Overrides of the DeployFlow that follows a training, as in HYDRA_ARGS.
+
+    Args:
+        configured: as in HYDRA_ARGS.
+        model: registered model that was trained.
+    """
+    return shlex.join([f"tracking.registered_model={model}", *parse_overrides(configured)])
+
+
+def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: str) -> str:
     """Run TrainFlow, and DeployFlow if the new version became the champion.
 
     Args:
         overrides: of TrainFlow's configuration.
         settings: whether to deploy, and with which overrides.
+        model: registered model that is trained.
 
     Returns:
         A sentence with the outcome.
@@ -28,7 +49,7 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig) -> str:
     outcome: str = trained.data.outcome
     if not (trained.data.promoted and settings.deploy):
         return outcome
-    deployed = run_flow("deploy_flow.py", parse_overrides(settings.deploy_overrides))
+    deployed = run_flow("deploy_flow.py", parse_overrides(deploy_overrides(settings.deploy_overrides, model)))
     built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
     return f"{outcome}; {built}"
 

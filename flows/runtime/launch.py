@@ -9,7 +9,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
@@ -17,14 +18,16 @@ from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
-from fashion.home import current_home
-from runtime import metaflow_patches
+from fashion.home import Home, current_home
+from runtime import argo, branches, metaflow_patches
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """How a configuration override begins."""
-TAKES_VALUE = re.compile(r"--(tag|with|decospecs|namespace|environment|event-logger)$")
+TAKES_VALUE = re.compile(r"--(overrides|deploy_overrides|tag|with|decospecs|namespace|environment|event-logger)$")
 """Metaflow's options whose value may look like an override."""
 TAKES_TWO_VALUES = re.compile(r"--(config|config-value)$")
+RETRY = 1
+"""Exit code of a task that Metaflow may retry."""
 
 
 class ConfigurationError(MetaflowException):
@@ -59,6 +62,25 @@ def overrides_from_environment(_: Any) -> str:
     return os.environ.get("HYDRA_ARGS", "")
 
 
+def with_overrides(config: Mapping[str, Any], overrides: str, *, kind: type[Any] = TrainConfig) -> dict[str, Any]:
+    """Compose the configuration of a run anew with further overrides, of a parameter or of the event that started it.
+
+    Args:
+        config: what the flow was started with, or deployed to a cluster with; composed of HYDRA_ARGS.
+        overrides: as in HYDRA_ARGS; empty keeps the configuration.
+        kind: the dataclass of the flow's configuration.
+
+    Raises:
+        ConfigError: an override or a value is not allowed.
+    """
+    if not overrides.strip():
+        return dict(config)
+    before = parse_overrides(os.environ.get("HYDRA_ARGS", ""))
+    composed = compose([*before, *parse_overrides(overrides)], root=kind.root)
+    load_as(kind, composed)
+    return composed
+
+
 def run(
     flow: Callable[[], Any], *, kind: type[Any] = TrainConfig, check: Callable[[Any], None] = lambda _: None
 ) -> None:
@@ -78,7 +100,11 @@ def run(
         # HYDRA_ARGS may be exported for runs in general: it does not keep one from being resumed.
         exported = "" if "resume" in rest else os.environ.get("HYDRA_ARGS", "")
         overrides = [*parse_overrides(exported), *overrides]
-        if "run" in rest:
+        if creates_template(rest):
+            branch = branches.branch_of(rest, os.environ["METAFLOW_USER"])
+            composed = compose(overrides, root=kind.root)
+            overrides = [*branches.branch_overrides(branch, composed, overrides), *overrides]
+        if "run" in rest or creates_template(rest):
             check(load_as(kind, compose(overrides, root=kind.root)))
     except ConfigError as error:
         sys.exit(f"error: {error}")
@@ -91,7 +117,17 @@ def run_plain(flow: Callable[[], Any]) -> None:
     """Run a flow class that has parameters of Metaflow's instead of a configuration."""
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
+    metaflow_patches.start_nodes_with_this_python()
+    if "argo-workflows" in sys.argv:
+        argo.end_at_disallowed_retries()
+        if folder := os.environ.get("FASHION_MANIFESTS"):
+            argo.write_instead_of_sending(Path(folder))
     flow()
+
+
+def creates_template(arguments: Sequence[str]) -> bool:
+    """True if a command line compiles a flow for Argo."""
+    return "argo-workflows" in arguments and "create" in arguments
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -106,12 +142,17 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def exit_on(*expected: type[Exception], first: Callable[[Exception], None] = lambda _: None) -> Iterator[None]:
+def exit_on(
+    *expected: type[Exception],
+    first: Callable[[Exception], None] = lambda _: None,
+    code: int = METAFLOW_EXIT_DISALLOW_RETRY,
+) -> Iterator[None]:
     """End the task with one sentence, and without retries, on errors that a retry does not mend.
 
     Args:
         expected: classes of these errors; any other error passes.
         first: called with the error before the task ends.
+        code: `RETRY` for errors that a retry may mend.
     """
     try:
         yield
@@ -119,7 +160,16 @@ def exit_on(*expected: type[Exception], first: Callable[[Exception], None] = lam
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(METAFLOW_EXIT_DISALLOW_RETRY)
+        os._exit(code)
+
+
+def connect(home: Home) -> None:
+    """Connect to MLflow, or end the task with one sentence where its server cannot be used."""
+    from fashion.registry import tracking
+    from fashion.storage.servers import ServerUnavailable
+
+    with exit_on(ServerUnavailable):
+        tracking.connect(home)
 
 
 @contextlib.contextmanager

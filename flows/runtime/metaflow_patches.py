@@ -1,4 +1,6 @@
-"""Changes to how Metaflow runs a task here: where local cards are stored, and how often garbage is collected."""
+"""Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, and how the
+nodes of a parallel step start on one machine.
+"""
 
 import atexit
 import gc
@@ -33,6 +35,19 @@ def keep_cards_with_runs() -> None:
         return original(storage_type)
 
     CardDatastore.get_storage_root = staticmethod(storage_root)
+
+
+def start_nodes_with_this_python() -> None:
+    """Run a parallel step on one machine by `parallel.run_control_task`.
+
+    Metaflow 2.19 starts its workers by `environment.executable(step)`, which is the bare word "python": without an
+    active virtual environment they die or are of another Python, and the control task waits for them for ever.
+    """
+    from metaflow.plugins import parallel_decorator
+
+    from runtime import parallel
+
+    parallel_decorator._local_multinode_control_task_step_func = parallel.run_control_task
 
 
 def _skip_last_collection() -> None:

@@ -14,8 +14,8 @@ from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
-    *("loader", "loop", "flow_overhead", "time_to_accuracy", "serving", "telemetry", "soak"),
-    *("drift_power", "drift_scale", "cost"),
+    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
+    *("serving", "telemetry", "soak", "drift_power", "drift_scale", "cost"),
 )
 
 

@@ -124,8 +124,8 @@ class TestErrors:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         assert main(["registry", "list"]) == 1
         (sentence,) = capsys.readouterr().err.splitlines()
-        assert sentence.startswith("error: the registry http://127.0.0.1:9 cannot be used (")
-        assert sentence.endswith("check MLFLOW_TRACKING_URI and that its server is up")
+        assert sentence.startswith("error: MLflow at http://127.0.0.1:9 cannot be reached: the connection was refused")
+        assert sentence.endswith("check MLFLOW_TRACKING_URI, and that its server is up")
         assert len(sentence) < 300
 
     @pytest.mark.parametrize("words", [["registry", "list"], ["log", "status"]])

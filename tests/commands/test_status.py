@@ -248,7 +248,9 @@ class TestHomeInUse:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         assert main(["status", "--json", "--url", nowhere]) == 1
         content = json.loads(capsys.readouterr().out)
-        assert content["models"]["error"].startswith(f"API request to {nowhere}")
+        assert content["models"]["error"].startswith(
+            f"MLflow at {nowhere} cannot be reached: the connection was refused"
+        )
 
 
 @pytest.mark.slow

@@ -220,6 +220,9 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("resources.cpu", [0], [1]),
     ("resources.gpu", [-1], [0, 1]),
     ("resources.memory", [0], [1]),
+    ("resources.nodes", [0], [1, 2]),
+    ("resources.rank_timeout_minutes", [0], [0.5]),
+    ("resources.timeout_minutes", [0, -1], [1]),
 ]
 
 

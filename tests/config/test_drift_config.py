@@ -15,7 +15,7 @@ from fashion.config.schema import ConfigError
 from fashion.config.times import moment, seconds
 from fashion.config.train import load_train_config
 
-GROUPS = ("decision", "report", "alerts", "retrain")
+GROUPS = ("decision", "report", "alerts", "retrain", "resources")
 
 
 def loaded(*words: str) -> DriftConfig:
@@ -133,6 +133,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("retrain.on", [["rain"], ["problem"], "drift"], [[], ["drift", "harmful", "decline"]]),
     ("retrain.cooldown_hours", [-0.1, float("nan")], [0, 0.5, 24]),
     ("retrain.min_new_labels", [0, -1], [1]),
+    ("resources.timeout_minutes", [0, -1], [1]),
 ]
 
 

@@ -1,5 +1,7 @@
 """One pass over a window: each version on its own, a uniform sample, and the most unusual rows."""
 
+import dataclasses
+import pickle
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.drift import inspection
-from fashion.drift.inspection import Inspection
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
@@ -148,3 +150,47 @@ def test_feedback_with_an_unknown_class_is_ignored(reference_stats: ReferenceSta
     assert found.sample is not None
     assert found.sample.true_labels.tolist() == [UNLABELLED, UNLABELLED, 0, *[UNLABELLED] * 57]
     assert sorted({row.true_label for row in found.unusual_rows}) == [UNLABELLED, 0]
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parts_of_a_window_add_up_to_the_whole_bit_for_bit(
+    reference_stats: ReferenceStats, num_parts: int, seed: int
+) -> None:
+    """Rows of two known versions and an unknown one, some unreadable, some the same picture, some with feedback."""
+    rng = np.random.default_rng(seed)
+    rows = batch(sample_predictions(1500, seed=11, shift=0.3))
+    rows.predictions.embeddings[rng.integers(1500, size=9)] = np.nan
+    for column in (rows.predictions.statistics, rows.predictions.embeddings):
+        column[rng.integers(1500, size=40)] = 9.0  # one picture, sent often: all are equally far
+    rows = dataclasses.replace(
+        rows,
+        true_labels=np.where(rng.random(1500) < 0.2, rng.integers(len(CLASSES), size=1500), UNLABELLED),
+        model_versions=rng.choice(["1", "2", "9"], 1500, p=[0.6, 0.3, 0.1]).tolist(),
+    )
+    known = {"1": reference_stats, "2": reference_stats}
+    whole = inspection.inspect([rows], known.get, SETTINGS, max_plot_rows=100, max_examples=10)
+
+    owners = rng.integers(num_parts, size=1500)
+    parts = []
+    for part in range(num_parts):
+        own = rng.permutation(np.flatnonzero(owners == part))
+        batches = [rows[piece.tolist()] for piece in np.array_split(own, 3) if len(piece)]
+        counted = inspection.count(batches, known.get, max_plot_rows=100, max_examples=10)
+        parts.append(pickle.loads(pickle.dumps(counted)))
+    rng.shuffle(parts)
+    divided = inspection.decide(parts, known.get, SETTINGS)
+
+    assert [each.result for each in divided] == [each.result for each in whole]
+    assert [each.result.model_version for each in whole if each.sample is None] == ["9"]
+    for mine, theirs in zip(divided, whole, strict=True):
+        assert [dataclasses.astuple(row) for row in mine.unusual_rows] == [
+            dataclasses.astuple(row) for row in theirs.unusual_rows
+        ]
+        if mine.sample is None or theirs.sample is None:
+            assert mine.sample is theirs.sample
+            continue
+        assert mine.sample.prediction_ids == theirs.sample.prediction_ids
+        for field in dataclasses.fields(Predictions):
+            ours, others = (getattr(each.sample.predictions, field.name) for each in (mine, theirs))
+            assert ours.tobytes() == others.tobytes()

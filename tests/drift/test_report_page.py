@@ -12,10 +12,10 @@ from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 from fashion.data.dataset import Split
 from fashion.drift import inspection, report_page
 from fashion.drift.evidently_report import EvidentlyPage
-from fashion.drift.inspection import Inspection
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.report_examples import load_examples
 from fashion.drift.result import result_as_dict, unknown_version
+from fashion.drift.window_part import Inspection
 from fashion.images import image_store
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch

@@ -330,11 +330,11 @@ class TestTrouble:
         assert "sesame" not in said
 
     @pytest.mark.parametrize("kind", SERVERS)
-    def test_rows_of_all_machines_are_read_from_the_shared_log(
+    def test_rows_of_all_machines_are_read_from_the_shared_log_by_several_workers(
         self, kind: str, home: Machine, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend = shared_logs.make(kind, request.getfixturevalue(SERVERS[kind]))
-        drift(home, "rows=400", "report.examples=0")
+        drift(home, "since=2000-01-01", "report.examples=0")
         monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", backend.server)
         with PredictionLog(home.root / "predictions.db") as log:
             remote = backend.connect()
@@ -343,13 +343,15 @@ class TestTrouble:
         (home.root / "predictions.db").rename(home.root / "moved.db")
         home.environment |= backend.environment()
         local = {result["model_version"]: result for result in latest(home)}
-        drift(home, "rows=400", "report.examples=0")
-        shipped = {result["model_version"]: result for result in latest(home)[: len(local)]}
-        assert sum(result["rows"] for result in shipped.values()) == 400
-        for version, result in shipped.items():
-            assert result["id"] != local[version]["id"]
-            for name in ("decision", "rows", "since_us", "until_us", "p_values", "feedback"):
-                assert result[name] == local[version][name]
+        drift(home, "since=2000-01-01", "workers=3", "report.examples=0")
+        counted = [task.data.part for task in home.runs("DriftFlow")[-1]["count"]]
+        assert len(counted) == 3
+        assert sum(bool(part) for part in counted) > 1, "one worker counted all"
+        divided = {result["model_version"]: result for result in latest(home)[: len(local)]}
+        assert divided.keys() == local.keys()
+        for version, result in divided.items():
+            assert result.pop("id") != local[version].pop("id")
+            assert result == local[version]
 
     def test_an_empty_window_is_too_little_and_no_error(self, home: Machine) -> None:
         assert "insufficient_data: nothing was predicted in this window" in drift(home, "since=2100-01-01")
@@ -378,12 +380,21 @@ class TestTrouble:
     def test_a_cluster_is_asked_by_an_event(self, home: Machine, watched: Machine) -> None:
         shutil.copytree(watched.root / "images", home.root / "images")
         with sink() as (url, received):
-            home.environment["METAFLOW_ARGO_EVENTS_WEBHOOK_URL"] = url
+            home.environment |= {"METAFLOW_ARGO_EVENTS_WEBHOOK_URL": url, "METAFLOW_KUBERNETES_WORKLOAD": "1"}
             said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0")
         assert "event fashion-retrain published" in said
         assert received[0]["payload"]["name"] == "fashion-retrain"
         [of_the_champion] = [each["id"] for each in latest(home) if each["model_version"] == "1"]  # rolled back to
-        assert json.loads(received[0]["payload"]["report"]) == of_the_champion
+        assert (
+            received[0]["payload"]
+            | {
+                "report": of_the_champion,
+                "overrides": "tuning=off feedback.use=true tracking.registered_model=fashion-classifier",
+                "deploy": True,
+                "deploy_overrides": "",
+            }
+            == received[0]["payload"]
+        )
         assert not (home.root / "metaflow/.metaflow/TrainFlow").exists()
 
     @pytest.mark.parametrize(

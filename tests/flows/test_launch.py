@@ -62,6 +62,7 @@ class TestSplitArguments:
             ("run --with retry:times=3 --max-workers 2 --run-id-file=x", ""),
             ("--config-value config training.seed=3 run", ""),
             ("--config config words=3 run tuning=off", "tuning=off"),
+            ("run --overrides training.seed=3 --deploy_overrides version=2 tuning=off", "tuning=off"),
             ("--environment=local --metadata=local run", ""),
             ("show", ""),
             ("", ""),
@@ -225,3 +226,55 @@ def test_a_wrong_alert_address_ends_the_drift_flow_before_it_starts(
     assert done.stderr.startswith(sentence)
     assert "secret" not in done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+class TestBranches:
+    @pytest.mark.parametrize(
+        ("line", "branch"),
+        [
+            ("--production argo-workflows create", None),
+            ("--branch ada argo-workflows create", "ada"),
+            ("--branch=ada argo-workflows create", "ada"),
+            ("--production --branch ada argo-workflows create", "ada"),
+            ("argo-workflows create", "some_body"),
+        ],
+    )
+    def test_a_deployment_is_of_one_branch(
+        self, runtime: Callable[[str], ModuleType], line: str, branch: str | None
+    ) -> None:
+        assert runtime("branches").branch_of(line.split(), "Some.Body") == branch
+
+    def test_a_branch_shares_no_names_with_production(self, runtime: Callable[[str], ModuleType]) -> None:
+        overrides = runtime("branches").branch_overrides
+        composed = compose()
+        assert overrides(None, composed, []) == []
+        assert overrides("ada", composed, []) == [
+            "tracking.registered_model=ada-fashion-classifier",
+            "tracking.experiment=ada-fashion",
+        ]
+        given = ["tracking.registered_model=mine"]
+        assert overrides("ada", composed, given) == ["tracking.experiment=ada-fashion"]
+
+
+class TestFurtherOverrides:
+    def test_none_keep_the_configuration(self, launch: ModuleType) -> None:
+        configured = compose(["training.seed=3"])
+        assert launch.with_overrides(configured, " ") == configured
+
+    def test_they_come_after_those_of_the_deployment(self, launch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HYDRA_ARGS", "training.seed=3 training.num_epochs=2")
+        found = launch.with_overrides({}, "tuning=off training.num_epochs=5")
+        assert found == compose(["training.seed=3", "training.num_epochs=5", "tuning=off"])
+
+    def test_a_wrong_one_is_rejected(self, launch: ModuleType) -> None:
+        with pytest.raises(ConfigError, match=r"there is no key 'epochs'"):
+            launch.with_overrides({}, "training.epochs=5")
+
+
+def test_an_event_without_an_address_is_one_sentence(
+    runtime: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = runtime("events")
+    monkeypatch.setattr(events, "webhook", lambda: None)
+    with pytest.raises(events.EventsUnavailable, match=r"METAFLOW_ARGO_EVENTS_WEBHOOK_URL is not set"):
+        events.publish(events.RETRAIN, {})

@@ -2,12 +2,15 @@
 
 import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import shared_logs
 from support.log_rows import outcomes
 from support.log_rows import record as logged
@@ -30,7 +33,7 @@ from fashion.predictions.record import (
     PredictionRecord,
 )
 from fashion.predictions.shared_log import Outcome
-from fashion.predictions.windows import LocalRows, SharedRows, Source, Window
+from fashion.predictions.windows import LocalRows, SharedRows, Source, Window, divide
 
 START = 1_800_000_000_000_000
 HOUR = 3_600_000_000
@@ -149,6 +152,40 @@ class TestAnyLog:
     def test_an_empty_window_has_no_batch(self, source: Source) -> None:
         assert list(source.batches(Window(START - HOUR, START))) == []
         assert list(source.batches(Window(START + HOUR, START - HOUR))) == []  # a clock went back between the two
+
+    @pytest.mark.parametrize("parts", [1, 2, 3, 8])
+    def test_parts_of_a_window_hold_each_of_its_rows_once(
+        self, source: Source, records: list[PredictionRecord], parts: int
+    ) -> None:
+        whole = Window(START, FOREVER_US)
+        divided = divide(whole, source.span(whole), parts)
+        assert len(divided) == parts
+        counts = [sum(len(batch) for batch in source.batches(part)) for part in divided]
+        assert sum(counts) == ROWS
+        assert parts == 1 or max(counts) < ROWS
+        ids = [each for part in divided for batch in source.batches(part) for each in batch.prediction_ids]
+        assert len(set(ids)) == ROWS
+
+    def test_the_span_is_that_of_the_windows_rows(self, source: Source, records: list[PredictionRecord]) -> None:
+        times = [each.time_us for each in records if each.role == "champion"]
+        first, last = source.span(Window(times[3], FOREVER_US)) or (0, 0)
+        assert (first, last) == (times[3], times[-1])
+        assert source.span(Window(FOREVER_US - 10, FOREVER_US)) is None
+
+
+@given(first=st.integers(0, 10**15), length=st.integers(0, 10**6), before=st.integers(0, 5), parts=st.integers(1, 50))
+def test_parts_follow_one_another_without_gap(first: int, length: int, before: int, parts: int) -> None:
+    window = Window(first - before, first + length + 1)
+    divided = divide(window, (first, first + length), parts)
+    assert (divided[0].since_us, divided[-1].until_us) == (window.since_us, window.until_us)
+    assert len(divided) <= parts
+    for earlier, later in itertools.pairwise(divided):
+        assert earlier.since_us < earlier.until_us == later.since_us < later.until_us
+
+
+def test_a_number_of_rows_and_an_empty_window_are_not_divided() -> None:
+    assert divide(Window(0, FOREVER_US, 400), (5, 9), 3) == [Window(0, FOREVER_US, 400)]
+    assert divide(Window(0, 10), None, 3) == [Window(0, 10)]
 
 
 class TestBatch:

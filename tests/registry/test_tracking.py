@@ -76,6 +76,7 @@ def test_connecting_again_changes_nothing(mlflow_home: Home, run: str, client: M
     assert client.get_run(run).info.run_id == run
 
 
+@pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)  # looks into the store's files
 def test_an_experiment_is_made_once_and_its_artifacts_lie_in_the_home(
     mlflow_home: Home, experiment: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +266,7 @@ def test_trials_logged_again_are_the_same_runs(experiment: str, run: str, client
 # The UI
 
 
+@pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)  # looks into the store's files
 @pytest.mark.slow
 def test_the_ui_opens_on_the_tracking_store(mlflow_home: Home, experiment: str, run: str) -> None:
     with socket.socket() as probe:

@@ -50,10 +50,10 @@ class Machine:
             text=True,
         )
 
-    def flow(self, *arguments: str, name: str = "train_flow") -> str:
-        """Run a flow to its end and return its output."""
+    def flow(self, *arguments: str, name: str = "train_flow", seconds: float = 600) -> str:
+        """Run a flow to its end and return its output; fail after `seconds`."""
         process = self.start(*arguments, name=name)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=seconds)
         assert process.returncode == 0, output
         return output
 

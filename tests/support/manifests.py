@@ -20,7 +20,7 @@ def variables_of_the_code() -> set[str]:
     """Names of the project's environment variables that are read somewhere."""
     texts = [path.read_text() for room in ("fashion", "bentos", "flows") for path in (REPOSITORY / room).rglob("*.py")]
     found = {name for text in texts for name in re.findall(r"\"(FASHION_[A-Z_]+|HYDRA_ARGS)\"", text)}
-    return found | {"FASHION_LOG"}  # to be deleted once the code reads it
+    return found
 
 
 def project_variables(names: Any) -> set[str]:

@@ -178,7 +178,7 @@ def _drift(measured: Measurement, listed: PriceList, assumed: Assumptions) -> st
             "postgresql": found.postgres_row_bytes,
             "parquet": found.parquet_row_bytes,
         }[source]
-                rows.append(
+        rows.append(
             {
                 "log in": {"firestore": "Firestore", "postgresql": "Cloud SQL", "parquet": "Parquet in a bucket"}[
                     source

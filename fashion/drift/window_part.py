@@ -1,0 +1,189 @@
+"""What is counted of a part of a window: sums, a sample and the most unusual rows, by version. Knows no logs.
+
+Parts of a window merge to what the whole window would have given, bit for bit, in whichever order they come.
+"""
+
+import dataclasses
+import hashlib
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.config.drift import DecisionConfig
+from fashion.drift.decision import WindowCounts, WindowStats
+from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.result import DriftResult, unknown_version
+from fashion.predictions.batch import Batch, concatenate
+from fashion.predictions.record import FOREVER_US, UNLABELLED
+
+
+@dataclass(frozen=True, eq=False)
+class UnusualRow:
+    """A row far from the reference."""
+
+    distance: float
+    """From `fashion.drift.reference_stats.ReferenceStats.distances`."""
+    prediction_id: str
+    image_sha256: str
+    label: int
+    """The predicted class."""
+    confidence: float
+    true_label: int
+    """`UNLABELLED` without feedback."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """One version's part of a window."""
+
+    result: DriftResult
+    sample: Batch | None
+    """Rows sampled at random, or all where there are few; None without a reference to compare them with."""
+    unusual_rows: tuple[UnusualRow, ...] = ()
+    """The rows farthest from the reference, farthest first."""
+
+
+@dataclass
+class Sample:
+    """At most `size` rows, each as likely as any other.
+
+    A hash of each row's id decides: a row is in the sample or not, however the window is divided and ordered.
+    """
+
+    size: int
+    parts: list[Batch] = field(default_factory=list)
+    keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def add(self, batch: Batch, keys: NDArray[np.uint64] | None = None) -> None:
+        """Offer rows: those with the smallest keys of all stay.
+
+        Args:
+            batch: N rows.
+            keys: (N,) of these rows, where they are known.
+        """
+        keys = np.array([_hash(each) for each in batch.prediction_ids], np.uint64) if keys is None else keys
+        smaller = np.arange(len(keys))
+        if len(self.keys) >= self.size:
+            smaller = np.flatnonzero(keys < np.partition(self.keys, self.size - 1)[self.size - 1])
+        if len(smaller) == 0:
+            return
+        self.parts.append(batch[smaller.tolist()])
+        self.keys = np.concatenate([self.keys, keys[smaller]])
+        if len(self.keys) > 2 * self.size:
+            self._shrink()
+
+    def merge(self, other: "Sample") -> None:
+        """Offer the rows of another sample."""
+        rows = other.rows()
+        if rows is not None:
+            self.add(rows, other.keys)
+
+    def rows(self) -> Batch | None:
+        """The sample by time; None if no rows were offered."""
+        if len(self.keys) == 0:
+            return None
+        self._shrink()
+        return self.parts[0]
+
+    def _shrink(self) -> None:
+        rows = concatenate(self.parts)
+        smallest = np.argsort(self.keys, kind="stable")[: self.size].tolist()
+        by_time = sorted(smallest, key=lambda row: (rows.times_us[row], rows.prediction_ids[row]))
+        self.parts = [rows[by_time]]
+        self.keys = self.keys[by_time]
+
+
+@dataclass
+class VersionRows:
+    """What is counted of the rows of one version."""
+
+    counts: WindowCounts | None
+    """None where the version is unknown: there is no reference to count by."""
+    sample: Sample
+    max_examples: int
+    rows: int = 0
+    """All rows, those that cannot be counted too."""
+    since_us: int = FOREVER_US
+    """Microseconds since 1970, UTC, of the earliest row."""
+    until_us: int = 0
+    """Likewise of the latest row."""
+    unusual: list[UnusualRow] = field(default_factory=list)
+
+    def add(self, batch: Batch, reference: ReferenceStats | None) -> None:
+        """Count rows of this version.
+
+        Args:
+            batch: the rows.
+            reference: of the version; None where it is unknown.
+        """
+        self._extend(len(batch), int(batch.times_us.min()), int(batch.times_us.max()))
+        if reference is None or self.counts is None:
+            return
+        # Feedback may name a class, by number, that this version does not have: such a row has no usable feedback.
+        is_class = batch.true_labels < len(reference.class_names)
+        batch = dataclasses.replace(batch, true_labels=np.where(is_class, batch.true_labels, UNLABELLED))
+        stats = WindowStats(reference, self.counts)
+        counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us))
+        batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
+        self.sample.add(batch)
+        if self.max_examples and len(batch):
+            self._keep_unusual(_most_unusual(batch, reference.distances(batch.predictions), self.max_examples))
+
+    def merge(self, other: "VersionRows") -> None:
+        """Add the rows of another part of the window."""
+        self._extend(other.rows, other.since_us, other.until_us)
+        if self.counts is not None and other.counts is not None:
+            self.counts.add(other.counts)
+        self.sample.merge(other.sample)
+        self._keep_unusual(other.unusual)
+
+    def decide(self, version: str, reference: ReferenceStats | None, settings: DecisionConfig) -> Inspection:
+        """Decide on the rows.
+
+        Args:
+            version: what they are of.
+            reference: of the version; None where it is unknown.
+            settings: of the decision.
+        """
+        if reference is None or self.counts is None:
+            return Inspection(unknown_version(version, self.rows, self.since_us, self.until_us, settings), None)
+        result = WindowStats(reference, self.counts).decide(settings, model_version=version)
+        return Inspection(result, self.sample.rows(), tuple(self.unusual))
+
+    def _extend(self, rows: int, since_us: int, until_us: int) -> None:
+        self.rows += rows
+        self.since_us, self.until_us = min(self.since_us, since_us), max(self.until_us, until_us)
+
+    def _keep_unusual(self, rows: list[UnusualRow]) -> None:
+        self.unusual = heapq.nlargest(self.max_examples, [*self.unusual, *rows], key=_rank)
+
+
+WindowPart = dict[str, VersionRows]
+"""What is counted of a part of a window, by version."""
+
+
+def _hash(prediction_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest())
+
+
+def _rank(row: UnusualRow) -> tuple[float, str]:
+    return row.distance, row.prediction_id
+
+
+def _most_unusual(batch: Batch, distances: NDArray[np.float64], most: int) -> list[UnusualRow]:
+    """The farthest rows, and all that are as far as the last of them: the same picture may come often."""
+    least = np.partition(distances, -most)[-most] if len(distances) > most else -np.inf
+    return [_unusual_row(batch, int(row), float(distances[row])) for row in np.flatnonzero(distances >= least)]
+
+
+def _unusual_row(batch: Batch, row: int, distance: float) -> UnusualRow:
+    return UnusualRow(
+        distance,
+        batch.prediction_ids[row],
+        batch.image_sha256[row],
+        int(batch.predictions.labels[row]),
+        float(batch.predictions.confidences[row]),
+        int(batch.true_labels[row]),
+    )

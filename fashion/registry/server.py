@@ -1,0 +1,122 @@
+"""The MLflow server that `MLFLOW_TRACKING_URI` names: whether it can be used. Knows no runs and no versions."""
+
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from requests import Response, exceptions
+
+from fashion.storage.servers import ServerUnavailable, check_database, is_database, without_password
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+ANY_EXPERIMENT = "/api/2.0/mlflow/experiments/search"
+REMEDIES = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "give this user access, or start the server with `--allowed-hosts` and the name in the address",
+}
+"""What to do about a status."""
+
+
+def check(address: str) -> None:
+    """Log in to a database, or ask anything else for an experiment.
+
+    How long that may take follows from MLFLOW_HTTP_REQUEST_TIMEOUT and MLFLOW_HTTP_REQUEST_MAX_RETRIES.
+
+    Args:
+        address: of the tracking store.
+
+    Raises:
+        ServerUnavailable: it cannot be used.
+    """
+    if is_database(address):
+        return check_database(address, variable=VARIABLE)
+    if not address.startswith(("http://", "https://")):
+        return _check_other(address)
+    try:
+        login = get_default_host_creds(address)  # type: ignore[no-untyped-call]
+        response = http_request(  # type: ignore[no-untyped-call]
+            login, ANY_EXPERIMENT, "POST", json={"max_results": 1}, raise_on_status=False
+        )
+    except MlflowException as error:
+        raise unavailable(error, address) or ServerUnavailable(
+            f"MLflow at {without_password(address)} cannot be used: {error}"
+        ) from None
+    if not _is_answer(response):
+        raise ServerUnavailable(_describe(response, without_password(address)))
+
+
+def unavailable(error: BaseException, address: str) -> ServerUnavailable | None:
+    """Return what to raise in place of an error that means that the server cannot be reached; None for other errors.
+
+    Args:
+        error: what MLflow raised.
+        address: of the tracking store.
+    """
+    cause: BaseException | None = error if isinstance(error, MlflowException) else None  # buckets use requests too
+    while cause is not None and not isinstance(cause, exceptions.RequestException):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    return ServerUnavailable(
+        f"MLflow at {without_password(address)} cannot be reached: {_reason(cause)}; check {VARIABLE}, and that its "
+        "server is up"
+    )
+
+
+def _check_other(address: str) -> None:
+    """Use an address of a kind that MLflow or one of its plugins may know, such as `databricks`."""
+    try:
+        MlflowClient(address).search_experiments(max_results=1)
+    except MlflowException as error:
+        text = str(error).strip()
+        reasons = {
+            "unsupported URI": "MLflow knows no address of this kind",
+            "filesystem tracking backend": "MLflow no longer stores runs in a folder",
+        }
+        reason = next((reason for sign, reason in reasons.items() if sign in text), text.partition(". ")[0])
+        raise ServerUnavailable(
+            f"{without_password(address)} cannot be used: {reason}; set {VARIABLE} to http://host:5000, or to "
+            "postgresql://user:password@host/database"
+        ) from None
+
+
+def _reason(error: exceptions.RequestException) -> str:
+    text = str(error)
+    if isinstance(error, exceptions.Timeout) or "timed out" in text:
+        return "it does not answer in time"
+    if "NameResolutionError" in text or "Name or service not known" in text:
+        return "there is no host of this name"
+    if "refused" in text:
+        return "the connection was refused"
+    if isinstance(error, exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, exceptions.RetryError):
+        return "it answers with errors"
+    if isinstance(error, exceptions.InvalidURL | exceptions.MissingSchema):
+        return "the address is malformed"
+    return type(error).__name__ if "object at 0x" in text else text.splitlines()[0][:200].rstrip(".")
+
+
+def _is_answer(response: Response) -> bool:
+    content = _content(response)
+    return response.status_code == 200 and (content == {} or "experiments" in content)
+
+
+def _content(response: Response) -> dict[str, Any]:
+    """The object that an answer holds; `{"": ...}` where it holds none."""
+    try:
+        content = response.json()
+    except ValueError:
+        content = None
+    return content if isinstance(content, dict) else {"": content}
+
+
+def _describe(response: Response, address: str) -> str:
+    status = response.status_code
+    if status in REMEDIES:
+        return f"MLflow at {address} refuses the request ({status}): {REMEDIES[status]}"
+    if "error_code" in _content(response) or status in (500, 502, 503, 504):
+        return f"MLflow at {address} cannot be used: it answers {status}; look at the server's log"
+    return f"{address} is no MLflow server: it answers {ANY_EXPERIMENT} with {status}; check {VARIABLE}"

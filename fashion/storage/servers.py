@@ -1,0 +1,88 @@
+"""Addresses of servers: what is wrong with one, said in a sentence without its password. The one home of SQLAlchemy.
+
+Knows no tables, and nothing of what a server is used for.
+"""
+
+import re
+import urllib.parse
+from typing import Any
+
+CONNECT_SECONDS = 10
+"""How long a database may take to answer."""
+DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "sqlite")
+"""How the addresses of databases begin, before `://` or `+driver://`."""
+
+
+class ServerUnavailable(OSError):
+    """A server cannot be used. The message is one sentence with its address and what to do."""
+
+
+def is_database(address: str) -> bool:
+    """True if an address is that of an SQL database, a SQLite file included."""
+    return address.partition(":")[0].partition("+")[0] in DATABASES
+
+
+def without_password(address: str) -> str:
+    """The address with `***` in place of its password. Whatever else it holds stays."""
+    return re.sub(r"(?<=://)([^/?#@]*?):[^/?#]*@", r"\1:***@", address)
+
+
+def check_database(address: str, *, variable: str) -> None:
+    """Log in to a database, and log out again.
+
+    Args:
+        address: in SQLAlchemy's form, `postgresql://user:password@host:port/database`.
+        variable: the environment variable that holds it, named in the error.
+
+    Raises:
+        ServerUnavailable: its driver is not installed, or no server answers, or it refuses the user, or it has no such
+            database.
+    """
+    import sqlalchemy
+    from sqlalchemy import exc
+
+    shown = without_password(address)
+    try:
+        url = sqlalchemy.make_url(address)
+        is_postgres = url.get_backend_name() == "postgresql"
+        limits = {"connect_timeout": CONNECT_SECONDS} if is_postgres else {}
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=limits)
+    except exc.NoSuchModuleError:
+        kind = address.partition(":")[0]
+        raise ServerUnavailable(
+            f"{shown} cannot be used: {kind!r} is no database that is known here; set {variable} to "
+            "postgresql://user:password@host/database"
+        ) from None
+    except (exc.ArgumentError, ValueError):
+        raise ServerUnavailable(
+            f"{shown} is not the address of a database: set {variable} to postgresql://user:password@host/database"
+        ) from None
+    except ImportError as error:
+        raise ServerUnavailable(f"{shown} cannot be used: {_missing(error, is_postgres=is_postgres)}") from None
+    try:
+        engine.connect().close()
+    except exc.SQLAlchemyError as error:
+        reason = _reason(error)
+        raise ServerUnavailable(f"{shown} cannot be used: {reason}; {_remedy(reason, url, variable)}") from None
+
+
+def _missing(error: ImportError, *, is_postgres: bool) -> str:
+    if is_postgres:
+        return "the package psycopg is missing: install the extra `fashion[postgres]`"
+    return f"its driver is missing ({error}): install it"
+
+
+def _reason(error: Exception) -> str:
+    """The part of a driver's message that a person can use."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+    # libpq: `connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  database ...`
+    return re.sub(r"^.*(?:failed|FATAL): +", "", lines[0])[:200].rstrip(".")
+
+
+def _remedy(reason: str, url: Any, variable: str) -> str:
+    if "password" in reason or "authentication" in reason or "role " in reason:
+        return f"check user and password in {variable}"
+    if "does not exist" in reason:
+        server = f"--host {url.host} --port {url.port or 5432} --username {url.username or 'postgres'}"
+        return f"create it with `createdb {server} {urllib.parse.quote(url.database or '')}`, or correct {variable}"
+    return f"check {variable}, and that its server is up"
