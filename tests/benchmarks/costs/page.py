@@ -22,6 +22,8 @@ RATES = (0.1, 10.0, 1000.0)
 """Requests a second."""
 DAILY = 10_000_000
 """Predictions a day that drift is reckoned for."""
+READING = ("firestore_reads", "storage_class_b")
+"""Prices that a drift decision pays for reading its window."""
 FIRESTORE_WRITES = 500
 """Writes a second that Firestore recommends at most, with an index on a field that only grows."""
 RATIOS = (0.5, 1.0, 2.0)
@@ -163,18 +165,19 @@ def _training(measured: Measurement, listed: PriceList, assumed: Assumptions) ->
 
 def _drift(measured: Measurement, listed: PriceList, assumed: Assumptions) -> str:
     found, month = measured.quantities, DAILY * model.DAYS
-    rows, sums = [], {}
+    rows = []
     for source in ("firestore", "postgresql", "parquet"):
         used = model.drift(DAILY, source, found, assumed)
         kept = model.storing(month, source, found, assumed) if source != "parquet" else {}
-        machine = _dollars({"vm": used["vm"]}, listed)
-        reading = _dollars({name: units for name, units in used.items() if name != "vm"}, listed)
+        machine, reading, keeping = (
+            _dollars({name: units for name, units in model.add(used, kept).items() if name in names}, listed)
+            for names in (("vm",), READING, listed.prices.keys() - {"vm", *READING})
+        )
         size = {
             "firestore": found.document_bytes + found.index_bytes,
             "postgresql": found.postgres_row_bytes,
             "parquet": found.parquet_row_bytes,
         }[source]
-        sums[source] = machine + reading + _dollars(kept, listed)
         rows.append(
             {
                 "log in": {"firestore": "Firestore", "postgresql": "Cloud SQL", "parquet": "Parquet in a bucket"}[
@@ -185,8 +188,8 @@ def _drift(measured: Measurement, listed: PriceList, assumed: Assumptions) -> st
                 "GiB added a day": f"{DAILY * size / model.GIB:.1f}",
                 "machine": _money(machine),
                 "reading": _money(reading),
-                "writing and keeping": _money(_dollars(kept, listed)) if kept else "in reading",
-                "sum": _money(sums[source]),
+                "writing and keeping": _money(keeping),
+                "sum": _money(machine + reading + keeping),
             }
         )
     reads = listed.prices["firestore_reads"].value * month
@@ -279,7 +282,7 @@ def _prices(listed: PriceList) -> str:
             "for a": each.unit,
             "free": f"{each.free:,g} a month"
             if each.free
-            else f"{each.free_per_day:,g} a day"
+            else f"{each.free_per_day:,.0f} a day"
             if each.free_per_day
             else "",
             "seen": each.seen,
@@ -317,9 +320,9 @@ def _groups(bill: Mapping[str, float]) -> dict[str, float]:
 
 
 def _money(dollars: float) -> str:
-    return (
-        f"${dollars:,.0f}" if dollars >= 100 else f"${dollars:,.2f}" if dollars >= 0.01 or dollars == 0 else "< $0.01"
-    )
+    if dollars >= 100:
+        return f"${dollars:,.0f}"
+    return f"${dollars:,.2f}" if dollars >= 0.1 or dollars == 0 else f"${dollars:.2g}"
 
 
 def _table(rows: Iterable[Mapping[str, str]]) -> str:
