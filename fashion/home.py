@@ -45,7 +45,7 @@ class Home:
     bentos: Path
     """BentoML's store of models and bentos; `BENTOML_HOME`."""
     bento_archives: str | None
-    """Folder or `gs://` address that DeployFlow writes an archive of each bento to; `FASHION_BENTOS`, or None."""
+    """Folder or bucket that DeployFlow writes an archive of each bento to; `FASHION_BENTOS`, or None."""
 
 
 def current_home() -> Home:

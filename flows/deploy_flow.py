@@ -171,14 +171,14 @@ def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str
         address: of the store of archives; None writes none.
     """
     from bentos import archives
-    from fashion.registry import tracking, versions
+    from fashion.registry import versions
 
     if address is None:
         return None
     with launch.exit_on(archives.ArchiveError):
         archive = archives.export(bento, address)
     print(f"{archive.address}: {archive.num_bytes:,} bytes, sha256 {archive.sha256}")
-    tracking.connect(current_home())
+    launch.connect(current_home())
     tags = {"bento": bento, "bento.archive": archive.address, "bento.sha256": archive.sha256}
     versions.set_tags(versions.get(model["version"], model["name"]), tags, name=model["name"])
     return archive.address
@@ -195,9 +195,9 @@ def roll_out(settings: ServeConfig, model: dict[str, Any], shown_on: Any) -> "Ou
     from fashion.deployment import release
     from fashion.deployment.rollout import RolloutError
     from fashion.deployment.smoke import Picture
-    from fashion.registry import tracking, versions
+    from fashion.registry import versions
 
-    tracking.connect(prepare_environment())
+    launch.connect(prepare_environment())
     pictures = gallery(settings, model["lineage"].get("data.digest"), settings.deploy.smoke_rows)
     with launch.exit_on(RolloutError, versions.RegistryError):
         outcome = release.release(
@@ -235,12 +235,12 @@ def restore(*models: dict[str, Any] | None) -> None:
     """
     from bentos import building
     from fashion.model import package
-    from fashion.registry import tracking, versions
+    from fashion.registry import versions
 
     for model in models:
         if model is None or building.is_stored(model["tag"]):
             continue
-        tracking.connect(current_home())
+        launch.connect(current_home())
         with (
             tempfile.TemporaryDirectory() as folder,
             launch.exit_on(versions.RegistryError, package.DamagedPackage),

@@ -63,7 +63,6 @@ GAUGE_SECONDS = 5.0
 """Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
 
 T = TypeVar("T")
-StoredIn = str | None
 _logger = logging.getLogger(__name__)
 
 
@@ -289,7 +288,7 @@ class Worker:
         picture = image_store.to_png(scored.image)
         return dataclasses.replace(answer, heat_map=data_url(heat_map), picture=data_url(picture))
 
-    async def _ship(self, scored: Sequence[Scored]) -> StoredIn:
+    async def _ship(self, scored: Sequence[Scored]) -> str | None:
         """Wait until the log's destination has predictions, where answers must; the wait is part of the trace."""
         begun_ns = time.time_ns()
         stored_in = await self._shipping.stored_in([each.record.prediction_id for each in scored])

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from fashion.storage.address import BUCKETS
+from fashion.storage.servers import without_password
+
 SECRET = "fashion"
 """Name of the secret, and of the service account, where Metaflow's settings name none. A branch adds its own name."""
 ADDRESSES = {
     "MLFLOW_TRACKING_URI": "http(s) address of an MLflow server",
-    "FASHION_STUDIES": "postgresql+psycopg:// address of a database for tuning",
+    "FASHION_STUDIES": "postgresql:// address of a database for tuning",
     "FASHION_CHECKPOINTS": "bucket for training checkpoints",
     "FASHION_REPORTS": "bucket for drift reports",
     "FASHION_IMAGES": "bucket with the pictures that were predicted",
@@ -20,9 +23,11 @@ LOGS = ("FASHION_LOG", "FASHION_FIRESTORE")
 """Either names the prediction log that machines share."""
 OPTIONAL = (
     *("FASHION_DATA_BUCKET", "FASHION_ARTIFACTS", "FASHION_ALERTS", "FASHION_WEBHOOK", "FASHION_SMTP"),
+    "FASHION_PREDICT_KEY",
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
-    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ENDPOINT"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL"),
+    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"),
     *("STORAGE_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST"),
 )
 """Variables that pods are given where this environment has them."""
@@ -31,7 +36,6 @@ EVENTS = ("WEBHOOK_URL", "EVENT", "EVENT_SOURCE", "SERVICE_ACCOUNT")
 IMAGES = {"train": "FASHION_TRAIN_IMAGE"}
 """Flow -> variable with its image. All others need no torch, and take FASHION_FLOWS_IMAGE."""
 FLOWS_IMAGE = "FASHION_FLOWS_IMAGE"
-BUCKETS = ("gs", "s3", "az", "azure", "abfs")
 DATASTORES = ("gs", "s3", "azure")
 THIS_MACHINE = re.compile(r"localhost|127\.[\d.]+|0\.0\.0\.0|\[?::1\]?")
 
@@ -91,22 +95,17 @@ def why_unreachable(address: str) -> str | None:
     return None
 
 
-def hide_password(address: str) -> str:
-    """The address with `...` in place of a password, for messages."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1...@", address)
-
-
 def _address_problems(environment: Mapping[str, str]) -> Iterator[str]:
     for name, kind in ADDRESSES.items():
         address = environment.get(name, "")
         if not address:
             yield f"{name} is not set: it must be the {kind}"
         elif reason := why_unreachable(address):
-            yield f"{name}={hide_password(address)} {reason}: it must be the {kind}"
+            yield f"{name}={without_password(address)} {reason}: it must be the {kind}"
     if not any(environment.get(name) for name in LOGS):
         yield "FASHION_LOG is not set: it must be the log that services share, firestore://... or postgresql://..."
     elif (log := environment.get("FASHION_LOG")) and (reason := why_unreachable(log)):
-        yield f"FASHION_LOG={hide_password(log)} {reason}: it must be firestore://... or postgresql://..."
+        yield f"FASHION_LOG={without_password(log)} {reason}: it must be firestore://... or postgresql://..."
 
 
 def _other_problems(

@@ -259,9 +259,9 @@ class ResourcesConfig(Strict):
     """Megabytes of each node."""
     timeout_minutes: int
     """Minutes after which a step is ended, and begun anew where it may be retried; on one machine too."""
-    nodes: int = 1
+    nodes: int
     """Machines that train one model together; on one machine, processes. `training.batch_size` is of all together."""
-    rank_timeout_minutes: float = 10.0
+    rank_timeout_minutes: float
     """How long nodes wait for one another to start, and in a step: then the training ends, and can be resumed."""
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from fashion.config.deploy import DeployConfig
-from fashion.deployment.canary import ControlPlane, Revision, Service, TrafficTarget
+from fashion.deployment.canary import STATE, ControlPlane, Revision, Service, TrafficTarget
 from fashion.deployment.rollout import Check, RolloutError
 
 
@@ -45,7 +45,7 @@ class DryRunPlane:
 
     def set_traffic(self, service: Service, targets: Sequence[TrafficTarget], notes: Mapping[str, str]) -> None:
         """See ControlPlane.set_traffic."""
-        state = notes.get("fashion-rollout-state", "")
+        state = notes.get(STATE, "")
         self._say(f"would call UpdateService: traffic {_sentence(targets)}; state {state}")
         self._replace(targets, notes)
 

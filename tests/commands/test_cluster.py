@@ -67,7 +67,7 @@ def test_addresses_of_servers_and_buckets_are_all_that_is_needed() -> None:
         (
             "FASHION_STUDIES",
             "postgresql://me:secret@127.0.0.1/s",
-            "FASHION_STUDIES=postgresql://me:...@127.0.0.1/s names",
+            "FASHION_STUDIES=postgresql://me:***@127.0.0.1/s names",
         ),
         (
             "FASHION_CHECKPOINTS",
@@ -80,7 +80,7 @@ def test_addresses_of_servers_and_buckets_are_all_that_is_needed() -> None:
         (
             "FASHION_LOG",
             "postgresql://me:secret@localhost/log",
-            "FASHION_LOG=postgresql://me:...@localhost/log names the",
+            "FASHION_LOG=postgresql://me:***@localhost/log names the",
         ),
         ("FASHION_FLOWS_IMAGE", "", "FASHION_FLOWS_IMAGE is not set: it must be the image that configs/deploy/"),
         (

@@ -5,16 +5,14 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 from support import postgres
 from support.served import free_port
+from support.web import QuietHandler, serving
 
 from fashion.commands.main import main
 from fashion.home import REPOSITORY
@@ -51,26 +49,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def answering(status: int, content: str) -> Iterator[str]:
     """A server that gives one answer to everything."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content.encode())
+            self.read_body()
+            self.respond(status, content.encode())
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{web.server_port}"
-    finally:
-        web.shutdown()
-        web.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 @contextlib.contextmanager

@@ -142,7 +142,7 @@ try:
 except archives.ArchiveError as error:
     print(error)
 """
-    assert python(code, home=home).endswith("gs://bucket/prefix; see FASHION_BENTOS")
+    assert python(code, home=home).endswith("or az://container/prefix; see FASHION_BENTOS")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_no_page_or_log_shows_the_password_of_the_shared_log(team: Team) -> None
     ready = team.first.json("GET", "/readyz")["log"]
     assert ready["ships_to"] == team.remote.address
     texts = [team.first.request("GET", path)[2].decode() for path in ("/readyz", "/monitoring", "/metrics", "/model")]
-    assert "Rows not shipped to the shared log yet" in texts[2]
+    assert "Rows of the prediction log that are not shipped yet" in texts[2]
     texts.append(team.first.output.read_text())
     assert not [text for text in texts if "sesame" in text]
 

@@ -6,15 +6,14 @@ import re
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import obstore
 import obstore.store
 import pytest
 from support.stores import Clouds
+from support.web import QuietHandler, serving
 
 from fashion.storage import object_store
 from fashion.storage.address import open_store
@@ -36,7 +35,7 @@ USES: list[Callable[[Store], object]] = [
 def answering(answer: Answer, *, pieces_per_second: float = 1e9) -> Iterator[str]:
     """A server that gives one answer to each request, whose body it reads in pieces of 100 kB; yields its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_PUT(self) -> None:
             left = int(self.headers.get("Content-Length", 0))
             while left > 0:
@@ -44,25 +43,12 @@ def answering(answer: Answer, *, pieces_per_second: float = 1e9) -> Iterator[str
                 time.sleep(1 / pieces_per_second)
             status, code, message = answer
             content = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode() if code else b""
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", '"x"')
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+            self.respond(status, content, etag='"x"')
 
-        do_GET = do_HEAD = do_PUT  # noqa: N815
+        do_GET = do_HEAD = do_PUT
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 @pytest.fixture

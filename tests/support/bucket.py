@@ -11,13 +11,13 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http import HTTPStatus
-from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from gcp_storage_emulator.handlers.buckets import create_bucket
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
+from support.web import serving
 
 
 class PreconditionFailedError(Exception):
@@ -70,10 +70,10 @@ class StrictHandler(RequestHandler):
 
     storage: StrictStorage
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         self._answer(super().do_POST)
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:
         self._answer(super().do_PUT)
 
     def _answer(self, handle: Any) -> None:
@@ -99,13 +99,5 @@ def serve(*buckets: str) -> Iterator[str]:
     storage = StrictStorage()
     for bucket in buckets:
         create_bucket(bucket, storage)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(StrictHandler, storage))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(partial(StrictHandler, storage)) as url:
+        yield url

@@ -6,12 +6,12 @@ Keeps resources as they come, gives names as the real ones do, lists in pages, a
 import contextlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.web import QuietHandler, serving
 
 PAGE = 3
 """Resources of one page: few, so that there are several."""
@@ -61,34 +61,17 @@ def serve() -> Iterator[GoogleApis]:
     """Serve empty APIs on a free loopback port."""
     apis = GoogleApis()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def handle_request(self) -> None:
             parts = urlsplit(self.path)
-            length = int(self.headers.get("content-length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else {}
+            body = json.loads(self.read_body() or b"{}")
             status, content = apis.answer(self.command, parts.path, parse_qs(parts.query), body)
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.respond(status, json.dumps(content).encode(), content_type="application/json")
 
-        do_GET = do_POST = do_PATCH = handle_request  # noqa: N815
+        do_GET = do_POST = do_PATCH = handle_request
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    apis.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(Handler) as apis.url:
         yield apis
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _as_answered(value: Any) -> Any:

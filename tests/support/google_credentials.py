@@ -5,40 +5,25 @@ Google's clients ask for credentials even where `STORAGE_EMULATOR_HOST` names an
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from support.web import QuietHandler, serving
 
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[Path]:
     """Write a key file to `folder`, and yield its path for `GOOGLE_APPLICATION_CREDENTIALS`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenRequest)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield _write_key(folder / "service-account.json", f"http://127.0.0.1:{server.server_port}/token")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(TokenRequest) as url:
+        yield _write_key(folder / "service-account.json", f"{url}/token")
 
 
-class TokenRequest(BaseHTTPRequestHandler):
+class TokenRequest(QuietHandler):
     """Answers each request with a token of an hour."""
 
     def do_POST(self) -> None:
-        content = json.dumps({"access_token": "none", "expires_in": 3600, "token_type": "Bearer"}).encode()
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.read_body()
+        self.respond(200, json.dumps({"access_token": "none", "expires_in": 3600, "token_type": "Bearer"}).encode())
 
 
 def _write_key(path: Path, token_server: str) -> Path:

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from support.web import QuietHandler, serving
 
 
 @dataclass
@@ -41,15 +41,15 @@ class RevisionServer:
 def serve(server: RevisionServer) -> Iterator[RevisionServer]:
     """Serve it on loopback, and set its `url`."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
-            self._respond(200 if server.is_ready else 503, {})
+            self.respond(200 if server.is_ready else 503, b"{}")
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            self.read_body()
             server.headers = {name.lower(): value for name, value in self.headers.items()}
             server.predictions += 1
             server.on_prediction(server.predictions)
@@ -58,25 +58,7 @@ def serve(server: RevisionServer) -> Iterator[RevisionServer]:
                 self.close_connection = True
                 return
             model = {"name": "fashion-classifier", "version": server.version}
-            self._respond(server.status, {"label": server.label, "model": model})
+            self.respond(server.status, json.dumps({"label": server.label, "model": model}).encode())
 
-        def _respond(self, status: int, content: object) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as server.url:
         yield server
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()

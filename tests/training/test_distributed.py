@@ -298,7 +298,6 @@ class TestEnds:
 
     def test_ranks_end_with_their_launcher(self, on_cpu: None) -> None:
         code = (
-            f"import sys; sys.path[:0] = {sys.path!r}\n"
             "from fashion.config.compose import compose; from fashion.config.train import load_train_config\n"
             "from fashion.data.loading import load_dataset; from fashion.home import REPOSITORY\n"
             "from fashion.training import launcher; from fashion.training.ranks import Ranks\n"

@@ -2,14 +2,13 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from support.argo.expressions import UnknownExpression
+from support.web import QuietHandler, serving
 
 DATA_TEMPLATE = re.compile(
     r'\{\{ if \(hasKey \$\.Input\.body\.payload "(?P<field>\w+)"\) \}\}'
@@ -38,26 +37,14 @@ def serve() -> Iterator[Webhook]:
     """Serve a webhook on loopback."""
     webhook = Webhook("")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
-            webhook.events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
+            webhook.events.append(json.loads(self.read_body()))
+            self.respond(200)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    webhook.url = f"http://127.0.0.1:{server.server_port}/metaflow-event"
-    try:
+    with serving(Handler) as url:
+        webhook.url = f"{url}/metaflow-event"
         yield webhook
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def started_by(event: Mapping[str, Any], sensors: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, str]]]:
