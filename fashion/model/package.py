@@ -95,6 +95,8 @@ class Package:
     """How users' pictures are prepared. Packages of older versions lack the field, and used this default."""
     folder: Path | None = None
     """Where the package is; not stored."""
+    digest: str = ""
+    """sha256 of `package.json`, which holds the checksums of all files: the package's identity. Not stored."""
 
 
 def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package:
@@ -106,7 +108,7 @@ def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package
         files: name -> content of the model, the weights and the reference.
 
     Returns:
-        The package with its folder.
+        The package with its folder and digest.
 
     Raises:
         ValueError: `files` are not those of a package.
@@ -117,10 +119,11 @@ def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package
     for name, data in files.items():
         (folder / name).write_bytes(data)
     fields = dataclasses.asdict(dataclasses.replace(package, folder=None))
-    del fields["folder"]
+    del fields["folder"], fields["digest"]
     content = {"format": FORMAT, **fields, "files": {name: _sha256(data) for name, data in sorted(files.items())}}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
-    return dataclasses.replace(package, folder=folder)
+    manifest = (json.dumps(content, indent=1) + "\n").encode()
+    (folder / MANIFEST).write_bytes(manifest)
+    return dataclasses.replace(package, folder=folder, digest=_sha256(manifest))
 
 
 def read(folder: Path) -> Package:
@@ -132,7 +135,8 @@ def read(folder: Path) -> Package:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
+        manifest = (folder / MANIFEST).read_bytes()
+        content = json.loads(manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedPackage(f"{folder} is not a model package: it has no {MANIFEST}") from None
     except ValueError as error:
@@ -154,7 +158,7 @@ def read(folder: Path) -> Package:
         package: Package = TypeAdapter(Package).validate_python(content)
     except ValidationError as error:
         raise DamagedPackage(f"{folder / MANIFEST} is damaged: {error.errors()[0]['loc']} is wrong") from None
-    return dataclasses.replace(package, folder=folder)
+    return dataclasses.replace(package, folder=folder, digest=_sha256(manifest))
 
 
 def require_comparable(one: Package, other: Package) -> None:

@@ -1,6 +1,7 @@
 """A package is read as it was written, or refused with the name of what is damaged."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -49,7 +50,8 @@ def test_thresholds_and_intervals_may_be_missing(tiny_package: Package, tmp_path
     bare = dataclasses.replace(tiny_package, severity=None, metrics={"test/accuracy": Metric(0.5)})
     written = package.write(bare, tmp_path, {MODEL: b"1", WEIGHTS: b"2", REFERENCE: b"3"})
     assert package.read(tmp_path) == written
-    assert written == dataclasses.replace(bare, folder=tmp_path)
+    assert written == dataclasses.replace(bare, folder=tmp_path, digest=written.digest)
+    assert written.digest == hashlib.sha256((tmp_path / MANIFEST).read_bytes()).hexdigest()
 
 
 def test_a_package_written_over_another_replaces_it(tiny_package: Package, copy: Path) -> None:
