@@ -104,6 +104,14 @@ $(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
 	$(UV) pip install --quiet --python $(VENV)-bench/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+sbom: $(STAMP) ## Write what the service is made of to var/sbom.json, in CycloneDX's form
+	@mkdir -p var
+	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
+		--output-reproducible --output-file var/sbom.json requirements-serve.lock
+
+audit: $(STAMP) ## Look all locked packages up among the known vulnerabilities of PyPI
+	$(UV) tool run pip-audit==2.10.1 --disable-pip --requirement requirements.lock
+
 lock: $(STAMP) ## Renew the lock files from pyproject.toml
 	$(LOCK) $(ALL_EXTRAS) --output-file requirements.lock
 	$(LOCK) $(SERVICE_EXTRAS) --constraint requirements.lock --output-file requirements-serve.lock

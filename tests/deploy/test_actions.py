@@ -1,7 +1,9 @@
 """GitHub's workflows: clean for zizmor and actionlint, valid, pinned by hash, and consistent with the repository."""
 
+import functools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fashion.config.compose import compose, load_as
+from fashion.config.serve import ServeConfig
 from fashion.home import REPOSITORY
 
 FOLDER = REPOSITORY / ".github"
@@ -85,8 +89,10 @@ def test_only_jobs_that_reach_google_get_a_token() -> None:
         workflow = yaml.safe_load(path.read_text())
         assert workflow["permissions"] == {"contents": "read"}
         for content in workflow["jobs"].values():
-            uses = [step.get("uses", "") for step in content["steps"]]
-            reaches = any(use.startswith("google-github-actions/auth@") for use in uses)
+            uses = [step.get("uses", "") for step in content.get("steps", [content])]
+            reaches = any(
+                use.startswith(("google-github-actions/auth@", "./.github/workflows/service.yml")) for use in uses
+            )
             token = {"contents": "read", "id-token": "write"} if reaches else None
             assert content.get("permissions") == token
 
@@ -95,6 +101,34 @@ def test_nothing_is_delivered_before_the_tests_have_passed() -> None:
     for name in ("images", "service"):
         assert job("ci.yml", name)["needs"] == "gate"
         assert job("ci.yml", name)["if"].startswith("github.event_name == 'push' && ")
+
+
+def test_a_new_champion_is_delivered_and_an_old_one_is_not_again() -> None:
+    assert '$(champion)" != "$before"' in job("retrain.yml", "train")["steps"][-1]["run"]
+    assert job("retrain.yml", "service")["if"].startswith("needs.train.outputs.promoted == 'true' && ")
+    assert {job(name, "service")["uses"] for name in ("ci.yml", "retrain.yml")} == {"./.github/workflows/service.yml"}
+
+
+def test_the_rollout_is_one_that_the_flow_takes() -> None:
+    """Its overrides are composed; a service that does not exist yet is made of a file whose places are filled."""
+    run = next(step["run"] for step in job("service.yml", "deliver")["steps"] if step.get("name") == "Cloud Run")
+    values = {"$PROJECT": "p", "$REGION": "europe-west1", "$DIGEST": "r/i@sha256:" + "0" * 64}
+    words = shlex.split(run[run.index("run deploy.target") : run.index("else")].replace("\\\n", " "))[1:]
+    overrides = [functools.reduce(lambda text, item: text.replace(*item), values.items(), word) for word in words]
+    settings = load_as(ServeConfig, compose(overrides, root=ServeConfig.root)).deploy
+    assert (settings.target, settings.dry_run, settings.image) == ("cloudrun", False, values["$DIGEST"])
+    script = re.findall(r'sed -e "(.*?)"', run)[0]
+    filled = subprocess.run(
+        ["bash", "-c", f'sed -e "{script}" configs/deploy/cloudrun.yaml'],
+        cwd=REPOSITORY,
+        env={**os.environ, **{name[1:]: value for name, value in values.items()}},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    content = yaml.safe_load(filled)
+    assert content["spec"]["template"]["spec"]["containers"][0]["image"] == values["$DIGEST"]
+    assert not re.search(r"PROJECT|REGION|TAG", re.sub(r"#.*", "", filled))
 
 
 def test_every_image_has_its_dockerfile() -> None:
