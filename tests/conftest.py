@@ -35,6 +35,15 @@ SLOW = {
     "migrated_database",
 }
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
+TEAM = {"emulator", "postgres_server", "new_backend", "templates"}
+"""Fixtures that start what a team has beside one machine: `make test` leaves their tests out, `make test-all` does not."""
+TEAM_FILES = (
+    *("tests/deploy/", "tests/deployment/", "tests/flows/test_argo", "tests/flows/test_distributed_flow"),
+    *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
+    *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
+    "tests/service/test_telemetry",
+)
+"""Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
@@ -45,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
         if not SLOW.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        if not TEAM.isdisjoint(item.fixturenames) or item.nodeid.startswith(TEAM_FILES):
+            item.add_marker(pytest.mark.team)
     items.sort(key=lambda item: [*FLOWS, groups[item]].index(groups[item]))
 
 

@@ -23,7 +23,9 @@ def find_secrets(*paths: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_file_holds_a_secret() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     done = find_secrets(*filter(None, listed.split("\0")))
     assert done.returncode == 0, done.stdout
 
