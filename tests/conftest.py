@@ -36,7 +36,7 @@ SLOW = {
 }
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 TEAM = {"emulator", "postgres_server", "new_backend", "templates"}
-"""Fixtures that start what a team has beside one machine: `make test` leaves their tests out, `make test-all` does not."""
+"""Fixtures that start what a team has beside one machine: `make test` leaves their tests out, not `make test-all`."""
 TEAM_FILES = (
     *("tests/deploy/", "tests/deployment/", "tests/flows/test_argo", "tests/flows/test_distributed_flow"),
     *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
