@@ -117,6 +117,18 @@ def test_every_step_is_a_task_in_its_flows_image(templates: dict[str, Written], 
     assert [step for step in steps if image not in found[step.replace("_", "-")]] == []
 
 
+def test_nodes_of_one_training_have_the_time_limit_too(templates: dict[str, Written]) -> None:
+    found = [
+        each["resource"]
+        for each in templates["production"].template("train")["spec"]["templates"]
+        if "resource" in each
+    ]
+    (job_set,) = (yaml.safe_load(re.sub(r"{{=?(.*?)}}", "1", each["manifest"])) for each in found)
+    jobs = job_set["spec"]["replicatedJobs"]
+    assert {each["name"] for each in jobs} == {"control", "worker"}
+    assert {each["template"]["spec"]["template"]["spec"]["activeDeadlineSeconds"] for each in jobs} == {60 * 720}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_pod_has_the_secret_the_account_the_commit_and_a_time_limit(
     templates: dict[str, Written], name: str
