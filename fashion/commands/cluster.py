@@ -49,16 +49,15 @@ def manifests(
     ] = False,
 ) -> None:
     """Write the manifests of all flows. Their code is uploaded to Metaflow's bucket; the cluster is not reached."""
-    from fashion.commands import cluster_manifests
+    from fashion.commands import cluster_manifests, cluster_needs
     from fashion.home import prepare_environment
 
-    target = folder or prepare_environment().root / "argo"
+    target, by_flow = folder or prepare_environment().root / "argo", _by_flow(overrides or [])
     needs = _needs(production, branch)
-    if needs.problems and not unchecked:
-        raise CommandError("; ".join(needs.problems))
-    written = cluster_manifests.write(
-        needs, target, branch=_branch_option(production, branch), overrides=_by_flow(overrides or [])
-    )
+    problems = [*needs.problems, *cluster_needs.override_problems(by_flow)]
+    if problems and not unchecked:
+        raise CommandError("; ".join(problems))
+    written = cluster_manifests.write(needs, target, branch=_branch_option(production, branch), overrides=by_flow)
     for path in written:
         print(path)
     print(f"apply them: kubectl apply --filename {target}")

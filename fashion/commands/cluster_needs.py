@@ -1,7 +1,7 @@
 """What a cluster needs before flows can run on it, judged by the addresses of this environment. Reaches no cluster."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -93,6 +93,22 @@ def why_unreachable(address: str) -> str | None:
     if parts.scheme not in (*BUCKETS, "firestore") and THIS_MACHINE.fullmatch(parts.hostname or "localhost"):
         return "names the machine itself, which in a pod is the pod"
     return None
+
+
+def override_problems(overrides: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Say which overrides of flows name what only one machine has.
+
+    Args:
+        overrides: flow -> overrides, such as `source=/exports`.
+    """
+    for flow, given in overrides.items():
+        for override in given:
+            key, _, value = override.partition("=")
+            address = value.strip("'\"")
+            if (flow, key, address) == ("drift", "source", "local"):
+                yield f"{flow}:{override} reads the log of the pod itself, which is empty: leave it out"
+            elif address.startswith(("/", "~", "./", "file:")):
+                yield f"{flow}:{override} {why_unreachable(address)}: give the address of a bucket"
 
 
 def _address_problems(environment: Mapping[str, str]) -> Iterator[str]:

@@ -118,6 +118,20 @@ def test_so_is_a_setting_of_metaflow(setting: str, value: str, sentence: str) ->
     assert problem.startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("source=/exports", "drift:source=/exports is on the disk of one machine: each pod would have its own"),
+        ("source='file:///e'", "drift:source='file:///e' is on the disk of one machine"),
+        ("source=local", "drift:source=local reads the log of the pod itself, which is empty: leave it out"),
+    ],
+)
+def test_so_is_an_override(override: str, sentence: str) -> None:
+    (problem,) = cluster_needs.override_problems({"drift": ["window=7d", override]})
+    assert problem.startswith(sentence)
+    assert list(cluster_needs.override_problems({"drift": ["source=gs://b/x", "source=shared"]})) == []
+
+
 def test_firestore_may_be_named_in_the_older_way() -> None:
     found = needs(FASHION_LOG="", FASHION_FIRESTORE="team")
     assert found.problems == ()
