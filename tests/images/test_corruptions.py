@@ -1,14 +1,16 @@
 """Each corruption by its properties, and on pictures where the outcome is known."""
 
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fashion.data.dataset import Dataset
 from fashion.images.corruptions import CORRUPTIONS, corrupt
 
-RANDOM = {"noise", "occlusion"}
+RANDOM = {"elastic", "fog", "noise", "occlusion", "salt_and_pepper"}
 
 
 @pytest.fixture(scope="module", params=["grey", "colour"])
@@ -52,7 +54,7 @@ def test_a_very_large_amount_still_gives_pictures(name: str, pictures: np.ndarra
     assert (changed.shape, changed.dtype) == (pictures.shape, np.uint8)
 
 
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"contrast", "noise"}))
+@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"contrast", "jpeg", "noise"}))
 def test_channels_are_treated_alike(name: str, small_dataset: Dataset) -> None:
     grey = small_dataset.val.images[:20]
     colour = corrupt(np.stack([grey] * 3, axis=-1), name, 0.3, seed=3)
@@ -65,6 +67,7 @@ def test_channels_are_treated_alike(name: str, small_dataset: Dataset) -> None:
     [
         ("brightness", lambda grey: np.full_like(grey, 255)),
         ("darkness", np.zeros_like),
+        ("gamma", lambda grey: np.rint((grey / 255) ** 4 * 255).astype(np.uint8)),
         ("inversion", lambda grey: 255 - grey),
         ("occlusion", lambda grey: np.full_like(grey, 128)),
         ("rotation", lambda grey: np.rot90(grey, axes=(1, 2))),
@@ -80,6 +83,44 @@ def test_no_contrast_leaves_the_mean(small_dataset: Dataset) -> None:
     grey = small_dataset.val.images[:20]
     flat = corrupt(grey, "contrast", 1)
     np.testing.assert_allclose(flat, np.broadcast_to(grey.mean(axis=(1, 2))[:, None, None], grey.shape), atol=0.5001)
+
+
+def test_jpeg_is_the_file_that_pillow_writes(small_dataset: Dataset) -> None:
+    (picture,) = small_dataset.val.images[:1]
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=10)
+    np.testing.assert_array_equal(corrupt(picture[None], "jpeg", 0.9)[0], np.asarray(Image.open(file)))
+    four = np.stack([picture, picture // 2, picture // 3, picture // 4], axis=-1)[None]
+    np.testing.assert_array_equal(corrupt(four, "jpeg", 0.9)[0, ..., 0], np.asarray(Image.open(file)))
+
+
+@pytest.mark.parametrize("length", [3, 8])
+def test_motion_blurs_a_point_to_a_line_of_its_length(length: int) -> None:
+    point = np.zeros((1, 28, 28), np.uint8)
+    point[0, 14, 14] = 240
+    line = corrupt(point, "motion_blur", (length - 1) / 28)[0]
+    assert sorted(line[14][line[14] > 0].tolist()) == [240 // length] * length
+    assert line.sum() == 240
+
+
+@pytest.mark.parametrize("count", [14, 7])
+def test_pixelation_leaves_the_means_of_blocks(count: int, small_dataset: Dataset) -> None:
+    (picture,) = small_dataset.val.images[:1]
+    few = np.asarray(Image.fromarray(picture).resize((count, count), Image.Resampling.BOX)).astype(int)
+    shown = corrupt(picture[None], "pixelation", 1 - count / 28)[0].astype(int)
+    at = ((np.arange(count) + 0.5) * 28 / count).astype(int)
+    assert np.abs(shown[np.ix_(at, at)] - few).max() <= 1
+
+
+def test_salt_and_pepper_are_as_many_pixels_as_given() -> None:
+    changed = corrupt(np.full((50, 28, 28), 128, np.uint8), "salt_and_pepper", 0.2)
+    assert (changed == 0).mean() == pytest.approx(0.1, rel=0.05)
+    assert (changed == 255).mean() == pytest.approx(0.1, rel=0.05)
+
+
+def test_elastic_moves_pixels_and_makes_none(small_dataset: Dataset) -> None:
+    flat = np.full((3, 28, 28), 90, np.uint8)
+    np.testing.assert_array_equal(corrupt(flat, "elastic", 0.5), flat)
 
 
 def test_noise_has_the_given_deviation() -> None:
