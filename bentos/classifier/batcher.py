@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fashion.images import image_store
 from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor
+from fashion.model.typicality import Typicality
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import PredictionRecord, new_prediction_id
 
@@ -46,6 +47,8 @@ class Scored:
     image: Images
     """What the network saw: `(size, size)` or `(size, size, C)` uint8."""
     batch: BatchTimes
+    typicality: float | None
+    """Share of the held-out pictures that are less usual; None where the package cannot tell."""
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Batcher:
         log: PredictionLog,
         *,
         model_version: str,
+        typicality: Typicality | None = None,
         after: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
         """Start the thread.
@@ -78,11 +82,12 @@ class Batcher:
             predictor: of the served version.
             log: gets a record of each prediction.
             model_version: goes into the records.
+            typicality: of the served version; None where its package has none.
             after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
                 raise.
         """
         self.predictor, self.log, self.model_version = predictor, log, model_version
-        self._after = after
+        self._typicality, self._after = typicality, after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -144,6 +149,7 @@ class Batcher:
         taken_ns = time.time_ns()
         images = [image for job in jobs for image in job.images]
         predictions = self.predictor.predict(np.stack(images))
+        shares = self._shares(predictions)
         predicted_ns, now = time.time_ns(), time.perf_counter()
         owners = [job for job in jobs for _ in job.images]
         records = [
@@ -161,8 +167,14 @@ class Batcher:
         ]
         self.log.append(records)
         batch = BatchTimes(len(images), taken_ns, predicted_ns, time.time_ns())
-        scored = iter([Scored(record, image, batch) for record, image in zip(records, images, strict=True)])
+        scored = iter(Scored(*each[:2], batch, each[2]) for each in zip(records, images, shares, strict=True))
         return [[next(scored) for _ in job.images] for job in jobs]
+
+    def _shares(self, predictions: Predictions) -> Sequence[float | None]:
+        if self._typicality is None:
+            return [None] * len(predictions.labels)
+        shares: list[float] = self._typicality.shares(self._typicality.distances(predictions)).tolist()
+        return shares
 
 
 def shadow_records(

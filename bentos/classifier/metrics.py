@@ -35,6 +35,12 @@ class ServiceMetrics:
         self.predictions = Counter(
             "fashion_predictions", "Pictures predicted", ["label", "model_version"], registry=self.registry
         )
+        self.unlike = Counter(
+            "fashion_unlike_pictures",
+            "Pictures unlike anything that the model has learnt",
+            ["model_version"],
+            registry=self.registry,
+        )
         self._model = gauge("model_info", "The versions that are served: always 1", ("name", "version", "role"))
         self._backlog = gauge("log_backlog_rows", "Rows of the prediction log that are not shipped yet")
         self._age = gauge("log_backlog_seconds", "Age of the oldest row that is not shipped")

@@ -55,14 +55,16 @@ def page(worker: "Worker") -> str:
     model = worker.model_info()
     lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
     sections = [
-        *_traffic(model.class_names, recent.rows, recent.source),
+        *_traffic(model.class_names, recent.rows, recent.source, _unlike(worker, recent.rows)),
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]
     return html.page(SITE, "Monitoring", lead, sections)
 
 
-def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction], source: str) -> Iterator[str]:
+def _traffic(
+    class_names: Sequence[str], recent: Sequence[LoggedPrediction], source: str, unlike: Iterator[str]
+) -> Iterator[str]:
     yield f"<section><h2>Recent traffic</h2><p>{text(source)}</p>"
     if not recent:
         yield "<p>There are no predictions yet. <a href='/'>Try a picture.</a></p></section>"
@@ -74,6 +76,7 @@ def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction], sou
     yield "<dl>"
     yield _fact("Predictions", f"{len(recent):,}", f"{_moment(min(times))} to {_moment(max(times))} UTC")
     yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about this share should be right")
+    yield from unlike
     right = sum(each.true_label == each.record.label for each in labelled)
     note = f"{right:,} of {len(labelled):,} with feedback" if labelled else "no feedback yet"
     yield _fact("Accuracy by feedback", f"{right / len(labelled):.1%}" if labelled else "unknown", note)
@@ -87,6 +90,15 @@ def _traffic(class_names: Sequence[str], recent: Sequence[LoggedPrediction], sou
         cells = f"<td class='share'>{meter}</td><td class='number'>{counts[label]:,}</td>"
         yield f"<tr><th scope='row'>{text(name)}</th>{cells}</tr>"
     yield "</table></section>"
+
+
+def _unlike(worker: "Worker", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
+    """The share of the served version's pictures that are unlike what it has learnt, where it can tell."""
+    rows = [each.record for each in recent if each.record.model_version == worker.model_info().version]
+    count = worker.unlike.count(rows)
+    if count is not None:
+        note = f"of pictures as in training, about {worker.unlike.share:.0%} would be"
+        yield _fact("Unlike anything learnt", f"{count / len(rows):.1%}", note)
 
 
 def _reports(listed: Sequence[Report]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypeAliasType, TypedDict
 
-from bentos.web.responses import REQUEST, Documented, ErrorAnswer, OptionalText
+from bentos.web.responses import REQUEST, Documented, ErrorAnswer, OptionalFlag, OptionalNumber, OptionalText
 from fashion.images.statistics import STATISTICS
 from fashion.model.package import Metric
 
@@ -68,6 +68,11 @@ class PredictionAnswer(Documented):
     model: ModelVersion
     preprocessing: tuple[str, ...]
     """What was done to the picture before the network saw it, in order."""
+    typical: OptionalFlag = None
+    """False if the picture is unlike anything that the model has learnt: its label means nothing then. Left out by
+    models that cannot tell."""
+    typicality: OptionalNumber = None
+    """Share of the held-out pictures that are less usual than this one: evenly distributed for usual pictures."""
     heat_map: OptionalText = None
     """With explain: what the prediction rests on, as a PNG data URL."""
     picture: OptionalText = None

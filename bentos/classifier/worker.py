@@ -34,6 +34,7 @@ from bentos.classifier.schemas import (
     data_url,
 )
 from bentos.classifier.shipping import Shipping
+from bentos.classifier.unlike import Unlike
 from bentos.web import responses
 from bentos.web.auth import Keys, RateLimit
 from bentos.web.request_metrics import Identity
@@ -111,8 +112,13 @@ class Worker:
         self.recent = RecentReader(self.log, self._shipping.remote)
         self.records = Records(self.log, self._shipping, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
+        self.unlike = Unlike(self.package, self.settings)
         self._batcher = Batcher(
-            self._predictor, self.log, model_version=self._model.version, after=self._offer_to_background
+            self._predictor,
+            self.log,
+            model_version=self._model.version,
+            typicality=self.unlike.typicality,
+            after=self._offer_to_background,
         )
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._closing = threading.Event()
@@ -156,7 +162,7 @@ class Worker:
             started: of `time.perf_counter`, when the request came.
 
         Raises:
-            ApiError: the picture cannot be read.
+            ApiError: the picture cannot be read, or is unlike what the model has learnt and refused for that.
             fashion.predictions.record.LogUnavailable: the prediction cannot be logged.
         """
         begun_ns = time.time_ns()
@@ -169,6 +175,8 @@ class Worker:
         stored_in = await self._ship([scored])
         self._trace([scored], begun_ns, decoded_ns)
         answer = self._answer(scored, prepared, stored_in)
+        if refusal := self.unlike.refusal(answer):
+            raise refusal
         return await self._in_pool(self._explain, answer, scored) if explain else answer
 
     async def predict_batch(self, files: Sequence[Part], *, client: str | None, started: float) -> BatchAnswer:
@@ -193,12 +201,15 @@ class Worker:
         remaining = iter(scored)
         for part, prepared in zip(files, outcomes, strict=True):
             if isinstance(prepared, PreparedImage):
-                results.append(self._answer(next(remaining), prepared, None, part.filename))
+                answer = self._answer(next(remaining), prepared, None, part.filename)
+                refusal = self.unlike.refusal(answer)
+                results.append(responses.error_answer(refusal, part.filename) if refusal else answer)
             elif isinstance(prepared, BadPicture):
                 results.append(responses.error_answer(responses.picture_error(prepared), part.filename))
             else:
                 raise prepared
-        return BatchAnswer(tuple(results), len(scored), len(files) - len(scored), stored_in)
+        refused = sum(isinstance(each, ErrorAnswer) for each in results)
+        return BatchAnswer(tuple(results), len(results) - refused, refused, stored_in)
 
     def model_info(self) -> ModelInfo:
         """Return what is served, where it came from, and how good it is."""
@@ -271,6 +282,9 @@ class Worker:
         record = scored.record
         label = self.package.class_names[record.label]
         self.metrics.predictions.labels(label, self._model.version).inc()
+        typical = self.unlike.is_typical(scored.typicality)
+        if typical is False:
+            self.metrics.unlike.labels(self._model.version).inc()
         return PredictionAnswer(
             prediction_id=record.prediction_id,
             label=label,
@@ -278,6 +292,8 @@ class Worker:
             probabilities=self.records.by_name(record.probabilities),
             model=self._model,
             preprocessing=prepared.steps,
+            typical=typical,
+            typicality=None if scored.typicality is None else round(scored.typicality, DIGITS),
             stored_in=stored_in,
             filename=filename,
         )

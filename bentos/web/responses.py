@@ -35,6 +35,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+OptionalNumber = Annotated[float | None, WithJsonSchema({"type": "number"}), Field(exclude_if=_is_none)]
+"""A number that is left out of the JSON where it is None."""
+OptionalFlag = Annotated[bool | None, WithJsonSchema({"type": "boolean"}), Field(exclude_if=_is_none)]
+"""True or False, left out of the JSON where it is None."""
 OptionalText = Annotated[str | None, WithJsonSchema({"type": "string"}), Field(exclude_if=_is_none)]
 """A string that is left out of the JSON where it is None."""
 

@@ -67,12 +67,18 @@ class ServiceConfig(Strict):
     """Alias or number of a version that predicts every picture too, for the log only; null for none."""
     gallery: int
     """Number of test pictures on the page."""
+    unknown: Literal["flag", "refuse"]
+    """What becomes of a picture that is unlike what the model has learnt: its answer says so, or it gets none."""
+    unlike_share: float
+    """A picture is unlike what was learnt if all but this share of the held-out pictures are more usual: of pictures
+    as in training, this share is flagged. 0 flags none."""
     limits: LimitsConfig
     log: LogConfig
 
     def __post_init__(self) -> None:
         require(1 <= self.workers <= 64, f"workers must be between 1 and 64, got {self.workers}")
         require(0 <= self.gallery <= 200, f"gallery must be between 0 and 200, got {self.gallery}")
+        require(0 <= self.unlike_share < 1, f"unlike_share must be in [0, 1), got {self.unlike_share}")
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from fashion.metrics.calibration import (
 )
 from fashion.metrics.classification import ClassScore
 from fashion.model import severity
-from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Metric, Package
+from fashion.model.package import MODEL, REFERENCE, TYPICALITY, WEIGHTS, Metric, Package
 from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, axes, interpret
 from fashion.model.reference import Reference
+from fashion.model.typicality import Typicality
 
 CAPTIONS = {
     "confusion": "Confusion matrix",
@@ -40,6 +41,8 @@ CAPTIONS = {
 }
 """Name of a figure -> its caption."""
 SEED = 0
+UNLIKE = 0.01
+"""Test pictures are counted that are less usual than all but this share of the validation split."""
 """Of the windows that severity is calibrated on."""
 
 
@@ -147,10 +150,18 @@ def evaluate(
         "test/f1_macro": Metric(float(np.mean([score.f1 for score in scores]))),
         **_latencies(predict, dataset.test.images),
     }
+    typicality = Typicality.fit(reference)
+    unlike = typicality.shares(typicality.distances(test)) < UNLIKE
+    metrics["test/unlike_reference"] = Metric(float(unlike.mean()))
     thresholds = severity.calibrate(predict, dataset.val.images, reference, seed=SEED)
     return Evaluation(
         package=dataclasses.replace(package, metrics=metrics, severity=thresholds),
-        files={MODEL: exported["onnx"], WEIGHTS: exported["weights"], REFERENCE: reference.to_parquet()},
+        files={
+            MODEL: exported["onnx"],
+            WEIGHTS: exported["weights"],
+            REFERENCE: reference.to_parquet(),
+            TYPICALITY: typicality.to_bytes(),
+        },
         figures=_figures(dataset, test, uncalibrated, metrics, scores, package.temperature),
         scores=scores,
         test=test,

@@ -1,7 +1,8 @@
 """The model package: a folder with everything that a prediction needs. Knows files and fields, not how to make them.
 
 Files: `model.onnx` (input `image` (N, C, H, W) float32 normalised; outputs `logits` (N, classes) and `embedding`
-(N, D)), `weights.safetensors`, `reference.parquet` (held-out rows to compare windows with), `package.json`.
+(N, D)), `weights.safetensors`, `reference.parquet` (held-out rows to compare windows with), `typicality.npz` (what a
+usual picture is), `package.json`.
 """
 
 import dataclasses
@@ -19,6 +20,10 @@ MANIFEST = "package.json"
 MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.parquet"
+TYPICALITY = "typicality.npz"
+FILES = (MODEL, WEIGHTS, REFERENCE, TYPICALITY)
+SINCE_LATER = {TYPICALITY}
+"""Files that older packages lack."""
 
 
 class DamagedPackage(ValueError):
@@ -113,11 +118,14 @@ def write(package: Package, folder: Path, files: Mapping[str, bytes]) -> Package
     Raises:
         ValueError: `files` are not those of a package.
     """
-    if set(files) != {MODEL, WEIGHTS, REFERENCE}:
-        raise ValueError(f"a package has {MODEL}, {WEIGHTS} and {REFERENCE}, got {', '.join(sorted(files))}")
+    if not set(FILES) - SINCE_LATER <= set(files) <= set(FILES):
+        raise ValueError(f"a package has {', '.join(FILES)}, got {', '.join(sorted(files))}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    for name in FILES:
+        if name in files:
+            (folder / name).write_bytes(files[name])
+        else:
+            (folder / name).unlink(missing_ok=True)
     fields = dataclasses.asdict(dataclasses.replace(package, folder=None))
     del fields["folder"], fields["digest"]
     content = {"format": FORMAT, **fields, "files": {name: _sha256(data) for name, data in sorted(files.items())}}
@@ -148,8 +156,12 @@ def read(folder: Path) -> Package:
     checksums = content.get("files")
     if not isinstance(checksums, dict):
         raise DamagedPackage(f"{folder / MANIFEST} is damaged: it holds no checksums")
-    for name in (MODEL, WEIGHTS, REFERENCE):
+    for name in FILES:
         path = folder / name
+        if name in SINCE_LATER and name not in checksums:
+            if path.exists():
+                raise DamagedPackage(f"{folder} is damaged: {name} was not packed with it")
+            continue
         if not path.is_file():
             raise DamagedPackage(f"{folder} is damaged: {name} is missing")
         if _sha256(path.read_bytes()) != checksums.get(name):

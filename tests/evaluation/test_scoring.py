@@ -18,7 +18,7 @@ from fashion.images import transform
 from fashion.images.statistics import STATISTICS
 from fashion.metrics import calibration
 from fashion.model import package
-from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package
+from fashion.model.package import MODEL, REFERENCE, TYPICALITY, WEIGHTS, Package
 from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Predictor
 from fashion.model.reference import Reference
 
@@ -143,7 +143,7 @@ def test_the_package_says_where_it_came_from(found: Evaluation, leaky: Dataset) 
     assert packed.export_check == {"rows": 7, "max_difference": 0.25, "label_agreement": 1.0}
     assert (packed.class_names, packed.mean, packed.std) == (leaky.class_names, leaky.mean, leaky.std)
     assert packed.severity is not None
-    assert set(found.files) == {MODEL, WEIGHTS, REFERENCE}
+    assert set(found.files) == {MODEL, WEIGHTS, REFERENCE, TYPICALITY}
     assert found.files[WEIGHTS] == b"w"
 
 

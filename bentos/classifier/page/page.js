@@ -179,7 +179,11 @@ function show(entry) {
   showRecent();
 }
 
-function sentence({ label, confidence }) {
+function sentence({ label, confidence, typical }) {
+  if (typical === false) {
+    const lead = "This does not look like anything the model has learnt. Of the classes it knows, the nearest is";
+    return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`)];
+  }
   const lead = confidence >= 0.5 ? "The model believes this is" : "The model is not sure. Its best guess is";
   const certainty = `with a certainty of ${percent(confidence).replace("> ", "more than ")}`;
   return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`), " ", make("span", {}, certainty)];
