@@ -368,8 +368,7 @@ def check_champion(settings: TrainConfig) -> None:
 
     name = settings.tracking.registered_model
     with launch.exit_on(DamagedPackage, RegistryError, ServerUnavailable), tempfile.TemporaryDirectory() as folder:
-        champions.settle(name)
-        champion = champions.last_champion(name)
+        champion = champions.settle(name).last()
         if champion is not None and settings.gate.champion == "compare":
             champions.fetch_to_compare(champion, Path(folder), name=name)
 

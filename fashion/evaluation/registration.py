@@ -14,6 +14,7 @@ from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.labelled import LabelledFeedback
 from fashion.registry import champions, history, tracking, versions
 from fashion.registry.champions import ChampionChanged, Expected
+from fashion.registry.history import History
 from fashion.registry.versions import Version
 
 VERDICT = "verdict.json"
@@ -46,9 +47,10 @@ def register(
         fashion.model.package.DamagedPackage: a package differs from what was stored; the version stays unjudged.
     """
     version = versions.register(model_uri, run_id=run_id, name=name, tags=tags)
-    champions.settle(name)
     try:
-        verdict = _earlier_verdict(version, run_id, name) or _decide(version, run_id, name, splits, settings)
+        verdict = _earlier_verdict(version, run_id, champions.settle(name))
+        if verdict is None:
+            verdict = _decide(version, run_id, name, splits, settings)
     except DamagedPackage as error:
         raise DamagedPackage(f"version {version.number} is registered and not judged: {error}; then `resume`") from None
     tracking.log_tags(
@@ -72,10 +74,10 @@ def gate_splits(dataset: Dataset, feedback: LabelledFeedback | None, *, min_feed
     return {"test": dataset.test, "feedback": feedback.held_out}
 
 
-def _earlier_verdict(version: Version, run_id: str, name: str) -> Verdict | None:
+def _earlier_verdict(version: Version, run_id: str, before: History) -> Verdict | None:
     """What an earlier call decided; None where it did not."""
-    was_promoted = version.number in {change.version for change in history.read(name).changes}
-    if not was_promoted and "refused.time" not in versions.get(str(version.number), name).tags:
+    was_promoted = version.number in {change.version for change in before.changes}
+    if not was_promoted and "refused.time" not in before.known[version.number].tags:
         return None
     content = tracking.read_file(run_id, VERDICT)
     return None if content is None else _parse(content)
@@ -97,13 +99,13 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
         if versions.DIGEST not in version.tags:  # logged before digests were
             versions.set_tags(version, {versions.DIGEST: challenger.digest}, name=name)
         while True:
-            champion = versions.champion(name)
-            verdict = _judge(version, challenger, champion, splits, settings, name=name, folder=Path(folder))
+            before = history.read(name)
+            verdict = _judge(version, challenger, before, splits, settings, name=name, folder=Path(folder))
             verdict = dataclasses.replace(verdict, notes=(*notes, *verdict.notes))
             tracking.log_files(run_id, {VERDICT: json.dumps(dataclasses.asdict(verdict), indent=1).encode()})
-            if champion is not None and champion.number == version.number:
+            if before.champion == version.number:
                 return verdict
-            expected: Expected = "none" if champion is None else champion.number
+            expected: Expected = "none" if before.champion is None else before.champion
             try:
                 if verdict.promoted:
                     champions.promote(
@@ -117,7 +119,7 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                 else:
                     champions.reject(version, reason=verdict.reason, name=name, expected=expected)
             except ChampionChanged as changed:
-                notes.append(_describe(champion, changed.champion))
+                notes.append(_describe(before.champion, changed.champion))
             else:
                 return verdict
 
@@ -125,7 +127,7 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
 def _judge(
     version: Version,
     challenger: Package,
-    champion: Version | None,
+    before: History,
     splits: Mapping[str, Split],
     settings: GateConfig,
     *,
@@ -137,33 +139,33 @@ def _judge(
     Args:
         version: the challenger.
         challenger: its package.
-        champion: the present champion.
+        before: the champions until now.
         splits: name -> rows.
         settings: of the gate.
         name: of the registered model.
         folder: where packages are fetched to.
     """
-    if champion is not None and champion.number == version.number:
-        event = next(each.event for each in reversed(history.read(name).changes) if each.version == version.number)
+    champion, last = before.champion, before.last()
+    if champion == version.number:
+        event = next(change.event for change in reversed(before.changes) if change.version == champion)
         return Verdict(True, (Check(gate.ALONE, True, 1.0, 1.0, f"it was {event} before this verdict"),))
-    if settings.champion == "ignore":
-        why = "there is no champion yet" if champion is None else f"version {champion.number} is not compared with"
-        return gate.judge_alone(challenger, splits, settings, why=f"{why} (gate.champion=ignore)")
-    former = history.read(name).stack()
-    last = champion or champions.last_champion(name)
+    if settings.champion == "ignore" and last is not None:
+        why = f"gate.champion=ignore: not compared with version {last.number}"
+        return gate.judge_alone(challenger, splits, settings, why=why)
     if last is None:
-        deleted = f"version {', '.join(map(str, former))}, champion before, was deleted" if former else ""
-        return gate.judge_alone(challenger, splits, settings, why=deleted or "there is no champion yet")
+        former = ", ".join(map(str, before.stack()))
+        why = f"no former champion exists any more (version {former})" if former else "there is no champion yet"
+        return gate.judge_alone(challenger, splits, settings, why=why)
     known = champions.fetch_to_compare(last, folder / f"champion-{last.number}", name=name)
     verdict = gate.judge(known, challenger, splits, settings)
-    lost = f"there is no champion: compared with version {last.number}, the last one before that still exists"
+    lost = f"there is no champion: compared with version {last.number}, the last one that still exists"
     return dataclasses.replace(verdict, champion=last.number, notes=() if champion is not None else (lost,))
 
 
-def _describe(judged: Version | None, champion: int | None) -> str:
+def _describe(judged: int | None, champion: int | None) -> str:
     """Why a version is judged again."""
-    against = "judged without a champion" if judged is None else f"judged against version {judged.number}"
-    by_then = "there was none" if champion is None else f"the champion was version {champion}"
+    against = "judged without a champion" if judged is None else f"judged against version {judged}"
+    by_then = "there was no champion" if champion is None else f"the champion was version {champion}"
     return f"{against}; {by_then} by then: judged again"
 
 

@@ -37,17 +37,11 @@ class ChampionChanged(RegistryError):
         self.champion = champion
 
 
-def last_champion(name: str = MODEL_NAME) -> Version | None:
-    """Return the champion; where it was deleted or lost its alias, the last former one that still exists, or None."""
-    known = {version.number: version for version in versions.list_versions(name)}
-    return next((known[number] for number in reversed(history.read(name).stack()) if number in known), None)
-
-
 def fetch_to_compare(champion: Version, folder: Path, *, name: str = MODEL_NAME) -> Package:
     """Fetch the package that a new model is compared with.
 
     Args:
-        champion: what `last_champion` returned.
+        champion: the champion, or the last one where there is none.
         folder: where to.
         name: the registered model.
 
@@ -58,12 +52,14 @@ def fetch_to_compare(champion: Version, folder: Path, *, name: str = MODEL_NAME)
     try:
         return versions.fetch(champion, folder)
     except DamagedPackage as error:
-        known = {version.number for version in versions.list_versions(name)}
-        back = next((number for number in history.read(name).predecessors() if number in known), None)
-        other = next((number for number in sorted(known, reverse=True) if number not in (champion.number, back)), None)
+        before = history.read(name)
+        back = before.predecessor()
+        others = [
+            number for number in sorted(before.known, reverse=True) if before.known[number] not in (champion, back)
+        ]
         ways = [
-            *([] if back is None else [f"go back to version {back} with `fashion registry rollback`"]),
-            *([] if other is None else [f"promote another one with `fashion registry promote {other} --reason ...`"]),
+            *([] if back is None else [f"go back to version {back.number} with `fashion registry rollback`"]),
+            *[f"promote another one with `fashion registry promote {number} --reason ...`" for number in others[:1]],
         ]
         raise DamagedPackage(
             f"{error}; no model can be compared with it: restore its files, {''.join(f'{way}, ' for way in ways)}or "
@@ -101,13 +97,13 @@ def promote(
     if not reason.strip():
         raise RegistryError("promotion needs a reason, which is stored with the version: give --reason")
     if verified is None:
-        _require_other(version, versions.champion(name))
-        _verify(version, name)
+        before = history.read(name)
+        _require_other(version, before)
+        _verify(version, before)
     with exclusive(name) as check:
-        _settle(name, check)
-        champions = history.read(name)
+        champions = _settle(name, check)
         _require_expected(expected, champions)
-        _require_other(version, versions.champion(name))
+        _require_other(version, champions)
         _change(name, champions, version.number, event, reason, check)
     return versions.get(str(version.number), name)
 
@@ -125,8 +121,7 @@ def reject(version: Version, *, reason: str, name: str = MODEL_NAME, expected: E
         ChampionChanged: another version than the expected one is the champion.
     """
     with exclusive(name) as check:
-        _settle(name, check)
-        _require_expected(expected, history.read(name))
+        _require_expected(expected, _settle(name, check))
         # The time last: with it, the decision counts.
         versions.set_tags(version, {"refused.reason": reason, "refused.time": history.now()}, name=name)
     return versions.get(str(version.number), name)
@@ -150,24 +145,24 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
     """
     if not reason.strip():
         raise RegistryError("rollback needs a reason, which is stored with the version: give --reason")
-    settle(name)
-    previous = _predecessor(name)
-    _verify(previous, name)
+    before = settle(name)
+    previous = _predecessor(before, name)
+    _verify(previous, before)
     with exclusive(name) as check:
-        _settle(name, check)
-        champions = history.read(name)
-        if _predecessor(name).number != previous.number:
+        champions = _settle(name, check)
+        if champions.stack() != before.stack():
             raise RegistryError("another process changed the champion just now: look at `fashion registry list`")
         _change(name, champions, previous.number, "rolled back", reason, check)
     return versions.get(str(previous.number), name)
 
 
-def settle(name: str = MODEL_NAME) -> None:
-    """Complete a change that was interrupted, and say so. Cheap where there is none."""
-    if _is_settled(name):
-        return
+def settle(name: str = MODEL_NAME) -> History:
+    """Complete a change that was interrupted, and say so. Returns the history, as `history.read` does."""
+    before = history.read(name)
+    if _is_settled(before):
+        return before
     with exclusive(name) as check:
-        _settle(name, check)
+        return _settle(name, check)
 
 
 def _change(name: str, champions: History, version: int, event: Event, reason: str, check: Callable[[], None]) -> None:
@@ -185,10 +180,10 @@ def _change(name: str, champions: History, version: int, event: Event, reason: s
     pending = Pending(champions.next_tag, (*champions.unstored, change))
     check()
     MlflowClient().set_registered_model_tag(name, history.PENDING, history.serialize_pending(pending))
-    _complete(name, pending, check)
+    _complete(name, champions, pending, check)
 
 
-def _complete(name: str, pending: Pending, check: Callable[[], None]) -> None:
+def _complete(name: str, champions: History, pending: Pending, check: Callable[[], None]) -> None:
     """Make a pending change, or what is left of it. Each write may be repeated."""
     client, change = MlflowClient(), pending.change
     assert change.version is not None, "only fashion's own changes are pending, and each has a champion"
@@ -198,43 +193,40 @@ def _complete(name: str, pending: Pending, check: Callable[[], None]) -> None:
         tags, tagged = {"promoted.reason": change.reason, "promoted.time": change.time}, change.version
         if change.replaced is not None:
             tags["promoted.replaced"] = str(change.replaced)
-    for version in versions.list_versions(name):
-        if version.number == tagged:  # what was rolled back may be deleted by now
-            versions.set_tags(version, tags, name=name)
+    if tagged is not None and tagged in champions.known:  # what was rolled back may be deleted by now
+        versions.set_tags(champions.known[tagged], tags, name=name)
     check()
     # Services follow the alias.
     client.set_registered_model_alias(name, CHAMPION, str(change.version))
-    _remove_second_alias(name)
+    if champions.challenger == change.version:
+        client.delete_registered_model_alias(name, CHALLENGER)
     client.set_registered_model_tag(name, pending.tag, history.serialize(pending.changes))
     client.delete_registered_model_tag(name, history.PENDING)
 
 
-def _is_settled(name: str) -> bool:
-    champion = versions.champion(name)
-    return history.read(name).pending is None and (champion is None or CHALLENGER not in champion.aliases)
+def _is_settled(champions: History) -> bool:
+    return champions.pending is None and (champions.champion is None or champions.challenger != champions.champion)
 
 
-def _settle(name: str, check: Callable[[], None]) -> None:
+def _settle(name: str, check: Callable[[], None]) -> History:
+    """Complete what was interrupted, under the lock; returns the history after it."""
     champions = history.read(name)
+    if _is_settled(champions):
+        return champions
     pending = champions.pending
-    if pending is not None:
-        change, known = pending.change, {version.number for version in versions.list_versions(name)}
-        # Elsewhere, the alias was moved in MLflow since: that was meant.
-        if change.version in known and champions.champion in (change.version, change.replaced):
-            _complete(name, pending, check)
-            what = "a rollback to it" if change.event == "rolled back" else "its promotion"
-            sentence = f"version {change.version} is the champion: {what} was interrupted, and is complete now"
-            print(sentence, file=sys.stderr, flush=True)
-        else:
-            MlflowClient().delete_registered_model_tag(name, history.PENDING)
-    _remove_second_alias(name)
-
-
-def _remove_second_alias(name: str) -> None:
-    """Let the champion be no challenger. Another version may have become challenger since: that one stays it."""
-    champion = versions.champion(name)
-    if champion is not None and CHALLENGER in champion.aliases:
-        MlflowClient().delete_registered_model_alias(name, CHALLENGER)
+    if pending is None:
+        MlflowClient().delete_registered_model_alias(name, CHALLENGER)  # a process of an older version was killed
+    elif pending.change.version in champions.known and champions.champion in (
+        pending.change.version,
+        pending.change.replaced,
+    ):
+        _complete(name, champions, pending, check)
+        what = "a rollback to it" if pending.change.event == "rolled back" else "its promotion"
+        sentence = f"version {pending.change.version} is the champion: {what} was interrupted, and is complete now"
+        print(sentence, file=sys.stderr, flush=True)
+    else:  # since then the alias was moved in MLflow, or the version deleted: that was meant
+        MlflowClient().delete_registered_model_tag(name, history.PENDING)
+    return _settle(name, check)
 
 
 def _require_expected(expected: Expected, champions: History) -> None:
@@ -242,12 +234,12 @@ def _require_expected(expected: Expected, champions: History) -> None:
         raise ChampionChanged(expected, champions.champion)
 
 
-def _require_other(version: Version, champion: Version | None) -> None:
-    if champion is not None and champion.number == version.number:
+def _require_other(version: Version, champions: History) -> None:
+    if champions.champion == version.number:
         raise RegistryError(f"version {version.number} is already the champion")
 
 
-def _verify(version: Version, name: str) -> None:
+def _verify(version: Version, champions: History) -> None:
     """Fetch the package of a version that is to become champion.
 
     Raises:
@@ -257,22 +249,26 @@ def _verify(version: Version, name: str) -> None:
         try:
             versions.fetch(version, Path(folder))
         except DamagedPackage as error:
-            champion = versions.champion(name)
-            stays = "there is no champion" if champion is None else f"version {champion.number} stays champion"
+            stays = (
+                "there is no champion" if champions.champion is None else f"version {champions.champion} stays champion"
+            )
             raise DamagedPackage(
                 f"{error}; {stays}: restore the files, or promote another version with `fashion registry promote`"
             ) from None
 
 
-def _predecessor(name: str) -> Version:
-    champions = history.read(name)
-    known = {version.number: version for version in versions.list_versions(name)}
-    back = champions.predecessors()
-    for number in back:
-        if number in known:
-            return known[number]
+def _predecessor(champions: History, name: str) -> Version:
+    """What a rollback goes back to.
+
+    Raises:
+        RegistryError: nothing.
+    """
+    found = champions.predecessor()
+    if found is not None:
+        return found
     if champions.champion is None:
         raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
+    back = champions.predecessors()
     deleted = f" that still exists ({', '.join(map(str, back))} deleted)" if back else ""
     raise RegistryError(
         f"version {champions.champion} has no predecessor to roll back to{deleted}: promote another version instead"

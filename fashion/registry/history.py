@@ -10,18 +10,16 @@ import datetime
 import getpass
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
 from fashion.registry import versions
-from fashion.registry.versions import CHAMPION, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, Version
 
 TAG = "champion."
 PENDING = "champion.pending"
+ALIASES = (CHAMPION, CHALLENGER)
 Event = Literal["promoted by the gate", "promoted by hand", "promoted", "rolled back", "changed in MLflow"]
 
 
@@ -47,6 +45,10 @@ class History:
 
     champion: int | None
     """The version with the alias."""
+    challenger: int | None
+    """The version with the other alias."""
+    known: Mapping[int, Version]
+    """The versions that exist, by number."""
     changes: tuple[Change, ...]
     unstored: tuple[Change, ...]
     """The last ones of them that no tag holds yet: they were derived from the versions' tags and the alias."""
@@ -72,6 +74,14 @@ class History:
         """What a rollback goes back to, the nearest one first. Some may be deleted by now."""
         return [number for number in reversed(self.stack()) if number != self.champion]
 
+    def last(self) -> Version | None:
+        """The champion; where it was deleted or lost its alias, the last former one that still exists, or None."""
+        return next((self.known[number] for number in reversed(self.stack()) if number in self.known), None)
+
+    def predecessor(self) -> Version | None:
+        """The nearest of the predecessors that still exists, or None."""
+        return next((self.known[number] for number in self.predecessors() if number in self.known), None)
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -90,29 +100,25 @@ class Pending:
 
 def read(name: str = versions.MODEL_NAME) -> History:
     """Return the history of champions of a registered model; an empty one where nothing is registered."""
-    try:
-        model = MlflowClient().get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return History(None, (), (), _tag(1), None)
-        raise
-    alias = model.aliases.get(CHAMPION)
-    champion = None if alias is None else int(alias)
+    model = versions.registered_model(name)
+    if model is None:
+        return History(None, None, {}, (), (), _tag(1), None)
+    champion, challenger = (int(model.aliases[each]) if each in model.aliases else None for each in ALIASES)
     tags = sorted(key for key in model.tags if key.startswith(TAG) and key != PENDING)
     stored = [change for key in tags for change in _changes(json.loads(model.tags[key]))]
     pending = None
     if PENDING in model.tags:
         content = json.loads(model.tags[PENDING])
         pending = Pending(content["tag"], _changes(content["changes"]))
-    known = versions.list_versions(name)
-    unstored = [] if stored else derive(known)
+    known = {version.number: version for version in versions.versions_of(model)}
+    unstored = [] if stored else derive(known.values())
     last = next((change.version for change in reversed([*stored, *unstored])), None)
     if last != champion and pending is None:
         unstored.append(_found(last, champion, known))
-    return History(champion, (*stored, *unstored), tuple(unstored), _tag(len(tags) + 1), pending)
+    return History(champion, challenger, known, (*stored, *unstored), tuple(unstored), _tag(len(tags) + 1), pending)
 
 
-def derive(known: Sequence[Version]) -> list[Change]:
+def derive(known: Iterable[Version]) -> list[Change]:
     """Changes according to the versions' own tags, in which each has only its last promotion and rollback."""
     changes = []
     for version in known:
@@ -150,11 +156,11 @@ def user() -> str:
         return "unknown"
 
 
-def _found(last: int | None, champion: int | None, known: Sequence[Version]) -> Change:
+def _found(last: int | None, champion: int | None, known: Container[int | None]) -> Change:
     """The change that explains why the alias is not where the history says."""
     if champion is not None:
         reason = "the alias was set outside of fashion"
-    elif last in {version.number for version in known}:
+    elif last in known:
         reason = "the alias was removed outside of fashion"
     else:
         reason = f"version {last} was deleted"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 import fashion
@@ -109,9 +109,9 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     """
     client = MlflowClient()
     known = list_versions(name)
-    number = next((version.number for version in known if version.mlflow_run_id == run_id), None)
-    if number is None:
-        if not client.search_registered_models(f"name = '{name}'"):
+    earlier = next((version for version in known if version.mlflow_run_id == run_id), None)
+    if earlier is None:
+        if not known and registered_model(name) is None:
             client.create_registered_model(name)
         model_id = model_uri.removeprefix("models:/")  # a server takes no source that only names a model
         digest = client.get_logged_model(model_id).tags.get(DIGEST)
@@ -122,22 +122,33 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
             tags={**tags, **({} if digest is None else {DIGEST: digest})},
             model_id=model_id,
         )
-        number = int(created.version)
+    number = int(created.version) if earlier is None else earlier.number
     challenger = next((version.number for version in known if CHALLENGER in version.aliases), 0)
-    if number > challenger and "promoted.time" not in get(str(number), name).tags:
+    if number > challenger and (earlier is None or "promoted.time" not in earlier.tags):
         client.set_registered_model_alias(name, CHALLENGER, str(number))
     return get(str(number), name)
 
 
+def registered_model(name: str = MODEL_NAME) -> RegisteredModel | None:
+    """Return MLflow's registered model, with its aliases and tags; None where nothing is registered."""
+    try:
+        return MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def versions_of(model: RegisteredModel) -> list[Version]:
+    """Return the versions of a registered model, newest first, with the aliases that it had when it was read."""
+    entries = MlflowClient().search_model_versions(f"name = '{model.name}'")
+    return sorted((_version(entry, model.aliases) for entry in entries), key=lambda v: v.number, reverse=True)
+
+
 def list_versions(name: str = MODEL_NAME) -> list[Version]:
     """Return all versions, newest first; an empty list where nothing is registered."""
-    client = MlflowClient()
-    found = client.search_registered_models(f"name = '{name}'")
-    if not found:
-        return []
-    aliases = found[0].aliases
-    entries = client.search_model_versions(f"name = '{name}'")
-    return sorted((_version(entry, aliases) for entry in entries), key=lambda v: v.number, reverse=True)
+    model = registered_model(name)
+    return [] if model is None else versions_of(model)
 
 
 def get(which: str, name: str = MODEL_NAME) -> Version:

@@ -5,8 +5,8 @@ copy of the same database, before its second, and so on, until it ends by itself
 in a process of its own. A write is a call of one of these methods of MLflow's client; of `WRITES` where there are none.
 Prints, as JSON, how many writes each scenario has, or how its check failed.
 
-One interpreter forks all processes, once it has done everything on a database of its own: MLflow's imports and its first
-connection take seconds.
+One interpreter forks all processes, once it has done everything on a database of its own: MLflow's imports and its
+first connection take seconds.
 """
 
 import itertools
@@ -39,7 +39,7 @@ Function = Callable[[], None]
 
 
 def in_fork(function: Function) -> int | str:
-    """Run a function in a forked process; returns 0, the signal that ended it as a negative number, or its traceback."""
+    """Run a function in a forked process; returns 0, minus the signal that ended it, or its traceback."""
     with tempfile.TemporaryFile("w+") as output:
         child = os.fork()
         if not child:
