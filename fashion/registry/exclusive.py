@@ -97,7 +97,7 @@ def _tag(name: str) -> Iterator[Callable[[], None]]:
             if time.monotonic() - began > HOLD_SECONDS:
                 raise RegistryError(
                     f"the decision on {name} took longer than {HOLD_SECONDS:g} s, and another process may decide by "
-                    "now: nothing was changed; run the command again"
+                    "now: look at `fashion registry list`, and run the command again where it is needed"
                 )
 
         yield check
