@@ -21,6 +21,7 @@ from runtime import cards, events, launch, pods
 from fashion.config.compose import as_dict, load_as
 from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
+from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from bentos.classifier.deployment import LabelledPicture
@@ -65,7 +66,7 @@ class DeployFlow(FlowSpec):
         launch.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable, ServerUnavailable),
             tempfile.TemporaryDirectory() as folder,
         ):
             champions.settle(name)
@@ -244,7 +245,7 @@ def restore(*models: dict[str, Any] | None) -> None:
             continue
         launch.connect(current_home())
         with (
-            launch.exit_on(versions.RegistryError, package.DamagedPackage),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, ServerUnavailable),
             tempfile.TemporaryDirectory() as folder,
         ):
             version = versions.get(model["version"], model["name"])

@@ -282,7 +282,7 @@ class TrainFlow(FlowSpec):
         self.outcome = (
             f"version {version.number} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"
         )
-        training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict.checks)
+        training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict)
         self.next(self.end)
 
     @retry(times=2, minutes_between_retries=0)

@@ -78,8 +78,9 @@ class Verdict:
 
 
 def as_tags(verdict: Verdict) -> dict[str, str]:
-    """One tag for each check."""
-    return {
+    """One tag for each check, and one for the version that was compared with."""
+    compared = {} if verdict.champion is None else {"compared.with": str(verdict.champion)}
+    return compared | {
         f"check/{check.name}": f"{'passed' if check.passed else 'failed'}: {check.value:.6g}, bound {check.bound:.6g}"
         for check in verdict.checks
     }

@@ -10,14 +10,16 @@ import datetime
 import getpass
 import json
 import os
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fashion.registry import versions
-from fashion.registry.versions import CHALLENGER, CHAMPION, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, RegistryError, Version
 
 TAG = "champion."
+"""How the tags of the history begin."""
 PENDING = "champion.pending"
 ALIASES = (CHAMPION, CHALLENGER)
 Event = Literal["promoted by the gate", "promoted by hand", "promoted", "rolled back", "changed in MLflow"]
@@ -99,23 +101,32 @@ class Pending:
 
 
 def read(name: str = versions.MODEL_NAME) -> History:
-    """Return the history of champions of a registered model; an empty one where nothing is registered."""
+    """Return the history of champions of a registered model; an empty one where nothing is registered.
+
+    Raises:
+        RegistryError: somebody has edited its tags.
+    """
     model = versions.registered_model(name)
     if model is None:
         return History(None, None, {}, (), (), _tag(1), None)
     champion, challenger = (int(model.aliases[each]) if each in model.aliases else None for each in ALIASES)
-    tags = sorted(key for key in model.tags if key.startswith(TAG) and key != PENDING)
-    stored = [change for key in tags for change in _changes(json.loads(model.tags[key]))]
-    pending = None
-    if PENDING in model.tags:
-        content = json.loads(model.tags[PENDING])
-        pending = Pending(content["tag"], _changes(content["changes"]))
+    numbers = sorted(int(found[1]) for key in model.tags if (found := re.fullmatch(rf"{TAG}(\d+)", key)))
+    try:
+        stored = [change for number in numbers for change in _changes(json.loads(model.tags[_tag(number)]))]
+        begun = json.loads(model.tags[PENDING]) if PENDING in model.tags else None
+        pending = None if begun is None else Pending(begun["tag"], _changes(begun["changes"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RegistryError(
+            f"the history of {name}, in its tags {TAG}... in MLflow, cannot be read ({error}): correct or delete the "
+            "tag that was edited"
+        ) from None
     known = {version.number: version for version in versions.versions_of(model)}
     unstored = [] if stored else derive(known.values())
+    next_tag = _tag(max(numbers, default=0) + 1)
     last = next((change.version for change in reversed([*stored, *unstored])), None)
     if last != champion and pending is None:
         unstored.append(_found(last, champion, known))
-    return History(champion, challenger, known, (*stored, *unstored), tuple(unstored), _tag(len(tags) + 1), pending)
+    return History(champion, challenger, known, (*stored, *unstored), tuple(unstored), next_tag, pending)
 
 
 def derive(known: Iterable[Version]) -> list[Change]:

@@ -115,7 +115,8 @@ def test_two_trainings_at_once_promote_the_better_one(
     assert (version.number, verdict.promoted, verdict.champion, champion()) == (2, False, 3, 3)
     again = "judged against version 1; the champion was version 3 by then: judged again"
     assert verdict.reason.endswith(f" ({again})")
-    assert versions.get("2").tags["refused.reason"] == verdict.reason
+    tags = versions.get("2").tags
+    assert (tags["refused.reason"], tags["compared.with"]) == (verdict.reason, "3")
     stored = json.loads(tracking.read_file(worse[1], registration.VERDICT) or b"")
     assert (stored["champion"], stored["notes"]) == (3, [again])
 

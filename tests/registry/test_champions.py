@@ -126,6 +126,18 @@ def test_a_champion_that_was_set_in_mlflow_is_part_of_the_history(three: tuple[V
     assert champions.rollback(reason="that was a mistake").number == champion() == 3
 
 
+@pytest.mark.fault("a tag of the history was edited in MLflow")
+@pytest.mark.parametrize("value", ["", "[{}]", "{", "[1]"])
+def test_a_history_that_was_edited_is_told_in_a_sentence(
+    value: str, register: Register, capsys: pytest.CaptureFixture[str]
+) -> None:
+    champions.promote(register(), reason="first")
+    MlflowClient().set_registered_model_tag(MODEL_NAME, f"{history.TAG}0001", value)
+    assert "correct or delete the tag that was edited" in error_of(capsys, "rollback")
+    MlflowClient().delete_registered_model_tag(MODEL_NAME, f"{history.TAG}0001")
+    assert events() == [(1, "promoted")]
+
+
 def test_the_command_lists_the_history(three: tuple[Version, ...], capsys: pytest.CaptureFixture[str]) -> None:
     champions.rollback(reason="users report shirts")
     who = history.read().changes[0].who
