@@ -52,7 +52,10 @@ def register(
         if verdict is None:
             verdict = _decide(version, run_id, name, splits, settings)
     except DamagedPackage as error:
-        raise DamagedPackage(f"version {version.number} is registered and not judged: {error}; then `resume`") from None
+        raise DamagedPackage(
+            f"version {version.number} is registered and not judged: {error}; `resume` judges it once the champion is "
+            "another version, or whole again"
+        ) from None
     tracking.log_tags(
         run_id, {"version": str(version.number), "promoted": str(verdict.promoted), "reason": verdict.reason}
     )
