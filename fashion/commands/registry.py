@@ -35,17 +35,17 @@ def list_versions(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None
     """
     with connected():
         from fashion.commands import registry_listing
-        from fashion.registry import champions, history, versions
+        from fashion.registry import champions
 
-        champions.settle(name)
-        found, changes = versions.list_versions(name), history.read(name).changes
+        history = champions.settle(name)
+        found, changes = list(history.known.values()), history.changes
         if as_json:
             print(json.dumps([registry_listing.version_as_dict(each, changes) for each in found], indent=1))
         elif not found:
             print("no version is registered yet: run `make train`")
         else:
-            history_lines = ["champions", *map(registry_listing.describe_change, changes)] if changes else []
-            print("\n".join([*map(registry_listing.summarize, found), *history_lines]))
+            lines = ["champions", *map(registry_listing.describe_change, changes)] if changes else []
+            print("\n".join([*map(registry_listing.summarize, found), *lines]))
 
 
 @app.command("history", epilog="Example: fashion registry history --json")
@@ -56,10 +56,9 @@ def show_history(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
     """
     with connected():
         from fashion.commands import registry_listing
-        from fashion.registry import champions, history
+        from fashion.registry import champions
 
-        champions.settle(name)
-        changes = history.read(name).changes
+        changes = champions.settle(name).changes
         if as_json:
             print(json.dumps([dataclasses.asdict(each) for each in changes], indent=1))
         else:
@@ -78,11 +77,11 @@ def show(
     """
     with connected():
         from fashion.commands import registry_listing
-        from fashion.registry import champions, history
+        from fashion.registry import champions
         from fashion.registry.versions import DIGEST, get
 
-        champions.settle(name)
-        found, changes = get(version, name), history.read(name).changes
+        changes = champions.settle(name).changes
+        found = get(version, name)
         if as_json:
             print(json.dumps(registry_listing.version_as_dict(found, changes), indent=1))
             return
@@ -91,7 +90,9 @@ def show(
         unknown = {DIGEST: "none: it is older than digests, and only its own checksums are verified"}
         for key, value in sorted({**unknown, **found.tags}.items()):
             print(f"  {key:26} {value}")
-        print("\n".join(registry_listing.describe_change(each) for each in changes if each.version == found.number))
+        for change in changes:
+            if change.version == found.number:
+                print(registry_listing.describe_change(change))
 
 
 @app.command("promote", epilog='Example: fashion registry promote 7 --reason "won the shadow test"')
