@@ -1,6 +1,6 @@
 """Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
 
-import hashlib
+import contextlib
 import re
 import shutil
 import subprocess
@@ -41,34 +41,32 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     import bentoml
     from bentoml.exceptions import NotFound
 
-    package.read(folder)
-    digest = hashlib.sha256((folder / package.MANIFEST).read_bytes()).hexdigest()[:12]
-    tag = f"{_tag_name(name)}:v{version}-{digest}"
-    try:
-        stored = bentoml.models.get(tag)
-        package.read(Path(stored.path))
-    except NotFound:
-        pass
-    except package.DamagedPackage:
-        bentoml.models.delete(tag)
-    else:
+    digest = package.read(folder).digest
+    tag = f"{_tag_name(name)}:v{version}-{digest[:12]}"
+    if is_stored(tag, digest):
         return tag
+    with contextlib.suppress(NotFound):  # a damaged one
+        bentoml.models.delete(tag)
     with bentoml.models.create(tag, labels={key: _label(value) for key, value in labels.items()}) as model:
         for path in folder.iterdir():
             shutil.copy(path, model.path)
     return tag
 
 
-def is_stored(tag: str) -> bool:
-    """True if BentoML's model store holds a model of this tag."""
+def is_stored(tag: str, digest: str) -> bool:
+    """True if BentoML's model store holds an intact package.
+
+    Args:
+        tag: of the model.
+        digest: of the package: files and checksums that were changed together are not it.
+    """
     import bentoml
     from bentoml.exceptions import NotFound
 
     try:
-        bentoml.models.get(tag)
-    except NotFound:
+        return package.read(Path(bentoml.models.get(tag).path)).digest == digest
+    except (NotFound, package.DamagedPackage):
         return False
-    return True
 
 
 def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path = BENTOS) -> str:

@@ -21,6 +21,7 @@ from runtime import cards, events, launch, pods
 from fashion.config.compose import as_dict, load_as
 from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
+from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from bentos.classifier.deployment import LabelledPicture
@@ -57,7 +58,7 @@ class DeployFlow(FlowSpec):
     def start(self) -> None:
         """Find the versions, verify their packages, and put them into the model store."""
         from fashion.model import package
-        from fashion.registry import versions
+        from fashion.registry import champions, versions
 
         with launch.exit_on(ConfigError):
             self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides, kind=ServeConfig)
@@ -65,9 +66,10 @@ class DeployFlow(FlowSpec):
         launch.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable, ServerUnavailable),
             tempfile.TemporaryDirectory() as folder,
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable),
         ):
+            champions.settle(name)
             version = versions.get(str(settings.version or settings.alias), name)
             served = versions.fetch(version, Path(folder, "model"))
             self.model = store(version, name, served)
@@ -159,6 +161,7 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
         "tag": tag,
         "summary": version.tags.get("summary", ""),
         "lineage": lineage,
+        "digest": package.digest,
     }
 
 
@@ -238,15 +241,21 @@ def restore(*models: dict[str, Any] | None) -> None:
     from fashion.registry import versions
 
     for model in models:
-        if model is None or building.is_stored(model["tag"]):
+        if model is None or building.is_stored(model["tag"], model["digest"]):
             continue
         launch.connect(current_home())
         with (
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, ServerUnavailable),
             tempfile.TemporaryDirectory() as folder,
-            launch.exit_on(versions.RegistryError, package.DamagedPackage),
         ):
             version = versions.get(model["version"], model["name"])
-            store(version, model["name"], versions.fetch(version, Path(folder, "model")))
+            fetched = versions.fetch(version, Path(folder, "model"))
+            if fetched.digest != model["digest"]:
+                raise package.DamagedPackage(
+                    f"version {version.number} has the digest {fetched.digest}, and this run began with "
+                    f"{model['digest']}: its files were exchanged since; restore them, or start a new run"
+                )
+            store(version, model["name"], fetched)
 
 
 def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[LabelledPicture]":

@@ -10,6 +10,8 @@ prepare_environment()  # before metaflow, which reads its settings on import
 
 import dataclasses
 import functools
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaflow import (
@@ -95,6 +97,7 @@ class TrainFlow(FlowSpec):
             self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides)
         settings, home = self.settings, prepare_environment()
         check_servers(settings, home)
+        check_champion(settings)
         data = load_data(settings)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
@@ -254,15 +257,19 @@ class TrainFlow(FlowSpec):
         """Register the version, and promote it unless it is worse than the champion."""
         from runtime import training_cards
 
+        from fashion.data.loading import load_dataset
+        from fashion.data.manifest import DataError
         from fashion.evaluation import registration
         from fashion.model.package import DamagedPackage
         from fashion.registry import tracking
+        from fashion.registry.versions import RegistryError
 
         settings = self.settings
-        data = load_data(settings)
         launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
-        with launch.exit_on(DamagedPackage, ServerUnavailable), tracking.failing(self.mlflow_run_id):
+        expected = (DataError, DamagedPackage, RegistryError, ServerUnavailable)
+        with launch.exit_on(*expected), tracking.failing(self.mlflow_run_id):
+            data = load_dataset(settings.data, current_home().data)
             version, verdict = registration.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -275,7 +282,7 @@ class TrainFlow(FlowSpec):
         self.outcome = (
             f"version {version.number} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"
         )
-        training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict.checks)
+        training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict)
         self.next(self.end)
 
     @retry(times=2, minutes_between_retries=0)
@@ -351,6 +358,19 @@ def check_servers(settings: TrainConfig, home: Home) -> None:
         if settings.tuning.enabled and "://" in home.studies:
             check_database(home.studies, variable="FASHION_STUDIES")
         open_store(home.checkpoints).exists("any")
+
+
+def check_champion(settings: TrainConfig) -> None:
+    """Fetch what the gate will compare the new model with, or end the task: a model could not be judged without it."""
+    from fashion.model.package import DamagedPackage
+    from fashion.registry import champions
+    from fashion.registry.versions import RegistryError
+
+    name = settings.tracking.registered_model
+    with launch.exit_on(DamagedPackage, RegistryError, ServerUnavailable), tempfile.TemporaryDirectory() as folder:
+        champion = champions.settle(name).last()
+        if champion is not None and settings.gate.champion == "compare":
+            champions.fetch_to_compare(champion, Path(folder), name=name)
 
 
 def load_data(settings: TrainConfig) -> "Dataset":

@@ -1,6 +1,7 @@
 """`fashion registry`: registered versions, which one is champion, and how others do on logged pictures."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fashion.evaluation.comparison import Comparison
     from fashion.home import Home
     from fashion.predictions.log import PredictionLog
-    from fashion.registry.versions import Version
+    from fashion.registry.champions import Expected
 
 DEFAULT_ROWS = 10_000
 
@@ -28,15 +29,40 @@ Rows = Annotated[int, typer.Option(min=1, help="Latest predictions to look at.")
 
 @app.command("list", epilog="Example: fashion registry list")
 def list_versions(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
-    """List versions: aliases, accuracy, lineage, verdicts."""
-    with connected():
-        from fashion.registry import versions
+    """List versions, and who made which one the champion.
 
-        found = versions.list_versions(name)
+    Aliases, accuracy, lineage, verdicts; and the history of champions.
+    """
+    with connected():
+        from fashion.commands import registry_listing
+        from fashion.registry import champions
+
+        history = champions.settle(name)
+        found, changes = list(history.known.values()), history.changes
         if as_json:
-            print(json.dumps([version_as_dict(each) for each in found], indent=1))
+            print(json.dumps([registry_listing.version_as_dict(each, changes) for each in found], indent=1))
+        elif not found:
+            print("no version is registered yet: run `make train`")
         else:
-            print("\n".join(map(_summarize, found)) or "no version is registered yet: run `make train`")
+            lines = ["champions", *map(registry_listing.describe_change, changes)] if changes else []
+            print("\n".join([*map(registry_listing.summarize, found), *lines]))
+
+
+@app.command("history", epilog="Example: fashion registry history --json")
+def show_history(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
+    """List who made which version the champion, when and why.
+
+    Versions that were deleted are listed too.
+    """
+    with connected():
+        from fashion.commands import registry_listing
+        from fashion.registry import champions
+
+        changes = champions.settle(name).changes
+        if as_json:
+            print(json.dumps([dataclasses.asdict(each) for each in changes], indent=1))
+        else:
+            print("\n".join(map(registry_listing.describe_change, changes)) or f"{name} has had no champion yet")
 
 
 @app.command("show", epilog="Examples: fashion registry show champion; fashion registry show 7 --json")
@@ -50,29 +76,43 @@ def show(
     Lineage, metrics, and each check of the gate.
     """
     with connected():
-        from fashion.registry.versions import get
+        from fashion.commands import registry_listing
+        from fashion.registry import champions
+        from fashion.registry.versions import DIGEST, get
 
+        changes = champions.settle(name).changes
         found = get(version, name)
         if as_json:
-            print(json.dumps(version_as_dict(found), indent=1))
+            print(json.dumps(registry_listing.version_as_dict(found, changes), indent=1))
             return
-        print(_headline(found))
+        print(registry_listing.headline(found))
         print(f"  {'files':26} {found.source}")
-        for key, value in sorted(found.tags.items()):
+        unknown = {DIGEST: "none: it is older than digests, and only its own checksums are verified"}
+        for key, value in sorted({**unknown, **found.tags}.items()):
             print(f"  {key:26} {value}")
+        for change in changes:
+            if change.version == found.number:
+                print(registry_listing.describe_change(change))
 
 
 @app.command("promote", epilog='Example: fashion registry promote 7 --reason "won the shadow test"')
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias.")],
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")],
+    expect: Annotated[
+        str | None, typer.Option(help="Only if this version is the champion until then; `none` for no champion.")
+    ] = None,
     name: ModelName = MODEL_NAME,
 ) -> None:
-    """Make a version the champion by hand."""
-    with connected():
-        from fashion.registry import versions
+    """Make a version the champion by hand.
 
-        promoted = versions.promote(versions.get(version, name), reason=reason, name=name)
+    Its files are fetched and verified first.
+    """
+    with connected():
+        from fashion.registry import champions, versions
+
+        expected = _expected(expect)
+        promoted = champions.promote(versions.get(version, name), reason=reason, name=name, expected=expected)
         print(f"champion: version {promoted.number}")
 
 
@@ -81,11 +121,14 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")] = "rolled back by hand",
     name: ModelName = MODEL_NAME,
 ) -> None:
-    """Make the champion's predecessor the champion again."""
-    with connected():
-        from fashion.registry import versions
+    """Make the champion's predecessor the champion again.
 
-        print(f"champion: version {versions.rollback(reason=reason, name=name).number}")
+    Called again, it goes back further in the history, to the first champion.
+    """
+    with connected():
+        from fashion.registry import champions
+
+        print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
 
 
 @app.command("compare", epilog="Example: fashion registry compare --rows 5000")
@@ -181,16 +224,14 @@ def connected() -> Iterator["Home"]:
         yield home
 
 
-def version_as_dict(version: "Version") -> dict[str, Any]:
-    """A version as `--json` prints it."""
-    return {
-        "number": version.number,
-        "aliases": list(version.aliases),
-        "created": version.created.isoformat(timespec="seconds"),
-        "source": version.source,
-        "mlflow_run_id": version.mlflow_run_id,
-        "tags": dict(version.tags),
-    }
+def _expected(expect: str | None) -> "Expected":
+    if expect is None:
+        return "any"
+    if expect == "none":
+        return "none"
+    if not expect.isdecimal():
+        raise CommandError(f"--expect takes the number of a version, or `none`, got {expect!r}")
+    return int(expect)
 
 
 def _prepare() -> "Home":
@@ -259,25 +300,3 @@ def _class_names(home: "Home", name: str) -> Sequence[str]:
 
 def _show_progress(rows: int) -> None:
     print(f"\r{rows:,} scored", end="", file=sys.stderr, flush=True)
-
-
-def _headline(version: "Version") -> str:
-    aliases = ", ".join(version.aliases) or "-"
-    return f"version {version.number}  {aliases}  {version.created:%Y-%m-%d %H:%M} UTC"
-
-
-def _summarize(version: "Version") -> str:
-    """A version in a few lines."""
-    from fashion.registry.versions import LINEAGE, NOTES
-
-    tags = version.tags
-    lineage = ", ".join(f"{key} {_shorten(tags[key])}" for key in LINEAGE if key in tags)
-    lines = [_headline(version), f"    {tags.get('summary', '')}", f"    {lineage}"]
-    return "\n".join([*lines, *(f"    {key}: {tags[key]}" for key in NOTES if key in tags)])
-
-
-def _shorten(value: str) -> str:
-    """A hash by its first twelve digits, anything else whole."""
-    digits, dirty = value.removesuffix("-dirty"), value.endswith("-dirty")
-    is_hash = len(digits) > 12 and all(digit in "0123456789abcdef" for digit in digits)
-    return digits[:12] + "-dirty" * dirty if is_hash else value

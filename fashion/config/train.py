@@ -206,10 +206,15 @@ class TuningConfig(Strict):
 class GateConfig(Strict):
     """When a challenger may replace the champion."""
 
+    champion: Literal["compare", "ignore"]
+    """`ignore` judges a model as if there were no champion, as is needed where the champion's files are lost."""
+    min_accuracy_over_chance: float
+    """Without a champion to compare with: how much of the way from guessing (always the most frequent class) to no
+    mistakes a model must have come, in [0, 1), by the lower bound of its accuracy's interval."""
     margin: float
     """Accuracy in [0, 1] that a challenger may lose and still count as not worse."""
     confidence: float
-    """Confidence of the interval of the paired difference."""
+    """Confidence of the intervals."""
     max_class_drop: float
     """Recall in [0, 1] that any class may lose."""
     max_ece_increase: float
@@ -220,6 +225,8 @@ class GateConfig(Strict):
     """Held-out feedback rows below which the gate uses the test split only."""
 
     def __post_init__(self) -> None:
+        over_chance = self.min_accuracy_over_chance
+        require(0 <= over_chance < 1, f"min_accuracy_over_chance must be in [0, 1), got {over_chance}")
         require(0 <= self.margin < 1, f"margin must be in [0, 1), got {self.margin}")
         require(0.5 < self.confidence < 1, f"confidence must be in (0.5, 1), got {self.confidence}")
         require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")

@@ -11,7 +11,7 @@ from fashion.config.train import GateConfig
 from fashion.data.dataset import Split
 from fashion.evaluation.latency import time_predictions
 from fashion.metrics.calibration import expected_calibration_error
-from fashion.metrics.classification import mcnemar_exact, paired_bootstrap_difference
+from fashion.metrics.classification import mcnemar_exact, paired_bootstrap_difference, wilson_interval
 from fashion.model.package import NotComparable, Package, require_comparable
 from fashion.model.predictor import Predictor
 
@@ -20,6 +20,8 @@ MIN_CLASS_ROWS = 50
 MIN_PRECISE_ROWS = 1000
 """Rows that sets after the first need for the checks of margin and calibration. With fewer, as feedback often has,
 half a point cannot be told from noise, and only a significant loss counts."""
+ALONE = "nothing to compare with"
+"""The check of a model where there is no champion: always passed, it says why there is none."""
 SEED = 0
 """Of the bootstrap: the same rows give the same verdict."""
 
@@ -58,26 +60,27 @@ class Verdict:
 
     promoted: bool
     checks: tuple[Check, ...]
+    champion: int | None = None
+    """The version that the challenger was compared with; None where there was none."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know of how the decision came about."""
 
     @property
     def reason(self) -> str:
-        """One sentence: the failed checks, or that all passed and how accuracy changed."""
-        failed = [check.sentence for check in self.checks if not check.passed]
-        if failed:
-            return "; ".join(failed)
-        if len(self.checks) == 1:
-            return self.checks[0].sentence
-        overall = [check.sentence for check in self.checks if check.name.endswith(("worse", "within the margin"))]
-        return f"all {len(self.checks)} checks passed; {'; '.join(overall)}"
-
-
-FIRST = Verdict(True, (Check("first version", True, 1.0, 1.0, "there is no champion yet"),))
-"""For the first version of a model."""
+        """One sentence: the failed checks, or that all passed and how accuracy changed; and the notes."""
+        failed = [check for check in self.checks if not check.passed]
+        if failed or self.checks[0].name == ALONE:
+            decisive = "; ".join(check.sentence for check in failed or self.checks)
+        else:
+            overall = [check.sentence for check in self.checks if check.name.endswith(("worse", "within the margin"))]
+            decisive = f"all {len(self.checks)} checks passed; {'; '.join(overall)}"
+        return f"{decisive} ({'; '.join(self.notes)})" if self.notes else decisive
 
 
 def as_tags(verdict: Verdict) -> dict[str, str]:
-    """One tag for each check."""
-    return {
+    """One tag for each check, and one for the version that was compared with."""
+    compared = {} if verdict.champion is None else {"compared.with": str(verdict.champion)}
+    return compared | {
         f"check/{check.name}": f"{'passed' if check.passed else 'failed'}: {check.value:.6g}, bound {check.bound:.6g}"
         for check in verdict.checks
     }
@@ -116,6 +119,21 @@ def judge(champion: Package, challenger: Package, splits: Mapping[str, Split], g
         champion_latency_ms=float(champion_ms),
         challenger_latency_ms=float(challenger_ms),
     )
+
+
+def judge_alone(challenger: Package, splits: Mapping[str, Split], gate: GateConfig, *, why: str) -> Verdict:
+    """Score a package that there is nothing to compare with: it must be better than guessing.
+
+    Args:
+        challenger: lies in a folder.
+        splits: name -> rows that it was not trained on; the first one counts.
+        gate: bounds of the checks.
+        why: there is nothing to compare with, for a person.
+    """
+    name, split = next(iter(splits.items()))
+    right = Predictor(challenger).predict(split.images).labels == split.labels
+    check = _over_chance(name, right, split.labels, len(challenger.class_names), gate)
+    return Verdict(check.passed, (Check(ALONE, True, 1.0, 1.0, why), check))
 
 
 def decide(
@@ -158,6 +176,31 @@ def decide(
         checks += [_calibration(part, gate)] if is_precise else []
     checks.append(_latency(champion_latency_ms, challenger_latency_ms, gate))
     return Verdict(all(check.passed for check in checks), tuple(checks))
+
+
+def _over_chance(
+    name: str, right: NDArray[np.bool_], labels: NDArray[np.integer[Any]], num_classes: int, gate: GateConfig
+) -> Check:
+    """Whether accuracy is above that of guessing, by the lower bound of its interval.
+
+    Args:
+        name: of the set of rows.
+        right: (N,) True where the model is right.
+        labels: (N,)
+        num_classes: of the model.
+        gate: the margin, and the confidence of the interval.
+    """
+    chance = max(1 / num_classes, float(np.bincount(labels).max() / len(labels)))
+    bound = chance + gate.min_accuracy_over_chance * (1 - chance)
+    low, _ = wilson_interval(int(right.sum()), len(right), gate.confidence)
+    return Check(
+        f"{name}: better than guessing",
+        low >= bound,
+        low,
+        bound,
+        f"{name}: {right.mean():.2%} right, at least {low:.2%} with {gate.confidence:.0%} confidence; guessing is "
+        f"right in {chance:.2%}, and {bound:.2%} are required",
+    )
 
 
 def _latency(champion_ms: float, challenger_ms: float, gate: GateConfig) -> Check:

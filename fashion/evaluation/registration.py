@@ -9,10 +9,16 @@ from pathlib import Path
 from fashion.config.train import GateConfig
 from fashion.data.dataset import Dataset, Split
 from fashion.evaluation import gate
-from fashion.evaluation.gate import Verdict
+from fashion.evaluation.gate import Check, Verdict
+from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.labelled import LabelledFeedback
-from fashion.registry import tracking, versions
+from fashion.registry import champions, history, tracking, versions
+from fashion.registry.champions import ChampionChanged, Expected
+from fashion.registry.history import History
 from fashion.registry.versions import Version
+
+VERDICT = "verdict.json"
+"""Artifact of the MLflow run."""
 
 
 def register(
@@ -24,7 +30,10 @@ def register(
     splits: Mapping[str, Split],
     settings: GateConfig,
 ) -> tuple[Version, Verdict]:
-    """Register a model, compare it with the champion, and promote or reject it. A second call changes nothing.
+    """Register a model, compare it with the champion, and promote or reject it.
+
+    A second call, as by a retried task, completes what the first one left, and repeats its verdict. If the champion
+    changes meanwhile, the model is judged again, against the new one.
 
     Args:
         model_uri: MLflow's address of the model package.
@@ -35,23 +44,22 @@ def register(
         settings: of the gate.
 
     Raises:
-        fashion.model.package.DamagedPackage: a package differs from what was stored.
+        fashion.model.package.DamagedPackage: a package differs from what was stored; the version stays unjudged.
     """
     version = versions.register(model_uri, run_id=run_id, name=name, tags=tags)
-    champion = versions.champion(name)
-    is_decided = champion is not None and champion.number == version.number  # by an earlier call
-    if is_decided:
-        champion = versions.previous_champion(version, name=name)
-    verdict = gate.FIRST if champion is None else _compare(champion, version, splits, settings)
-    content = json.dumps(dataclasses.asdict(verdict), indent=1).encode()
-    tracking.log_files(run_id, {"verdict.json": content})
+    try:
+        verdict = _earlier_verdict(version, run_id, champions.settle(name))
+        if verdict is None:
+            verdict = _decide(version, run_id, name, splits, settings)
+    except DamagedPackage as error:
+        raise DamagedPackage(
+            f"version {version.number} is registered and not judged: {error}; `resume` judges it once the champion is "
+            "another version, or whole again"
+        ) from None
     tracking.log_tags(
         run_id, {"version": str(version.number), "promoted": str(verdict.promoted), "reason": verdict.reason}
     )
     versions.set_tags(version, gate.as_tags(verdict), name=name)
-    if not is_decided:
-        decide = versions.promote if verdict.promoted else versions.reject
-        decide(version, reason=verdict.reason, name=name)
     tracking.finish_run(run_id)
     return version, verdict
 
@@ -69,11 +77,102 @@ def gate_splits(dataset: Dataset, feedback: LabelledFeedback | None, *, min_feed
     return {"test": dataset.test, "feedback": feedback.held_out}
 
 
-def _compare(champion: Version, challenger: Version, splits: Mapping[str, Split], settings: GateConfig) -> Verdict:
+def _earlier_verdict(version: Version, run_id: str, before: History) -> Verdict | None:
+    """What an earlier call decided; None where it did not."""
+    was_promoted = version.number in {change.version for change in before.changes}
+    if not was_promoted and "refused.time" not in before.known[version.number].tags:
+        return None
+    content = tracking.read_file(run_id, VERDICT)
+    return None if content is None else _parse(content)
+
+
+def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split], settings: GateConfig) -> Verdict:
+    """Judge a version against the champion until the champion is still the same when the decision is written.
+
+    Args:
+        version: the challenger.
+        run_id: its MLflow run.
+        name: of the registered model.
+        splits: name -> rows.
+        settings: of the gate.
+    """
+    notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        return gate.judge(
-            versions.fetch(champion, Path(folder, "champion")),
-            versions.fetch(challenger, Path(folder, "challenger")),
-            splits,
-            settings,
-        )
+        challenger = versions.fetch(version, Path(folder, "challenger"))
+        if versions.DIGEST not in version.tags:  # logged before digests were
+            versions.set_tags(version, {versions.DIGEST: challenger.digest}, name=name)
+        while True:
+            before = history.read(name)
+            verdict = _judge(version, challenger, before, splits, settings, name=name, folder=Path(folder))
+            verdict = dataclasses.replace(verdict, notes=(*notes, *verdict.notes))
+            tracking.log_files(run_id, {VERDICT: json.dumps(dataclasses.asdict(verdict), indent=1).encode()})
+            if before.champion == version.number:
+                return verdict
+            expected: Expected = "none" if before.champion is None else before.champion
+            try:
+                if verdict.promoted:
+                    champions.promote(
+                        version,
+                        reason=verdict.reason,
+                        name=name,
+                        event="promoted by the gate",
+                        expected=expected,
+                        verified=challenger,
+                    )
+                else:
+                    champions.reject(version, reason=verdict.reason, name=name, expected=expected)
+            except ChampionChanged as changed:
+                notes.append(_describe(before.champion, changed.champion))
+            else:
+                return verdict
+
+
+def _judge(
+    version: Version,
+    challenger: Package,
+    before: History,
+    splits: Mapping[str, Split],
+    settings: GateConfig,
+    *,
+    name: str,
+    folder: Path,
+) -> Verdict:
+    """Compare a version with the champion, or where there is none, with the last one that still exists.
+
+    Args:
+        version: the challenger.
+        challenger: its package.
+        before: the champions until now.
+        splits: name -> rows.
+        settings: of the gate.
+        name: of the registered model.
+        folder: where packages are fetched to.
+    """
+    champion, last = before.champion, before.last()
+    if champion == version.number:
+        event = next(change.event for change in reversed(before.changes) if change.version == champion)
+        return Verdict(True, (Check(gate.ALONE, True, 1.0, 1.0, f"it was {event} before this verdict"),))
+    if settings.champion == "ignore" and last is not None:
+        why = f"gate.champion=ignore: not compared with version {last.number}"
+        return gate.judge_alone(challenger, splits, settings, why=why)
+    if last is None:
+        former = ", ".join(map(str, before.stack()))
+        why = f"no former champion exists any more (version {former})" if former else "there is no champion yet"
+        return gate.judge_alone(challenger, splits, settings, why=why)
+    known = champions.fetch_to_compare(last, folder / f"champion-{last.number}", name=name)
+    verdict = gate.judge(known, challenger, splits, settings)
+    lost = f"there is no champion: compared with version {last.number}, the last one that still exists"
+    return dataclasses.replace(verdict, champion=last.number, notes=() if champion is not None else (lost,))
+
+
+def _describe(judged: int | None, champion: int | None) -> str:
+    """Why a version is judged again."""
+    against = "judged without a champion" if judged is None else f"judged against version {judged}"
+    by_then = "there was no champion" if champion is None else f"the champion was version {champion}"
+    return f"{against}; {by_then} by then: judged again"
+
+
+def _parse(content: bytes) -> Verdict:
+    fields = json.loads(content)
+    checks = tuple(Check(**check) for check in fields["checks"])
+    return Verdict(fields["promoted"], checks, fields.get("champion"), tuple(fields.get("notes", ())))

@@ -190,6 +190,15 @@ def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
         MlflowClient().log_artifacts(run_id, folder)
 
 
+def read_file(run_id: str, name: str) -> bytes | None:
+    """Return the content of an artifact; None where the run has none at this path."""
+    client = MlflowClient()
+    if name not in {entry.path for entry in client.list_artifacts(run_id, name.rpartition("/")[0] or None)}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run_id, name, folder)).read_bytes()
+
+
 def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
     """Log dataclass instances of one class as a table, one column for each field.
 

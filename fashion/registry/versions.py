@@ -1,4 +1,7 @@
-"""Registered versions of the model: lineage, aliases, promotion and rollback. Knows no gate and no service."""
+"""Registered versions of the model: their files, lineage and aliases. Knows no gate and no service.
+
+Which version becomes champion is a matter of `champions`.
+"""
 
 import datetime
 import warnings
@@ -8,16 +11,19 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 import fashion
 from fashion.model import package
+from fashion.registry import server
 from fashion.storage.servers import ServerUnavailable
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 MODEL_NAME = "fashion-classifier"
+DIGEST = "package.digest"
+"""Tag with the sha256 of a version's `package.json`, which holds the checksums of all its files. Older ones lack it."""
 LINEAGE = ("architecture", "data.digest", "git_commit", "metaflow_run_id", "mlflow_run_id")
 """Tags with a version's origin."""
 NOTES = ("promoted.reason", "promoted.replaced", "refused.reason", "rolled_back.reason")
@@ -50,7 +56,7 @@ class Version:
 
 
 def log_package(run_id: str, folder: Path) -> str:
-    """Log a model package as the run's MLflow model.
+    """Log a model package as the run's MLflow model, in place of what a killed task left of it.
 
     Args:
         run_id: the MLflow run; it stays running.
@@ -72,6 +78,7 @@ def log_package(run_id: str, folder: Path) -> str:
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(contents.class_names)))]),
     )
+    _delete_unregistered(run_id)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example")  # the signature has the shapes and types
         logged = mlflow.pyfunc.log_model(
@@ -82,15 +89,17 @@ def log_package(run_id: str, folder: Path) -> str:
             pip_requirements=_pinned(REQUIREMENTS),
             signature=signature,
             metadata={"class_names": list(contents.class_names)},
+            tags={DIGEST: contents.digest},
         )
     MlflowClient().update_run(run_id, status="RUNNING")  # start_run has ended it
     return str(logged.model_uri)
 
 
 def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str = MODEL_NAME) -> Version:
-    """Register a logged model as a new version with the alias `challenger`.
+    """Register a logged model as a new version with the alias `challenger`, and the digest of its package.
 
-    A run has one version: called again for the same run, as by a retried task, this returns the existing one.
+    A run has one version: called again for the same run, as by a retried task, this returns the existing one, and
+    gives it the alias if a killed task did not, unless a newer version has it or it was promoted.
 
     Args:
         model_uri: what `log_package` returned.
@@ -99,31 +108,47 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
         name: the registered model.
     """
     client = MlflowClient()
-    for version in list_versions(name):
-        if version.mlflow_run_id == run_id:
-            return version
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    created = client.create_model_version(
-        name,
-        model_uri,
-        run_id=run_id,
-        tags=dict(tags),
-        model_id=model_uri.removeprefix("models:/"),  # a server takes no source that only names a model
-    )
-    client.set_registered_model_alias(name, CHALLENGER, str(created.version))
-    return get(str(created.version), name=name)
+    known = list_versions(name)
+    earlier = next((version for version in known if version.mlflow_run_id == run_id), None)
+    if earlier is None:
+        if not known and registered_model(name) is None:
+            client.create_registered_model(name)
+        model_id = model_uri.removeprefix("models:/")  # a server takes no source that only names a model
+        digest = client.get_logged_model(model_id).tags.get(DIGEST)
+        created = client.create_model_version(
+            name,
+            model_uri,
+            run_id=run_id,
+            tags={**tags, **({} if digest is None else {DIGEST: digest})},
+            model_id=model_id,
+        )
+    number = int(created.version) if earlier is None else earlier.number
+    challenger = next((version.number for version in known if CHALLENGER in version.aliases), 0)
+    if number > challenger and (earlier is None or "promoted.time" not in earlier.tags):
+        client.set_registered_model_alias(name, CHALLENGER, str(number))
+    return get(str(number), name)
+
+
+def registered_model(name: str = MODEL_NAME) -> RegisteredModel | None:
+    """Return MLflow's registered model, with its aliases and tags; None where nothing is registered."""
+    try:
+        return MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def versions_of(model: RegisteredModel) -> list[Version]:
+    """Return the versions of a registered model, newest first, with the aliases that it had when it was read."""
+    entries = MlflowClient().search_model_versions(f"name = '{model.name}'")
+    return sorted((_version(entry, model.aliases) for entry in entries), key=lambda v: v.number, reverse=True)
 
 
 def list_versions(name: str = MODEL_NAME) -> list[Version]:
     """Return all versions, newest first; an empty list where nothing is registered."""
-    client = MlflowClient()
-    found = client.search_registered_models(f"name = '{name}'")
-    if not found:
-        return []
-    aliases = found[0].aliases
-    entries = client.search_model_versions(f"name = '{name}'")
-    return sorted((_version(entry, aliases) for entry in entries), key=lambda v: v.number, reverse=True)
+    model = registered_model(name)
+    return [] if model is None else versions_of(model)
 
 
 def get(which: str, name: str = MODEL_NAME) -> Version:
@@ -159,60 +184,31 @@ def champion(name: str = MODEL_NAME) -> Version | None:
     return next((version for version in list_versions(name) if CHAMPION in version.aliases), None)
 
 
-def previous_champion(version: Version, *, name: str = MODEL_NAME) -> Version | None:
-    """Return the version that was champion when this one was promoted, or None.
-
-    Raises:
-        RegistryError: that version was deleted.
-    """
-    number = version.tags.get("promoted.replaced")
-    return None if number is None else get(number, name)
-
-
 def fetch(version: Version, folder: Path) -> package.Package:
-    """Download a version's package into `folder` and verify it.
+    """Download a version's package into `folder`, and verify it against its own checksums and the registry's digest.
 
     Raises:
-        fashion.model.package.DamagedPackage: the stored files are not the registered ones.
-        mlflow.exceptions.MlflowException: the files cannot be downloaded.
+        fashion.model.package.DamagedPackage: files are missing, or are not the registered ones.
+        fashion.storage.servers.ServerUnavailable: MLflow's server cannot be reached.
     """
-    local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
+    where = f"version {version.number}, stored at {version.source}"
     try:
-        return package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
+        local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
+        fetched = package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
     except package.DamagedPackage as error:
-        raise package.DamagedPackage(f"version {version.number}, stored at {version.source}: {error}") from None
-
-
-def promote(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
-    """Make a version the champion, and store which one it replaces for `rollback`.
-
-    Args:
-        version: the new champion.
-        reason: stored as a tag of the version.
-        name: the registered model.
-
-    Returns:
-        The version with its new tags and alias.
-
-    Raises:
-        RegistryError: the version is the champion already, or the reason is empty.
-    """
-    if not reason.strip():
-        raise RegistryError("promotion needs a reason, which is stored with the version: give --reason")
-    current = champion(name)
-    if current is not None and current.number == version.number:
-        raise RegistryError(f"version {version.number} is already the champion")
-    client = MlflowClient()
-    number = str(version.number)
-    client.set_model_version_tag(name, number, "promoted.reason", reason)
-    client.set_model_version_tag(name, number, "promoted.time", _now())
-    if current is not None:
-        client.set_model_version_tag(name, number, "promoted.replaced", str(current.number))
-    # The alias last: services follow it, and the change is atomic.
-    client.set_registered_model_alias(name, CHAMPION, number)
-    if CHALLENGER in get(number, name).aliases:  # another run may have registered a newer one since
-        client.delete_registered_model_alias(name, CHALLENGER)
-    return get(number, name)
+        raise package.DamagedPackage(f"{where}: {error}") from None
+    except MlflowException as error:
+        if (away := server.unavailable(error, mlflow.get_tracking_uri())) is not None:
+            raise away from error
+        raise package.DamagedPackage(f"{where}: its files cannot be fetched: {str(error).splitlines()[0]}") from None
+    except FileNotFoundError as error:
+        raise package.DamagedPackage(f"{where}: its files cannot be fetched: {error}") from None
+    registered = version.tags.get(DIGEST)
+    if registered not in (None, fetched.digest):
+        raise package.DamagedPackage(
+            f"{where}: its package has the digest {fetched.digest}, and {registered} was registered: it was exchanged"
+        )
+    return fetched
 
 
 def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
@@ -228,48 +224,14 @@ def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAM
         client.set_model_version_tag(name, str(version.number), key, value)
 
 
-def reject(version: Version, *, reason: str, name: str = MODEL_NAME) -> Version:
-    """Store why a version was not promoted; its alias stays.
-
-    Args:
-        version: the challenger.
-        reason: stored as a tag of the version.
-        name: the registered model.
-    """
+def _delete_unregistered(run_id: str) -> None:
+    """Delete the models of a run that no version uses, whole or not: a killed task may have logged one."""
     client = MlflowClient()
-    client.set_model_version_tag(name, str(version.number), "refused.reason", reason)
-    client.set_model_version_tag(name, str(version.number), "refused.time", _now())
-    return get(str(version.number), name)
-
-
-def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
-    """Make the champion's predecessor the champion again. Called again, it goes back further.
-
-    Args:
-        reason: stored as a tag of the version that is rolled back.
-        name: the registered model.
-
-    Returns:
-        The new champion.
-
-    Raises:
-        RegistryError: there is no champion, it has no predecessor, or the reason is empty.
-    """
-    if not reason.strip():
-        raise RegistryError("rollback needs a reason, which is stored with the version: give --reason")
-    current = champion(name)
-    if current is None:
-        raise RegistryError(f"{name} has no champion to roll back: run `make train` first")
-    previous = previous_champion(current, name=name)
-    if previous is None:
-        raise RegistryError(
-            f"version {current.number} has no predecessor to roll back to: promote another version instead"
-        )
-    client = MlflowClient()
-    client.set_model_version_tag(name, str(current.number), "rolled_back.reason", reason)
-    client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())
-    client.set_registered_model_alias(name, CHAMPION, str(previous.number))
-    return get(str(previous.number), name)
+    experiment = client.get_run(run_id).info.experiment_id
+    used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.model_uri not in used:
+            client.delete_logged_model(model.model_id)
 
 
 def _version(entry: ModelVersion, aliases: Mapping[str, str]) -> Version:
@@ -283,7 +245,3 @@ def _pinned(names: Sequence[str]) -> list[str]:
     from importlib.metadata import version
 
     return [f"{name}=={version(name)}" for name in names]
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
 """The cards of TrainFlow, one function a card. Knows what is shown; `cards` knows how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fashion.data.checks import DataReport
@@ -74,22 +74,23 @@ def show_evaluation(card: Any, evaluation: Any) -> None:
     )
 
 
-def show_verdict(card: Any, version: int, outcome: str, checks: Sequence[Any]) -> None:
+def show_verdict(card: Any, version: int, outcome: str, verdict: Any) -> None:
     """The gate's verdict on a version.
 
     Args:
         card: Metaflow's card.
         version: its number.
         outcome: a sentence.
-        checks: `fashion.evaluation.gate.Check`, in order.
+        verdict: a `fashion.evaluation.gate.Verdict`.
     """
-    cards.show(card, title=f"Version {version}", texts=[outcome])
+    compared = "no version" if verdict.champion is None else f"version {verdict.champion}"
+    cards.show(card, title=f"Version {version}", texts=[outcome, f"It was compared with {compared}."])
     cards.table(
         card,
         "Checks",
         [
             {"check": check.name, "passed": "yes" if check.passed else "no", "finding": check.sentence}
-            for check in checks
+            for check in verdict.checks
         ],
     )
 

@@ -32,8 +32,9 @@ from fashion.commands.overview import (
 from fashion.commands.status import format_brief, format_overview
 from fashion.drift import reports
 from fashion.home import Home
+from fashion.model.package import Package
 from fashion.predictions.log import PredictionLog
-from fashion.registry import versions
+from fashion.registry import champions, versions
 from fashion.storage.address import open_store
 
 SUMMARY = "test accuracy 91.20% (90.60% to 91.80%), without duplicates 91.10%, calibration error 0.80%"
@@ -90,15 +91,15 @@ def service() -> Iterator[str]:
         thread.join()
 
 
-def register(number: int, *, promote: str | None = None, reject: str | None = None) -> None:
-    """Register a version as a training does, without files."""
+def register(number: int, package: Package, *, promote: str | None = None, reject: str | None = None) -> None:
+    """Register a version of a package."""
     client = MlflowClient()
     if number == 1:
         client.create_registered_model(versions.MODEL_NAME)
-    client.create_model_version(versions.MODEL_NAME, f"file:///artifacts/{number}", tags={"summary": SUMMARY})
+    client.create_model_version(versions.MODEL_NAME, str(package.folder), tags={"summary": SUMMARY})
     client.set_registered_model_alias(versions.MODEL_NAME, versions.CHALLENGER, str(number))
     if promote:
-        versions.promote(versions.get(str(number)), reason=promote)
+        champions.promote(versions.get(str(number)), reason=promote)
     if reject:
         client.set_model_version_tag(versions.MODEL_NAME, str(number), "refused.reason", reject)
 
@@ -148,10 +149,10 @@ class TestEmptyHome:
 
 class TestHomeInUse:
     def test_versions_are_shown_with_accuracy_and_reason(
-        self, mlflow_home: Home, service: str, capsys: pytest.CaptureFixture[str]
+        self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        register(1, promote="there is no champion yet")
-        register(2, reject="Shirt loses 9 points")
+        register(1, tiny_package, promote="there is no champion yet")
+        register(2, tiny_package, reject="Shirt loses 9 points")
         shown = " ".join(show(capsys, "--url", service).split())
         assert f"champion version 1: {SUMMARY} since 20" in shown
         assert "UTC: there is no champion yet" in shown
@@ -167,9 +168,9 @@ class TestHomeInUse:
         assert content["next_command"] == "fashion traffic --rows 500"
 
     def test_predictions_are_counted_and_call_for_a_drift_report(
-        self, mlflow_home: Home, service: str, capsys: pytest.CaptureFixture[str]
+        self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        register(1, promote="first")
+        register(1, tiny_package, promote="first")
         now = time.time_ns() // 1000
         with PredictionLog(mlflow_home.predictions) as log:
             log.append([record(time_us=now - 2 * DAY_US), *(record(time_us=now - 1000 * n) for n in range(3))])
@@ -187,8 +188,10 @@ class TestHomeInUse:
         assert "drift         drift, harmful in the report of 20" in shown
         assert "3 predictions have come in since the last drift report" in shown
 
-    def test_the_backlog_is_shown(self, mlflow_home: Home, service: str, capsys: pytest.CaptureFixture[str]) -> None:
-        register(1, promote="first")
+    def test_the_backlog_is_shown(
+        self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        register(1, tiny_package, promote="first")
         with PredictionLog(mlflow_home.predictions) as log:
             log.outbox.ship_to("firestore://project")
             log.append([record(), record()])
@@ -199,9 +202,9 @@ class TestHomeInUse:
         assert shown.splitlines()[-2] == "next          fashion log status"
 
     def test_the_next_run_is_shown_where_a_timer_was_written(
-        self, mlflow_home: Home, service: str, capsys: pytest.CaptureFixture[str]
+        self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        register(1, promote="first")
+        register(1, tiny_package, promote="first")
         with PredictionLog(mlflow_home.predictions) as log:
             log.append([record()])
         publish(mlflow_home, time.time_ns() // 1000 + 2_000_000, decision="no_drift", level="none")
@@ -215,8 +218,10 @@ class TestHomeInUse:
         assert content["next_command"] is None
         assert show(capsys, "--url", service).splitlines()[-1] == "next          nothing to do"
 
-    def test_looking_changes_no_file(self, mlflow_home: Home, nowhere: str, capsys: pytest.CaptureFixture[str]) -> None:
-        register(1, promote="first")
+    def test_looking_changes_no_file(
+        self, mlflow_home: Home, nowhere: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        register(1, tiny_package, promote="first")
         with PredictionLog(mlflow_home.predictions) as log:
             log.append([record()])
         before = set(mlflow_home.root.rglob("*"))

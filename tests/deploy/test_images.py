@@ -24,13 +24,13 @@ NAMES = ("train", "flows")
 REGISTER = """
 from fashion.home import prepare_environment
 from fashion.predictions.log import PredictionLog
-from fashion.registry import tracking, versions
+from fashion.registry import champions, tracking, versions
 home = prepare_environment()
 tracking.connect(home)
 run = tracking.start_run(tracking.get_or_create_experiment(home, "fashion"), "tiny", {})
 address = versions.log_package(run, home.root / "package")
 version = versions.register(address, run_id=run, tags={"summary": "tiny", "mlflow_run_id": run})
-versions.promote(version, reason="a test")
+champions.promote(version, reason="a test")
 PredictionLog(home.predictions).close()
 """
 BUILD_NETWORK = """

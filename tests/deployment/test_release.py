@@ -23,7 +23,8 @@ from fashion.deployment.release import release, require_served
 from fashion.deployment.rollout import Outcome, RolloutError
 from fashion.deployment.smoke import Picture
 from fashion.home import REPOSITORY, Home
-from fashion.registry import versions
+from fashion.model.package import Package
+from fashion.registry import champions, versions
 
 from .conftest import NEW_IMAGE, OLD_IMAGE, Cloud
 
@@ -72,14 +73,14 @@ class Team:
 
 
 @pytest.fixture
-def team(cloud: Cloud, mlflow_home: Home) -> Team:
+def team(cloud: Cloud, mlflow_home: Home, tiny_package: Package) -> Team:
     client = mlflow.MlflowClient()
     client.create_registered_model(versions.MODEL_NAME)
     for _ in range(3):
-        client.create_model_version(versions.MODEL_NAME, str(mlflow_home.root))
-    versions.promote(versions.get("1"), reason="it is the first version")
-    versions.promote(versions.get("2"), reason="won the comparison")
-    versions.reject(versions.get("3"), reason="loses 4 points on shirts")
+        client.create_model_version(versions.MODEL_NAME, str(tiny_package.folder))
+    champions.promote(versions.get("1"), reason="it is the first version")
+    champions.promote(versions.get("2"), reason="won the comparison")
+    champions.reject(versions.get("3"), reason="loses 4 points on shirts")
     return Team(cloud, mlflow_home)
 
 
@@ -159,7 +160,7 @@ class TestPermission:
 
     def test_a_person_can_promote_what_the_gate_refused(self, team: Team) -> None:
         time.sleep(1.1)  # decisions are stored by the second
-        versions.promote(versions.get("3"), reason="won the shadow test")
+        champions.promote(versions.get("3"), reason="won the shadow test")
         team.cloud.new.version = "3"
         assert team.release(3).served
 
@@ -169,16 +170,16 @@ class TestRollback:
 
     def roll_out_both(self, team: Team) -> str:
         """Serve version 1 by a rollout, then version 2; returns the first revision."""
-        versions.rollback(reason="start with version 1")
+        champions.rollback(reason="start with version 1")
         team.release(1, f"deploy.image={OLD_IMAGE}")
-        versions.promote(versions.get("2"), reason="won the comparison")
+        champions.promote(versions.get("2"), reason="won the comparison")
         assert team.release(2).served
         team.cloud.state.history.clear()
         return revision_stem(SERVICE, 1, OLD_IMAGE)
 
     def test_gives_all_traffic_back_at_once_without_an_image(self, team: Team) -> None:
         previous = self.roll_out_both(team)
-        versions.rollback(reason="users report shirts as dresses")
+        champions.rollback(reason="users report shirts as dresses")
         outcome = team.release(1, "deploy.image=null")
         assert team.cloud.state.history == [{previous: 100}]
         assert outcome.sentence == f"{previous} has all traffic again: the registry was rolled back to its version"
@@ -187,13 +188,13 @@ class TestRollback:
         self.roll_out_both(team)
         first = revision_stem(SERVICE, 1, OLD_IMAGE)
         team.cloud.state.give({first: 75, SECOND: 25})
-        versions.rollback(reason="users report shirts as dresses")
+        champions.rollback(reason="users report shirts as dresses")
         assert team.release(1, "deploy.image=null").served
         assert team.cloud.state.traffic() == {first: 100}
 
     def test_a_dry_run_of_it_changes_nothing(self, team: Team) -> None:
         previous = self.roll_out_both(team)
-        versions.rollback(reason="users report shirts as dresses")
+        champions.rollback(reason="users report shirts as dresses")
         said: list[str] = []
         outcome = team.release(1, "deploy.image=null", "deploy.dry_run=true", said=said)
         assert team.cloud.state.history == []
@@ -202,7 +203,7 @@ class TestRollback:
 
     def test_to_a_version_that_was_never_served_needs_an_image(self, team: Team) -> None:
         team.release(2)
-        versions.rollback(reason="users report shirts as dresses")
+        champions.rollback(reason="users report shirts as dresses")
         with pytest.raises(RolloutError, match=r"has no revision of version 1 to go back to: give deploy\.image="):
             team.release(1, "deploy.image=null")
 

@@ -175,15 +175,11 @@ def test_the_same_rows_give_the_same_verdict(config: GateConfig) -> None:
 
 
 def test_a_verdict_can_be_stored_as_json(config: GateConfig) -> None:
-    for verdict in (gate.FIRST, decided(CHAMPION, scored(all_but(520)), config)):
-        stored = json.loads(json.dumps(dataclasses.asdict(verdict)))
-        assert stored["promoted"] is verdict.promoted
-        assert [check["sentence"] for check in stored["checks"]] == [check.sentence for check in verdict.checks]
-
-
-def test_the_first_version_has_nothing_to_beat() -> None:
-    assert gate.FIRST.promoted
-    assert gate.FIRST.reason == "there is no champion yet"
+    verdict = dataclasses.replace(decided(CHAMPION, scored(all_but(520)), config), champion=4, notes=("judged again",))
+    stored = json.loads(json.dumps(dataclasses.asdict(verdict)))
+    assert (stored["promoted"], stored["champion"], stored["notes"]) == (False, 4, ["judged again"])
+    assert [check["sentence"] for check in stored["checks"]] == [check.sentence for check in verdict.checks]
+    assert verdict.reason.endswith(" (judged again)")
 
 
 @pytest.mark.parametrize(
@@ -257,3 +253,61 @@ def test_packages_of_another_kind_are_not_compared(
     assert not verdict.promoted
     assert failed(verdict) == ["comparable"]
     assert re.fullmatch(f"the two cannot be compared: {named}; promote by hand if that is meant", verdict.reason)
+
+
+# Without a champion
+
+
+def alone(package: Package, dataset: Dataset, config: GateConfig, **floor: float) -> Verdict:
+    settings = dataclasses.replace(config, **floor)  # type: ignore[arg-type]
+    return gate.judge_alone(package, {"test": dataset.test}, settings, why="there is no champion yet")
+
+
+@pytest.fixture(scope="module")
+def guessing(tiny_package: Package, tiny_network: bytes, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A package whose network always answers the same class, as one does whose training ran away."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(tiny_network)
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == "weights"]
+    tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), "weights"))
+    return with_network(tiny_package, tmp_path_factory.mktemp("guessing"), model.SerializeToString())
+
+
+@pytest.mark.fault("a first model that has learned nothing")
+def test_a_first_champion_must_be_better_than_guessing(
+    guessing: Package, tiny_package: Package, small_dataset: Dataset, config: GateConfig
+) -> None:
+    verdict = alone(guessing, small_dataset, config)
+    assert not verdict.promoted
+    assert failed(verdict) == ["test: better than guessing"]
+    assert re.search(
+        r"^test: 1?\d\.\d\d% right, at least .*% with 95% confidence; guessing is right in", verdict.reason
+    )
+    assert not alone(guessing, small_dataset, config, min_accuracy_over_chance=0.0).promoted  # chance, with luck or not
+    learned = alone(tiny_package, small_dataset, config)
+    assert learned.promoted
+    assert learned.reason.startswith("there is no champion yet; test: 7")
+
+
+def test_guessing_the_most_frequent_class_is_what_must_be_beaten(
+    guessing: Package, tiny_package: Package, small_dataset: Dataset, config: GateConfig
+) -> None:
+    test = small_dataset.test
+    frequent = np.flatnonzero((test.labels == 0) | (np.arange(len(test)) % 20 == 0))  # two in three are of class 0
+    rows = dataclasses.replace(test, images=test.images[frequent], labels=test.labels[frequent])
+    skewed = dataclasses.replace(small_dataset, test=rows)
+    chance = float((rows.labels == 0).mean())
+    assert chance > 0.6
+    verdict = alone(guessing, skewed, config)
+    assert not verdict.promoted
+    assert verdict.checks[1].bound == pytest.approx(chance + 0.1 * (1 - chance))
+    assert verdict.checks[1].value < chance
+    assert not alone(tiny_package, skewed, config, min_accuracy_over_chance=0.9).promoted
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_the_margin_over_chance_is_a_share(value: float, config: GateConfig) -> None:
+    with pytest.raises(ValueError, match=f"min_accuracy_over_chance must be in \\[0, 1\\), got {value}"):
+        dataclasses.replace(config, min_accuracy_over_chance=value)

@@ -1,5 +1,6 @@
 """From the registry to a bento that serves: which version, what is in it, and that it runs on its own requirements."""
 
+import hashlib
 import json
 import os
 import re
@@ -101,7 +102,8 @@ def test_wrong_words_are_refused_before_anything_starts(tmp_path: Path, word: st
     assert told.startswith(f"error: {sentence}")
 
 
-def test_a_damaged_package_is_refused(challenged: Machine, tmp_path: Path) -> None:
+@pytest.mark.fault("a registered model and its checksum are edited together")
+def test_an_exchanged_package_is_not_deployed(challenged: Machine, tmp_path: Path) -> None:
     from fashion.registry import versions
 
     challenged.connect()
@@ -113,17 +115,22 @@ def test_a_damaged_package_is_refused(challenged: Machine, tmp_path: Path) -> No
         for path in (challenged.root / "mlflow-artifacts").rglob("package.json")
         if package.read(path.parent).lineage["mlflow_run_id"] == version.mlflow_run_id
     ]
-    weights = originals[0].parent / package.MODEL
-    content = weights.read_bytes()
+    files = [originals[0].parent / name for name in (package.MODEL, package.MANIFEST)]
+    model, manifest = (file.read_bytes() for file in files)
+    exchanged = model[:-1] + bytes([model[-1] ^ 1])
+    sums = [hashlib.sha256(content).hexdigest().encode() for content in (model, exchanged)]
     try:
-        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        files[0].write_bytes(exchanged)
+        files[1].write_bytes(manifest.replace(*sums))
+        digest = package.read(files[0].parent).digest
         process = challenged.start("run", name="deploy_flow")
         said, _ = process.communicate(timeout=300)
     finally:
-        weights.write_bytes(content)
+        files[0].write_bytes(model)
+        files[1].write_bytes(manifest)
     assert process.returncode == 1
     assert "error: version 1, stored at" in said
-    assert "model.onnx differs from what was packed" in said
+    assert f"its package has the digest {digest}, and {version.tags['package.digest']} was registered" in said
     assert "Traceback" not in said
 
 

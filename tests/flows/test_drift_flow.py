@@ -32,7 +32,7 @@ from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.predictions.shipper import Shipper
-from fashion.registry import tracking, versions
+from fashion.registry import champions, tracking, versions
 from fashion.storage.address import open_store
 
 SECONDS_OF_STORY = 1500
@@ -230,8 +230,8 @@ def watched(
         for _ in range(2):
             run = tracking.start_run(experiment, "tiny", {})
             address = versions.log_package(run, tiny_package.folder)
-            versions.promote(versions.register(address, run_id=run, tags={}), reason="to be watched")
-        versions.rollback(reason="to be watched")
+            champions.promote(versions.register(address, run_id=run, tags={}), reason="to be watched")
+        champions.rollback(reason="to be watched")
     test, images = small_dataset.test, open_store(str(machine.root / "images"))
     with PredictionLog(machine.root / "predictions.db") as log:
         for version, rows, brightness in (("2", slice(0, 600), 0.0), ("1", slice(600, 1000), 0.4)):

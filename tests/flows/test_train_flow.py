@@ -5,6 +5,7 @@ training killed.
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,8 +22,9 @@ from fashion.config.schema import DataConfig
 from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY
+from fashion.model.package import MODEL, Package
 from fashion.model.predictor import Predictor
-from fashion.registry import versions
+from fashion.registry import champions, versions
 
 TINTS = {"red": (1.0, 0.3, 0.3), "green": (0.3, 1.0, 0.3), "blue": (0.4, 0.4, 1.0)}
 
@@ -39,7 +41,7 @@ def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
     assert steps == {"start", "plan", "tune", "collect", "train", "evaluate", "register", "end"}
     assert len(list(first["tune"])) == 2
     assert first["plan"].task.data.workers == [0, 1]
-    assert first["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
+    assert first["end"].task.data.outcome.startswith("version 1 is the champion: there is no champion yet; test: ")
 
 
 def test_start_records_which_data_and_which_code(first: Any, small_dataset: Dataset) -> None:
@@ -127,7 +129,8 @@ def test_the_first_version_becomes_champion_with_its_lineage(machine: Machine, f
     champion = versions.get("1")
     assert "summary" in champion.tags
     assert champion.tags["metaflow_run_id"] == f"TrainFlow/{first.id}"
-    assert champion.tags["promoted.reason"] == "there is no champion yet"
+    assert re.search(r"^there is no champion yet; test: .*; guessing is right in", champion.tags["promoted.reason"])
+    assert len(champion.tags["package.digest"]) == 64
     assert first.data.promoted
     assert "version 1 is the champion" in machine.output
 
@@ -262,6 +265,34 @@ def test_a_run_is_resumed_where_one_says(own: tuple[Machine, str]) -> None:
     assert resumed.data.version == before.data.version == 1  # and what was registered is not registered again
     machine.connect()
     assert len(versions.list_versions()) == 1
+
+
+@pytest.mark.fault("the champion's files are damaged before a training")
+def test_a_damaged_champion_is_told_before_anything_is_trained(
+    tiny_package: Package, migrated_database: Path, tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "var")
+    shutil.copy(migrated_database, machine.root / "mlflow.db")
+    assert tiny_package.folder is not None
+    client = machine.connect()
+    client.create_registered_model(versions.MODEL_NAME)
+    for name in ("first", "second"):
+        files = shutil.copytree(tiny_package.folder, tmp_path / name)
+        version = client.create_model_version(versions.MODEL_NAME, str(files)).version
+        champions.promote(versions.get(str(version)), reason=name)
+    (tmp_path / "second" / MODEL).unlink()
+    process = machine.start("run", *FLOW_OVERRIDES, "tuning=off")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    assert re.search(
+        rf"error: version 2, stored at .*{MODEL} is missing; no model can be compared with it: restore its files, go "
+        "back to version 1 with `fashion registry rollback`, or train with gate.champion=ignore",
+        said,
+    )
+    assert client.search_experiments(filter_string="name = 'fashion'") == []  # no MLflow run either
+    done = machine.python("-m", "fashion", "registry", "rollback", "--reason", "its files are gone")
+    assert (done.returncode, done.stdout) == (0, "champion: version 1\n")
 
 
 def _task(launcher: int, step: str) -> int:

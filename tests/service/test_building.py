@@ -128,6 +128,33 @@ def test_a_damaged_package_is_not_stored(tiny_package: Package, tmp_path: Path) 
         building.store_model(tmp_path / "model", name="fashion-classifier", version=1, labels={})
 
 
+EXCHANGE = """
+import hashlib, json, pathlib, sys
+import bentoml
+from bentos.building import is_stored, store_model
+package = pathlib.Path(sys.argv[1])
+digest = hashlib.sha256((package / "package.json").read_bytes()).hexdigest()
+tag = store_model(package, name="m", version=1, labels={})
+assert is_stored(tag, digest)
+stored = pathlib.Path(bentoml.models.get(tag).path)
+content = (stored / "model.onnx").read_bytes() + b"0"
+manifest = json.loads((stored / "package.json").read_text())
+manifest["files"]["model.onnx"] = hashlib.sha256(content).hexdigest()
+(stored / "model.onnx").write_bytes(content)
+(stored / "package.json").write_text(json.dumps(manifest))
+assert not is_stored(tag, digest)
+assert store_model(package, name="m", version=1, labels={}) == tag
+assert is_stored(tag, digest)
+assert not is_stored("m:v2", digest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault("a model and its checksum are edited together in BentoML's store")
+def test_a_stored_package_that_was_exchanged_is_stored_anew(tiny_package: Package, store: Path) -> None:
+    run(EXCHANGE.replace("sys.argv[1]", repr(str(tiny_package.folder))), store)
+
+
 def test_the_gallery_is_read_as_it_was_written(tmp_path: Path) -> None:
     files = bento_files({}, [LabelledPicture("Coat", b"1"), LabelledPicture("Bag", b"2")])
     for name, content in files.items():
