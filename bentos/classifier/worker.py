@@ -98,6 +98,8 @@ class Worker:
         """
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)
+        if self.package.digest != deployment.model.get("digest", self.package.digest):
+            raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports = open_store(home.reports)
         self.keys = Keys(environment)
