@@ -27,7 +27,8 @@ tag = building.store_model(Path(folder), name="fashion-classifier", version=1, l
 served = building.stored_package(tag)
 gallery = [LabelledPicture(label, Path(path).read_bytes()) for label, path in pictures]
 settings = as_dict(load_as(ServeConfig, compose(overrides, root=ServeConfig.root)).serve)
-model = {"name": "fashion-classifier", "version": "1", "tag": tag, "digest": served.digest, "summary": "", "lineage": {}}
+model = {"name": "fashion-classifier", "version": "1", "tag": tag, "digest": served.digest}
+model.update(summary="", lineage={})
 deployment = {"settings": settings, "model": model, "shadow": None, "home": home}
 deployment["known"] = known_answers(served, gallery)
 print(building.build("classifier", bento_files(deployment, gallery), version=version))
