@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,6 +27,9 @@ RESTART_SECONDS = (0.2, 1.0, 5.0, 10.0)
 """Pauses before a worker that ended by itself is started again; the last one repeats."""
 STEADY_SECONDS = 60.0
 """A worker that ran this long starts again without a pause."""
+
+_ERROR = re.compile(r"[A-Za-z_][\w.]*: (.+)")
+"""The last line of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,11 @@ class Generation:
             worker.process.wait()
 
     def failure(self) -> str:
-        """Return the last line that a worker which has ended printed, with its exit code."""
+        """Say why a worker ended: its exit code, and the error that it printed last."""
         for worker in self.ended():
             lines = [line.strip() for line in worker.output if line.strip()]
-            last = lines[-1].rpartition(" : ")[2] if lines else "it printed nothing"
+            errors = [found[1] for line in lines if (found := _ERROR.match(line))]
+            last = (errors or lines or ["it printed nothing"])[-1]
             return f"its worker ended with code {worker.process.returncode}: {last[:300]}"
         return "its workers do not end and do not answer"
 
