@@ -77,7 +77,7 @@ def schedule(
 
         return act
 
-    kills = [KILL_EVERY_SECONDS * (n + 0.5) for n in range(round(seconds / KILL_EVERY_SECONDS))] or [seconds * 0.1]
+    kills = [KILL_EVERY_SECONDS * (n + 0.5) for n in range(int(seconds / KILL_EVERY_SECONDS))] or [seconds * 0.1]
     faults = [Fault(each, "a worker is killed", kill) for each in kills]
     faults += [Fault(seconds * share, "the shared log hangs", hang) for share in (0.2, 0.6)]
     faults.append(Fault(seconds * 0.4, "another bento is deployed", switch(second)))
