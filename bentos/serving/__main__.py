@@ -17,7 +17,7 @@ from bentos.building import NAME
 from bentos.serving.state import StateFile, is_alive
 from bentos.serving.supervisor import Supervisor
 from bentos.serving.worker import BACKLOG
-from fashion.home import prepare_environment
+from fashion.home import current_home, prepare_environment
 
 ORPHAN_SECONDS = 20.0
 """How long to wait for a port that workers of a killed supervisor still hold: they end once their requests are done."""
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 newest=lambda: find(options.bento) if options.follow and not is_archive else None,
                 is_stored=lambda stored: find(stored) is not None,
             )
-            return supervisor.serve(tag)
+            is_latest = not is_archive and options.bento.partition(":")[2] in ("", "latest")
+            return supervisor.serve(tag, may_fall_back=is_latest)
     except (archives.ArchiveError, CannotListen) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -90,6 +91,12 @@ def find(bento: str) -> str | None:
         return str(get(bento).tag)
     except BentoMLException:
         return None
+    except Exception:  # a damaged bento.yaml raises almost any type; starting that bento says which
+        name, _, version = bento.partition(":")
+        if version not in ("", "latest"):
+            return bento
+        latest = current_home().bentos / "bentos" / name / "latest"
+        return f"{name}:{latest.read_text().strip()}" if latest.is_file() else None
 
 
 def listen(host: str, port: int, state: StateFile) -> socket.socket:

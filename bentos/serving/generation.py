@@ -47,7 +47,7 @@ def load_bento(tag: str) -> Bento:
     """Read a bento of the store.
 
     Raises:
-        bentoml.exceptions.BentoMLException: there is no such bento, or it is damaged.
+        Exception: there is no such bento, or it is damaged.
     """
     from bentoml.bentos import get
 

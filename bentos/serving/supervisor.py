@@ -54,17 +54,20 @@ class Supervisor:
         self._ending: list[Generation] = []
         self._is_ended = False
 
-    def serve(self, tag: str) -> int:
+    def serve(self, tag: str, *, may_fall_back: bool) -> int:
         """Serve a bento, and each newer one in its place, until a signal; returns the exit code.
 
         Args:
-            tag: of the bento to begin with; where it fails its check, the last one that passed is served.
+            tag: of the bento to begin with.
+            may_fall_back: serve the last one of this name that passed its check, where this one fails.
         """
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._end)
         remembered = self._claim()
         refused = None
-        good = remembered.good if remembered.good is not None and self._is_stored(remembered.good) else None
+        good = remembered.good if may_fall_back else None
+        if good is not None and (good.partition(":")[0] != tag.partition(":")[0] or not self._is_stored(good)):
+            good = None
         # A bento that failed before is tried again, but beside the good one.
         first = good if good is not None and tag == remembered.failed else tag
         try:
@@ -126,12 +129,10 @@ class Supervisor:
         Raises:
             CheckFailed: one does not pass, or a signal came; all are ended.
         """
-        from bentoml.exceptions import BentoMLException
-
         try:
             bento = load_bento(tag)
-        except (BentoMLException, OSError, ValueError) as error:
-            raise CheckFailed(f"it cannot be read: {error}") from None
+        except Exception as error:  # a damaged bento.yaml raises almost any type
+            raise CheckFailed(f"it cannot be read: {' '.join(str(error).split())[:300]}") from None
         candidate = Generation(bento, self._listener, self._environment, self._state.folder / "workers")
 
         def is_given_up() -> str | None:
@@ -181,4 +182,7 @@ class Supervisor:
             time.sleep(TICK_SECONDS)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
+        if self._is_ended:  # asked twice: now
+            for each in self._ending:
+                each.kill()
         self._is_ended = True

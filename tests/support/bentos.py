@@ -69,14 +69,24 @@ def build(
     return done.stdout.strip().splitlines()[-1]
 
 
-def copy(home: Path, tag: str, version: str, alter: Callable[[dict[str, Any]], None]) -> str:
-    """Copy a bento under another version, with an altered deployment, make it the latest, and return its tag."""
+def copy(
+    home: Path, tag: str, version: str, alter: Callable[[dict[str, Any]], None], *, manifest_bytes: int | None = None
+) -> str:
+    """Copy a bento under another version, make it the latest, and return its tag.
+
+    Args:
+        home: of both.
+        tag: of the bento.
+        version: of the copy.
+        alter: changes the deployment.
+        manifest_bytes: cut the manifest off after this many.
+    """
     store = home / "bentoml" / "bentos" / NAME
     old = tag.partition(":")[2]
     unfinished = home / f"unfinished-{version}"
     shutil.copytree(store / old, unfinished)
     manifest = unfinished / "bento.yaml"
-    manifest.write_text(manifest.read_text().replace(old, version))
+    manifest.write_text(manifest.read_text().replace(old, version)[:manifest_bytes])
     deployment = unfinished / "src" / "bentos" / "classifier" / "deployment.json"
     content = json.loads(deployment.read_text())
     alter(content)
