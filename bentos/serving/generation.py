@@ -132,8 +132,13 @@ class Generation:
             self._restarts = 0 if now - worker.started > STEADY_SECONDS else self._restarts + 1
             self._restart_at = now + RESTART_SECONDS[min(self._restarts, len(RESTART_SECONDS) - 1)]
             print(f"a worker of {self.bento.tag} ended with code {code}: another one starts", file=sys.stderr)
+            try:
+                started = self._start(index)
+            except OSError as error:  # no more processes or files, which passes
+                print(f"warning: it cannot be started: {error.strerror or error}", file=sys.stderr)
+                continue
             worker.control.close()
-            self.workers[index - 1] = started = self._start(index)
+            self.workers[index - 1] = started
             started.show()
             with contextlib.suppress(OSError):  # it listens once it is ready
                 started.control.sendall(LISTEN)

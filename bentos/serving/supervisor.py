@@ -129,11 +129,15 @@ class Supervisor:
         Raises:
             CheckFailed: one does not pass, or a signal came; all are ended.
         """
+        self._state.keep_output("")
         try:
             bento = load_bento(tag)
         except Exception as error:  # a damaged bento.yaml raises almost any type
-            raise CheckFailed(f"it cannot be read: {' '.join(str(error).split())[:300]}") from None
-        candidate = Generation(bento, self._listener, self._environment, self._state.folder / "workers")
+            raise CheckFailed(f"it cannot be read: {_sentence(error)}") from None
+        try:
+            candidate = Generation(bento, self._listener, self._environment, self._state.folder / "workers")
+        except OSError as error:
+            raise CheckFailed(f"its workers cannot be started: {_sentence(error)}") from None
 
         def is_given_up() -> str | None:
             self._tick()
@@ -146,11 +150,11 @@ class Supervisor:
                 check(worker.address, bento.folder, self._environment, is_given_up=is_given_up)
             if not candidate.listen(LISTEN_SECONDS):
                 raise CheckFailed("it does not listen on the service's port")
-        except BaseException:
+        except Exception as error:  # whatever is wrong with it must not end the one that is served
             self._state.keep_output(candidate.output())
             candidate.end()
             self._ending.append(candidate)
-            raise
+            raise error if isinstance(error, CheckFailed) else CheckFailed(_sentence(error)) from None
         return candidate
 
     def _refuse(self, tag: str, problem: str) -> None:
@@ -186,3 +190,8 @@ class Supervisor:
             for each in self._ending:
                 each.kill()
         self._is_ended = True
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error as one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
