@@ -204,7 +204,13 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the predictions cannot be logged.
         """
         begun_ns = time.time_ns()
-        outcomes = await asyncio.gather(*(self._prepare(part.data) for part in files), return_exceptions=True)
+        at_once = asyncio.Semaphore(DECODERS)  # more would wait for each other's memory, and be sent away
+
+        async def prepare(part: Part) -> PreparedImage:
+            async with at_once:
+                return await self._prepare(part.data)
+
+        outcomes = await asyncio.gather(*(prepare(part) for part in files), return_exceptions=True)
         decoded_ns = time.time_ns()
         images = [prepared.image for prepared in outcomes if isinstance(prepared, PreparedImage)]
         scored = await self._batcher.predict(images, client=client, started=started) if images else []

@@ -55,7 +55,7 @@ async def read_body(request: Request, limits: BodyLimits) -> bytes:
         raise ApiError(415, "unsupported_content_encoding", message, f"send it as it is, or with {known}")
     body = await _read(request, limits)
     bits = _DECOMPRESSORS[encoding]
-    return body if bits is None or not body else _decompress(body, bits, encoding, limits.num_bytes)
+    return body if bits is None or not body else await _decompress(request, body, bits, encoding, limits)
 
 
 def release(request: Scope, memory: Memory) -> None:
@@ -100,15 +100,19 @@ async def _reserve(request: Request, limits: BodyLimits, clock: asyncio.Timeout)
     request.scope[_RESERVED] = await limits.memory.reserve(int(announced) if is_plain else limits.num_bytes)
 
 
-def _decompress(body: bytes, bits: int, encoding: str, limit: int) -> bytes:
+async def _decompress(request: Request, body: bytes, bits: int, encoding: str, limits: BodyLimits) -> bytes:
     decompressor = zlib.decompressobj(bits)
     try:
-        plain = decompressor.decompress(body, limit + 1)
+        plain = decompressor.decompress(body, FREE_BYTES + 1)
+        if len(plain) > FREE_BYTES:
+            if _RESERVED not in request.scope:  # a few bytes may become many
+                request.scope[_RESERVED] = await limits.memory.reserve(limits.num_bytes)
+            plain += decompressor.decompress(decompressor.unconsumed_tail, limits.num_bytes + 1 - len(plain))
     except zlib.error as error:
         message = f"the body is not {encoding}: {error}"
         raise ApiError(400, "bad_content_encoding", message, "send it as it is, or compress it anew") from None
-    if len(plain) > limit:
-        raise too_large(limit, close=False)
+    if len(plain) > limits.num_bytes:
+        raise too_large(limits.num_bytes, close=False)
     if not decompressor.eof:
         message = f"the {encoding} body is cut off"
         raise ApiError(400, "bad_content_encoding", message, "send it as it is, or compress it anew")

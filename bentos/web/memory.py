@@ -9,6 +9,8 @@ from bentos.web.responses import ApiError
 
 WAIT_SECONDS = 5.0
 """How long a request waits for memory before it is sent away."""
+MOST_WAITING = 64
+"""Requests that may wait at once: what they have already sent takes memory too. More are sent away at once."""
 RETRY_SECONDS = 2
 """When a client that was sent away should try again."""
 
@@ -32,12 +34,14 @@ class Memory:
             seconds: longest time to wait for them.
 
         Raises:
-            ApiError: 503, they were not free in time.
+            ApiError: 503, they were not free in time, or too many others wait for theirs.
         """
         num_bytes = min(num_bytes, self.capacity)
         if not self._waiting and num_bytes <= self.free:
             self.free -= num_bytes
             return num_bytes
+        if len(self._waiting) >= MOST_WAITING:
+            raise busy()
         turn = asyncio.get_running_loop().create_future()
         entry = (num_bytes, turn)
         self._waiting.append(entry)
@@ -84,5 +88,5 @@ class Memory:
 
 def busy() -> ApiError:
     """Make the error of a request for which there is no memory."""
-    message = f"other uploads take all memory, and none became free within {WAIT_SECONDS:g} s"
+    message = f"other uploads take all memory, and what becomes free within {WAIT_SECONDS:g} s is theirs"
     return ApiError(503, "overloaded", message, f"try again in {RETRY_SECONDS} s", {"retry-after": str(RETRY_SECONDS)})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bentos.web.memory import Memory
+from bentos.web.memory import MOST_WAITING, Memory
 from bentos.web.responses import ApiError
 
 
@@ -36,6 +36,22 @@ def test_who_waits_too_long_is_told_when_to_come_again() -> None:
             assert (caught.value.status, caught.value.headers) == (503, {"retry-after": "2"})
             assert await memory.reserve(20, seconds=0.01) == 20  # nobody waits behind one that has gone
             memory.release(20)
+        assert memory.free == 100
+
+    asyncio.run(run())
+
+
+def test_too_many_who_wait_are_sent_away_at_once() -> None:
+    async def run() -> None:
+        memory = Memory(100)
+        async with memory.reserved(100):
+            waiting = [asyncio.create_task(memory.reserve(1, seconds=5)) for _ in range(MOST_WAITING)]
+            await asyncio.sleep(0)
+            with pytest.raises(ApiError) as caught:
+                await memory.reserve(1, seconds=5)
+            assert caught.value.status == 503
+        for each in waiting:
+            memory.release(await each)
         assert memory.free == 100
 
     asyncio.run(run())

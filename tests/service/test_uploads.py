@@ -60,6 +60,16 @@ class TestMemory:
         assert psutil.Process(worker).memory_full_info().uss < 200e6  # given back
         assert peak_bytes(worker) < limits.memory_bytes
 
+    @pytest.mark.fault("many clients send compressed bodies that are far larger than they look")
+    def test_compressed_bodies_count_by_what_they_become(self, served: Served) -> None:
+        (worker,) = served.workers()
+        bomb = gzip.compress(bytes(10_000_000))
+        headers = {"content-type": "image/png", "content-encoding": "gzip"}
+        with concurrent.futures.ThreadPoolExecutor(40) as pool:
+            answers = pool.map(lambda _: served.request("POST", "/predict", bomb, headers, timeout=90), range(80))
+            assert {status for status, _, _ in answers} <= {415, 503}
+        assert peak_bytes(worker) < 512 * 2**20
+
     def test_a_picture_that_needs_more_memory_than_there_is_says_so(self, served: Served) -> None:
         picture = saved(garment(size=(4400, 4400)), "WEBP", method=0)
         status, _, content = served.request("POST", "/predict", picture, {"content-type": "image/webp"})
