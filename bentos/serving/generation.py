@@ -47,12 +47,14 @@ def load_bento(tag: str) -> Bento:
     """Read a bento of the store.
 
     Raises:
-        Exception: there is no such bento, or it is damaged.
+        Exception: there is no such bento, or it is damaged; BentoML raises almost any type.
     """
     from bentoml.bentos import get
 
     found = get(tag)
-    (entry,) = [each for each in found.info.services if each.name == found.info.entry_service]
+    entry = next((each for each in found.info.services if each.name == found.info.entry_service), None)
+    if entry is None:
+        raise ValueError("its bento.yaml is cut off: it names no service")
     workers = entry.config.get("workers", 1)
     return Bento(tag, Path(found.path), entry.name, workers if isinstance(workers, int) else os.cpu_count() or 1)
 
