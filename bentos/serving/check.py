@@ -11,12 +11,12 @@ from bentos.classifier.deployment import DEPLOYMENT, GALLERY, KnownAnswer
 
 CLIENT = "deployment"
 """`client` of the predictions in the log that checks ask for."""
-READY_SECONDS = 90.0
+READY_SECONDS = 180.0
 """How long a worker may take to become ready."""
 LOOK_SECONDS = 0.1
 PICTURES = 3
 """Pictures of the gallery that are asked for: each is a row of the log."""
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
 
 
 class CheckFailed(Exception):

@@ -22,7 +22,7 @@ LOOK_SECONDS = 2.0
 """Time between two looks for a newer bento."""
 TICK_SECONDS = 0.1
 """Time between two looks for signals and for workers that ended."""
-LISTEN_SECONDS = 10.0
+LISTEN_SECONDS = 30.0
 """How long a checked worker may take to listen on the service's port."""
 
 

@@ -20,7 +20,7 @@ from support.served import free_port
 
 from fashion.home import REPOSITORY
 
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 
 
 class Service:
