@@ -16,6 +16,8 @@ READY_SECONDS = 180.0
 LOOK_SECONDS = 0.1
 PICTURES = 3
 """Pictures of the gallery that are asked for: each is a row of the log."""
+LOOK_ANSWER_SECONDS = 3.0
+"""How long one look waits: until it has an answer, nobody sees that the worker has ended."""
 ANSWER_SECONDS = 30.0
 
 
@@ -71,7 +73,7 @@ def _wait_until_ready(address: tuple[str, int], is_given_up: Callable[[], str | 
         if reason := is_given_up():
             raise CheckFailed(reason)
         try:
-            status, content = _send(address, "GET", "/readyz")
+            status, content = _send(address, "GET", "/readyz", seconds=LOOK_ANSWER_SECONDS)
         except CheckFailed as error:
             problem = str(error)
         else:
@@ -95,8 +97,10 @@ def _send(
     path: str,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    seconds: float = ANSWER_SECONDS,
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(*address, timeout=seconds)
     try:
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
