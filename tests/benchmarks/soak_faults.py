@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy
 
 KILL_EVERY_SECONDS = 60.0
 HANG_SECONDS = 20.0
-SWITCH_SECONDS = 60.0
+SWITCH_SECONDS = 180.0
 """How long another bento may take to be in service."""
 
 
