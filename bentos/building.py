@@ -69,6 +69,17 @@ def is_stored(tag: str, digest: str) -> bool:
         return False
 
 
+def stored_package(tag: str) -> package.Package:
+    """Read a package of BentoML's model store.
+
+    Raises:
+        fashion.model.package.DamagedPackage: it is damaged.
+    """
+    import bentoml
+
+    return package.read(Path(bentoml.models.get(tag).path))
+
+
 def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path = BENTOS) -> str:
     """Build a bento of a service as it is in this repository, and return its tag.
 

@@ -89,16 +89,18 @@ class DeployFlow(FlowSpec):
         """Build the bento, with a gallery of test pictures to try it with."""
         from bentos import building
         from bentos.classifier.deployment import bento_files
+        from bentos.classifier.known_answers import known_answers
 
         settings, home = self.settings, prepare_environment()
         restore(self.model, self.shadow)
+        pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
         self.deployment = {
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
             "home": str(home.root),
+            "known": known_answers(building.stored_package(self.model["tag"]), pictures),
         }
-        pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
                 "classifier",
@@ -159,6 +161,7 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
         "name": name,
         "version": str(version.number),
         "tag": tag,
+        "digest": package.digest,
         "summary": version.tags.get("summary", ""),
         "lineage": lineage,
         "digest": package.digest,

@@ -47,6 +47,8 @@ CLIENT_BYTES = 200
 """Longest X-Client header."""
 PROBES = frozenset({"/readyz"})
 """Paths that the platform asks, answered here."""
+CSV_TYPES = frozenset({"text/csv", "application/csv", "application/vnd.ms-excel"})
+"""Types of a table of feedback: Windows calls CSV the last one where Excel is installed."""
 OTHER = "other"
 """Endpoint in the metrics of a path that there is not."""
 CLIENT_CLOSED_REQUEST = 499
@@ -126,6 +128,7 @@ class App:
         except Exception as error:
             await responses.error_response(_as_api_error(error))(scope, receive, send_with_headers)
         finally:
+            bodies.release(scope, worker.body_limits.memory)
             if span is not None:
                 span.finish(status)
             if metrics is not None:
@@ -152,6 +155,8 @@ class App:
         try:
             self._check(worker, scope, path)
         except ApiError as error:
+            if Headers(scope=scope).get("expect", "").lower() == "100-continue":
+                error.headers["connection"] = "close"  # the client waits for a word before it sends: no body comes
             if "connection" not in error.headers:
                 limits = worker.settings.limits
                 await bodies.discard_body(receive, limits.body_bytes, limits.body_seconds)
@@ -178,8 +183,7 @@ class App:
         bodies.check_length(headers.get("content-length"), limits.body_bytes)
 
     async def _read_body(self, request: Request) -> bytes:
-        limits = self._worker().settings.limits
-        return await bodies.read_body(request, limits.body_bytes, limits.body_seconds)
+        return await bodies.read_body(request, self._worker().body_limits)
 
     async def _predict(self, request: Request) -> Response:
         headers = request.headers
@@ -204,15 +208,19 @@ class App:
     async def _feedback(self, request: Request) -> Response:
         records = self._worker().records
         body = await self._read_body(request)
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "text/csv":
+        content_type = request.headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind in CSV_TYPES:
             return json_response(await records.add_feedback_table(body))
+        if kind == "multipart/form-data":
+            (table,) = uploads.read_files(body, content_type, limit=1)
+            return json_response(await records.add_feedback_table(table.data))
         if kind != "application/json":
             raise ApiError(
                 415,
                 "unsupported_content_type",
                 f"feedback of type {kind or '(none)'} is not read",
-                "send application/json, or text/csv with the columns prediction_id and true_label",
+                "send application/json, or text/csv with the columns prediction_id and true_label, or a form with it",
             )
         content = uploads.read_json(body, FeedbackRequest)
         return json_response(await records.add_feedback(content), 201)

@@ -35,6 +35,15 @@ class LabelledPicture:
     png: bytes
 
 
+@dataclass(frozen=True)
+class KnownAnswer:
+    """What the served version says of a picture of the gallery: a bento that says something else is not served."""
+
+    picture: str
+    """Name of the file in the gallery's folder."""
+    label: str
+
+
 def bento_files(deployment: Mapping[str, Any], gallery: Sequence[LabelledPicture]) -> dict[str, bytes]:
     """Return the files to put into the bento, by their path in its folder.
 

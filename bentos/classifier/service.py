@@ -26,7 +26,9 @@ class ServiceBehindApp(Service[Any]):
     def to_asgi(self, is_main: bool = True) -> Any:
         """Wrap BentoML's application."""
         from bentos.classifier.app import App
+        from bentos.web import protocol
 
+        protocol.install()  # BentoML makes uvicorn's server after this
         return App(super().to_asgi(is_main=is_main), lambda: _running[0])
 
 

@@ -36,15 +36,20 @@ from bentos.classifier.schemas import (
 from bentos.classifier.shipping import Shipping
 from bentos.classifier.unlike import Unlike
 from bentos.web import responses
-from bentos.web.auth import Keys, RateLimit
+from bentos.web.auth import Keys
+from bentos.web.bodies import BodyLimits
+from bentos.web.memory import Memory
+from bentos.web.rate_limit import RateLimit
 from bentos.web.request_metrics import Identity
 from bentos.web.responses import ErrorAnswer
 from bentos.web.telemetry import Telemetry
 from bentos.web.telemetry_config import read_config
 from bentos.web.uploads import Part
+from fashion.config.serve import WORKER_BYTES
 from fashion.home import Home
 from fashion.images import image_store, preparation
-from fashion.images.errors import BadPicture
+from fashion.images.errors import BadPicture, too_large
+from fashion.images.memory import decoding_bytes
 from fashion.images.preparation import PreparedImage
 from fashion.model import explanation, package
 from fashion.model.package import Package
@@ -57,6 +62,8 @@ SMALL_BYTES = 2560
 """Uploads up to this are decoded in the event loop: for a 28x28 colour BMP, a thread would take longer."""
 SMALL_PIXELS = 65_536
 """They must also have no more pixels than this: a few bytes can hold a large picture of one colour."""
+FREE_PIXELS = 1_000_000
+"""Pictures with more pixels wait until there is memory to decode them; for two of this size there always is."""
 DECODERS = 2
 """Threads that decode larger pictures and draw heat maps."""
 PRUNE_SECONDS = 3600.0
@@ -64,6 +71,12 @@ GAUGE_SECONDS = 5.0
 """Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
 
 T = TypeVar("T")
+
+
+class _TooLargeHere(Exception):
+    """A picture with more pixels than are decoded at this place."""
+
+
 _logger = logging.getLogger(__name__)
 
 
@@ -99,10 +112,18 @@ class Worker:
         """
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)
+        if self.package.digest != deployment.model.get("digest", self.package.digest):
+            raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports = open_store(home.reports)
         self.keys = Keys(environment)
-        self.rate = RateLimit(self.settings.limits.requests_per_minute)
+        limits = self.settings.limits
+        self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
+        # Bodies get an eighth: a picture takes more once it is decoded.
+        uploads = limits.memory_bytes - WORKER_BYTES
+        bodies = max(uploads // 8, limits.body_bytes)
+        self.body_limits = BodyLimits(limits.body_bytes, limits.body_seconds, Memory(bodies))
+        self._decoding = Memory(uploads - bodies)
         self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
         self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]))
@@ -191,7 +212,13 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the predictions cannot be logged.
         """
         begun_ns = time.time_ns()
-        outcomes = await asyncio.gather(*(self._prepare(part.data) for part in files), return_exceptions=True)
+        at_once = asyncio.Semaphore(DECODERS)  # more would wait for each other's memory, and be sent away
+
+        async def prepare(part: Part) -> PreparedImage:
+            async with at_once:
+                return await self._prepare(part.data)
+
+        outcomes = await asyncio.gather(*(prepare(part) for part in files), return_exceptions=True)
         decoded_ns = time.time_ns()
         images = [prepared.image for prepared in outcomes if isinstance(prepared, PreparedImage)]
         scored = await self._batcher.predict(images, client=client, started=started) if images else []
@@ -259,13 +286,32 @@ class Worker:
     async def _prepare(self, data: bytes) -> PreparedImage:
         """Decode a picture and prepare it for the network: here if it is small, else in a thread."""
         limit = self.settings.limits.pixels
-        if len(data) <= SMALL_BYTES:
-            try:
-                return self._prepare_now(data, min(limit, SMALL_PIXELS))
-            except BadPicture as error:
-                if error.code != "too_large":
-                    raise
-        return await self._in_pool(self._prepare_now, data, limit)
+        with contextlib.suppress(_TooLargeHere):
+            if len(data) <= SMALL_BYTES:
+                return self._prepare_if(data, min(limit, SMALL_PIXELS))
+        with contextlib.suppress(_TooLargeHere):
+            return await self._in_pool(self._prepare_if, data, min(limit, FREE_PIXELS))
+        needed = await self._in_pool(decoding_bytes, data, limit)
+        if needed > self._decoding.capacity:
+            raise too_large(
+                f"the picture needs about {needed / 1e6:,.0f} MB while it is decoded, more than the "
+                f"{self._decoding.capacity / 1e6:,.0f} MB allowed"
+            )
+        async with self._decoding.reserved(needed):
+            return await self._in_pool(self._prepare_now, data, limit)
+
+    def _prepare_if(self, data: bytes, max_pixels: int) -> PreparedImage:
+        """Prepare a picture.
+
+        Raises:
+            _TooLargeHere: it has too many pixels to be decoded like this.
+        """
+        try:
+            return self._prepare_now(data, max_pixels)
+        except BadPicture as error:
+            if error.code == "too_large":
+                raise _TooLargeHere from None
+            raise
 
     def _prepare_now(self, data: bytes, max_pixels: int) -> PreparedImage:
         of = self.package

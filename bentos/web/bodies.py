@@ -1,40 +1,122 @@
-"""Reading request bodies within a limit of bytes and seconds. Knows nothing of what is in them."""
+"""Reading request bodies within a limit of bytes, seconds and memory. Knows nothing of what is in them."""
 
 import asyncio
 import contextlib
+import zlib
+from dataclasses import dataclass
 
 from starlette.requests import Request
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
+from bentos.web.memory import Memory
 from bentos.web.responses import ApiError
+
+FREE_BYTES = 65_536
+"""A body up to this reserves no memory: ordinary pictures do not wait for those who send large ones."""
+STALL_SECONDS = 5.0
+"""How long a larger one may pause."""
 
 DISCARD_FACTOR = 10
 """A body up to this many times the limit is read to its end and dropped, so that its client sees the error."""
 
+_DECOMPRESSORS: dict[str, int | None] = {"": None, "identity": None, "gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content encodings that are read, with zlib's `wbits`."""
+_RESERVED = "reserved_bytes"
+"""Key of a request's scope."""
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """Read the body of a request.
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """What a body may take."""
+
+    num_bytes: int
+    """Most bytes."""
+    seconds: float
+    """Longest time until all of it has arrived."""
+    memory: Memory
+    """Holds bodies of more than `FREE_BYTES`."""
+
+
+async def read_body(request: Request, limits: BodyLimits) -> bytes:
+    """Read the body of a request, decompressed; its memory is reserved until `release`.
 
     Args:
         request: whose body was not read yet.
-        limit: most bytes to accept.
-        seconds: longest time to wait for all of it.
+        limits: what it may take.
 
     Raises:
-        ApiError: 413, it is longer; 408, it comes too slowly.
+        ApiError: 413, it is longer; 408, it comes too slowly; 503, there is no memory for it; 415 or 400, it is
+            compressed in a way that is not read, or damaged.
     """
-    chunks, size = [], 0
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in _DECOMPRESSORS:
+        known = " or ".join(name for name in _DECOMPRESSORS if name not in ("", "identity", "x-gzip"))
+        message = f"a body with content-encoding {encoding[:40]} is not read"
+        raise ApiError(415, "unsupported_content_encoding", message, f"send it as it is, or with {known}")
+    body = await _read(request, limits)
+    bits = _DECOMPRESSORS[encoding]
+    return body if bits is None or not body else await _decompress(request, body, bits, encoding, limits)
+
+
+def release(request: Scope, memory: Memory) -> None:
+    """Give back what `read_body` reserved for a request.
+
+    Args:
+        request: its scope.
+        memory: where it was reserved.
+    """
+    if num_bytes := request.pop(_RESERVED, 0):
+        memory.release(num_bytes)
+
+
+async def _read(request: Request, limits: BodyLimits) -> bytes:
+    chunks: list[bytes] = []
+    size, loop = 0, asyncio.get_running_loop()
+    end = loop.time() + limits.seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(end) as clock:
             async for chunk in request.stream():
                 size += len(chunk)
-                if size > limit:
-                    raise too_large(limit, close=True)
+                if size > limits.num_bytes:
+                    raise too_large(limits.num_bytes, close=True)
                 chunks.append(chunk)
+                if size <= FREE_BYTES:
+                    continue
+                if _RESERVED not in request.scope:
+                    await _reserve(request, limits, clock)
+                # Who holds memory that others wait for has to go on sending.
+                clock.reschedule(min(end, loop.time() + STALL_SECONDS))
     except TimeoutError:
         remedy = "send a smaller body, or over a faster line"
-        raise ApiError(408, "too_slow", f"the body did not arrive within {seconds:g} s", remedy) from None
+        message = f"the body did not arrive within {limits.seconds:g} s, or not for {STALL_SECONDS:g} s"
+        raise ApiError(408, "too_slow", message, remedy) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _reserve(request: Request, limits: BodyLimits, clock: asyncio.Timeout) -> None:
+    announced = request.headers.get("content-length", "")
+    is_plain = announced.isdigit() and request.headers.get("content-encoding", "identity") in ("", "identity")
+    clock.reschedule(None)  # the wait is not the client's
+    request.scope[_RESERVED] = await limits.memory.reserve(int(announced) if is_plain else limits.num_bytes)
+
+
+async def _decompress(request: Request, body: bytes, bits: int, encoding: str, limits: BodyLimits) -> bytes:
+    decompressor = zlib.decompressobj(bits)
+    try:
+        plain = decompressor.decompress(body, FREE_BYTES + 1)
+        if len(plain) > FREE_BYTES:
+            if _RESERVED not in request.scope:  # a few bytes may become many
+                request.scope[_RESERVED] = await limits.memory.reserve(limits.num_bytes)
+            plain += decompressor.decompress(decompressor.unconsumed_tail, limits.num_bytes + 1 - len(plain))
+    except zlib.error as error:
+        message = f"the body is not {encoding}: {error}"
+        raise ApiError(400, "bad_content_encoding", message, "send it as it is, or compress it anew") from None
+    if len(plain) > limits.num_bytes:
+        raise too_large(limits.num_bytes, close=False)
+    if not decompressor.eof:
+        message = f"the {encoding} body is cut off"
+        raise ApiError(400, "bad_content_encoding", message, "send it as it is, or compress it anew")
+    return plain
 
 
 async def discard_body(receive: Receive, limit: int, seconds: float) -> None:

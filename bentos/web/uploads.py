@@ -1,7 +1,6 @@
 """Request bodies to pictures and JSON values. Knows nothing of what is done with them."""
 
 import base64
-import binascii
 import json
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -180,8 +179,9 @@ def _from_json(body: bytes) -> Upload:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
+        # Many encoders break lines or end with a newline; any other foreign character is an error.
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:  # binascii.Error is one, and so is the error of text that is not ASCII
         remedy = "encode the picture's bytes as standard base64"
         raise ApiError(400, "bad_base64", f"`image` is not base64: {error}", remedy) from None
     return Upload(data, request.explain)
@@ -195,7 +195,8 @@ class _Collector:
         self.ended = False
         self._limit = limit
         self._headers: dict[bytes, bytes] = {}
-        self._field, self._value, self._data = bytearray(), bytearray(), bytearray()
+        self._field, self._value = bytearray(), bytearray()
+        self._data: list[bytes] = []
 
     def callbacks(self) -> Any:
         return {
@@ -203,7 +204,7 @@ class _Collector:
             "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
             "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._header,
-            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_data": lambda data, start, end: self._data.append(data[start:end]),
             "on_part_end": self._end,
             "on_end": self._finish,
         }
@@ -211,7 +212,7 @@ class _Collector:
     def _begin(self) -> None:
         if len(self.parts) >= self._limit:
             raise _too_many(self._limit)
-        self._headers, self._data = {}, bytearray()
+        self._headers, self._data = {}, []
 
     def _header(self) -> None:
         self._headers[bytes(self._field).lower()] = bytes(self._value)
@@ -223,7 +224,7 @@ class _Collector:
             raise _bad_form("a part has no name")
         filename = options.get(b"filename")
         name = None if filename is None else filename.decode("utf-8", "replace")
-        self.parts.append(Part(options[b"name"].decode("utf-8", "replace"), name, bytes(self._data)))
+        self.parts.append(Part(options[b"name"].decode("utf-8", "replace"), name, b"".join(self._data)))
 
     def _finish(self) -> None:
         self.ended = True

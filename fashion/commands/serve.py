@@ -15,11 +15,11 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 3000,
-    follow: Annotated[bool, typer.Option("--follow", help="Serve each newer bento in place of the one before.")] = (
-        False
-    ),
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Serve each newer bento in place of the one before, once it is checked.")
+    ] = False,
 ) -> None:
-    """Serve the latest bento on this machine.
+    """Serve the latest bento on this machine; the one before it where the latest does not pass its check.
 
     `make bento` builds one of the champion.
     """

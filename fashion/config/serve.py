@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 from fashion.config.deploy import DeployConfig
 from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
 
+WORKER_BYTES = 256 * 1024 * 1024
+"""Of a worker's memory: the process with its model, and requests that are too small or too short-lived to count."""
+
 
 @dataclass(frozen=True)
 class LimitsConfig(Strict):
@@ -20,9 +23,12 @@ class LimitsConfig(Strict):
     concurrency: int
     """Requests that one worker handles at once; others get 503 with Retry-After."""
     requests_per_minute: int | None
-    """Requests that a worker accepts from one client (its key, or else its address); null for no limit."""
+    """Requests that the service accepts from one client (its key, or else its address), all workers of a machine
+    together; null for no limit."""
     body_seconds: float
     """Seconds that a client may take to send a body."""
+    memory_bytes: int
+    """Memory of one worker, in bytes: uploads wait for each other, and a picture that needs more is rejected."""
 
     def __post_init__(self) -> None:
         for name in ("body_bytes", "pixels", "files", "concurrency"):
@@ -32,6 +38,12 @@ class LimitsConfig(Strict):
             require(
                 self.requests_per_minute >= 1, f"requests_per_minute must be at least 1, got {self.requests_per_minute}"
             )
+        least = WORKER_BYTES + 4 * self.body_bytes
+        require(
+            self.memory_bytes >= least,
+            f"memory_bytes must be at least {least}, {WORKER_BYTES} for the process and 4 bodies of body_bytes, got "
+            f"{self.memory_bytes}",
+        )
         require(self.body_seconds > 0, f"body_seconds must be positive, got {self.body_seconds}")
 
 

@@ -26,18 +26,23 @@ def check_header(name: str, data: bytes, max_pixels: int) -> None:
     Raises:
         BadPicture: the picture has more pixels.
     """
-    size = None
-    if name == "GIF":
-        size = _gif_size(data)
-    elif name == "WEBP" and data[12:16] == b"VP8X" and len(data) >= 30:
-        size = (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
-    elif name == "WEBP" and data[12:16] == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        size = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-    elif name == "WEBP" and data[12:16] == b"VP8 " and len(data) >= 30:
-        size = (int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF)
+    size = header_size(name, data)
     if size is not None:
         _check_size(size, max_pixels)
+
+
+def header_size(name: str, data: bytes) -> tuple[int, int] | None:
+    """Read the width and height of a GIF or WEBP without opening it; None for other formats and damaged headers."""
+    if name == "GIF":
+        return _gif_size(data)
+    if name == "WEBP" and data[12:16] == b"VP8X" and len(data) >= 30:
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if name == "WEBP" and data[12:16] == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if name == "WEBP" and data[12:16] == b"VP8 " and len(data) >= 30:
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 def check_picture(picture: Any, data: bytes, max_pixels: int) -> None:

@@ -1,12 +1,15 @@
 """Feedback as a CSV table of prediction_id, true_label and source. Knows no log and no service."""
 
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 COLUMNS = ("prediction_id", "true_label")
 """Columns that a table must have; `source` is optional."""
 DEFAULT_SOURCE = "csv"
+DELIMITERS = (",", ";", "\t")
+"""The header tells which one a table has: spreadsheets write semicolons where the comma is the decimal sign."""
 
 
 class InvalidTable(ValueError):
@@ -50,10 +53,13 @@ def parse_feedback(lines: Iterable[str], class_names: Sequence[str] = ()) -> Ite
         InvalidTable: at the first row: a column is missing; or later: the table cannot be parsed.
     """
     labels = {name: label for label, name in enumerate(class_names)}
-    table = csv.DictReader(lines)
+    remaining = iter(lines)
+    header = next(remaining, "")
+    table = csv.DictReader(itertools.chain([header], remaining), delimiter=max(DELIMITERS, key=header.count))
     try:
         if not set(COLUMNS) <= set(table.fieldnames or ()):
-            raise InvalidTable(f"the table must have the columns {' and '.join(COLUMNS)}")
+            found = ", ".join(name or "''" for name in table.fieldnames or ()) or "none"
+            raise InvalidTable(f"the table must have the columns {' and '.join(COLUMNS)}, got {found[:100]}")
         for row in table:
             prediction_id, text = ((row[column] or "").strip() for column in COLUMNS)
             label = int(text) if text.isdecimal() else labels.get(text)

@@ -36,6 +36,8 @@ class Answer(NamedTuple):
     seconds: float
     """From before the request was sent to when the kernel said that there is something to read."""
     body: bytes
+    may_retry: bool = False
+    """It has a Retry-After; looked for from status 500 on."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ class _Loop:
         if not blank or length is None or len(body) < int(length[1]):
             connection.buffer = data
             return False
-        self._keep(connection, int(head[9:12]), now, body)
+        status = int(head[9:12])
+        self._keep(connection, status, now, body, may_retry=status >= 500 and b"\r\nretry-after:" in head.lower())
         if _CLOSE.search(head):
             self._open(connection)
         return True
@@ -221,8 +224,8 @@ class _Loop:
         self._open(connection)
         return waited
 
-    def _keep(self, connection: _Connection, status: int, now: float, body: bytes) -> None:
-        self._answers.append(Answer(connection.request, status, now - connection.sent, body))
+    def _keep(self, connection: _Connection, status: int, now: float, body: bytes, *, may_retry: bool = False) -> None:
+        self._answers.append(Answer(connection.request, status, now - connection.sent, body, may_retry))
         connection.buffer, connection.waits = b"", False
         self._waiting -= 1
 

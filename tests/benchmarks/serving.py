@@ -81,8 +81,17 @@ class Served:
             that a server does not have when it is stopped.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], port: int, log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        port: int,
+        log: Path,
+        *,
+        workers_may_end: bool = False,
+    ) -> None:
         self.port = port
+        self._workers_may_end = workers_may_end
         self.ready_seconds = 0.0
         """From the start of the process to the first 200 of /readyz."""
         self._command, self._environment, self._log = command, environment, log
@@ -117,7 +126,7 @@ class Served:
         code, leftover = self._end()
         if kind is not None:  # what went wrong first is the news
             return
-        if not survived:
+        if not survived and not self._workers_may_end:
             raise self._failed("lost its worker under load")
         # uvicorn ends by the signal it received, once it has closed everything.
         if code not in (0, -signal.SIGTERM) or leftover:
@@ -133,6 +142,14 @@ class Served:
         full = self.worker.memory_full_info()
         everything = sum(process.memory_info().rss for process in self.processes())
         return full.rss / 1e6, getattr(full, "pss", 0) / 1e6, everything / 1e6
+
+    def proportional_megabytes(self) -> float:
+        """Memory of all processes, what they share counted once (PSS)."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                total += getattr(process.memory_full_info(), "pss", 0) / 1e6
+        return total
 
     def libraries(self) -> str:
         """Which event loop and which HTTP parser the worker has loaded."""
@@ -183,6 +200,13 @@ class Deployed:
         port = free_port()
         command = [sys.executable, "-m", "bentoml", "serve", str(self.bento), "--host", HOST, "--port", str(port)]
         return Served(command, environment(self.folder) | variables, port, self.folder / "bento.log")
+
+    def follow(self, **variables: str) -> Served:
+        """The latest bento as `make serve` runs it, with nothing set but `variables`."""
+        port = free_port()
+        command = [sys.executable, "-m", "fashion", "serve", "--follow", "--port", str(port)]
+        settings = environment(self.folder) | {"PYTHONPATH": str(REPOSITORY)} | variables
+        return Served(command, settings, port, self.folder / "serve.log", workers_may_end=True)
 
     def logged(self) -> set[str]:
         """Ids of all predictions in the log."""
@@ -241,24 +265,35 @@ def tables(options: ServingOptions) -> Iterator[Table]:
         raise SystemExit(f"error: {len(lost)} acknowledged predictions are not in the log; wrong answers: {errors}")
 
 
-def deploy(folder: Path, options: ServingOptions) -> Deployed:
-    """Build a bento in a home of its own, of a model that is there or that is trained for it."""
+def deploy(folder: Path, options: ServingOptions, overrides: Sequence[str] = ()) -> Deployed:
+    """Build a bento in a home of its own, of a model that is there or that is trained for it.
+
+    Args:
+        folder: the home.
+        options: of the benchmark.
+        overrides: of the bento.
+    """
     fashion_mnist(None)  # fetched, so that the flows find it
     (folder / "data").symlink_to(current_home().data, target_is_directory=True)
     if options.home is None:
-        overrides = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
-        _run_flow("train_flow", overrides, folder, options)
-    (bento,) = _built([], folder, options)
+        training = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
+        _run_flow("train_flow", training, folder, options)
+    (bento,) = _built(overrides, folder, options)
     used = next(
         file.parent for file in (folder / "bentoml").rglob(package.MANIFEST) if (file.parent / package.MODEL).exists()
     )
     return Deployed(folder, bento, used)
 
 
+def another(deployed: Deployed, overrides: list[str], options: ServingOptions) -> Deployed:
+    """Another bento of the same model, beside the first one; it is the latest."""
+    (bento,) = _built(overrides, deployed.folder, options)
+    return dataclasses.replace(deployed, bento=bento)
+
+
 def with_shadow(deployed: Deployed, options: ServingOptions) -> Deployed:
     """The same bento and state, with the model's twin as its shadow."""
-    (bento,) = _built(["serve.shadow=champion"], deployed.folder, options)
-    return dataclasses.replace(deployed, bento=bento)
+    return another(deployed, ["serve.shadow=champion"], options)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -368,14 +403,14 @@ def free_port() -> int:
         return port
 
 
-def _built(overrides: list[str], folder: Path, options: ServingOptions) -> set[Path]:
+def _built(overrides: Sequence[str], folder: Path, options: ServingOptions) -> set[Path]:
     """The bentos that a run of the flow adds."""
     before = set(folder.glob("bentoml/bentos/*/*/bento.yaml"))
     _run_flow("deploy_flow", overrides, folder, options)
     return {file.parent for file in set(folder.glob("bentoml/bentos/*/*/bento.yaml")) - before}
 
 
-def _run_flow(flow: str, overrides: list[str], folder: Path, options: ServingOptions) -> None:
+def _run_flow(flow: str, overrides: Sequence[str], folder: Path, options: ServingOptions) -> None:
     settings = environment(folder)
     if options.home is not None:
         settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"

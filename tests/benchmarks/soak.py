@@ -1,212 +1,91 @@
-"""Mixed load on the served bento for some minutes: memory of its worker, and whether all it acknowledged is logged."""
+"""Mixed load for some minutes while workers are killed, the shared log hangs and bentos change: is anything lost?"""
 
-import itertools
-import json
-import random
+import contextlib
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fashion.predictions.postgres import PostgresLog
+from fashion.predictions.record import FOREVER_US
 from tests.benchmarks import load
-from tests.benchmarks.load import LOST, Answer
 from tests.benchmarks.measurement import Table, run_one, say
-from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, deploy, pictures
+from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, another, deploy, pictures
+from tests.benchmarks.soak_faults import Happened, happening, schedule
+from tests.benchmarks.soak_requests import BAD, Outcome, judge, mixed
+from tests.support import postgres, proxy
 
 CONNECTIONS = 4
 PAUSE_SECONDS = 0.01
 """Rest of a connection: some 250 requests a second in all, a quarter of what the service takes."""
-BATCH = 8
 SLICES = 6
 """Looks at memory a minute; connections are opened anew after each."""
-RECENT = 1000
-"""Predictions that feedback may be on."""
 WARM_UP = 0.2
 """Share of the time after which memory is judged."""
-FLAT_MB = 5.0
-"""Growth over the judged time that counts as none: a page cache of SQLite or a metric's label more."""
-
-WEIGHTS = {"picture": 12, "batch": 1, "feedback": 3, "prediction": 1, "bad": 3}
-"""How often each kind of request is sent."""
-EXPECTED = {"picture": 200, "batch": 200, "feedback": 201, "prediction": 200}
-
-_UNKNOWN = "00000000-0000-7000-8000-000000000000"
-BAD: Mapping[str, tuple[int, bytes]] = {
-    "text for a picture": (415, load.upload("/predict", [b"not a picture"])),
-    "empty file": (400, load.upload("/predict", [b""])),
-    "another field": (422, load.upload("/predict", [b"\x89PNG\r\n\x1a\n"], field="photo")),
-    "broken picture": (400, load.upload("/predict", [b"\x89PNG\r\n\x1a\n" + b"\0" * 40])),
-    "another type": (415, load.post("/predict", b"<picture/>", "application/xml")),
-    "feedback that is not JSON": (400, load.post("/feedback", b"{", "application/json")),
-    "feedback on an unknown prediction": (
-        404,
-        load.post("/feedback", json.dumps({"prediction_id": _UNKNOWN, "true_label": 1}).encode(), "application/json"),
-    ),
-    "feedback without a label": (
-        422,
-        load.post("/feedback", json.dumps({"prediction_id": _UNKNOWN}).encode(), "application/json"),
-    ),
-    "an unknown prediction": (404, load.get(f"/predictions/{_UNKNOWN}")),
-    "an unknown path": (404, load.get("/nothing")),
-}
-"""Requests that are rejected, and with which status."""
-
-
-@dataclass
-class Outcome:
-    """Requests so far and their outcome."""
-
-    labels: Mapping[int, str]
-    """Right answers, by picture."""
-    requests: Counter[str] = field(default_factory=Counter)
-    """By kind."""
-    errors: Counter[str] = field(default_factory=Counter)
-    predictions: set[str] = field(default_factory=set)
-    """Ids that were acknowledged."""
-    feedback: Counter[str] = field(default_factory=Counter)
-    """Feedback that was acknowledged, by prediction."""
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
+FLAT_MB = 10.0
+"""Growth over the judged time that counts as none: workers are of different age, since they are killed."""
+QUICK_MINUTES = 0.6
 
 
 @dataclass(frozen=True)
 class Look:
-    """Memory at one time."""
+    """The service at one time."""
 
     seconds: float
     megabytes: float
+    """Memory of all its processes, what they share counted once."""
+    p95_ms: float
+    """Of the requests since the look before."""
 
 
 def tables(options: ServingOptions) -> Iterator[Table]:
-    """Load, look, and compare with the log.
+    """Load, look, and compare with the logs.
 
     Raises:
-        SystemExit: an answer was wrong or missing, or something that was acknowledged is not in the log.
+        SystemExit: an answer was wrong, missing without a reason, or of 5xx without Retry-After; or something that was
+            acknowledged is in neither log.
     """
-    minutes = 0.1 if options.quick else options.minutes
-    with tempfile.TemporaryDirectory() as folder:
-        deployed = deploy(Path(folder), options)
+    if postgres.programs() is None:
+        raise SystemExit("error: soak needs PostgreSQL: apt-get install postgresql")
+    minutes = QUICK_MINUTES if options.quick else options.minutes
+    happened = Happened()
+    with tempfile.TemporaryDirectory() as folder, postgres.serve() as cluster:
+        deployed = deploy(Path(folder), options, ["serve.workers=2"])
+        other = another(deployed, ["serve.workers=2", "serve.gallery=5"], options)
+        (deployed.bento.parent / "latest").write_text(deployed.bento.name)
+        database = postgres.create_database(cluster, "soak")
         requests, labels = pictures(deployed.package)
         outcome = Outcome(labels)
-        with deployed.serve() as server:
-            rows, looks = _watch(server, requests, outcome, minutes)
-        lost = _lost(outcome, deployed)
+        host = cluster.rpartition("@")[2]
+        with proxy.between(host) as wire, deployed.follow(FASHION_LOG=database.replace(host, wire.address)) as server:
+            faults = schedule(server, (deployed, other), wire, 60 * minutes, happened)
+            with happening(faults):
+                rows, looks = _watch(server, requests, outcome, minutes, happened)
+        lost = (*_lost(outcome, deployed), _not_shipped(outcome, database))
     yield Table(
         "Soak",
         rows,
         f"{CONNECTIONS} connections, each resting {1000 * PAUSE_SECONDS:.0f} ms after an answer; requests by kind: "
-        f"{', '.join(f'{count:,} {kind}' for kind, count in outcome.requests.items())}. Errors: "
-        f"{dict(outcome.errors) or 'none'}; {len(BAD)} kinds of bad requests were rejected as expected, unless "
-        "listed here.",
-        {"minute": ".1f", "worker MB": ".1f"},
+        f"{', '.join(f'{count:,} {kind}' for kind, count in outcome.requests.items())}. {happened.kills} workers were "
+        f"killed, the shared log hung {happened.hangs} times, {happened.switches} bentos took another's place. 5xx "
+        f"with Retry-After: {dict(outcome.turned_away) or 'none'}. Errors: {dict(outcome.errors) or 'none'}; "
+        f"{len(BAD)} kinds of bad requests were rejected as expected, unless listed here.",
+        {"minute": ".1f", "service MB": ".1f", "p95 ms": ".1f"},
     )
-    yield _verdict(looks, outcome, lost)
-    if outcome.errors or any(lost):
-        raise SystemExit(f"error: lost predictions and feedback: {lost}; wrong answers: {dict(outcome.errors)}")
-
-
-def judge(answers: list[Answer], outcome: Outcome) -> None:
-    """Count answers, and what is wrong with them."""
-    for answer in answers:
-        kind, detail = answer.request
-        outcome.requests[kind] += 1
-        expected = BAD[detail][0] if kind == "bad" else EXPECTED[kind]
-        if answer.status != expected:
-            what = "lost" if answer.status == LOST else f"{answer.status} instead of {expected}"
-            outcome.errors[f"{detail if kind == 'bad' else kind}: {what}"] += 1
-            continue
-        try:
-            problem = _JUDGES[kind](json.loads(answer.body), detail, outcome)
-        except (ValueError, LookupError, TypeError) as error:
-            problem = f"unreadable answer ({type(error).__name__}: {error})"
-        if problem:
-            outcome.errors[f"{kind}: {problem}"] += 1
-
-
-def _picture(content: dict[str, Any], row: int, outcome: Outcome) -> str | None:
-    _acknowledge(content["prediction_id"], outcome)
-    return None if content["label"] == outcome.labels[row] else "another label"
-
-
-def _batch(content: dict[str, Any], rows: list[int], outcome: Outcome) -> str | None:
-    for each in content["results"]:
-        _acknowledge(each["prediction_id"], outcome)
-    right = [outcome.labels[row] for row in rows]
-    return None if [each["label"] for each in content["results"]] == right else "other labels"
-
-
-def _feedback(content: dict[str, Any], prediction_id: str, outcome: Outcome) -> str | None:
-    outcome.feedback[prediction_id] += 1
-    return None if content["prediction_id"] == prediction_id else "another prediction"
-
-
-def _prediction(content: dict[str, Any], prediction_id: str, outcome: Outcome) -> str | None:
-    return None if content["prediction_id"] == prediction_id else "another prediction"
-
-
-def _bad(content: dict[str, Any], detail: str, outcome: Outcome) -> str | None:
-    error = content["error"]
-    return None if all(error[name] for name in ("code", "message", "remedy")) else f"{detail} is not explained"
-
-
-_JUDGES: dict[str, Callable[..., str | None]] = {
-    "picture": _picture,
-    "batch": _batch,
-    "feedback": _feedback,
-    "prediction": _prediction,
-    "bad": _bad,
-}
-
-
-def _acknowledge(prediction_id: str, outcome: Outcome) -> None:
-    if prediction_id in outcome.predictions:
-        outcome.errors["an id was given twice"] += 1
-    outcome.predictions.add(prediction_id)
-    outcome.recent.append(prediction_id)
-
-
-def mixed(requests: Requests, outcome: Outcome, classes: list[str]) -> Iterator[tuple[tuple[str, object], bytes]]:
-    """Requests without an end, in the same order in each run."""
-    from fashion.images.image_store import to_png
-    from tests.benchmarks.measurement import fashion_mnist
-
-    rng = random.Random(0)
-    one_by_one, bad = itertools.cycle(requests), itertools.cycle(BAD.items())
-    images = fashion_mnist(None).test.images
-    rows = [row for row, _ in requests]
-    batches = [
-        (part, load.upload("/predict/batch", [to_png(images[row]) for row in part], field="images"))
-        for part in (rows[start : start + BATCH] for start in range(0, len(rows) - BATCH + 1, BATCH))
-    ]
-    kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
-    while True:
-        (kind,) = rng.choices(kinds, weights)
-        if kind in ("feedback", "prediction") and not outcome.recent:
-            kind = "picture"
-        if kind == "picture":
-            row, data = next(one_by_one)
-            yield (kind, row), data
-        elif kind == "batch":
-            part, data = rng.choice(batches)
-            yield (kind, part), data
-        elif kind == "bad":
-            name, (_, data) = next(bad)
-            yield (kind, name), data
-        elif kind == "prediction":
-            prediction_id = rng.choice(outcome.recent)
-            yield (kind, prediction_id), load.get(f"/predictions/{prediction_id}")
-        else:
-            prediction_id = rng.choice(outcome.recent)
-            content = {"prediction_id": prediction_id, "true_label": rng.choice(classes), "source": "load"}
-            yield (kind, prediction_id), load.post("/feedback", json.dumps(content).encode(), "application/json")
+    yield _verdict(looks, outcome, lost, happened)
+    interrupted = outcome.interrupted > _may_be_interrupted(happened)
+    if outcome.errors or any(lost) or happened.problems or interrupted:
+        raise SystemExit(
+            f"error: lost predictions, feedback, shipped predictions: {lost}; wrong answers: {dict(outcome.errors)}; "
+            f"{outcome.interrupted} requests had no answer; {'; '.join(happened.problems)}"
+        )
 
 
 def _watch(
-    server: Served, requests: Requests, outcome: Outcome, minutes: float
+    server: Served, requests: Requests, outcome: Outcome, minutes: float, happened: Happened
 ) -> tuple[list[dict[str, float | str]], list[Look]]:
     stream = mixed(requests, outcome, sorted(set(outcome.labels.values())))
     seconds = minutes * 60 / max(round(minutes * SLICES), 2)
@@ -216,19 +95,41 @@ def _watch(
     while not is_over:
         found = load.drive(server.port, stream, connections=CONNECTIONS, seconds=seconds, pause=PAUSE_SECONDS)
         judge([*found.first, *found.answers], outcome)
-        looks.append(Look(time.perf_counter() - started, server.megabytes()[0]))
+        times = [answer.seconds for answer in found.answers] or [0.0]
+        p95_ms = 1000 * float(np.quantile(times, 0.95))
+        looks.append(Look(time.perf_counter() - started, server.proportional_megabytes(), p95_ms))
         is_over = looks[-1].seconds >= 60 * minutes - seconds / 2
         if len(looks) % SLICES == 0 or is_over:
-            minute = looks[-1].seconds / 60
-            total, errors = outcome.requests.total(), outcome.errors.total()
-            rows.append({"minute": minute, "requests": total, "errors": errors, "worker MB": looks[-1].megabytes})
-            say(f"minute {minute:.1f}: {total:,} requests, errors {dict(outcome.errors)}, {looks[-1].megabytes:.1f} MB")
+            rows.append(
+                {
+                    "minute": looks[-1].seconds / 60,
+                    "requests": outcome.requests.total(),
+                    "errors": outcome.errors.total(),
+                    "without an answer": outcome.interrupted,
+                    "5xx with Retry-After": outcome.turned_away.total(),
+                    "service MB": looks[-1].megabytes,
+                    "p95 ms": float(np.median([look.p95_ms for look in looks[-SLICES:]])),
+                }
+            )
+            say(", ".join(f"{name} {value:,.1f}" for name, value in rows[-1].items() if not isinstance(value, str)))
     return rows, looks
 
 
+def _may_be_interrupted(happened: Happened) -> int:
+    """Requests that may stay without an answer: those that a killed worker had begun with."""
+    return happened.kills * CONNECTIONS
+
+
 def _lost(outcome: Outcome, deployed: Deployed) -> tuple[int, int]:
-    """Predictions and feedback that were acknowledged and are not in the log."""
+    """Predictions and feedback that were acknowledged and are not in the log of this machine."""
     return len(outcome.predictions - deployed.logged()), (outcome.feedback - deployed.feedback()).total()
+
+
+def _not_shipped(outcome: Outcome, database: str) -> int:
+    """Predictions that were acknowledged and are not in the shared log, although the service ended in order."""
+    with contextlib.closing(PostgresLog(database)) as log:
+        shipped = {each.record.prediction_id for each in log.read_window(0, FOREVER_US)}
+    return len(outcome.predictions - shipped)
 
 
 def trend(looks: list[Look]) -> tuple[float, float]:
@@ -239,13 +140,21 @@ def trend(looks: list[Look]) -> tuple[float, float]:
     return 3600 * slope, slope * float(seconds[-1] - seconds[0])
 
 
-def _verdict(looks: list[Look], outcome: Outcome, lost: tuple[int, int]) -> Table:
+def _verdict(looks: list[Look], outcome: Outcome, lost: tuple[int, int, int], happened: Happened) -> Table:
     hourly, grown = trend(looks)
+    acknowledged = f"{len(outcome.predictions):,} acknowledged predictions"
+    interrupted, allowed = outcome.interrupted, _may_be_interrupted(happened)
     found = {
-        "errors": (f"{outcome.errors.total()}", "none", not outcome.errors),
-        f"lost of {len(outcome.predictions):,} acknowledged predictions": (f"{lost[0]}", "none", lost[0] == 0),
+        "errors, 5xx without Retry-After among them": (f"{outcome.errors.total()}", "none", not outcome.errors),
+        f"lost of {acknowledged}": (f"{lost[0]}", "none", lost[0] == 0),
         f"lost of {outcome.feedback.total():,} acknowledged feedback": (f"{lost[1]}", "none", lost[1] == 0),
-        "growth of the worker, MB": (f"{grown:.1f}", f"below {FLAT_MB:g}", grown < FLAT_MB),
+        f"not in the shared log of {acknowledged}": (f"{lost[2]}", "none", lost[2] == 0),
+        "requests without an answer": (
+            f"{interrupted}",
+            f"at most {allowed}, of killed workers",
+            interrupted <= allowed,
+        ),
+        "growth of the service, MB": (f"{grown:.1f}", f"below {FLAT_MB:g}", grown < FLAT_MB),
     }
     return Table(
         "Verdict of the soak",

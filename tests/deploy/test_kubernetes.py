@@ -78,6 +78,13 @@ def test_a_pod_has_the_time_to_finish_and_ship_its_log(pod: Any, container: Any)
     assert needed < pod["terminationGracePeriodSeconds"]
 
 
+def test_a_worker_that_takes_all_its_memory_fits_into_the_pod(container: Any) -> None:
+    serve = load_as(ServeConfig, compose(root="serve")).serve
+    limit = container["resources"]["limits"]["memory"]
+    assert limit.endswith("Mi")
+    assert serve.workers * serve.limits.memory_bytes < int(limit.removesuffix("Mi")) * 2**20
+
+
 def test_everything_selects_the_pods_and_nothing_else() -> None:
     deployment = load("kubernetes/deployment.yaml")
     assert deployment["spec"]["template"]["metadata"]["labels"] == LABELS

@@ -40,6 +40,8 @@ def test_the_champion_is_deployed_with_its_lineage(challenged: Machine, bento: s
     deployment = json.loads((folder / "src/bentos/classifier/deployment.json").read_text())
     assert deployment["model"]["version"] == "1"
     assert deployment["shadow"]["version"] == "2"
+    assert [each["picture"] for each in deployment["known"]] == [f"{number}.png" for number in range(20)]
+    assert len(deployment["model"]["digest"]) == 64
     assert deployment["model"]["lineage"]["metaflow_run_id"].startswith("TrainFlow/")
     stored = json.loads(bentoml(challenged, "models", "get", deployment["model"]["tag"], "-o", "json"))
     assert stored["labels"]["model_version"] == "1"

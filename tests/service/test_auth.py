@@ -1,13 +1,11 @@
-"""API keys, and the limit of requests a minute."""
+"""API keys."""
 
 import base64
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from bentos.web.auth import VARIABLES, Keys, RateLimit
+from bentos.web.auth import VARIABLES, Keys
 from bentos.web.responses import ApiError
 
 
@@ -63,47 +61,3 @@ class TestKeys:
             keys.check("monitoring", Headers({"x-api-key": "a"}))
         assert caught.value.headers["www-authenticate"].startswith("Basic")  # a browser asks for it
         keys.check("feedback", Headers({}))
-
-
-class TestRateLimit:
-    def test_without_a_limit_every_request_passes(self) -> None:
-        limit = RateLimit(None)
-        for _ in range(1000):
-            limit.take("a")
-
-    @given(st.lists(st.floats(0, 5), max_size=200), st.integers(1, 100))
-    def test_no_minute_holds_more_than_a_burst_and_the_refill(self, pauses: list[float], per_minute: int) -> None:
-        now = 0.0
-        limit = RateLimit(per_minute, clock=lambda: now)
-        accepted = []
-        for pause in pauses:
-            now += pause
-            try:
-                limit.take("a")
-            except ApiError as error:
-                assert error.status == 429
-                assert 1 <= int(error.headers["retry-after"]) <= 61
-            else:
-                accepted.append(now)
-        for start in accepted:
-            assert sum(start <= each < start + 60 for each in accepted) <= 2 * per_minute
-
-    def test_the_next_request_passes_after_the_time_of_retry_after(self) -> None:
-        now = 0.0
-        limit = RateLimit(6, clock=lambda: now)
-        for _ in range(6):
-            limit.take("a")
-        with pytest.raises(ApiError) as caught:
-            limit.take("a")
-        limit.take("b")  # clients do not share
-        now += int(caught.value.headers["retry-after"])
-        limit.take("a")
-
-    def test_idle_clients_are_dropped_from_memory(self) -> None:
-        now = 0.0
-        limit = RateLimit(6, clock=lambda: now)
-        for number in range(1000):
-            limit.take(str(number))
-        now += 1000
-        limit.take("new")
-        assert len(limit) == 1

@@ -1,0 +1,1 @@
+"""Serve bentos of this machine's store: `fashion serve` runs `python -m bentos.serving`."""
