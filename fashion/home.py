@@ -6,6 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fashion.state import record, relocation
+from fashion.state.record import StateError
+from fashion.storage import sqlite
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -53,12 +57,14 @@ def current_home() -> Home:
 
     Raises:
         AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs.
+        fashion.state.record.StateError: the folder is a file, or was written by a newer version of this program.
     """
     root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
+    record.read(root)
     return Home(
         root=root,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
-        artifacts=os.environ.get("FASHION_ARTIFACTS") or (root / "mlflow-artifacts").as_uri(),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite.url(root / relocation.DATABASE),
+        artifacts=os.environ.get("FASHION_ARTIFACTS") or (root / relocation.ARTIFACTS).as_uri(),
         data=root / "data",
         checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
         studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
@@ -72,16 +78,19 @@ def current_home() -> Home:
 
 
 def prepare_environment() -> Home:
-    """Make the folder, and set the environment as `set_environment` does.
+    """Make the folder, adapt what it stores if it has moved, and set the environment as `set_environment` does.
 
     Call before importing metaflow, which reads its settings on import. Ends the process with one sentence where the
-    environment's addresses contradict each other.
+    environment's addresses contradict each other, or the folder cannot be used.
     """
     try:
         home = current_home()
-    except AddressError as error:
+        home.root.mkdir(parents=True, exist_ok=True)
+        relocation.settle(home.root)
+    except (AddressError, StateError) as error:
         sys.exit(f"error: {error}")
-    home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: FASHION_HOME={home.root} cannot be made ({error.strerror}): name a folder of this user")
     set_environment(home)
     return home
 

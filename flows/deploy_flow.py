@@ -90,12 +90,7 @@ class DeployFlow(FlowSpec):
 
         settings, home = self.settings, prepare_environment()
         restore(self.model, self.shadow)
-        self.deployment = {
-            "settings": as_dict(settings.serve),
-            "model": self.model,
-            "shadow": self.shadow,
-            "home": str(home.root),
-        }
+        self.deployment = {"settings": as_dict(settings.serve), "model": self.model, "shadow": self.shadow}
         pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(

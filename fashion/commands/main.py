@@ -6,9 +6,10 @@ from typing import Any
 
 import typer
 
-from fashion.commands import cloud, cluster, data, demo, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import cloud, cluster, data, demo, home, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
 from fashion.home import AddressError
+from fashion.state.record import StateError
 
 app = typer.Typer(
     name="fashion",
@@ -22,6 +23,7 @@ app.command("status", epilog="Examples: fashion status; fashion status --json")(
 app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
 app.add_typer(log.app, name="log")
+app.add_typer(home.app, name="home")
 app.command("serve", epilog="Example: fashion serve --follow --port 3001")(serve.serve)
 app.command(
     "traffic", epilog="Example: fashion traffic --shift brightness=0.4 --rows 1000 --labels 0.3 data.live_rows=5000"
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="fashion", standalone_mode=False)
-    except (CommandError, AddressError) as error:
+    except (CommandError, AddressError, StateError) as error:
         return _fail(str(error), FAILED)
     except typer.TyperException as error:
         _print_usage(error)

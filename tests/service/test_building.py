@@ -90,7 +90,6 @@ def test_a_second_bento_is_built_beside_the_first_and_served(
         "settings": {"workers": 1, "shadow": None, "gallery": 0},
         "model": {"name": "fashion-classifier", "version": "1", "tag": tag},
         "shadow": None,
-        "home": str(tmp_path / "var"),
     }
     first = building.build("classifier", bento_files(deployment, []), version="v1", bentos=bentos)
     second = building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos)
