@@ -1,6 +1,8 @@
 """Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
 
+import errno
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from bentos import store
 from fashion.home import REPOSITORY
 from fashion.model import package
 
@@ -44,6 +47,7 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     package.read(folder)
     digest = hashlib.sha256((folder / package.MANIFEST).read_bytes()).hexdigest()[:12]
     tag = f"{_tag_name(name)}:v{version}-{digest}"
+    store.put_aside_damaged(own=tag)
     try:
         stored = bentoml.models.get(tag)
         package.read(Path(stored.path))
@@ -83,6 +87,7 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
     Raises:
         BuildFailed: BentoML could not build it.
     """
+    store.put_aside_damaged()
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_sources(context, bentos, bento)
@@ -95,7 +100,10 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
         command += ["--bentofile", str(context / "bentos" / bento / "bentofile.yaml"), str(context)]
         process = subprocess.run(command, cwd=context, capture_output=True, text=True)
     if process.returncode != 0:
-        raise BuildFailed((process.stderr or process.stdout).strip().splitlines()[-1])
+        lines = (process.stderr or process.stdout).strip().splitlines() or [f"exit code {process.returncode}"]
+        full = next((line for line in lines if os.strerror(errno.ENOSPC) in line), None)
+        remedy = "; free some space (`fashion gc` lists what can go)" if full else ""
+        raise BuildFailed(f"the bento was not built: {full or lines[-1]}{remedy}")
     return process.stdout.strip().splitlines()[-1].removeprefix("__tag__:")
 
 

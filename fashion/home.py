@@ -52,6 +52,11 @@ class Home:
     """Folder or bucket that DeployFlow writes an archive of each bento to; `FASHION_BENTOS`, or None."""
 
 
+def root() -> Path:
+    """The folder of this machine's state; whether it can be used is not looked at."""
+    return Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
+
+
 def current_home() -> Home:
     """Read the environment and return the addresses that follow from it. Creates nothing.
 
@@ -59,20 +64,20 @@ def current_home() -> Home:
         AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs.
         fashion.state.record.StateError: the folder is a file, or was written by a newer version of this program.
     """
-    root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
-    record.read(root)
+    folder = root()
+    record.read(folder)
     return Home(
-        root=root,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite.url(root / relocation.DATABASE),
-        artifacts=os.environ.get("FASHION_ARTIFACTS") or (root / relocation.ARTIFACTS).as_uri(),
-        data=root / "data",
-        checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
-        studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
-        predictions=root / "predictions.db",
+        root=folder,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite.url(folder / relocation.DATABASE),
+        artifacts=os.environ.get("FASHION_ARTIFACTS") or (folder / relocation.ARTIFACTS).as_uri(),
+        data=folder / "data",
+        checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(folder / "checkpoints"),
+        studies=os.environ.get("FASHION_STUDIES") or str(folder / "optuna" / "journal.log"),
+        predictions=folder / "predictions.db",
         shared_log=_shared_log(os.environ.get("FASHION_LOG"), os.environ.get("FASHION_FIRESTORE")),
-        images=os.environ.get("FASHION_IMAGES") or str(root / "images"),
-        reports=os.environ.get("FASHION_REPORTS") or str(root / "reports"),
-        bentos=Path(os.environ.get("BENTOML_HOME") or root / "bentoml"),
+        images=os.environ.get("FASHION_IMAGES") or str(folder / "images"),
+        reports=os.environ.get("FASHION_REPORTS") or str(folder / "reports"),
+        bentos=Path(os.environ.get("BENTOML_HOME") or folder / "bentoml"),
         bento_archives=os.environ.get("FASHION_BENTOS") or None,
     )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, Parameter, card, current, package_sources, project, retry, step
 from runtime import cards, events, launch, pods
 
-from fashion.config.compose import as_dict, load_as
+from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
 
@@ -50,7 +50,7 @@ class DeployFlow(FlowSpec):
     @property
     def settings(self) -> ServeConfig:
         """The configuration of this run."""
-        return load_as(ServeConfig, self.configuration)
+        return launch.stored_config(ServeConfig, self.configuration)
 
     @retry(times=2, minutes_between_retries=0)
     @step

@@ -8,7 +8,8 @@ import typer
 
 from fashion.commands import cloud, cluster, data, demo, home, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
-from fashion.home import AddressError
+from fashion.home import AddressError, root
+from fashion.state import faults
 from fashion.state.record import StateError
 
 app = typer.Typer(
@@ -51,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message().rstrip("."), USAGE)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except Exception as error:
+        if (fault := faults.find(error, root())) is None:
+            raise
+        return _fail(fault.sentence, FAILED)
     if code == INTERRUPTED:
         return _fail("interrupted; what was complete is stored", INTERRUPTED)
     return code if isinstance(code, int) else DONE

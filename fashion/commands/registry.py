@@ -13,6 +13,7 @@ import typer
 
 from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName
 from fashion.commands.errors import CommandError, failing_on, first_line
+from fashion.state import faults
 
 if TYPE_CHECKING:
     from fashion.evaluation.comparison import Comparison
@@ -153,6 +154,8 @@ def failing_on_registry(home: "Home") -> Iterator[None]:
         with failing_on(RegistryError, DamagedPackage, ServerUnavailable):
             yield
     except ERRORS as error:
+        if (fault := faults.find(error, home.root)) is not None:
+            raise CommandError(fault.sentence) from None
         if (away := server.unavailable(error, home.tracking_uri)) is not None:
             raise CommandError(str(away)) from None
         raise CommandError(
@@ -174,6 +177,8 @@ def connected() -> Iterator["Home"]:
         except ServerUnavailable:
             raise
         except Exception as error:  # a damaged database raises errors of several libraries
+            if (fault := faults.find(error, home.root)) is not None:
+                raise CommandError(fault.sentence) from None
             raise CommandError(
                 f"the registry {without_password(home.tracking_uri)} cannot be opened ({first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or move the damaged file away"

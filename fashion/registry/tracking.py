@@ -48,11 +48,13 @@ def connect(home: Home) -> None:
 
     Raises:
         fashion.storage.servers.ServerUnavailable: the store is on a server that cannot be used.
+        sqlite3.DatabaseError: the local database is damaged, or locked by another process.
     """
     mlflow.set_tracking_uri(home.tracking_uri)
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if sqlite.path_of(home.tracking_uri) is not None:
+    if (path := sqlite.path_of(home.tracking_uri)) is not None:
+        sqlite.check(path)  # MLflow tries a damaged one again and again, for minutes
         with _one_process(home.root):
             MlflowClient().search_experiments(max_results=1)
     else:

@@ -9,6 +9,8 @@ from pathlib import Path
 PLAIN = re.compile(r"[^%?#]*")
 """Paths that an address may hold as they are."""
 HEADER = b"SQLite format 3\x00"
+LOCKED_SECONDS = 10.0
+"""How long a check waits for a process that locks the file."""
 WAIT_SECONDS = 30.0
 """How long a copy waits for a writer."""
 
@@ -38,6 +40,35 @@ def is_database(path: Path) -> bool:
         return file.read(len(HEADER)) == HEADER
 
 
+def check(path: Path) -> None:
+    """Open a database and read which tables it has. Makes nothing where there is none.
+
+    Raises:
+        sqlite3.DatabaseError: the file is damaged, cut off, or locked for LOCKED_SECONDS; its `filename` is the path.
+    """
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=LOCKED_SECONDS)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (size,) = database.execute(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            ).fetchone()
+            in_file = path.with_name(f"{path.name}-wal").exists() or path.stat().st_size >= size
+        if not in_file:
+            raise damaged(f"{path.stat().st_size:,} of {size:,} bytes are there")
+    except sqlite3.DatabaseError as error:
+        error.filename = str(path)  # type: ignore[attr-defined]
+        raise
+
+
+def damaged(reason: str) -> sqlite3.DatabaseError:
+    """Return the error that SQLite raises for a damaged file."""
+    error = sqlite3.DatabaseError(reason)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a database as it is at one moment, while other processes may write to it.
 
@@ -56,4 +87,4 @@ def copy(source: Path, target: Path) -> None:
         original.backup(copied)
         (finding,) = copied.execute("PRAGMA quick_check(1)").fetchone()
     if finding != "ok":
-        raise sqlite3.DatabaseError(f"{source} is damaged: {finding}")
+        raise damaged(f"{source} is damaged: {finding}")

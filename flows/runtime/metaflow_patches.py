@@ -1,12 +1,16 @@
-"""Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, and how the
-nodes of a parallel step start on one machine.
+"""Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, how the nodes
+of a parallel step start on one machine, and how errors of the machine are told.
 """
 
 import atexit
 import gc
 import os
+import signal
 import sys
 from typing import Any
+
+from fashion.home import root
+from fashion.state import faults
 
 
 def collect_garbage_less_often() -> None:
@@ -48,6 +52,48 @@ def start_nodes_with_this_python() -> None:
     from runtime import parallel
 
     parallel_decorator._local_multinode_control_task_step_func = parallel.run_control_task
+
+
+def say_faults_in_one_sentence() -> None:
+    """Let a task or a run end with one sentence where the machine is at fault, or where an error is written for people.
+
+    Metaflow 2.19 prints the traceback of every error that is not its own, once for each retry.
+    """
+    from metaflow import cli
+    from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY
+
+    original = cli.print_unknown_exception
+
+    def say(error: Exception) -> None:
+        fault = faults.find(error, root())
+        if fault is None and not _is_for_people(error):
+            original(error)
+            return
+        print(f"error: {error if fault is None else fault.sentence}", file=sys.stderr, flush=True)
+        if "step" in sys.argv and (fault is None or not fault.may_pass):
+            sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
+
+    cli.print_unknown_exception = say
+
+
+def say_when_a_task_was_killed() -> None:
+    """Let a run say why a task may have been killed from outside: Metaflow 2.19 says that it failed."""
+    from metaflow.runtime import Worker
+
+    original = Worker.terminate
+
+    def terminate(worker: Any) -> Any:
+        if worker._proc.wait() == -signal.SIGKILL and not worker.killed:
+            sentence = f"The task was killed, probably because memory ran out: {faults.LESS_MEMORY}."
+            worker.emit_log(sentence.encode(), worker._stderr, system_msg=True)
+        return original(worker)
+
+    Worker.terminate = terminate
+
+
+def _is_for_people(error: BaseException) -> bool:
+    """True for this project's own errors, whose messages are sentences; False for those of the language."""
+    return type(error).__module__.partition(".")[0] in ("fashion", "bentos", "runtime")
 
 
 def _skip_last_collection() -> None:
