@@ -1,6 +1,7 @@
 """A home in one file: made while it is in use, verified before it replaces another. Knows files and SQLite only."""
 
 import datetime
+import glob
 import gzip
 import hashlib
 import io
@@ -71,7 +72,8 @@ def back_up(root: Path, target: Path) -> Summary:
     unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as copies, unfinished.open("xb") as file:
+        _remove_remains(target)
+        with _temporary(target, target.parent) as copies, unfinished.open("xb") as file:
             summary = Summary(home, _now(), {})
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=COMPRESSION) as archive:
                 for name, path in _contents(root, Path(copies), leave_out=target):
@@ -84,7 +86,10 @@ def back_up(root: Path, target: Path) -> Summary:
             os.fsync(file.fileno())
         unfinished.replace(target)
     except sqlite3.DatabaseError as error:
-        raise StateError(f"no backup was written: a database in {root} cannot be copied ({error})") from error
+        raise StateError(
+            f"no backup was written: {getattr(error, 'filename', root)} cannot be copied ({error}); repair it, or move "
+            "it away"
+        ) from error
     except OSError as error:
         raise StateError(f"{target} was not written: {error.strerror or error}") from error
     finally:
@@ -113,14 +118,14 @@ def restore(source: Path, root: Path, *, force: bool = False) -> tuple[Summary, 
         # A mounted folder cannot be renamed: its files are moved instead.
         beside = root if os.path.ismount(root) else root.parent
         beside.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=beside))
-        try:
+        _remove_remains(beside / root.name)
+        with _temporary(root, beside) as folder:
+            stage = Path(folder, FOLDER)
+            stage.mkdir()
             summary = _extract(source, stage)
             os.sync()
-            replaced = _put_aside(stage, root) if occupied else None
+            replaced = _put_aside(root, stage) if occupied else None
             _fill(stage, root)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise StateError(f"{source} was not restored: {error.strerror or error}; nothing was changed") from error
     relocation.settle(root)
@@ -247,23 +252,33 @@ def _write(path: Path, content: IO[bytes], *, mode: int) -> tuple[str, int]:
     return hashed.digest.hexdigest(), size
 
 
-def _put_aside(stage: Path, root: Path) -> Path:
+def _temporary(path: Path, folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for what is not finished; `_remove_remains` knows its name."""
+    return tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=folder)
+
+
+def _remove_remains(path: Path) -> None:
+    """Remove what a backup or restore of this name left that was killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _put_aside(root: Path, stage: Path) -> Path:
     """Move a home out of the way of the folder that replaces it, and return where it is now."""
     moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    if stage.parent != root:
+    if root not in stage.parents:
         return root.rename(root.with_name(f"{root.name}{REPLACED}{moment}"))
     replaced = root / f"{REPLACED}{moment}"
     replaced.mkdir()
-    for path in [each for each in root.iterdir() if each not in (stage, replaced)]:
+    for path in [each for each in root.iterdir() if each not in (stage.parent, replaced)]:
         path.rename(replaced / path.name)
     return replaced
 
 
 def _fill(stage: Path, root: Path) -> None:
     """Let a folder take the place of an empty or missing home."""
-    if stage.parent != root:
+    if root not in stage.parents:
         stage.rename(root)
-        root.chmod(0o755)
         return
     for path in list(stage.iterdir()):
         path.rename(root / path.name)

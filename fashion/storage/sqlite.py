@@ -77,14 +77,18 @@ def copy(source: Path, target: Path) -> None:
         target: a file that does not exist yet.
 
     Raises:
-        sqlite3.DatabaseError: the source is damaged, or locked for WAIT_SECONDS.
+        sqlite3.DatabaseError: the source is damaged, or locked for WAIT_SECONDS; its `filename` is the path.
     """
     # Not read-only: the log is in WAL mode, whose shared memory a reader may have to make.
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=WAIT_SECONDS)) as original,
-        contextlib.closing(sqlite3.connect(target)) as copied,
-    ):
-        original.backup(copied)
-        (finding,) = copied.execute("PRAGMA quick_check(1)").fetchone()
-    if finding != "ok":
-        raise damaged(f"{source} is damaged: {finding}")
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(source, timeout=WAIT_SECONDS)) as original,
+            contextlib.closing(sqlite3.connect(target)) as copied,
+        ):
+            original.backup(copied)
+            (finding,) = copied.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise damaged(finding)
+    except sqlite3.DatabaseError as error:
+        error.filename = str(source)  # type: ignore[attr-defined]
+        raise
