@@ -20,7 +20,7 @@ NAME = "fashion-classifier"
 BENTOS = REPOSITORY / "bentos"
 SHARED = "web"
 """The folder in `bentos/` that all bentos use."""
-LEFT_OUT = ("training", "evaluation", "figures", "registry", "deployment", "commands")
+LEFT_OUT = ("training", "evaluation", "figures", "registry", "deployment", "commands", "cleaning")
 """Rooms of the library that no service imports."""
 JUNK = shutil.ignore_patterns("__pycache__", "*.pyc")
 

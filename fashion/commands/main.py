@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from fashion.commands import cloud, cluster, data, demo, home, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import cloud, cluster, data, demo, gc, home, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
 from fashion.home import AddressError, root
 from fashion.state import faults
@@ -25,6 +25,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
 app.add_typer(log.app, name="log")
 app.add_typer(home.app, name="home")
+app.command("gc", epilog="Examples: fashion gc; fashion gc --delete bentos_days=7")(gc.gc)
 app.command("serve", epilog="Example: fashion serve --follow --port 3001")(serve.serve)
 app.command(
     "traffic", epilog="Example: fashion traffic --shift brightness=0.4 --rows 1000 --labels 0.3 data.live_rows=5000"
