@@ -101,7 +101,7 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
         process = subprocess.run(command, cwd=context, capture_output=True, text=True)
     if process.returncode != 0:
         lines = (process.stderr or process.stdout).strip().splitlines() or [f"exit code {process.returncode}"]
-        full = next((line for line in lines if os.strerror(errno.ENOSPC) in line), None)
+        full = next((line for line in reversed(lines) if os.strerror(errno.ENOSPC) in line), None)
         remedy = "; free some space (`fashion gc` lists what can go)" if full else ""
         raise BuildFailed(f"the bento was not built: {full or lines[-1]}{remedy}")
     return process.stdout.strip().splitlines()[-1].removeprefix("__tag__:")

@@ -82,22 +82,34 @@ def current_home() -> Home:
     )
 
 
-def prepare_environment() -> Home:
+def prepare_home() -> Home:
     """Make the folder, adapt what it stores if it has moved, and set the environment as `set_environment` does.
 
-    Call before importing metaflow, which reads its settings on import. Ends the process with one sentence where the
-    environment's addresses contradict each other, or the folder cannot be used.
+    Raises:
+        AddressError: the environment's addresses contradict each other.
+        fashion.state.record.StateError: the folder cannot be made or used.
     """
+    home = current_home()
     try:
-        home = current_home()
         home.root.mkdir(parents=True, exist_ok=True)
-        relocation.settle(home.root)
-    except (AddressError, StateError) as error:
-        sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: FASHION_HOME={home.root} cannot be made ({error.strerror}): name a folder of this user")
+        raise StateError(
+            f"FASHION_HOME={home.root} cannot be made ({error.strerror}): name a folder of this user"
+        ) from None
+    relocation.settle(home.root)
     set_environment(home)
     return home
+
+
+def prepare_environment() -> Home:
+    """Do what `prepare_home` does, or end the process with one sentence.
+
+    Call before importing metaflow, which reads its settings on import.
+    """
+    try:
+        return prepare_home()
+    except (AddressError, StateError) as error:
+        sys.exit(f"error: {error}")
 
 
 def set_environment(home: Home) -> None:

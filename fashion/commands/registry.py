@@ -200,11 +200,11 @@ def version_as_dict(version: "Version") -> dict[str, Any]:
 
 def _prepare() -> "Home":
     """Set the environment; a server that is down is tried twice, not for minutes."""
-    from fashion.home import prepare_environment
+    from fashion.home import prepare_home
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    return prepare_environment()
+    return prepare_home()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from fashion.home import Home
 from fashion.registry import server
+from fashion.state.relocation import ARTIFACTS
 from fashion.storage import sqlite
 from fashion.storage.servers import is_database, without_password
 
@@ -55,6 +56,8 @@ def connect(home: Home) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if (path := sqlite.path_of(home.tracking_uri)) is not None:
         sqlite.check(path)  # MLflow tries a damaged one again and again, for minutes
+        if path.exists() and path.stat().st_size == 0 and any((home.root / ARTIFACTS).glob("*/*")):
+            raise sqlite.damaged("it is empty, and artifacts of runs are there", path)
         with _one_process(home.root):
             MlflowClient().search_experiments(max_results=1)
     else:

@@ -32,7 +32,7 @@ def find(error: BaseException, root: Path) -> Fault | None:
 
     Args:
         error: what was raised; the errors that it followed from are looked at too.
-        root: the home, which is named where the error names no file.
+        root: the home, or a file in it, which is named where the error names no file.
     """
     chain = list(_chain(error))
     for each in chain:

@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion.state import record
+from fashion.state import faults, record
 from fashion.state.record import StateError
 
 DATABASE = "mlflow.db"
@@ -54,16 +54,9 @@ def settle(root: Path) -> None:
                 move_database(root / DATABASE, old, str(root))
                 move_metadata(root / METAFLOW, old, str(root))
             record.write(root, before=known)
-    except OSError as error:
-        raise StateError(
-            f"{root} cannot be written ({error.strerror or error}): give this user the folder, or set FASHION_HOME to "
-            "another one"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise StateError(
-            f"{root / DATABASE} cannot be used ({error}): `fashion home restore` brings back a backup; to begin anew, "
-            "move this file away"
-        ) from error
+    except (OSError, sqlite3.DatabaseError) as error:
+        fault = faults.find(error, root / DATABASE if isinstance(error, sqlite3.DatabaseError) else root)
+        raise StateError(f"{root} cannot be used ({error})" if fault is None else fault.sentence) from error
 
 
 def move_database(path: Path, old: str, new: str) -> None:

@@ -56,16 +56,17 @@ def check(path: Path) -> None:
             ).fetchone()
             in_file = path.with_name(f"{path.name}-wal").exists() or path.stat().st_size >= size
         if not in_file:
-            raise damaged(f"{path.stat().st_size:,} of {size:,} bytes are there")
+            raise damaged(f"{path.stat().st_size:,} of {size:,} bytes are there", path)
     except sqlite3.DatabaseError as error:
         error.filename = str(path)  # type: ignore[attr-defined]
         raise
 
 
-def damaged(reason: str) -> sqlite3.DatabaseError:
+def damaged(reason: str, path: Path) -> sqlite3.DatabaseError:
     """Return the error that SQLite raises for a damaged file."""
     error = sqlite3.DatabaseError(reason)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error.filename = str(path)  # type: ignore[attr-defined]
     return error
 
 
@@ -88,7 +89,7 @@ def copy(source: Path, target: Path) -> None:
             original.backup(copied)
             (finding,) = copied.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
-            raise damaged(finding)
+            raise damaged(finding, source)
     except sqlite3.DatabaseError as error:
         error.filename = str(source)  # type: ignore[attr-defined]
         raise

@@ -135,6 +135,7 @@ def run(
 
 def run_plain(flow: Callable[[], Any]) -> None:
     """Run a flow class that has parameters of Metaflow's instead of a configuration."""
+    metaflow_patches.use_utf8()
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
     metaflow_patches.start_nodes_with_this_python()

@@ -3,7 +3,9 @@ of a parallel step start on one machine, and how errors of the machine are told.
 """
 
 import atexit
+import codecs
 import gc
+import locale
 import os
 import signal
 import sys
@@ -52,6 +54,12 @@ def start_nodes_with_this_python() -> None:
     from runtime import parallel
 
     parallel_decorator._local_multinode_control_task_step_func = parallel.run_control_task
+
+
+def use_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode where its locale's encoding is ASCII, which Metaflow refuses."""
+    if codecs.lookup(locale.getpreferredencoding()).name == "ascii":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 
 def say_faults_in_one_sentence() -> None:
