@@ -62,7 +62,7 @@ def _studies(home: Home, settings: GcConfig) -> Iterator[Candidate]:
     if "://" in home.studies:
         return
     studies = Path(home.studies)
-    folder = studies if studies.is_dir() else studies.parent
+    folder = studies.parent if studies.suffix == ".log" else studies
     for path in sorted(folder.glob("*.log")):
         found = candidate("study", path.name, [path])
         if is_due(found, settings.studies_days):

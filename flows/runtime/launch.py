@@ -139,7 +139,7 @@ def run_plain(flow: Callable[[], Any]) -> None:
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
     metaflow_patches.start_nodes_with_this_python()
-    metaflow_patches.say_faults_in_one_sentence()
+    metaflow_patches.say_faults_in_one_sentence(flow)
     metaflow_patches.say_when_a_task_was_killed()
     if "argo-workflows" in sys.argv:
         argo.end_at_disallowed_retries()

@@ -62,13 +62,19 @@ def use_utf8() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 
-def say_faults_in_one_sentence() -> None:
+def say_faults_in_one_sentence(flow: Any) -> None:
     """Let a task or a run end with one sentence where the machine is at fault, or where an error is written for people.
 
     Metaflow 2.19 prints the traceback of every error that is not its own, once for each retry.
+
+    Args:
+        flow: the flow class; Metaflow's command line takes its options from it when it is imported.
     """
-    from metaflow import cli
     from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY
+    from metaflow.parameters import flow_context
+
+    with flow_context(flow):
+        from metaflow import cli
 
     original = cli.print_unknown_exception
 
