@@ -27,8 +27,10 @@ MANIFEST = "backup.json"
 FOLDER = "home"
 """The folder in a backup that holds the home's files."""
 SUFFIXES = (".tar.gz", ".tgz")
-LEFT_OUT = (".lock", ".part", "-wal", "-shm", "-journal")
+LEFT_OUT = (".part", "-wal", "-shm", "-journal")
 """Endings of files that mean something to running processes only; a copied database needs none of them."""
+LOCK = ".lock"
+"""Ending of the home's own locks. Deeper in it, Metaflow's `DONE.lock` says that a task has succeeded."""
 COMPRESSION = 1  # models and pictures hardly shrink: 9 took 5 times as long for 1 % less
 REPLACED = ".replaced-"
 """What follows a home's name where another one has taken its place."""
@@ -170,7 +172,8 @@ def _files(root: Path, leave_out: Path) -> Iterator[tuple[str, Path]]:
         folders[:] = sorted(each for each in folders if not each.startswith(REPLACED))
         for each in sorted(names):
             path = Path(folder, each)
-            if path.is_file() and not each.endswith(LEFT_OUT) and path.resolve() != leave_out.resolve():
+            left_out = (*LEFT_OUT, LOCK) if path.parent == root else LEFT_OUT
+            if path.is_file() and not each.endswith(left_out) and path.resolve() != leave_out.resolve():
                 yield path.relative_to(root).as_posix(), path
 
 
