@@ -7,8 +7,11 @@ import codecs
 import gc
 import locale
 import os
+import pickle
 import signal
 import sys
+import traceback
+import zlib
 from typing import Any
 
 from fashion.home import root
@@ -80,10 +83,19 @@ def say_faults_in_one_sentence(flow: Any) -> None:
 
     def say(error: Exception) -> None:
         fault = faults.find(error, root())
-        if fault is None and not _is_for_people(error):
+        if fault is not None:
+            sentence = fault.sentence
+        elif _is_for_people(error):
+            sentence = str(error)
+        elif _is_of_a_damaged_run(error):
+            reason = (
+                f"{type(error).__name__}: {str(error).splitlines()[0][:100]}" if str(error) else type(error).__name__
+            )
+            sentence = f"what an earlier task stored cannot be read ({reason}): start a new run in place of this one"
+        else:
             original(error)
             return
-        print(f"error: {error if fault is None else fault.sentence}", file=sys.stderr, flush=True)
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
         if "step" in sys.argv and (fault is None or not fault.may_pass):
             sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
 
@@ -108,6 +120,15 @@ def say_when_a_task_was_killed() -> None:
 def _is_for_people(error: BaseException) -> bool:
     """True for this project's own errors, whose messages are sentences; False for those of the language."""
     return type(error).__module__.partition(".")[0] in ("fashion", "bentos", "runtime")
+
+
+def _is_of_a_damaged_run(error: BaseException) -> bool:
+    """True if Metaflow could not read what it had stored, of which its own code does not think."""
+    if isinstance(error, UnboundLocalError):
+        return "param_ds" in str(error)  # `resume` found no parameters of the run
+    kinds = (ValueError, KeyError, EOFError, OSError, zlib.error, pickle.UnpicklingError)
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return isinstance(error, kinds) and any("/metaflow/datastore/" in each for each in files)
 
 
 def _skip_last_collection() -> None:
