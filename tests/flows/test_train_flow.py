@@ -5,6 +5,7 @@ training killed.
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY
 from fashion.model.predictor import Predictor
 from fashion.registry import versions
+from fashion.state import relocation
 
 TINTS = {"red": (1.0, 0.3, 0.3), "green": (0.3, 1.0, 0.3), "blue": (0.4, 0.4, 1.0)}
 
@@ -40,6 +42,25 @@ def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
     assert len(list(first["tune"])) == 2
     assert first["plan"].task.data.workers == [0, 1]
     assert first["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
+
+
+@pytest.mark.fault("the home was moved")
+def test_runs_of_a_moved_home_are_read_where_they_are_now(machine: Machine, first: Any, tmp_path: Path) -> None:
+    import metaflow
+
+    moved = tmp_path / "moved"
+    shutil.copytree(machine.root / "metaflow", moved / "metaflow")
+    shutil.copy(machine.root / "home.json", moved)
+    relocation.settle(moved)
+    metadata = list((moved / "metaflow").rglob("_meta/*.json"))
+    assert [path for path in metadata if str(machine.root) in path.read_text()] == []
+    metaflow.metadata(f"local@{moved / 'metaflow'}")
+    metaflow.namespace(None)
+    run = metaflow.Run(first.pathspec)
+    assert run.successful
+    assert run["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
+    assert "version 1 is the champion" in run["end"].task.stdout
+    metaflow.metadata(f"local@{machine.root / 'metaflow'}")
 
 
 def test_start_records_which_data_and_which_code(first: Any, small_dataset: Dataset) -> None:
@@ -122,6 +143,7 @@ def test_the_mlflow_run_says_which_data_and_parameters(mlflow_run: Any, small_da
 
 def test_the_first_version_becomes_champion_with_its_lineage(machine: Machine, first: Any) -> None:
     from fashion.registry import versions
+from fashion.state import relocation
 
     machine.connect()
     champion = versions.get("1")
@@ -137,6 +159,7 @@ def test_the_registered_package_predicts_what_was_evaluated(
 ) -> None:
     from fashion.model.predictor import Predictor
     from fashion.registry import versions
+from fashion.state import relocation
 
     machine.connect()
     package = versions.fetch(versions.get("1"), tmp_path)

@@ -12,7 +12,7 @@ from support import faults
 from support.served import Served
 
 from bentos import building
-from bentos.classifier.deployment import LabelledPicture, bento_files, read_gallery
+from bentos.classifier.deployment import LabelledPicture, bento_files, read_gallery, state_folder
 from fashion.home import REPOSITORY
 from fashion.model.package import DamagedPackage, Package
 
@@ -162,6 +162,16 @@ def test_a_damaged_package_is_not_stored(tiny_package: Package, tmp_path: Path) 
     (tmp_path / "model" / "model.onnx").write_bytes(b"")
     with pytest.raises(DamagedPackage):
         building.store_model(tmp_path / "model", name="fashion-classifier", version=1, labels={})
+
+
+@pytest.mark.fault("a bento is served on another machine, or from a copied home")
+def test_a_bento_keeps_its_state_where_it_is_served(tmp_path: Path) -> None:
+    home = tmp_path / "copy"
+    (home / "bentoml").mkdir(parents=True)
+    (home / "home.json").write_text("{}")
+    assert state_folder({"FASHION_HOME": "/srv/state", "BENTOML_HOME": str(home / "bentoml")}) == "/srv/state"
+    assert state_folder({"BENTOML_HOME": str(home / "bentoml")}) == str(home)
+    assert state_folder({"BENTOML_HOME": str(tmp_path / "elsewhere")}) == str(tmp_path / "elsewhere" / "var")
 
 
 def test_the_gallery_is_read_as_it_was_written(tmp_path: Path) -> None:
