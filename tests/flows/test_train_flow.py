@@ -143,7 +143,6 @@ def test_the_mlflow_run_says_which_data_and_parameters(mlflow_run: Any, small_da
 
 def test_the_first_version_becomes_champion_with_its_lineage(machine: Machine, first: Any) -> None:
     from fashion.registry import versions
-from fashion.state import relocation
 
     machine.connect()
     champion = versions.get("1")
@@ -159,7 +158,6 @@ def test_the_registered_package_predicts_what_was_evaluated(
 ) -> None:
     from fashion.model.predictor import Predictor
     from fashion.registry import versions
-from fashion.state import relocation
 
     machine.connect()
     package = versions.fetch(versions.get("1"), tmp_path)
