@@ -43,8 +43,9 @@ serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento ta
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
-	cd / && BENTOML_HOME=$${BENTOML_HOME:-$${FASHION_HOME:-$(CURDIR)/var}/bentoml} \
-		$(CURDIR)/$(BIN)/bentoml containerize fashion-classifier:latest
+	@# The shell's own name of this folder: a path that make expands may hold spaces, quotes and dollars.
+	here=$$PWD && cd / && BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" \
+		"$$here/$(BIN)/bentoml" containerize fashion-classifier:latest
 
 predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
 	$(BIN)/python flows/predict_flow.py run $(ARGS)
@@ -54,7 +55,7 @@ drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retr
 	@$(STATUS)
 
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
-	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$(REASON)")
+	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$$REASON")
 	$(BIN)/python flows/deploy_flow.py run $(ARGS)
 	@$(STATUS)
 

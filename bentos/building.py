@@ -1,6 +1,8 @@
 """Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
 
 import contextlib
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from bentos import store
 from fashion.home import REPOSITORY
 from fashion.model import package
 
@@ -17,7 +20,7 @@ NAME = "fashion-classifier"
 BENTOS = REPOSITORY / "bentos"
 SHARED = "web"
 """The folder in `bentos/` that all bentos use."""
-LEFT_OUT = ("training", "evaluation", "figures", "registry", "deployment", "commands")
+LEFT_OUT = ("training", "evaluation", "figures", "registry", "deployment", "commands", "cleaning")
 """Rooms of the library that no service imports."""
 JUNK = shutil.ignore_patterns("__pycache__", "*.pyc")
 
@@ -43,6 +46,7 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
 
     digest = package.read(folder).digest
     tag = f"{_tag_name(name)}:v{version}-{digest[:12]}"
+    store.put_aside_damaged(own=tag)
     if is_stored(tag, digest):
         return tag
     with contextlib.suppress(NotFound):  # a damaged one
@@ -92,6 +96,7 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
     Raises:
         BuildFailed: BentoML could not build it.
     """
+    store.put_aside_damaged()
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_sources(context, bentos, bento)
@@ -104,7 +109,10 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
         command += ["--bentofile", str(context / "bentos" / bento / "bentofile.yaml"), str(context)]
         process = subprocess.run(command, cwd=context, capture_output=True, text=True)
     if process.returncode != 0:
-        raise BuildFailed((process.stderr or process.stdout).strip().splitlines()[-1])
+        lines = (process.stderr or process.stdout).strip().splitlines() or [f"exit code {process.returncode}"]
+        full = next((line for line in reversed(lines) if os.strerror(errno.ENOSPC) in line), None)
+        remedy = "; free some space (`fashion gc` lists what can go)" if full else ""
+        raise BuildFailed(f"the bento was not built: {full or lines[-1]}{remedy}")
     return process.stdout.strip().splitlines()[-1].removeprefix("__tag__:")
 
 

@@ -6,6 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fashion.state import record, relocation
+from fashion.state.record import StateError
+from fashion.storage import sqlite
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -48,42 +52,64 @@ class Home:
     """Folder or bucket that DeployFlow writes an archive of each bento to; `FASHION_BENTOS`, or None."""
 
 
+def root() -> Path:
+    """The folder of this machine's state; whether it can be used is not looked at."""
+    return Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
+
+
 def current_home() -> Home:
     """Read the environment and return the addresses that follow from it. Creates nothing.
 
     Raises:
         AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs.
+        fashion.state.record.StateError: the folder is a file, or was written by a newer version of this program.
     """
-    root = Path(os.environ.get("FASHION_HOME") or REPOSITORY / "var").expanduser().resolve()
+    folder = root()
+    record.read(folder)
     return Home(
-        root=root,
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
-        artifacts=os.environ.get("FASHION_ARTIFACTS") or (root / "mlflow-artifacts").as_uri(),
-        data=root / "data",
-        checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(root / "checkpoints"),
-        studies=os.environ.get("FASHION_STUDIES") or str(root / "optuna" / "journal.log"),
-        predictions=root / "predictions.db",
+        root=folder,
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or sqlite.url(folder / relocation.DATABASE),
+        artifacts=os.environ.get("FASHION_ARTIFACTS") or (folder / relocation.ARTIFACTS).as_uri(),
+        data=folder / "data",
+        checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(folder / "checkpoints"),
+        studies=os.environ.get("FASHION_STUDIES") or str(folder / "optuna" / "journal.log"),
+        predictions=folder / "predictions.db",
         shared_log=_shared_log(os.environ.get("FASHION_LOG"), os.environ.get("FASHION_FIRESTORE")),
-        images=os.environ.get("FASHION_IMAGES") or str(root / "images"),
-        reports=os.environ.get("FASHION_REPORTS") or str(root / "reports"),
-        bentos=Path(os.environ.get("BENTOML_HOME") or root / "bentoml"),
+        images=os.environ.get("FASHION_IMAGES") or str(folder / "images"),
+        reports=os.environ.get("FASHION_REPORTS") or str(folder / "reports"),
+        bentos=Path(os.environ.get("BENTOML_HOME") or folder / "bentoml"),
         bento_archives=os.environ.get("FASHION_BENTOS") or None,
     )
 
 
-def prepare_environment() -> Home:
-    """Make the folder, and set the environment as `set_environment` does.
+def prepare_home() -> Home:
+    """Make the folder, adapt what it stores if it has moved, and set the environment as `set_environment` does.
 
-    Call before importing metaflow, which reads its settings on import. Ends the process with one sentence where the
-    environment's addresses contradict each other.
+    Raises:
+        AddressError: the environment's addresses contradict each other.
+        fashion.state.record.StateError: the folder cannot be made or used.
     """
+    home = current_home()
     try:
-        home = current_home()
-    except AddressError as error:
-        sys.exit(f"error: {error}")
-    home.root.mkdir(parents=True, exist_ok=True)
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"FASHION_HOME={home.root} cannot be made ({error.strerror}): name a folder of this user"
+        ) from None
+    relocation.settle(home.root)
     set_environment(home)
     return home
+
+
+def prepare_environment() -> Home:
+    """Do what `prepare_home` does, or end the process with one sentence.
+
+    Call before importing metaflow, which reads its settings on import.
+    """
+    try:
+        return prepare_home()
+    except (AddressError, StateError) as error:
+        sys.exit(f"error: {error}")
 
 
 def set_environment(home: Home) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, Parameter, card, current, package_sources, project, retry, step
 from runtime import cards, events, launch, pods
 
-from fashion.config.compose import as_dict, load_as
+from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
 from fashion.storage.servers import ServerUnavailable
@@ -51,7 +51,7 @@ class DeployFlow(FlowSpec):
     @property
     def settings(self) -> ServeConfig:
         """The configuration of this run."""
-        return load_as(ServeConfig, self.configuration)
+        return launch.stored_config(ServeConfig, self.configuration)
 
     @retry(times=2, minutes_between_retries=0)
     @step
@@ -98,7 +98,6 @@ class DeployFlow(FlowSpec):
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
-            "home": str(home.root),
             "known": known_answers(building.stored_package(self.model["tag"]), pictures),
         }
         with launch.exit_on(building.BuildFailed):
@@ -164,7 +163,6 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
         "digest": package.digest,
         "summary": version.tags.get("summary", ""),
         "lineage": lineage,
-        "digest": package.digest,
     }
 
 

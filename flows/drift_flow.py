@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
 from runtime import cards, chaining, events, launch, pods
 
-from fashion.config.compose import load_as
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class DriftFlow(FlowSpec):
     @property
     def settings(self) -> DriftConfig:
         """The configuration of this run."""
-        return load_as(DriftConfig, self.config.to_dict())
+        return launch.stored_config(DriftConfig, self.config.to_dict())
 
     @retry(times=2, minutes_between_retries=0)
     @step

@@ -33,7 +33,7 @@ from runtime import parallel as nodes
 
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
-from fashion.config.train import TrainConfig, is_shipped, load_train_config
+from fashion.config.train import TrainConfig, is_shipped
 from fashion.storage.blobs import StoreUnavailable
 from fashion.storage.servers import ServerUnavailable
 
@@ -78,7 +78,7 @@ class TrainFlow(FlowSpec):
     @property
     def settings(self) -> TrainConfig:
         """The configuration of this run."""
-        return load_train_config(self.configuration)
+        return launch.stored_config(TrainConfig, self.configuration)
 
     @card(type="blank", id="data")
     @retry(times=2, minutes_between_retries=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from bentos.classifier.schemas import GalleryPicture
 from fashion.config.serve import ServiceConfig
+from fashion.state import record
 
 DEPLOYMENT = "deployment.json"
 GALLERY = "gallery"
@@ -23,8 +24,6 @@ class Deployment:
     """name, version, tag in BentoML's model store, summary, lineage."""
     shadow: Mapping[str, Any] | None
     """The same of the version that scores every picture too, without answering; None without one."""
-    home: str
-    """Folder of the service's state, unless FASHION_HOME names another."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,18 @@ def bento_files(deployment: Mapping[str, Any], gallery: Sequence[LabelledPicture
         f"{GALLERY}/{GALLERY_LIST}": json.dumps([asdict(picture) for picture in pictures]).encode(),
         **{f"{GALLERY}/{index}.png": each.png for index, each in enumerate(gallery)},
     }
+
+
+def state_folder(environment: Mapping[str, str]) -> str:
+    """Return the folder of the service's state: a bento names none, since it is served on other machines too.
+
+    Args:
+        environment: FASHION_HOME, or the home whose store of bentos BENTOML_HOME is, or a folder in that store.
+    """
+    if environment.get("FASHION_HOME"):
+        return environment["FASHION_HOME"]
+    bentos = Path(environment.get("BENTOML_HOME") or Path.home() / "bentoml").absolute()
+    return str(bentos.parent if (bentos.parent / record.FILE).exists() else bentos / "var")
 
 
 def read_gallery(folder: Path) -> tuple[GalleryPicture, ...]:

@@ -49,15 +49,15 @@ class Classifier:
         shadow = BentoModel(SHADOW["tag"])
 
     def __init__(self) -> None:
-        from bentos.classifier.deployment import Deployment
+        from bentos.classifier.deployment import Deployment, state_folder
         from bentos.classifier.worker import Worker
         from fashion.config.compose import load_as
         from fashion.config.serve import ServiceConfig
         from fashion.home import current_home
 
         settings = load_as(ServiceConfig, DEPLOYMENT["settings"])
-        deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW, DEPLOYMENT["home"])
-        os.environ.setdefault("FASHION_HOME", deployment.home)
+        deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW)
+        os.environ["FASHION_HOME"] = state_folder(os.environ)
         self.worker = Worker(
             deployment,
             current_home(),

@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import Iterator
 
+from fashion.home import root
+from fashion.state import faults
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; something is missing or wrong; mistyped; stopped by Ctrl-C."""
 
@@ -19,7 +22,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def failing_on(*expected: type[Exception], remedy: str = "") -> Iterator[None]:
-    """Turn expected exceptions into a CommandError.
+    """Turn expected exceptions into a CommandError; what is wrong with the machine is said in the words of `faults`.
 
     Args:
         expected: what the block may raise.
@@ -28,5 +31,9 @@ def failing_on(*expected: type[Exception], remedy: str = "") -> Iterator[None]:
     try:
         yield
     except expected as error:
+        is_own = type(error).__module__.startswith("fashion.")
+        fault = None if is_own else faults.find(error, root())
+        if fault is not None:
+            raise CommandError(fault.sentence) from None
         message = str(error).strip() or type(error).__name__
         raise CommandError(f"{message}{f'; {remedy}' if remedy else ''}") from None

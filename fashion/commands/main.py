@@ -6,9 +6,11 @@ from typing import Any
 
 import typer
 
-from fashion.commands import cloud, cluster, data, demo, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import cloud, cluster, data, demo, gc, home, log, registry, schedule, serve, status, traffic, ui
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
-from fashion.home import AddressError
+from fashion.home import AddressError, root
+from fashion.state import faults
+from fashion.state.record import StateError
 
 app = typer.Typer(
     name="fashion",
@@ -22,6 +24,8 @@ app.command("status", epilog="Examples: fashion status; fashion status --json")(
 app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
 app.add_typer(log.app, name="log")
+app.add_typer(home.app, name="home")
+app.command("gc", epilog="Examples: fashion gc; fashion gc --delete bentos_days=7")(gc.gc)
 app.command("serve", epilog="Example: fashion serve --follow --port 3001")(serve.serve)
 app.command(
     "traffic", epilog="Example: fashion traffic --shift brightness=0.4 --rows 1000 --labels 0.3 data.live_rows=5000"
@@ -42,13 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="fashion", standalone_mode=False)
-    except (CommandError, AddressError) as error:
+    except (CommandError, AddressError, StateError) as error:
         return _fail(str(error), FAILED)
     except typer.TyperException as error:
         _print_usage(error)
         return _fail(error.format_message().rstrip("."), USAGE)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except Exception as error:
+        if (fault := faults.find(error, root())) is None:
+            raise
+        return _fail(fault.sentence, FAILED)
     if code == INTERRUPTED:
         return _fail("interrupted; what was complete is stored", INTERRUPTED)
     return code if isinstance(code, int) else DONE

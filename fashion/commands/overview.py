@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from fashion.commands.errors import first_line
 from fashion.home import Home
+from fashion.state import faults
+from fashion.storage import sqlite
 
 Part = TypeVar("Part")
 
@@ -163,7 +165,8 @@ def collect(home: Home, url: str, *, deadline_s: float = DEADLINE_SECONDS) -> Ov
         try:
             parts[name] = readers[name]()
         except Exception as error:  # whatever a part raises, the others are shown
-            parts[name] = Failure(first_line(error))
+            fault = faults.find(error, home.root)
+            parts[name] = Failure(first_line(error) if fault is None else fault.sentence)
 
     threads = [threading.Thread(target=read, args=(name,), daemon=True) for name in readers]
     until = time.monotonic() + deadline_s
@@ -269,7 +272,7 @@ def measure_disk(home: Home) -> dict[str, int]:
         "metaflow": [home.root / "metaflow"],
         "log": [*home.root.glob(f"{home.predictions.name}*")],
     }
-    sizes = {kind: sum(_size(Path(path)) for path in paths if _is_local(path)) for kind, paths in kinds.items()}
+    sizes = {kind: sum(_size(_local_path(path)) for path in paths if _is_local(path)) for kind, paths in kinds.items()}
     return {kind: size for kind, size in sizes.items() if size}
 
 
@@ -359,18 +362,20 @@ def _is_local(address: Path | str) -> bool:
     return str(address) != "" and ("://" not in str(address) or str(address).startswith("file://"))
 
 
+def _local_path(address: Path | str) -> Path:
+    text = str(address)
+    return Path(unquote(urlparse(text).path) if text.startswith("file://") else text)
+
+
 def _is_absent(address: str) -> bool:
     """True if an address is a file or folder of this machine that is not there: reading it would create it."""
-    parts = urlparse(address)
-    if parts.scheme not in ("", "file", "sqlite"):
-        return False
-    path = parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.path
-    return not Path(path).expanduser().exists()
+    if (database := sqlite.path_of(address)) is not None:
+        return not database.exists()
+    return _is_local(address) and not _local_path(address).expanduser().exists()
 
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder; links within are not followed."""
-    path = Path(urlparse(str(path)).path) if str(path).startswith("file:") else path
     if path.is_file():
         return path.stat().st_size
     total = 0

@@ -14,6 +14,7 @@ import typer
 
 from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName
 from fashion.commands.errors import CommandError, failing_on, first_line
+from fashion.state import faults
 
 if TYPE_CHECKING:
     from fashion.evaluation.comparison import Comparison
@@ -196,6 +197,8 @@ def failing_on_registry(home: "Home") -> Iterator[None]:
         with failing_on(RegistryError, DamagedPackage, ServerUnavailable):
             yield
     except ERRORS as error:
+        if (fault := faults.find(error, home.root)) is not None:
+            raise CommandError(fault.sentence) from None
         if (away := server.unavailable(error, home.tracking_uri)) is not None:
             raise CommandError(str(away)) from None
         raise CommandError(
@@ -217,6 +220,8 @@ def connected() -> Iterator["Home"]:
         except ServerUnavailable:
             raise
         except Exception as error:  # a damaged database raises errors of several libraries
+            if (fault := faults.find(error, home.root)) is not None:
+                raise CommandError(fault.sentence) from None
             raise CommandError(
                 f"the registry {without_password(home.tracking_uri)} cannot be opened ({first_line(error)}); "
                 "check MLFLOW_TRACKING_URI, or move the damaged file away"
@@ -236,11 +241,11 @@ def _expected(expect: str | None) -> "Expected":
 
 def _prepare() -> "Home":
     """Set the environment; a server that is down is tried twice, not for minutes."""
-    from fashion.home import prepare_environment
+    from fashion.home import prepare_home
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    return prepare_environment()
+    return prepare_home()
 
 
 @contextlib.contextmanager

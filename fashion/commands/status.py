@@ -56,7 +56,7 @@ def format_overview(found: "Overview") -> str:
     else:
         data_lines = _failed(data)
     if isinstance(disk, dict):
-        disk_lines = [", ".join(f"{kind} {_bytes(size)}" for kind, size in disk.items()) or "nothing yet"]
+        disk_lines = [", ".join(f"{kind} {format_bytes(size)}" for kind, size in disk.items()) or "nothing yet"]
     else:
         disk_lines = _failed(disk)
     sections = {
@@ -180,7 +180,8 @@ def _time(iso: str) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _bytes(count: int) -> str:
+def format_bytes(count: int) -> str:
+    """A number of bytes with its unit, such as 4.2 MB."""
     size = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000 or unit == "GB":

@@ -184,6 +184,8 @@ def check_units(home: Home) -> CheckResult:
     if missing:
         return CheckResult((), (f"{folder} has no {', '.join(missing)}: run `make schedule` first",))
     problems = _find_disagreements(folder)
+    if _quote(f"FASHION_HOME={home.root}") not in _values(folder / f"{NAME}.service", "Environment"):
+        problems.append(f"{NAME}.service was written where this home was before: run `make schedule` again")
     if shutil.which("systemd-analyze") is None:
         notes = ["systemd-analyze is not on this machine: the timer's syntax was not checked"]
     else:

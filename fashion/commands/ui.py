@@ -17,6 +17,7 @@ def ui(
 
     Where MLFLOW_TRACKING_URI names a server, that server has the UI: its address is printed.
     """
+    from fashion.commands import ports
     from fashion.commands.registry import connected
     from fashion.storage.servers import is_database, without_password
 
@@ -25,6 +26,7 @@ def ui(
     if not is_database(home.tracking_uri):
         print(f"the MLflow UI is on {shown}, the server that MLFLOW_TRACKING_URI names")
         return
+    ports.require_free(host, port)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight idle processes otherwise
     # In the environment, for all users of a machine can read the arguments of its processes.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = home.tracking_uri

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import math
+import re
 import tempfile
 import time
 import warnings
@@ -12,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
@@ -20,6 +21,8 @@ from mlflow.entities import Metric, Param, RunTag
 
 from fashion.home import Home
 from fashion.registry import server
+from fashion.state.relocation import ARTIFACTS
+from fashion.storage import sqlite
 from fashion.storage.servers import is_database, without_password
 
 MAX_BATCH = 100
@@ -46,11 +49,15 @@ def connect(home: Home) -> None:
 
     Raises:
         fashion.storage.servers.ServerUnavailable: the store is on a server that cannot be used.
+        sqlite3.DatabaseError: the local database is damaged, or locked by another process.
     """
     mlflow.set_tracking_uri(home.tracking_uri)
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if urlparse(home.tracking_uri).scheme == "sqlite":
+    if (path := sqlite.path_of(home.tracking_uri)) is not None:
+        sqlite.check(path)  # MLflow tries a damaged one again and again, for minutes
+        if path.exists() and path.stat().st_size == 0 and any((home.root / ARTIFACTS).glob("*/*")):
+            raise sqlite.damaged("it is empty, and artifacts of runs are there", path)
         with _one_process(home.root):
             MlflowClient().search_experiments(max_results=1)
     else:
@@ -68,7 +75,7 @@ def get_or_create_experiment(home: Home, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = f"{home.artifacts}/{name}" if is_database(home.tracking_uri) else None
+        location = f"{home.artifacts}/{_folder_of(name)}" if is_database(home.tracking_uri) else None
         # Without this tag the UI opens on the view for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(client.create_experiment(name, location, tags))
@@ -321,6 +328,14 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
     return flat
+
+
+def _folder_of(experiment: str) -> str:
+    """Folder of an experiment's artifacts: its name, unless that means something in a path or an address."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", experiment):
+        return experiment
+    digest = hashlib.sha256(experiment.encode()).hexdigest()[:8]
+    return "-".join([*re.findall(r"[A-Za-z0-9_]+", experiment), digest])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Store and load the state of a training. Knows nothing of what the state holds besides random generators."""
 
 import io
+import logging
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -8,6 +10,10 @@ import torch
 from fashion.storage.blobs import BlobNotFound, Store
 
 CHECKPOINT = "checkpoint.pt"
+DAMAGED = "checkpoint-damaged.pt"
+"""Where one is put that cannot be used."""
+
+logger = logging.getLogger(__name__)
 
 
 def save(store: Store, state: dict[str, Any]) -> None:
@@ -17,14 +23,37 @@ def save(store: Store, state: dict[str, Any]) -> None:
     store.put(CHECKPOINT, buffer.getvalue())
 
 
-def read(store: Store | None) -> bytes | None:
-    """The stored state as bytes; None if there is no store or no state."""
+def read(store: Store | None, fields: Collection[str]) -> bytes | None:
+    """The stored state as bytes; None if there is no store or no state.
+
+    A damaged state, or one of another version of this program, is put aside, and there is none.
+
+    Args:
+        store: where it is.
+        fields: what a state holds.
+    """
     if store is None:
         return None
     try:
-        return store.get(CHECKPOINT)
+        content = store.get(CHECKPOINT)
     except BlobNotFound:
         return None
+    try:
+        found = set(parse(content, torch.device("cpu")))
+        problem = None if found == set(fields) else "it is of another version of this program"
+    except Exception as error:  # what torch raises depends on the byte that is wrong
+        problem = f"{len(content):,} bytes, {type(error).__name__}"
+    if problem is None:
+        return content
+    store.put(DAMAGED, content)
+    logger.warning(
+        "the checkpoint %s/%s cannot be used (%s): it is kept as %s, and training starts from the beginning",
+        store.address,
+        CHECKPOINT,
+        problem,
+        DAMAGED,
+    )
+    return None
 
 
 def parse(content: bytes, device: torch.device) -> dict[str, Any]:

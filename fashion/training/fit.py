@@ -232,7 +232,7 @@ def restore(fabric: Fabric, state: State, checkpoints: Store | None, config: Tra
         checkpoints: where states are stored.
         config: of the training.
     """
-    content = checkpoint.read(checkpoints) if fabric.is_global_zero else None
+    content = checkpoint.read(checkpoints, state.state_dict([])) if fabric.is_global_zero else None
     content = fabric.broadcast(content)
     if content is None:
         return False

@@ -25,6 +25,7 @@ from torch import nn
 from fashion.config.schema import ConfigError
 from fashion.config.train import ResourcesConfig, TrainConfig
 from fashion.data.dataset import Dataset
+from fashion.state.faults import LESS_MEMORY
 from fashion.storage.address import open_store
 from fashion.training import nodes, recipe
 from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep
@@ -141,7 +142,8 @@ class Process:
         """Why it ended without a message."""
         code = self.popen.wait()
         if code < 0:
-            return RankLost(f"{self.rank} was killed by signal {-code} ({signal.Signals(-code).name})")
+            why = f", probably because memory ran out: {LESS_MEMORY}" if code == -signal.SIGKILL else ""
+            return RankLost(f"{self.rank} was killed by signal {-code} ({signal.Signals(-code).name}){why}")
         return RankLost(f"{self.rank} ended with exit code {code}; see the lines above")
 
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
@@ -21,6 +21,7 @@ from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
 from runtime import argo, branches, metaflow_patches
 
+Kind = TypeVar("Kind")
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """How a configuration override begins."""
 TAKES_VALUE = re.compile(r"--(overrides|deploy_overrides|tag|with|decospecs|namespace|environment|event-logger)$")
@@ -81,6 +82,25 @@ def with_overrides(config: Mapping[str, Any], overrides: str, *, kind: type[Any]
     return composed
 
 
+def stored_config(kind: type[Kind], configuration: Mapping[str, Any]) -> Kind:
+    """Load the configuration that a run was started with, in one of its tasks.
+
+    Args:
+        kind: the dataclass of the flow's configuration.
+        configuration: as it was composed when the run was started.
+
+    Raises:
+        ConfigError: it is not one of this version of the program.
+    """
+    try:
+        return load_as(kind, configuration)
+    except ConfigError as error:
+        raise ConfigError(
+            f"this run was started by another version of this program ({error}): start a new one in place of resuming "
+            "it"
+        ) from None
+
+
 def run(
     flow: Callable[[], Any], *, kind: type[Any] = TrainConfig, check: Callable[[Any], None] = lambda _: None
 ) -> None:
@@ -115,9 +135,12 @@ def run(
 
 def run_plain(flow: Callable[[], Any]) -> None:
     """Run a flow class that has parameters of Metaflow's instead of a configuration."""
+    metaflow_patches.use_utf8()
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
     metaflow_patches.start_nodes_with_this_python()
+    metaflow_patches.say_faults_in_one_sentence(flow)
+    metaflow_patches.say_when_a_task_was_killed()
     if "argo-workflows" in sys.argv:
         argo.end_at_disallowed_retries()
         if folder := os.environ.get("FASHION_MANIFESTS"):

@@ -1,12 +1,21 @@
-"""Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, and how the
-nodes of a parallel step start on one machine.
+"""Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, how the nodes
+of a parallel step start on one machine, and how errors of the machine are told.
 """
 
 import atexit
+import codecs
 import gc
+import locale
 import os
+import pickle
+import signal
 import sys
+import traceback
+import zlib
 from typing import Any
+
+from fashion.home import root
+from fashion.state import faults
 
 
 def collect_garbage_less_often() -> None:
@@ -48,6 +57,78 @@ def start_nodes_with_this_python() -> None:
     from runtime import parallel
 
     parallel_decorator._local_multinode_control_task_step_func = parallel.run_control_task
+
+
+def use_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode where its locale's encoding is ASCII, which Metaflow refuses."""
+    if codecs.lookup(locale.getpreferredencoding()).name == "ascii":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+def say_faults_in_one_sentence(flow: Any) -> None:
+    """Let a task or a run end with one sentence where the machine is at fault, or where an error is written for people.
+
+    Metaflow 2.19 prints the traceback of every error that is not its own, once for each retry.
+
+    Args:
+        flow: the flow class; Metaflow's command line takes its options from it when it is imported.
+    """
+    from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY
+    from metaflow.parameters import flow_context
+
+    with flow_context(flow):
+        from metaflow import cli
+
+    original = cli.print_unknown_exception
+
+    def say(error: Exception) -> None:
+        fault = faults.find(error, root())
+        if fault is not None:
+            sentence = fault.sentence
+        elif _is_for_people(error):
+            sentence = str(error)
+        elif _is_of_a_damaged_run(error):
+            reason = (
+                f"{type(error).__name__}: {str(error).splitlines()[0][:100]}" if str(error) else type(error).__name__
+            )
+            sentence = f"what an earlier task stored cannot be read ({reason}): start a new run in place of this one"
+        else:
+            original(error)
+            return
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        if "step" in sys.argv and (fault is None or not fault.may_pass):
+            sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
+
+    cli.print_unknown_exception = say
+
+
+def say_when_a_task_was_killed() -> None:
+    """Let a run say why a task may have been killed from outside: Metaflow 2.19 says that it failed."""
+    from metaflow.runtime import Worker
+
+    original = Worker.terminate
+
+    def terminate(worker: Any) -> Any:
+        if worker._proc.wait() == -signal.SIGKILL and not worker.killed:
+            sentence = f"The task was killed, probably because memory ran out: {faults.LESS_MEMORY}."
+            worker.emit_log(sentence.encode(), worker._stderr, system_msg=True)
+        return original(worker)
+
+    Worker.terminate = terminate
+
+
+def _is_for_people(error: BaseException) -> bool:
+    """True for this project's own errors, whose messages are sentences; False for those of the language."""
+    return type(error).__module__.partition(".")[0] in ("fashion", "bentos", "runtime")
+
+
+def _is_of_a_damaged_run(error: BaseException) -> bool:
+    """True if Metaflow could not read what it had stored, of which its own code does not think."""
+    if isinstance(error, UnboundLocalError):
+        return "param_ds" in str(error)  # `resume` found no parameters of the run
+    kinds = (ValueError, KeyError, EOFError, OSError, zlib.error, pickle.UnpicklingError)
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return isinstance(error, kinds) and any("/metaflow/datastore/" in each for each in files)
 
 
 def _skip_last_collection() -> None:

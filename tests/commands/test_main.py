@@ -17,8 +17,9 @@ COMMANDS = [
     *(["registry", verb] for verb in ("list", "show", "promote", "rollback", "compare", "replay")),
     *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused", "mark-labelled")),
     *(["schedule", verb] for verb in ("write", "check")),
+    *(["home", verb] for verb in ("backup", "restore", "verify")),
     ["cloud", "monitoring"],
-    *([noun] for noun in ("status", "serve", "traffic", "ui", "demo")),
+    *([noun] for noun in ("status", "gc", "serve", "traffic", "ui", "demo")),
 ]
 HEAVY = ("torch", "mlflow", "evidently", "matplotlib", "pandas", "hydra", "scipy", "numpy", "bentoml", "rich")
 

@@ -363,6 +363,12 @@ class TestCheck:
         assert "Traceback" not in done.stderr
         assert "valid" not in done.stdout
 
+    @pytest.mark.fault("the home was moved")
+    def test_a_timer_of_where_the_home_was_before_is_found(self, valid: Path, tmp_path: Path) -> None:
+        shutil.copytree(valid / "schedule", tmp_path / "schedule")
+        expected = "fashion-drift.service was written where this home was before: run `make schedule` again"
+        assert expected in error_of(call("check", home=tmp_path))
+
     def test_an_edit_of_what_does_not_matter_is_valid(self, tmp_path: Path) -> None:
         replace("fashion-drift.timer", "^Description=.*$", "Description=Drift")(write(tmp_path))
         assert call("check", home=tmp_path).returncode == 0

@@ -33,7 +33,7 @@ from fashion.config.serve import ServeConfig
 settings = load_as(ServeConfig, compose(["serve.gallery=0"], root="serve")).serve
 tag = building.store_model(Path(sys.argv[1]), name="fashion-classifier", version=1, labels={})
 model = {"name": "fashion-classifier", "version": "1", "tag": tag, "summary": "", "lineage": {}}
-deployment = {"settings": as_dict(settings), "model": model, "shadow": None, "home": "/nowhere"}
+deployment = {"settings": as_dict(settings), "model": model, "shadow": None}
 bento = building.build("classifier", bento_files(deployment, []), version="v1")
 bentoml.container.get_containerfile(bento, sys.argv[2])
 """

@@ -112,7 +112,8 @@ def test_each_kill_ends_the_nodes_with_one_sentence(cluster: Cluster) -> None:
     assert re.match(r"node 1 ended with exit code -9; see its lines above", ends[0])
     killed = [end for end in ends[1:] if "was killed by signal 9 (SIGKILL)" in end]
     assert len(set(ends[1:])) <= 2  # both nodes say the same
-    assert {re.sub(r"rank \d", "rank", end) for end in killed} == {"rank of 2 was killed by signal 9 (SIGKILL)"}
+    ranks = {re.sub(r"rank \d", "rank", end).partition(", probably")[0] for end in killed}
+    assert ranks == {"rank of 2 was killed by signal 9 (SIGKILL)"}
     assert "Traceback" not in cluster.output
 
 

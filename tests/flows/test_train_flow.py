@@ -25,6 +25,7 @@ from fashion.home import REPOSITORY
 from fashion.model.package import MODEL, Package
 from fashion.model.predictor import Predictor
 from fashion.registry import champions, versions
+from fashion.state import relocation
 
 TINTS = {"red": (1.0, 0.3, 0.3), "green": (0.3, 1.0, 0.3), "blue": (0.4, 0.4, 1.0)}
 
@@ -42,6 +43,25 @@ def test_every_step_runs_and_the_flow_succeeds(first: Any) -> None:
     assert len(list(first["tune"])) == 2
     assert first["plan"].task.data.workers == [0, 1]
     assert first["end"].task.data.outcome.startswith("version 1 is the champion: there is no champion yet; test: ")
+
+
+@pytest.mark.fault("the home was moved")
+def test_runs_of_a_moved_home_are_read_where_they_are_now(machine: Machine, first: Any, tmp_path: Path) -> None:
+    import metaflow
+
+    moved = tmp_path / "moved"
+    shutil.copytree(machine.root / "metaflow", moved / "metaflow")
+    shutil.copy(machine.root / "home.json", moved)
+    relocation.settle(moved)
+    metadata = list((moved / "metaflow").rglob("_meta/*.json"))
+    assert [path for path in metadata if str(machine.root) in path.read_text()] == []
+    metaflow.metadata(f"local@{moved / 'metaflow'}")
+    metaflow.namespace(None)
+    run = metaflow.Run(first.pathspec)
+    assert run.successful
+    assert run["end"].task.data.outcome == "version 1 is the champion: there is no champion yet"
+    assert "version 1 is the champion" in run["end"].task.stdout
+    metaflow.metadata(f"local@{machine.root / 'metaflow'}")
 
 
 def test_start_records_which_data_and_which_code(first: Any, small_dataset: Dataset) -> None:

@@ -35,7 +35,7 @@ from fashion.config.serve import ServeConfig
 settings = load_as(ServeConfig, compose(["serve.gallery=0"], root="serve")).serve
 tag = building.store_model(Path(sys.argv[1]), name="fashion-classifier", version=1, labels={})
 model = {"name": "fashion-classifier", "version": "1", "tag": tag, "summary": "", "lineage": {}}
-deployment = {"settings": as_dict(settings), "model": model, "shadow": None, "home": sys.argv[2]}
+deployment = {"settings": as_dict(settings), "model": model, "shadow": None}
 print(building.build("classifier", bento_files(deployment, []), version="v1"))
 """
 EXPORT = "import sys; from bentos import archives; print(*archives.export(*sys.argv[1:]).__dict__.values())"
@@ -56,7 +56,7 @@ def built(tiny_package: Package, tmp_path_factory: pytest.TempPathFactory) -> tu
     """A BentoML home with a bento, and its tag."""
     folder = tmp_path_factory.mktemp("built")
     home = folder / "bentoml"
-    return home, python(BUILD, str(tiny_package.folder), str(folder / "var"), home=home)
+    return home, python(BUILD, str(tiny_package.folder), home=home)
 
 
 @pytest.fixture(scope="module")

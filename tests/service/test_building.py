@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import faults
 from support.served import Served
 
 from bentos import building
-from bentos.classifier.deployment import LabelledPicture, bento_files, read_gallery
+from bentos.classifier.deployment import LabelledPicture, bento_files, read_gallery, state_folder
 from fashion.home import REPOSITORY
 from fashion.model.package import DamagedPackage, Package
 
@@ -90,7 +91,6 @@ def test_a_second_bento_is_built_beside_the_first_and_served(
         "settings": {"workers": 1, "shadow": None, "gallery": 0},
         "model": {"name": "fashion-classifier", "version": "1", "tag": tag},
         "shadow": None,
-        "home": str(tmp_path / "var"),
     }
     first = building.build("classifier", bento_files(deployment, []), version="v1", bentos=bentos)
     second = building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos)
@@ -118,6 +118,42 @@ def test_a_second_bento_is_built_beside_the_first_and_served(
 def test_a_bento_that_cannot_be_built_is_one_sentence(store: Path, bentos: Path) -> None:
     with pytest.raises(building.BuildFailed, match=r"No such file.*greeting\.txt"):
         building.build("echo", {}, version="v1", bentos=bentos)
+
+
+@pytest.mark.fault("damaged bentos and models in BentoML's store")
+def test_damaged_bentos_are_put_aside_and_the_next_build_works(
+    tiny_package: Package, store: Path, bentos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny_package.folder is not None
+    build = "from bentos.building import store_model; from pathlib import Path;"
+    build += f"print(store_model(Path({str(tiny_package.folder)!r}), name='m', version=1, labels={{}}))"
+    tag = run(build, store)
+    model = store / "models" / tag.replace(":", "/")
+    (model / "model.yaml").unlink()  # as where a process was killed while it stored it
+    assert run(build, store) == tag
+    assert (model / "model.yaml").exists()
+    bento = store / "bentos" / "echo" / "v0" / "bento.yaml"
+    bento.parent.mkdir(parents=True)
+    bento.write_text("service: bentos.echo\nname: echo\nvers")
+    unfinished = store / "bentos" / "echo" / "v00"  # another process may be writing it
+    unfinished.mkdir()
+    assert building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos) == "echo:v1"
+    assert not bento.parent.exists()
+    assert unfinished.exists()
+    assert len(list((store / "damaged").iterdir())) == 2
+    assert "echo:v0 is damaged (" in capsys.readouterr().err
+
+
+@pytest.mark.fault("the disk is full while a bento is built")
+def test_a_full_disk_while_building_is_one_sentence(
+    store: Path, bentos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in faults.at("bentoml._internal.bento.bento:Bento.save", tmp_path, action="full").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(building.BuildFailed, match=r"No space left on device; free some space \(`fashion gc`"):
+        building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos)
+    assert (tmp_path / "done").exists()
+    assert building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos) == "echo:v1"
 
 
 def test_a_damaged_package_is_not_stored(tiny_package: Package, tmp_path: Path) -> None:
@@ -153,6 +189,16 @@ assert not is_stored("m:v2", digest)
 @pytest.mark.fault("a model and its checksum are edited together in BentoML's store")
 def test_a_stored_package_that_was_exchanged_is_stored_anew(tiny_package: Package, store: Path) -> None:
     run(EXCHANGE.replace("sys.argv[1]", repr(str(tiny_package.folder))), store)
+
+
+@pytest.mark.fault("a bento is served on another machine, or from a copied home")
+def test_a_bento_keeps_its_state_where_it_is_served(tmp_path: Path) -> None:
+    home = tmp_path / "copy"
+    (home / "bentoml").mkdir(parents=True)
+    (home / "home.json").write_text("{}")
+    assert state_folder({"FASHION_HOME": "/srv/state", "BENTOML_HOME": str(home / "bentoml")}) == "/srv/state"
+    assert state_folder({"BENTOML_HOME": str(home / "bentoml")}) == str(home)
+    assert state_folder({"BENTOML_HOME": str(tmp_path / "elsewhere")}) == str(tmp_path / "elsewhere" / "var")
 
 
 def test_the_gallery_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from bentos.classifier.deployment import bento_files
 content = json.loads(sys.stdin.read())
 tag = building.store_model(Path(content["model"]), name="fashion-classifier", version=1, labels={})
 model = {"name": "fashion-classifier", "version": "1", "tag": tag}
-deployment = {"settings": content["settings"], "model": model, "shadow": None, "home": content["home"]}
+deployment = {"settings": content["settings"], "model": model, "shadow": None}
 print(building.build("classifier", bento_files(deployment, []), version="v1"))
 """
 
@@ -66,7 +66,6 @@ def team_bento(tiny_package: Package, store: Path) -> str:
     overrides = ["serve.gallery=0", "serve.log.acknowledge=remote", "serve.log.remote_seconds=5"]
     content = {
         "model": str(tiny_package.folder),
-        "home": str(store / "var"),
         "settings": compose(overrides, root="serve")["serve"],
     }
     done = subprocess.run(

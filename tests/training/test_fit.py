@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import io
 import math
 import os
 import signal
@@ -24,7 +25,7 @@ from fashion.home import REPOSITORY
 from fashion.images.transform import normalise
 from fashion.storage.address import open_store
 from fashion.training import fit, models, recipe
-from fashion.training.checkpoint import CHECKPOINT
+from fashion.training.checkpoint import CHECKPOINT, DAMAGED
 from fashion.training.fit import Diverged, Epoch
 
 ROWS, BATCH, EPOCHS = 300, 50, 3
@@ -174,6 +175,29 @@ class TestResume:
         assert_same_weights(again.state_dict(), model.state_dict())
         assert found.history == result.history
         assert found.best == result.best
+
+    @pytest.mark.fault("a damaged checkpoint")
+    @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "older"])
+    def test_a_damaged_checkpoint_is_put_aside_and_training_starts_anew(
+        self, damage: str, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store, short = open_store(str(tmp_path)), configured("training.num_epochs=1")
+        expected, _ = recipe.train(short, data, checkpoints=store)
+        content = store.get(CHECKPOINT)
+        older = io.BytesIO()
+        torch.save({"model": {}}, older)
+        damaged = {"cut": content[: len(content) // 2], "garbage": b"x" * 99, "empty": b"", "older": older.getvalue()}
+        store.put(CHECKPOINT, damaged[damage])
+        epochs: list[int] = []
+        model, _ = recipe.train(short, data, checkpoints=store, on_epoch=lambda epoch, _: epochs.append(epoch.epoch))
+        assert epochs == [1]
+        assert_same_weights(model.state_dict(), expected.state_dict())
+        assert store.get(DAMAGED) == damaged[damage]
+        (sentence,) = caplog.messages
+        assert sentence.startswith(f"the checkpoint {tmp_path}/{CHECKPOINT} cannot be used (")
+        caplog.clear()
+        recipe.train(short, data, checkpoints=store)  # the new one is sound
+        assert caplog.messages == []
 
     def test_an_epoch_that_its_callback_refused_is_not_stored(self, data: Dataset, tmp_path: Path) -> None:
         def stop(epoch: Epoch, _: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""Everything of a home that may go, and the removal of each. Knows where each kind is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fashion.cleaning import bentos, candidates, flow_runs, processes
+from fashion.cleaning.candidates import Candidate, candidate, is_due
+from fashion.config.gc import GcConfig
+from fashion.home import Home
+from fashion.registry import cleanup
+from fashion.state import relocation
+from fashion.storage.servers import is_database
+
+FAILED_RUN = "failed run"
+
+
+def find(home: Home, settings: GcConfig) -> list[Candidate]:
+    """Look at everything on this machine, and change nothing.
+
+    What champions, their predecessors and challengers are of stays, and so does what a process on this machine uses.
+
+    Args:
+        home: of this machine, connected to its registry. What addresses name elsewhere is not looked at.
+        settings: the ages.
+    """
+    needed = cleanup.needed()
+    running = processes.look(home.root)
+    found = [*bentos.find(home.bentos, settings, versions=needed.versions, running=running.commands)]
+    if not running.has_flow:  # it may be about to use what an earlier run stored
+        metaflow = home.root / relocation.METAFLOW
+        found += _checkpoints(home, settings)
+        found += _studies(home, settings)
+        found += _failed_runs(home, settings, needed)
+        found += flow_runs.find(metaflow, settings.flow_runs_days, needed=needed.flow_runs)
+    return found
+
+
+def remove(home: Home, found: Candidate) -> None:
+    """Remove one of them.
+
+    Raises:
+        OSError: a part of it cannot be removed.
+    """
+    if found.kind == FAILED_RUN:
+        cleanup.remove(home, found.name.partition(" ")[0].split(","))
+        return
+    candidates.remove(found)
+    if found.kind in ("bento", "model copy"):
+        bentos.point_to_newest(home.bentos)
+
+
+def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
+    if "://" in home.checkpoints:
+        return
+    for path in sorted(Path(home.checkpoints).glob("*/*")):
+        found = candidate("checkpoint", f"{path.parent.name}/{path.name}", [path])
+        if is_due(found, settings.checkpoints_days):
+            yield found
+
+
+def _studies(home: Home, settings: GcConfig) -> Iterator[Candidate]:
+    if "://" in home.studies:
+        return
+    studies = Path(home.studies)
+    folder = studies.parent if studies.suffix == ".log" else studies
+    for path in sorted(folder.glob("*.log")):
+        found = candidate("study", path.name, [path])
+        if is_due(found, settings.studies_days):
+            yield found
+
+
+def _failed_runs(home: Home, settings: GcConfig, needed: cleanup.Needed) -> Iterator[Candidate]:
+    if not is_database(home.tracking_uri):
+        return
+    days = max(settings.failed_runs_days, candidates.RECENT_SECONDS / candidates.DAY_SECONDS)
+    for run in cleanup.failed_runs(home, days, keep=needed.mlflow_runs):
+        measured = candidate("", "", run.folders)
+        name = f"{','.join(run.run_ids)} {run.name}"
+        yield Candidate(FAILED_RUN, name, measured.paths, measured.num_bytes, run.age_days)
