@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
 from runtime import cards, chaining, events, launch, pods
 
-from fashion.config.compose import load_as
+from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
@@ -332,14 +332,21 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
     return launch.exit_on(*expected, first=alert)
 
 
-def check_alert_addresses(settings: DriftConfig) -> None:
-    """Check the addresses that the environment names for alerts.
+def check_what_follows(settings: DriftConfig) -> None:
+    """Check the addresses that the environment names for alerts, and the overrides of flows that may be started.
 
     Raises:
         fashion.config.schema.ConfigError: one of them cannot be used.
     """
     from fashion.config.schema import ConfigError
+    from fashion.config.serve import ServeConfig
+    from fashion.config.train import TrainConfig
     from fashion.drift import alert_channels
+
+    model = settings.tracking.registered_model
+    load_as(TrainConfig, compose(chaining.train_overrides(settings.retrain, model)))
+    deployed = parse_overrides(chaining.deploy_overrides(settings.retrain.deploy_overrides, model))
+    load_as(ServeConfig, compose(deployed, root=ServeConfig.root))
 
     try:
         alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
@@ -349,4 +356,4 @@ def check_alert_addresses(settings: DriftConfig) -> None:
 
 if __name__ == "__main__":
     with launch.single_run("drift"):
-        launch.run(DriftFlow, kind=DriftConfig, check=check_alert_addresses)
+        launch.run(DriftFlow, kind=DriftConfig, check=check_what_follows)

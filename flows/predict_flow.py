@@ -16,6 +16,8 @@ from typing import Any
 from metaflow import FlowSpec, Parameter, card, current, package_sources, project, retry, step
 from runtime import cards, events, launch, pods
 
+from fashion.config.schema import ConfigError, check_model_name
+
 MAX_LISTED_FILES = 1000
 """Unreadable files in the card."""
 
@@ -40,6 +42,8 @@ class PredictFlow(FlowSpec):
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
+        with launch.exit_on(ConfigError):
+            check_model_name(self.model)
         launch.connect(current_home())
         with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
             bulk.check_output(self.output)

@@ -118,6 +118,7 @@ def run_plain(flow: Callable[[], Any]) -> None:
     metaflow_patches.keep_cards_with_runs()
     metaflow_patches.collect_garbage_less_often()
     metaflow_patches.start_nodes_with_this_python()
+    metaflow_patches.report_usage_errors_in_one_sentence()
     if "argo-workflows" in sys.argv:
         argo.end_at_disallowed_retries()
         if folder := os.environ.get("FASHION_MANIFESTS"):
