@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -194,11 +193,8 @@ def version_as_dict(version: "Version") -> dict[str, Any]:
 
 
 def _prepare() -> "Home":
-    """Set the environment; a server that is down is tried twice, not for minutes."""
     from fashion.home import prepare_environment
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     return prepare_environment()
 
 

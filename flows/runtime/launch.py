@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
-from runtime import argo, branches, metaflow_patches
+from fashion.registry import open_runs
+from runtime import argo, branches, metaflow_patches, supervision
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 """How a configuration override begins."""
@@ -123,7 +125,10 @@ def run_plain(flow: Callable[[], Any]) -> None:
         argo.end_at_disallowed_retries()
         if folder := os.environ.get("FASHION_MANIFESTS"):
             argo.write_instead_of_sending(Path(folder))
-    flow()
+    if "step" in sys.argv[1:]:
+        supervision.work()
+    with supervision.schedule() if {"run", "resume"} & set(sys.argv[1:]) else contextlib.nullcontext():
+        flow()
 
 
 def creates_template(arguments: Sequence[str]) -> bool:
@@ -150,17 +155,24 @@ def exit_on(
 ) -> Iterator[None]:
     """End the task with one sentence, and without retries, on errors that a retry does not mend.
 
+    The MLflow run that the task continues is ended too.
+
     Args:
-        expected: classes of these errors; any other error passes.
+        expected: classes of these errors; any other error passes. MLflow's errors of a server that cannot be used count
+            as ServerUnavailable.
         first: called with the error before the task ends.
         code: `RETRY` for errors that a retry may mend.
     """
     try:
         yield
-    except expected as error:
+    except Exception as raised:
+        error = _server_error(raised) or raised
+        if not isinstance(error, expected):
+            raise
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        supervision.end_continued(open_runs.FAILED)
         os._exit(code)
 
 
@@ -171,6 +183,39 @@ def connect(home: Home) -> None:
 
     with exit_on(ServerUnavailable):
         tracking.connect(home)
+
+
+@contextlib.contextmanager
+def mlflow_run(experiment_id: str, run_id: str, *, connected: bool = True) -> Iterator[None]:
+    """Continue an MLflow run in this block; whatever ends the block early ends the run.
+
+    Args:
+        experiment_id: of the run.
+        run_id: of the run.
+        connected: False for a block that logs nothing: MLflow, which takes a second to import, is then used only where
+            an earlier attempt may have ended the run.
+    """
+    from fashion.storage.servers import ServerUnavailable
+
+    if connected or current.retry_count or current.origin_run_id:
+        from fashion.registry import tracking
+
+        connect(current_home())
+        with exit_on(ServerUnavailable):
+            tracking.continue_run(experiment_id, run_id)
+    with exit_on(ServerUnavailable), supervision.continued(run_id):
+        yield
+
+
+def _server_error(error: Exception) -> Exception | None:
+    """What to say of an error of MLflow's client that means that its server cannot be used; None for other errors."""
+    if "mlflow" not in sys.modules:
+        return None
+    import mlflow
+
+    from fashion.registry import server
+
+    return server.unavailable(error, mlflow.get_tracking_uri())
 
 
 @contextlib.contextmanager
