@@ -127,7 +127,7 @@ class DriftFlow(FlowSpec):
         settings, home = self.settings, prepare_environment()
         with exit_with_alert(settings):
             tracking.connect(home)
-        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
+            experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
         with exit_with_alert(settings):
@@ -158,8 +158,8 @@ class DriftFlow(FlowSpec):
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         messages = alert_messages(latest, settings, report_id=self.reports[-1])
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-        alerts.notify(messages, channels, settings.alerts, store)
         with exit_with_alert(settings):
+            alerts.notify(messages, channels, settings.alerts, store)
             labelled = windows.open_source(home, settings.source).labelled()
             decision = retraining.decide(self.conditions, labelled, settings.retrain, store)
         self.outcome = decision.reason
@@ -326,7 +326,10 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
         if "problem" in settings.alerts.on:
             channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
             message = ("The drift flow cannot do its work", str(error))
-            alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
+            try:
+                alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
+            except StoreUnavailable as unavailable:  # it says whether people were alerted already
+                print(f"no alert is sent: {unavailable}", flush=True)
 
     expected = (LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
     return launch.exit_on(*expected, first=alert)

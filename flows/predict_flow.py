@@ -17,6 +17,7 @@ from metaflow import FlowSpec, Parameter, card, current, package_sources, projec
 from runtime import cards, events, launch, pods
 
 from fashion.config.schema import ConfigError, check_model_name
+from fashion.storage.servers import ServerUnavailable
 
 MAX_LISTED_FILES = 1000
 """Unreadable files in the card."""
@@ -45,7 +46,9 @@ class PredictFlow(FlowSpec):
         with launch.exit_on(ConfigError):
             check_model_name(self.model)
         launch.connect(current_home())
-        with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
+        with launch.exit_on(
+            versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ServerUnavailable, ValueError
+        ):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
             names, others = bulk.find_pictures(open_store(bulk.absolute_address(self.images)))
@@ -70,7 +73,7 @@ class PredictFlow(FlowSpec):
         store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable, ServerUnavailable),
         ):
             served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
             self.class_names = served.class_names

@@ -158,8 +158,8 @@ def exit_on(
     The MLflow run that the task continues is ended too.
 
     Args:
-        expected: classes of these errors; any other error passes. MLflow's errors of a server that cannot be used count
-            as ServerUnavailable.
+        expected: classes of these errors; any other error passes. MLflow's errors of a server or a bucket that
+            cannot be used count as ServerUnavailable and StoreUnavailable.
         first: called with the error before the task ends.
         code: `RETRY` for errors that a retry may mend.
     """
@@ -208,14 +208,14 @@ def mlflow_run(experiment_id: str, run_id: str, *, connected: bool = True) -> It
 
 
 def _server_error(error: Exception) -> Exception | None:
-    """What to say of an error of MLflow's client that means that its server cannot be used; None for other errors."""
+    """What to say of an error of MLflow's client if a server or a bucket cannot be used; None for other errors."""
     if "mlflow" not in sys.modules:
         return None
     import mlflow
 
     from fashion.registry import server
 
-    return server.unavailable(error, mlflow.get_tracking_uri())
+    return server.unavailable(error, mlflow.get_tracking_uri()) or server.artifacts_unavailable(error)
 
 
 @contextlib.contextmanager
