@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils.credentials import get_default_host_creds
@@ -81,6 +82,11 @@ def unavailable(error: BaseException, address: str) -> ServerUnavailable | None:
             return ServerUnavailable(f"MLflow at {shown} cannot be used: {reason_of(cause)}; {remedy}")
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def explain(error: BaseException) -> OSError | None:
+    """What to raise in place of an error, if the server or the bucket of its artifacts cannot be used; else None."""
+    return unavailable(error, mlflow.get_tracking_uri()) or artifacts_unavailable(error)
 
 
 def artifacts_unavailable(error: BaseException) -> StoreUnavailable | None:

@@ -211,11 +211,9 @@ def _server_error(error: Exception) -> Exception | None:
     """What to say of an error of MLflow's client if a server or a bucket cannot be used; None for other errors."""
     if "mlflow" not in sys.modules:
         return None
-    import mlflow
-
     from fashion.registry import server
 
-    return server.unavailable(error, mlflow.get_tracking_uri()) or server.artifacts_unavailable(error)
+    return server.explain(error)
 
 
 @contextlib.contextmanager
