@@ -44,9 +44,12 @@ def reproduce(
             digest = load_dataset(config.data, home.data).digest
         differences = reproduction.list_differences(found, package, commit=lineage.git_commit(), digest=digest)
         for each in differences:
-            print(f"differs: {each}")
+            print(f"differs: {each}", flush=True)
         epochs = config.training.num_epochs
-        print(f"version {found.number} of {name}: training again, {epochs} epochs with seed {config.training.seed}")
+        print(
+            f"version {found.number} of {name}: training again, {epochs} epochs with seed {config.training.seed}",
+            flush=True,
+        )
         repeated = _train(config)
         others = reproduction.list_machine_differences(package, repeated)
         for each in others:

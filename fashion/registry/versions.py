@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -52,6 +53,9 @@ class Version:
 def log_package(run_id: str, folder: Path) -> str:
     """Log a model package as the run's MLflow model.
 
+    A run has one model: called again for the same run, as by a retried task, this returns the existing one. What a
+    task left unfinished that was killed is deleted.
+
     Args:
         run_id: the MLflow run; it stays running.
         folder: the package.
@@ -67,6 +71,8 @@ def log_package(run_id: str, folder: Path) -> str:
     from mlflow.types import Schema, TensorSpec
 
     contents = package.read(folder)
+    if (existing := _logged_model(run_id)) is not None:
+        return existing
     shape = (-1, contents.size, contents.size) + ((contents.channels,) if contents.channels > 1 else ())
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
@@ -270,6 +276,17 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
     client.set_model_version_tag(name, str(current.number), "rolled_back.time", _now())
     client.set_registered_model_alias(name, CHAMPION, str(previous.number))
     return get(str(previous.number), name)
+
+
+def _logged_model(run_id: str) -> str | None:
+    """URI of a run's complete model, or None; incomplete ones are deleted."""
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_uri)
+        client.delete_logged_model(model.model_id)
+    return None
 
 
 def _version(entry: ModelVersion, aliases: Mapping[str, str]) -> Version:

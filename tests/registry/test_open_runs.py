@@ -1,13 +1,15 @@
 """MLflow runs whose owner is gone: ended by the next connection, whatever killed the owner."""
 
 import os
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from fashion.home import Home
-from fashion.registry import open_runs, tracking
+from fashion.model.package import Package
+from fashion.registry import open_runs, tracking, versions
+
+pytestmark = pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)
 
 
 def status(run_id: str) -> str:
@@ -79,9 +81,22 @@ def test_a_run_that_is_interrupted_is_told_from_one_that_fails(
     assert status(run) == expected
 
 
-def test_a_password_is_not_noted(mlflow_home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_password_is_not_noted(mlflow_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow.get_tracking_uri", lambda: "http://me:secret@host")
     with open_runs.owning(mlflow_home) as folder:
         open_runs.tags("7")
         assert (folder / "experiments").read_text() == "7 http://me:***@host\n"
     assert open_runs.VARIABLE not in os.environ
+
+
+@pytest.mark.fault("kill -9 while a model is logged")
+def test_a_run_has_one_model_however_often_it_is_logged(experiment: str, tiny_package: Package) -> None:
+    run = tracking.start_run(experiment, "run", {})
+    client = MlflowClient()
+    client.create_logged_model(experiment, name="model", source_run_id=run)  # and is killed before it has any file
+    assert tiny_package.folder is not None
+    first = versions.log_package(run, tiny_package.folder)
+    assert versions.log_package(run, tiny_package.folder) == first
+    (model,) = client.search_logged_models([experiment], f"source_run_id = '{run}'")
+    assert model.model_uri == first
+    assert status(run) == "RUNNING"

@@ -14,6 +14,7 @@ from fashion.registry.sender import Record, Sender
 from fashion.storage.folder import FolderStore
 from fashion.storage.servers import ServerUnavailable
 
+pytestmark = pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)
 KEY = "val/accuracy"
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
+from support import postgres, proxy
 
 from fashion.config.compose import compose
 from fashion.config.schema import ConfigError
@@ -187,6 +189,30 @@ class TestDamage:
         tuning.work(str(tmp_path), "another", 0, settings, lambda trial: 0.5)
         assert len(run(str(tmp_path), settings, lambda trial: 0.5)) == 3  # as resuming `plan` does
         assert journal.with_suffix(".damaged").exists()
+
+    @pytest.mark.fault("PostgreSQL goes away in mid-study")
+    def test_a_database_that_dies_costs_the_trial_under_way_only(self, postgres_server: str) -> None:
+        settings = configured(*self.SETTINGS)
+        address = postgres.create_database(postgres_server, "studies")
+        host = urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
+        tried: list[int] = []
+        with proxy.between(host) as between:
+            storage = address.replace(host, between.address)
+
+            def objective(trial: Trial) -> float:
+                suggest(trial, settings)
+                tried.append(trial.number)
+                if tried == [0, 1]:
+                    between.cut()
+                return 0.5
+
+            with pytest.raises(
+                tuning.StudyUnavailable, match=f"{between.address}/studies cannot be used .*; check FASH"
+            ):
+                run(storage, settings, objective)
+            between.resume()
+            assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
+        assert tried == [0, 1, 1, 2]
 
     @pytest.mark.fault("the database of studies is away")
     def test_a_database_that_goes_away_is_one_sentence_without_its_password(
