@@ -81,7 +81,10 @@ def prepare_environment() -> Home:
         home = current_home()
     except AddressError as error:
         sys.exit(f"error: {error}")
-    home.root.mkdir(parents=True, exist_ok=True)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: the home {home.root} cannot be made ({error.strerror}): set FASHION_HOME to another folder")
     set_environment(home)
     return home
 

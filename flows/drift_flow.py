@@ -315,6 +315,7 @@ def alert_messages(
 
 def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager[None]":
     """End the task with one sentence if a log, a store or the registry fails, and send an alert if configured."""
+    from fashion.config.schema import ConfigError
     from fashion.drift import alert_channels, alerts
     from fashion.model import package
     from fashion.predictions.record import LogUnavailable
@@ -331,7 +332,7 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
             except StoreUnavailable as unavailable:  # it says whether people were alerted already
                 print(f"no alert is sent: {unavailable}", flush=True)
 
-    expected = (LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
+    expected = (ConfigError, LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
     return launch.exit_on(*expected, first=alert)
 
 

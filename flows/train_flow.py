@@ -105,7 +105,7 @@ class TrainFlow(FlowSpec):
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
-        with launch.exit_on(ServerUnavailable, StoreUnavailable):
+        with launch.exit_on(ConfigError, ServerUnavailable, StoreUnavailable):
             self.open_mlflow_run(settings, data)
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id):
             samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))

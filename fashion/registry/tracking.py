@@ -16,8 +16,9 @@ from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 
+from fashion.config.schema import ConfigError
 from fashion.home import Home
 from fashion.registry import open_runs, server
 from fashion.storage.servers import is_database, without_password
@@ -70,10 +71,18 @@ def get_or_create_experiment(home: Home, name: str) -> str:
 
     A server chooses where its artifacts are. Where runs are in a database that is opened from here, they are in
     `home.artifacts`: MLflow's default would depend on the working directory.
+
+    Raises:
+        ConfigError: the experiment was deleted, which keeps its name taken.
     """
     client = MlflowClient()
     with _one_process(home.root):
         found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+            raise ConfigError(
+                f"tracking.experiment={name} was deleted in MLflow: restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}`, or give another name"
+            )
         if found is not None:
             return str(found.experiment_id)
         location = f"{home.artifacts}/{name}" if is_database(home.tracking_uri) else None

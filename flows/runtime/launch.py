@@ -21,6 +21,7 @@ from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
 from fashion.registry import open_runs
+from fashion.storage.blobs import disk_error
 from runtime import argo, branches, metaflow_patches, supervision
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
@@ -159,14 +160,14 @@ def exit_on(
 
     Args:
         expected: classes of these errors; any other error passes. MLflow's errors of a server or a bucket that
-            cannot be used count as ServerUnavailable and StoreUnavailable.
+            cannot be used count as ServerUnavailable and StoreUnavailable, and a full disk as StoreUnavailable.
         first: called with the error before the task ends.
         code: `RETRY` for errors that a retry may mend.
     """
     try:
         yield
     except Exception as raised:
-        error = _server_error(raised) or raised
+        error = _server_error(raised) or disk_error(raised) or raised
         if not isinstance(error, expected):
             raise
         first(error)

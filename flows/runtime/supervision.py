@@ -33,7 +33,14 @@ _continued: list[str] = []
 def schedule() -> Iterator[None]:
     """Run a flow's tasks in this block. If it fails or is stopped, the MLflow runs that are open are ended."""
     _interrupt_on_signals(_stop_tasks)
-    with owned.temporary_folder(), open_runs.owning(current_home()) as folder:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(owned.temporary_folder())
+            folder = stack.enter_context(open_runs.owning(current_home()))
+        except OSError as error:
+            sys.exit(
+                f"error: {error.filename} cannot be written ({error.strerror}): set FASHION_HOME to a folder that can"
+            )
         try:
             yield
         except SystemExit as ending:

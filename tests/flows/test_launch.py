@@ -111,6 +111,17 @@ class TestParser:
         assert done.returncode == 202  # Metaflow does not try again
         assert done.stderr == "error: invalid literal for int() with base 10: 'x'\n"
 
+    @pytest.mark.fault("disk full")
+    def test_a_full_disk_is_one_sentence(self, tmp_path: Path) -> None:
+        code = f"import sys; sys.path.insert(0, {str(FLOW.parent)!r}); from runtime import launch\n"
+        code += "from fashion.storage.blobs import StoreUnavailable\n"
+        code += "with launch.exit_on(StoreUnavailable):\n    try: open('/dev/full', 'w', buffering=1).write('x\\n')\n"
+        code += "    except OSError as error: raise RuntimeError('in a library') from error"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 202
+        assert done.stderr.startswith("error: a file of the home or a temporary file cannot be written (No space left")
+        assert len(done.stderr.splitlines()) == 1
+
 
 class TestRefused:
     @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from fashion.config.schema import ConfigError
 from fashion.home import REPOSITORY, Home, current_home
 from fashion.metrics.classification import ClassScore
 from fashion.registry import tracking
@@ -91,6 +92,17 @@ def test_an_experiment_is_made_once_and_its_artifacts_lie_in_the_home(
 
 
 # A run's life
+
+
+@pytest.mark.fault("an experiment is deleted in MLflow's UI")
+def test_an_experiment_that_was_deleted_says_how_to_restore_it(
+    mlflow_home: Home, experiment: str, client: MlflowClient
+) -> None:
+    client.delete_experiment(experiment)
+    with pytest.raises(
+        ConfigError, match=f"`mlflow experiments restore --experiment-id {experiment}`, or give another"
+    ):
+        tracking.get_or_create_experiment(mlflow_home, "fashion")
 
 
 def test_a_run_stays_open_until_it_is_finished(run: str, client: MlflowClient) -> None:
