@@ -40,7 +40,8 @@ def reproduce(
             package = versions.fetch(found, Path(folder))
             assert package.folder is not None, "a fetched package has a folder"
             weights = hashlib.sha256((package.folder / WEIGHTS).read_bytes()).hexdigest()
-            config = reproduction.recorded_config(found, package, tracking.run_params(found.mlflow_run_id))
+            params, tags = tracking.run_records(found.mlflow_run_id)
+            config = reproduction.recorded_config(found, package, params, tags)
             digest = load_dataset(config.data, home.data).digest
         differences = reproduction.list_differences(found, package, commit=lineage.git_commit(), digest=digest)
         for each in differences:

@@ -23,18 +23,21 @@ class Reproduction:
     """Instructions that torch uses here."""
 
 
-def recorded_config(version: Version, package: Package, params: Mapping[str, str]) -> TrainConfig:
+def recorded_config(
+    version: Version, package: Package, params: Mapping[str, str], tags: Mapping[str, str]
+) -> TrainConfig:
     """The configuration that trained a version: its network's from its package, its data's from its MLflow run.
 
     Args:
         version: the version.
         package: its package.
         params: of its MLflow run, flat and as text.
+        tags: of its MLflow run.
 
     Raises:
         RegistryError: the records do not suffice to train it again.
     """
-    if "feedback" in version.tags:
+    if "feedback" in tags:
         raise RegistryError(
             f"version {version.number} was trained on feedback of users too, which may have been deleted since: it "
             "cannot be trained again from its records"

@@ -182,9 +182,10 @@ def log_params(run_id: str, config: Mapping[str, Any]) -> None:
         client.log_batch(run_id, params=params[start : start + MAX_BATCH])
 
 
-def run_params(run_id: str) -> dict[str, str]:
-    """The params of a run, as text; see `log_params`."""
-    return dict(MlflowClient().get_run(run_id).data.params)
+def run_records(run_id: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The params of a run, as text (see `log_params`), and its tags."""
+    data = MlflowClient().get_run(run_id).data
+    return dict(data.params), dict(data.tags)
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0, time_ms: int | None = None) -> None:

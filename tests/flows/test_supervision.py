@@ -14,7 +14,7 @@ from support import faults
 from support.machine import FLOWS, ROWS, Machine
 
 WORDS = [f"data.limit={ROWS}", "training.num_epochs=2", "tuning=off"]
-ENDS_SECONDS = 60
+ENDS_SECONDS = 300
 
 
 @pytest.fixture(scope="module")

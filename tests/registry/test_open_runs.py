@@ -71,16 +71,6 @@ def test_a_retried_task_continues_the_run_of_its_metaflow_run(experiment: str) -
     assert tracking.start_run(experiment, "b", {"metaflow_run_id": "TrainFlow/2"}) != first
 
 
-@pytest.mark.parametrize(("error", "expected"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-def test_a_run_that_is_interrupted_is_told_from_one_that_fails(
-    error: type[BaseException], expected: str, experiment: str
-) -> None:
-    run = tracking.start_run(experiment, "run", {})
-    with pytest.raises(error), tracking.failing(run):
-        raise error
-    assert status(run) == expected
-
-
 def test_a_password_is_not_noted(mlflow_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow.get_tracking_uri", lambda: "http://me:secret@host")
     with open_runs.owning(mlflow_home) as folder:

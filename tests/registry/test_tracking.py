@@ -113,13 +113,13 @@ def test_a_run_stays_open_until_it_is_finished(run: str, client: MlflowClient) -
     assert client.get_run(run).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_marks_the_run_as_failed_and_a_retry_as_finished(
-    error: type[BaseException], run: str, client: MlflowClient
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_an_exception_ends_the_run_and_a_retry_finishes_it(
+    error: type[BaseException], status: str, run: str, client: MlflowClient
 ) -> None:
     with pytest.raises(error, match="^went wrong$"), tracking.failing(run):
         raise error("went wrong")
-    assert client.get_run(run).info.status == "FAILED"
+    assert client.get_run(run).info.status == status
     with tracking.failing(run):
         tracking.log_metrics(run, {"val/loss": 1.0})
     tracking.finish_run(run)
