@@ -167,13 +167,15 @@ def exit_on(
     try:
         yield
     except Exception as raised:
-        error = _server_error(raised) or disk_error(raised) or raised
+        away = supervision.server_error(raised)
+        error = away or disk_error(raised) or raised
         if not isinstance(error, expected):
             raise
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        supervision.end_continued(open_runs.FAILED)
+        if away is None:
+            supervision.end_continued(open_runs.FAILED)
         os._exit(code)
 
 
@@ -206,15 +208,6 @@ def mlflow_run(experiment_id: str, run_id: str, *, connected: bool = True) -> It
             tracking.continue_run(experiment_id, run_id)
     with exit_on(ServerUnavailable), supervision.continued(run_id):
         yield
-
-
-def _server_error(error: Exception) -> Exception | None:
-    """What to say of an error of MLflow's client if a server or a bucket cannot be used; None for other errors."""
-    if "mlflow" not in sys.modules:
-        return None
-    from fashion.registry import server
-
-    return server.explain(error)
 
 
 @contextlib.contextmanager

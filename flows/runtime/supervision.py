@@ -38,9 +38,8 @@ def schedule() -> Iterator[None]:
             stack.enter_context(owned.temporary_folder())
             folder = stack.enter_context(open_runs.owning(current_home()))
         except OSError as error:
-            sys.exit(
-                f"error: {error.filename} cannot be written ({error.strerror}): set FASHION_HOME to a folder that can"
-            )
+            where = error.filename or current_home().root
+            sys.exit(f"error: {where} cannot be written ({error.strerror}): set FASHION_HOME to a folder that can")
         try:
             yield
         except SystemExit as ending:
@@ -63,16 +62,29 @@ def work() -> None:
 
 @contextlib.contextmanager
 def continued(run_id: str) -> Iterator[None]:
-    """End an MLflow run if the block is ended early: FAILED by an error, KILLED by a signal."""
+    """End an MLflow run if the block is ended early: FAILED by an error, KILLED by a signal.
+
+    A server that is away is not waited for once more: the scheduler ends the run, or the next connection does.
+    """
     _continued.append(run_id)
     try:
         yield
     except BaseException as error:
-        end_continued(open_runs.FAILED if isinstance(error, Exception) else open_runs.KILLED)
+        if server_error(error) is None:
+            end_continued(open_runs.FAILED if isinstance(error, Exception) else open_runs.KILLED)
         raise
     finally:
         with contextlib.suppress(ValueError):
             _continued.remove(run_id)
+
+
+def server_error(error: BaseException) -> OSError | None:
+    """What to say of an error of MLflow's client if a server or a bucket cannot be used; None for other errors."""
+    if "mlflow" not in sys.modules:
+        return None
+    from fashion.registry import server
+
+    return server.explain(error)
 
 
 def end_continued(status: str) -> None:
