@@ -35,7 +35,7 @@ class Home:
     checkpoints: str
     """Folder or bucket of training checkpoints; `FASHION_CHECKPOINTS` where disks are not durable."""
     studies: str
-    """Optuna storage URL, or the path of a journal file; `FASHION_STUDIES`."""
+    """Optuna storage URL, or a folder with a journal file for each study; `FASHION_STUDIES`."""
     predictions: Path
     """The prediction log of this machine."""
     shared_log: str | None = field(repr=False)  # it may hold a password
@@ -72,7 +72,7 @@ def current_home() -> Home:
         artifacts=os.environ.get("FASHION_ARTIFACTS") or (folder / relocation.ARTIFACTS).as_uri(),
         data=folder / "data",
         checkpoints=os.environ.get("FASHION_CHECKPOINTS") or str(folder / "checkpoints"),
-        studies=os.environ.get("FASHION_STUDIES") or str(folder / "optuna" / "journal.log"),
+        studies=os.environ.get("FASHION_STUDIES") or str(folder / "optuna"),
         predictions=folder / "predictions.db",
         shared_log=_shared_log(os.environ.get("FASHION_LOG"), os.environ.get("FASHION_FIRESTORE")),
         images=os.environ.get("FASHION_IMAGES") or str(folder / "images"),
@@ -128,13 +128,25 @@ def set_environment(home: Home) -> None:
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial
-        # A minute without its server is bridged, or three minutes if it hangs; MLflow's defaults add up to 4 and 20.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        # Two tries in the time that a server has; MLflow's defaults add up to 4 minutes, and 20 if it hangs.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, int(_server_seconds() - 1) // 2)),
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _server_seconds() -> float:
+    """As `fashion.storage.servers.server_seconds`, which is checked here, once for each process."""
+    text = os.environ.get("FASHION_SERVER_SECONDS") or "15"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        sys.exit(f"error: FASHION_SERVER_SECONDS must be a number of seconds from 1 to 3600, got {text!r}")
+    return seconds
 
 
 def _shared_log(log: str | None, firestore: str | None) -> str | None:

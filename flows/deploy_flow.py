@@ -21,6 +21,7 @@ from runtime import cards, events, launch, pods
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
 from fashion.config.serve import ServeConfig
+from fashion.storage.blobs import StoreUnavailable
 from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fashion.deployment.rollout import Outcome
     from fashion.model.package import Package
     from fashion.registry.versions import Version
+
+UNAVAILABLE = (ServerUnavailable, StoreUnavailable)
 
 
 @project(name=events.PROJECT)
@@ -66,7 +69,7 @@ class DeployFlow(FlowSpec):
         launch.connect(prepare_environment())
         name = settings.tracking.registered_model
         with (
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, package.NotComparable, ServerUnavailable),
+            launch.exit_on(*UNAVAILABLE, versions.RegistryError, package.DamagedPackage, package.NotComparable),
             tempfile.TemporaryDirectory() as folder,
         ):
             champions.settle(name)
@@ -179,12 +182,13 @@ def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str
 
     if address is None:
         return None
-    with launch.exit_on(archives.ArchiveError):
+    with launch.exit_on(*UNAVAILABLE, archives.ArchiveError):
         archive = archives.export(bento, address)
     print(f"{archive.address}: {archive.num_bytes:,} bytes, sha256 {archive.sha256}")
     launch.connect(current_home())
     tags = {"bento": bento, "bento.archive": archive.address, "bento.sha256": archive.sha256}
-    versions.set_tags(versions.get(model["version"], model["name"]), tags, name=model["name"])
+    with launch.exit_on(*UNAVAILABLE, versions.RegistryError):
+        versions.set_tags(versions.get(model["version"], model["name"]), tags, name=model["name"])
     return archive.address
 
 
@@ -203,7 +207,7 @@ def roll_out(settings: ServeConfig, model: dict[str, Any], shown_on: Any) -> "Ou
 
     launch.connect(prepare_environment())
     pictures = gallery(settings, model["lineage"].get("data.digest"), settings.deploy.smoke_rows)
-    with launch.exit_on(RolloutError, versions.RegistryError):
+    with launch.exit_on(*UNAVAILABLE, RolloutError, versions.RegistryError):
         outcome = release.release(
             versions.get(model["version"], model["name"]),
             settings.deploy,
@@ -246,7 +250,7 @@ def restore(*models: dict[str, Any] | None) -> None:
             continue
         launch.connect(current_home())
         with (
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, ServerUnavailable),
+            launch.exit_on(*UNAVAILABLE, versions.RegistryError, package.DamagedPackage),
             tempfile.TemporaryDirectory() as folder,
         ):
             version = versions.get(model["version"], model["name"])

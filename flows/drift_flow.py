@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
 from runtime import cards, chaining, events, launch, pods
 
+from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class DriftFlow(FlowSpec):
         settings, home = self.settings, prepare_environment()
         with exit_with_alert(settings):
             tracking.connect(home)
-        experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
+            experiment_id = tracking.get_or_create_experiment(home, f"{settings.tracking.experiment}-drift")
         store = open_store(home.reports)
         self.reports = []
         with exit_with_alert(settings):
@@ -157,8 +158,8 @@ class DriftFlow(FlowSpec):
         self.decision, self.conditions = latest.decision, sorted(latest.conditions)
         messages = alert_messages(latest, settings, report_id=self.reports[-1])
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-        alerts.notify(messages, channels, settings.alerts, store)
         with exit_with_alert(settings):
+            alerts.notify(messages, channels, settings.alerts, store)
             labelled = windows.open_source(home, settings.source).labelled()
             decision = retraining.decide(self.conditions, labelled, settings.retrain, store)
         self.outcome = decision.reason
@@ -314,6 +315,7 @@ def alert_messages(
 
 def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager[None]":
     """End the task with one sentence if a log, a store or the registry fails, and send an alert if configured."""
+    from fashion.config.schema import ConfigError
     from fashion.drift import alert_channels, alerts
     from fashion.model import package
     from fashion.predictions.record import LogUnavailable
@@ -325,20 +327,30 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
         if "problem" in settings.alerts.on:
             channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
             message = ("The drift flow cannot do its work", str(error))
-            alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
+            try:
+                alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
+            except StoreUnavailable as unavailable:  # it says whether people were alerted already
+                print(f"no alert is sent: {unavailable}", flush=True)
 
-    expected = (LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
+    expected = (ConfigError, LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
     return launch.exit_on(*expected, first=alert)
 
 
-def check_alert_addresses(settings: DriftConfig) -> None:
-    """Check the addresses that the environment names for alerts.
+def check_what_follows(settings: DriftConfig) -> None:
+    """Check the addresses that the environment names for alerts, and the overrides of flows that may be started.
 
     Raises:
         fashion.config.schema.ConfigError: one of them cannot be used.
     """
     from fashion.config.schema import ConfigError
+    from fashion.config.serve import ServeConfig
+    from fashion.config.train import TrainConfig
     from fashion.drift import alert_channels
+
+    model = settings.tracking.registered_model
+    load_as(TrainConfig, compose(chaining.train_overrides(settings.retrain, model)))
+    deployed = parse_overrides(chaining.deploy_overrides(settings.retrain.deploy_overrides, model))
+    load_as(ServeConfig, compose(deployed, root=ServeConfig.root))
 
     try:
         alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
@@ -348,4 +360,4 @@ def check_alert_addresses(settings: DriftConfig) -> None:
 
 if __name__ == "__main__":
     with launch.single_run("drift"):
-        launch.run(DriftFlow, kind=DriftConfig, check=check_alert_addresses)
+        launch.run(DriftFlow, kind=DriftConfig, check=check_what_follows)

@@ -16,6 +16,9 @@ from typing import Any
 from metaflow import FlowSpec, Parameter, card, current, package_sources, project, retry, step
 from runtime import cards, events, launch, pods
 
+from fashion.config.schema import ConfigError, check_model_name
+from fashion.storage.servers import ServerUnavailable
+
 MAX_LISTED_FILES = 1000
 """Unreadable files in the card."""
 
@@ -40,8 +43,12 @@ class PredictFlow(FlowSpec):
         from fashion.storage.address import open_store
         from fashion.storage.blobs import StoreUnavailable
 
+        with launch.exit_on(ConfigError):
+            check_model_name(self.model)
         launch.connect(current_home())
-        with launch.exit_on(versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ValueError):
+        with launch.exit_on(
+            versions.RegistryError, bulk.NothingToPredict, StoreUnavailable, ServerUnavailable, ValueError
+        ):
             bulk.check_output(self.output)
             self.version_number = versions.get(self.version, self.model).number
             names, others = bulk.find_pictures(open_store(bulk.absolute_address(self.images)))
@@ -66,7 +73,7 @@ class PredictFlow(FlowSpec):
         store = open_store(bulk.absolute_address(self.images))
         with (
             tempfile.TemporaryDirectory() as folder,
-            launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable),
+            launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable, ServerUnavailable),
         ):
             served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
             self.class_names = served.class_names

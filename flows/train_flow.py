@@ -89,7 +89,6 @@ class TrainFlow(FlowSpec):
 
         from fashion.data.checks import check_dataset
         from fashion.data.manifest import DataError
-        from fashion.evaluation import run_record
         from fashion.figures import frame, galleries
         from fashion.registry import lineage, tracking
 
@@ -109,25 +108,11 @@ class TrainFlow(FlowSpec):
         self.study = f"{current.flow_name}-{current.run_id}"
         self.checkpoints = f"{current.flow_name}/{current.run_id}"  # a run that resumes this one keeps it
 
-        self.experiment_id = tracking.get_or_create_experiment(home, settings.tracking.experiment)
-        self.mlflow_run_id = run_record.start(
-            self.experiment_id,
-            f"{settings.architecture.name} {current.run_id}",
-            tags={
-                "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
-                "git_commit": self.git_commit,
-                "architecture": settings.architecture.name,
-                "mlflow.source.name": "flows/train_flow.py",
-                "mlflow.source.git.commit": self.git_commit,
-            },
-            params=self.configuration,
-            dataset=data,
-            feedback=self.feedback,
-        )
-        if (page := tracking.run_page(self.mlflow_run_id)) is not None:
-            print(f"MLflow run: {page}")
-        samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
-        tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
+        with launch.exit_on(ConfigError, ServerUnavailable, StoreUnavailable):
+            self.open_mlflow_run(settings, data)
+        with launch.mlflow_run(self.experiment_id, self.mlflow_run_id):
+            samples = frame.to_png(galleries.samples(data.train.images, data.train.labels, data.class_names))
+            tracking.log_files(self.mlflow_run_id, {"data/samples.png": samples})
         summary = None if self.feedback is None else self.feedback.summary
         training_cards.show_data(current.card["data"], data, report, feedback=summary, samples=samples)
         print(f"{data.name} {data.digest[:12]}: {report.num_rows}")
@@ -141,7 +126,11 @@ class TrainFlow(FlowSpec):
         from fashion.training import tuning
 
         settings = self.settings
-        tuning.create_study(current_home().studies, self.study, settings)
+        with (
+            launch.mlflow_run(self.experiment_id, self.mlflow_run_id, connected=False),
+            launch.exit_on(tuning.StudyUnavailable),
+        ):
+            tuning.create_study(current_home().studies, self.study)
         self.workers = list(range(settings.tuning.num_workers))
         self.next(self.tune, foreach="workers")
 
@@ -154,9 +143,12 @@ class TrainFlow(FlowSpec):
         from fashion.training.objective import Objective
 
         settings = self.settings
-        data = load_training_data(settings, self.feedback)
-        objective = Objective(settings, data, report=functools.partial(print, flush=True))
-        with launch.exit_on(ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
+        with (
+            launch.mlflow_run(self.experiment_id, self.mlflow_run_id, connected=False),
+            launch.exit_on(ConfigError, tuning.StudyUnavailable),
+        ):
+            data = load_training_data(settings, self.feedback)
+            objective = Objective(settings, data, report=functools.partial(print, flush=True))
             tuning.work(current_home().studies, self.study, self.input, settings, objective)
         self.next(self.collect)
 
@@ -173,14 +165,14 @@ class TrainFlow(FlowSpec):
 
         self.merge_artifacts(workers, exclude=["workers"])
         settings = self.settings
-        trials = tuning.trials(current_home().studies, self.study)
-        launch.connect(current_home())
-        with launch.exit_on(tuning.NothingCompleted, ServerUnavailable), tracking.failing(self.mlflow_run_id):
+        expected = (tuning.NothingCompleted, tuning.StudyUnavailable, StoreUnavailable)
+        with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(*expected):
+            trials = tuning.trials(current_home().studies, self.study)
             choice = tuning.choose(trials, settings)
+            tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
+            files = study_figures(trials)
+            tracking.log_files(self.mlflow_run_id, {f"tuning/{name}": content for name, content in files.items()})
         self.params = choice.params
-        tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
-        files = study_figures(trials)
-        tracking.log_files(self.mlflow_run_id, {f"tuning/{name}": content for name, content in files.items()})
         training_cards.show_study(current.card["study"], choice, num_trials=settings.tuning.num_trials, files=files)
         print(choice.reason)
         self.next(self.train)
@@ -228,12 +220,14 @@ class TrainFlow(FlowSpec):
 
         from fashion.data.checks import check_dataset
         from fashion.evaluation import run_record, scoring
-        from fashion.registry import tracking
+        from fashion.registry import sender
+        from fashion.storage.address import open_store
 
         settings = self.settings
-        data = load_data(settings)
-        launch.connect(current_home())
-        with launch.exit_on(ServerUnavailable), tracking.failing(self.mlflow_run_id):
+        with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(StoreUnavailable):
+            store = open_store(f"{current_home().checkpoints}/{self.checkpoints}")
+            sender.send_kept(store, self.mlflow_run_id, key="val/accuracy")
+            data = load_data(settings)
             evaluation = scoring.evaluate(
                 self.exported,
                 data,
@@ -257,19 +251,15 @@ class TrainFlow(FlowSpec):
         """Register the version, and promote it unless it is worse than the champion."""
         from runtime import training_cards
 
-        from fashion.data.loading import load_dataset
-        from fashion.data.manifest import DataError
         from fashion.evaluation import registration
         from fashion.model.package import DamagedPackage
-        from fashion.registry import tracking
         from fashion.registry.versions import RegistryError
 
         settings = self.settings
-        launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
-        expected = (DataError, DamagedPackage, RegistryError, ServerUnavailable)
-        with launch.exit_on(*expected), tracking.failing(self.mlflow_run_id):
-            data = load_dataset(settings.data, current_home().data)
+        expected = (DamagedPackage, RegistryError, StoreUnavailable)
+        with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(*expected):
+            data = load_data(settings)
             version, verdict = registration.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -296,9 +286,35 @@ class TrainFlow(FlowSpec):
             with launch.exit_on(events.EventsUnavailable):
                 print(events.publish(events.DEPLOY, {"overrides": overrides}))
 
+    def open_mlflow_run(self, settings: TrainConfig, data: "Dataset") -> None:
+        """Open the MLflow run that all steps log to."""
+        from fashion.evaluation import run_record
+        from fashion.registry import open_runs, tracking
+
+        self.experiment_id = tracking.get_or_create_experiment(current_home(), settings.tracking.experiment)
+        open_runs.end_expired(self.experiment_id)
+        self.mlflow_run_id = run_record.start(
+            self.experiment_id,
+            f"{settings.architecture.name} {current.run_id}",
+            tags={
+                "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
+                "git_commit": self.git_commit,
+                "architecture": settings.architecture.name,
+                "mlflow.source.name": "flows/train_flow.py",
+                "mlflow.source.git.commit": self.git_commit,
+            },
+            params=self.configuration,
+            dataset=data,
+            feedback=self.feedback,
+        )
+        if (page := tracking.run_page(self.mlflow_run_id)) is not None:
+            print(f"MLflow run: {page}")
+
     def fit_and_export(self) -> None:
         """Train, on all nodes of this step, and set the artifacts of the trained network on the first one."""
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
+        from fashion.storage.servers import server_seconds
         from fashion.training import export, launcher, recipe
         from fashion.training.fit import Diverged
         from fashion.training.progress import Watch
@@ -316,20 +332,25 @@ class TrainFlow(FlowSpec):
             if ranks.node > 0:
                 launcher.train(settings, data, ranks=ranks, checkpoints=checkpoints)
                 return
-            tracking.connect(home)
-            curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
-            watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
-            with tracking.failing(self.mlflow_run_id), tracking.system_metrics(self.mlflow_run_id):
-                trained = launcher.train(
-                    settings,
-                    data,
-                    ranks=ranks,
-                    checkpoints=checkpoints,
-                    on_epoch=watch.epoch,
-                    on_step=watch.step,
-                    on_restored=watch.restored,
-                    check=nodes.ended_node,
-                )
+            with (
+                launch.mlflow_run(self.experiment_id, self.mlflow_run_id),
+                tracking.system_metrics(self.mlflow_run_id),
+            ):
+                curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
+                watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))
+                try:
+                    trained = launcher.train(
+                        settings,
+                        data,
+                        ranks=ranks,
+                        checkpoints=checkpoints,
+                        on_epoch=watch.epoch,
+                        on_step=watch.step,
+                        on_restored=watch.restored,
+                        check=nodes.ended_node,
+                    )
+                finally:
+                    watch.close(open_store(checkpoints), timeout_s=server_seconds())
                 assert trained is not None  # None on other nodes only
                 model, result = trained
                 exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
@@ -404,14 +425,6 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     with launch.exit_on(LogUnavailable, StoreUnavailable):
         rows = windows.open_source(home).labelled()
         return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
-
-
-def mark_failed(run_id: str, _: Exception) -> None:
-    """Mark an MLflow run as failed. MLflow is imported here, for a worker that succeeds needs none."""
-    from fashion.registry import tracking
-
-    launch.connect(current_home())
-    tracking.finish_run(run_id, failed=True)
 
 
 def check_network(settings: TrainConfig) -> None:

@@ -54,7 +54,7 @@ def test_fashion_home_moves_everything(tmp_path: Path, monkeypatch: pytest.Monke
     assert home.artifacts == f"file://{root}/mlflow-artifacts"
     assert home.data == root / "data"
     assert home.checkpoints == f"{root}/checkpoints"
-    assert home.studies == f"{root}/optuna/journal.log"
+    assert home.studies == f"{root}/optuna"
 
 
 def test_asking_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

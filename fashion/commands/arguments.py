@@ -9,6 +9,18 @@ Overrides = Annotated[
     typer.Argument(metavar="key=value", show_default=False, help="Hydra overrides of the configuration."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ModelName = Annotated[str, typer.Option("--name", help="Registered model.")]
+
+
+def _checked_model_name(name: str) -> str:
+    from fashion.config.schema import ConfigError, check_model_name
+
+    try:
+        check_model_name(name)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    return name
+
+
+ModelName = Annotated[str, typer.Option("--name", help="Registered model.", callback=_checked_model_name)]
 MODEL_NAME = "fashion-classifier"
 """As `fashion.registry.versions.MODEL_NAME`, which costs an import of MLflow."""

@@ -6,11 +6,27 @@ from typing import Any
 
 import typer
 
-from fashion.commands import cloud, cluster, data, demo, gc, home, log, registry, schedule, serve, status, traffic, ui
+from fashion.commands import (
+    cloud,
+    cluster,
+    data,
+    demo,
+    gc,
+    home,
+    log,
+    registry,
+    reproduce,
+    schedule,
+    serve,
+    status,
+    traffic,
+    ui,
+)
 from fashion.commands.errors import DONE, FAILED, INTERRUPTED, USAGE, CommandError
 from fashion.home import AddressError, root
 from fashion.state import faults
 from fashion.state.record import StateError
+from fashion.storage import owned
 
 app = typer.Typer(
     name="fashion",
@@ -22,6 +38,7 @@ app = typer.Typer(
 )
 app.command("status", epilog="Examples: fashion status; fashion status --json")(status.status)
 app.add_typer(data.app, name="data")
+registry.app.command("reproduce", epilog="Example: fashion registry reproduce 7")(reproduce.reproduce)
 app.add_typer(registry.app, name="registry")
 app.add_typer(log.app, name="log")
 app.add_typer(home.app, name="home")
@@ -43,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows `fashion`; the process's own arguments by default.
     """
+    owned.clear_temporary()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="fashion", standalone_mode=False)

@@ -265,7 +265,7 @@ def measure_disk(home: Home) -> dict[str, int]:
     kinds: dict[str, list[Path | str]] = {
         "data": [home.data],
         "models": [home.root / "mlflow.db", home.root / "mlflow-artifacts"],
-        "checkpoints": [home.checkpoints, Path(home.studies).parent if "://" not in home.studies else ""],
+        "checkpoints": [home.checkpoints, home.studies if "://" not in home.studies else ""],
         "bentos": [home.bentos],
         "images": [home.images],
         "reports": [home.reports],

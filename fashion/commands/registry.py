@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,11 +239,8 @@ def _expected(expect: str | None) -> "Expected":
 
 
 def _prepare() -> "Home":
-    """Set the environment; a server that is down is tried twice, not for minutes."""
     from fashion.home import prepare_home
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     return prepare_home()
 
 

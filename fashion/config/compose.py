@@ -129,6 +129,10 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         if override is None or not override.key_or_group:
             raise ConfigError(f"{text!r} is not a configuration override: write key=value, e.g. training.num_epochs=3")
         key, value = override.key_or_group, override.value()
+        if key.split(".")[0].split("/")[0].partition("@")[0] == "hydra":
+            raise ConfigError(
+                f"{text}: settings of Hydra itself have no effect here; FASHION_HOME=FOLDER says where runs are stored"
+            )
         folder = CONFIGS / key
         options = sorted(path.stem for path in folder.glob("*.yaml"))
         if options and str(value) not in options:

@@ -1,9 +1,14 @@
 """What the configurations share: strict dataclasses, their error, and the data and tracking groups."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fashion.images.transform import Preparation
+
+NAME = r"\w([\w .-]*[\w.-])?"
+"""What a name may be: MLflow puts it into filters, and it is part of addresses and of the names of files and bentos."""
+NAME_RULE = "letters, digits, spaces and . _ -, begin with a letter or a digit and not end with a space"
 
 
 class ConfigError(ValueError):
@@ -20,6 +25,16 @@ def require(condition: bool, message: str) -> None:
     """Raise a ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
+
+
+def check_model_name(name: str) -> None:
+    """Reject a name of a registered model that MLflow, or a bento of the model, would not take.
+
+    Raises:
+        ConfigError: it is empty, or holds what no name may hold.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"registered_model must consist of {NAME_RULE}, got {name!r}")
 
 
 def require_minutes(minutes: int) -> None:
@@ -98,11 +113,12 @@ class TrackingConfig(Strict):
     """Names in MLflow."""
 
     experiment: str
-    """Name of the experiment."""
+    """Name of the experiment; of several parts with `/` between them where MLflow has folders, as on Databricks."""
     registered_model: str
     """Name of the registered model. Without `/` and `:`, which separate it from a version in MLflow's addresses."""
 
     def __post_init__(self) -> None:
-        require(bool(self.experiment.strip()), "experiment must not be empty")
-        is_name = bool(self.registered_model.strip()) and not set("/:") & set(self.registered_model)
-        require(is_name, f"registered_model must be a name without / and :, got {self.registered_model!r}")
+        parts = self.experiment.removeprefix("/").replace("@", "_").split("/")
+        is_name = all(re.fullmatch(NAME, part) for part in parts)
+        require(is_name, f"experiment must consist of {NAME_RULE}, got {self.experiment!r}")
+        check_model_name(self.registered_model)

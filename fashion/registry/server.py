@@ -1,22 +1,35 @@
 """The MLflow server that `MLFLOW_TRACKING_URI` names: whether it can be used. Knows no runs and no versions."""
 
+import re
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from requests import Response, exceptions
 
-from fashion.storage.servers import ServerUnavailable, check_database, is_database, without_password
+from fashion.storage.blobs import StoreUnavailable
+from fashion.storage.servers import (
+    ServerUnavailable,
+    check_database,
+    is_database,
+    is_database_error,
+    reason_of,
+    without_password,
+)
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 ANY_EXPERIMENT = "/api/2.0/mlflow/experiments/search"
 REMEDIES = {
     401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    429: "it has too many requests: try again later",
     403: "give this user access, or start the server with `--allowed-hosts` and the name in the address",
 }
 """What to do about a status."""
+CLIENTS = ("google", "requests", "urllib3", "botocore", "boto3", "azure")
+"""Libraries through which MLflow reaches buckets."""
 
 
 def check(address: str) -> None:
@@ -54,15 +67,65 @@ def unavailable(error: BaseException, address: str) -> ServerUnavailable | None:
         error: what MLflow raised.
         address: of the tracking store.
     """
+    if isinstance(error, ServerUnavailable):
+        return error
+    shown, remedy = without_password(address), f"check {VARIABLE}, and that its server is up"
+    if (status := _status(error, address)) is not None:
+        reason = "it answers what is not MLflow's" if status == 200 else f"it answers {status}"
+        remedy = "look at the server's log" if status >= 500 else remedy
+        return ServerUnavailable(f"MLflow at {shown} cannot be used: {reason}; {REMEDIES.get(status, remedy)}")
     cause: BaseException | None = error if isinstance(error, MlflowException) else None  # buckets use requests too
-    while cause is not None and not isinstance(cause, exceptions.RequestException):
+    while cause is not None:
+        if isinstance(cause, exceptions.RequestException):
+            return ServerUnavailable(f"MLflow at {shown} cannot be reached: {_reason(cause)}; {remedy}")
+        if is_database_error(cause) and not address.startswith("sqlite"):
+            return ServerUnavailable(f"MLflow at {shown} cannot be used: {reason_of(cause)}; {remedy}")
         cause = cause.__cause__ or cause.__context__
-    if cause is None:
+    return None
+
+
+def explain(error: BaseException) -> OSError | None:
+    """What to raise in place of an error, if the server or the bucket of its artifacts cannot be used; else None."""
+    return unavailable(error, mlflow.get_tracking_uri()) or artifacts_unavailable(error)
+
+
+def artifacts_unavailable(error: BaseException) -> StoreUnavailable | None:
+    """Return what to raise in place of an error of the bucket of MLflow's artifacts, which clients may use themselves.
+
+    Args:
+        error: what MLflow, or a client of a bucket that it uses, raised; None is returned for other errors.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, MlflowException):
+        found = re.search(r"while (?:uploading|downloading) one or more artifacts (?:to|from) (\S+): \{?(.*)", text)
+        if found is None:
+            return None
+        address, reason = found.groups()
+    elif any(kind.__module__.partition(".")[0] in CLIENTS for kind in type(error).__mro__):
+        address, reason = "the bucket", f"{type(error).__name__}: {text}"
+    else:
         return None
-    return ServerUnavailable(
-        f"MLflow at {without_password(address)} cannot be reached: {_reason(cause)}; check {VARIABLE}, and that its "
-        "server is up"
+    return StoreUnavailable(
+        f"MLflow's artifacts in {address.rstrip(':')} cannot be read or written ({reason[:200]}); check the bucket and "
+        "its credentials; then `resume`"
     )
+
+
+def _status(error: BaseException, address: str) -> int | None:
+    """Of an answer of a server that cannot do its work now, or that is none of MLflow; None for other errors."""
+    status: int | None = None
+    if isinstance(error, exceptions.JSONDecodeError):
+        return 200
+    if isinstance(error, RestException):  # a server's own words
+        status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    elif isinstance(error, MlflowException):
+        found = re.search(r"failed with error code (?=(\d{3}) != )|too many (?=(\d{3}) error responses)", str(error))
+        status = int(found[1] or found[2]) if found else None
+        if "not in a valid JSON format" in str(error):
+            return 200
+    elif isinstance(error, exceptions.HTTPError) and error.response is not None:  # of artifacts
+        status = error.response.status_code if error.response.url.startswith(address) else None
+    return status if status in REMEDIES or (status or 0) >= 500 else None
 
 
 def _check_other(address: str) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 
+from fashion.config.schema import ConfigError
 from fashion.home import Home
-from fashion.registry import server
+from fashion.registry import open_runs, server
 from fashion.state.relocation import ARTIFACTS
 from fashion.storage import sqlite
 from fashion.storage.servers import is_database, without_password
@@ -44,16 +45,23 @@ class TrackedTrial:
     end_ms: int
 
 
+def set_store(home: Home) -> None:
+    """Point MLflow at the tracking store. Connects to nothing."""
+    mlflow.set_tracking_uri(home.tracking_uri)
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def connect(home: Home) -> None:
-    """Point MLflow at the tracking store; create or upgrade a local database, one process at a time.
+    """Connect to the tracking store, and end the runs of flows of this home that were killed.
+
+    Creates or upgrades a local database, one process at a time.
 
     Raises:
         fashion.storage.servers.ServerUnavailable: the store is on a server that cannot be used.
         sqlite3.DatabaseError: the local database is damaged, or locked by another process.
     """
-    mlflow.set_tracking_uri(home.tracking_uri)
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    set_store(home)
     if (path := sqlite.path_of(home.tracking_uri)) is not None:
         sqlite.check(path)  # MLflow tries a damaged one again and again, for minutes
         if path.exists() and path.stat().st_size == 0 and any((home.root / ARTIFACTS).glob("*/*")):
@@ -62,6 +70,7 @@ def connect(home: Home) -> None:
             MlflowClient().search_experiments(max_results=1)
     else:
         server.check(home.tracking_uri)
+    open_runs.end_abandoned(home)
 
 
 def get_or_create_experiment(home: Home, name: str) -> str:
@@ -69,10 +78,18 @@ def get_or_create_experiment(home: Home, name: str) -> str:
 
     A server chooses where its artifacts are. Where runs are in a database that is opened from here, they are in
     `home.artifacts`: MLflow's default would depend on the working directory.
+
+    Raises:
+        ConfigError: the experiment was deleted, which keeps its name taken.
     """
     client = MlflowClient()
     with _one_process(home.root):
         found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+            raise ConfigError(
+                f"tracking.experiment={name} was deleted in MLflow: restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}`, or give another name"
+            )
         if found is not None:
             return str(found.experiment_id)
         location = f"{home.artifacts}/{_folder_of(name)}" if is_database(home.tracking_uri) else None
@@ -84,15 +101,37 @@ def get_or_create_experiment(home: Home, name: str) -> str:
 def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
     """Create a run and return its id. It stays open across processes until `finish_run`.
 
+    A Metaflow run has one run: called again with the same tag `metaflow_run_id`, as by a retried task, this continues
+    the existing one.
+
     Args:
         experiment_id: what `get_or_create_experiment` returned.
         name: the run's name.
         tags: the run's tags.
         parent: id of the run that this one is nested under.
     """
+    client = MlflowClient()
+    if parent is None and "metaflow_run_id" in tags:
+        same = f"tags.metaflow_run_id = '{tags['metaflow_run_id']}'"
+        if found := client.search_runs([experiment_id], same, max_results=1, order_by=["attributes.start_time"]):
+            run_id = str(found[0].info.run_id)
+            continue_run(experiment_id, run_id)
+            return run_id
     nesting = {} if parent is None else {"mlflow.parentRunId": parent}
-    run = MlflowClient().create_run(experiment_id, run_name=name, tags={**tags, **nesting})
+    owner = open_runs.tags(experiment_id)
+    run = client.create_run(experiment_id, run_name=name, tags={**tags, **nesting, **owner})
     return str(run.info.run_id)
+
+
+def continue_run(experiment_id: str, run_id: str) -> None:
+    """Open a run again that an earlier attempt, or the run that is resumed, may have ended.
+
+    Args:
+        experiment_id: of the run.
+        run_id: of the run.
+    """
+    log_tags(run_id, open_runs.tags(experiment_id))
+    MlflowClient().update_run(run_id, status="RUNNING")
 
 
 def run_page(run_id: str) -> str | None:
@@ -105,12 +144,17 @@ def run_page(run_id: str) -> str | None:
 
 def finish_run(run_id: str, *, failed: bool = False) -> None:
     """End a run."""
-    MlflowClient().set_terminated(run_id, "FAILED" if failed else "FINISHED")
+    end_run(run_id, "FAILED" if failed else "FINISHED")
+
+
+def end_run(run_id: str, status: str) -> None:
+    """End a run as FINISHED, FAILED or KILLED."""
+    MlflowClient().set_terminated(run_id, status)
 
 
 @contextlib.contextmanager
 def failing(run_id: str) -> Iterator[None]:
-    """Mark the run as failed when the block raises. A retry that succeeds can still finish it.
+    """End a run when the block raises: FAILED, or KILLED by a signal. A retry that succeeds can still finish it.
 
     Raises:
         fashion.storage.servers.ServerUnavailable: MLflow's server could not be reached; the run stays open.
@@ -120,7 +164,7 @@ def failing(run_id: str) -> Iterator[None]:
     except BaseException as error:
         if (away := server.unavailable(error, mlflow.get_tracking_uri())) is not None:
             raise away from error
-        finish_run(run_id, failed=True)
+        end_run(run_id, open_runs.FAILED if isinstance(error, Exception) else open_runs.KILLED)
         raise
 
 
@@ -145,15 +189,22 @@ def log_params(run_id: str, config: Mapping[str, Any]) -> None:
         client.log_batch(run_id, params=params[start : start + MAX_BATCH])
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+def run_records(run_id: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The params of a run, as text (see `log_params`), and its tags."""
+    data = MlflowClient().get_run(run_id).data
+    return dict(data.params), dict(data.tags)
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0, time_ms: int | None = None) -> None:
     """Log finite values; the names of NaN and infinite ones go into the tag `not_finite`.
 
     Args:
         run_id: of the MLflow run.
         metrics: name -> value.
         step: position on the metrics' curves.
+        time_ms: when they were measured; now by default.
     """
-    now = int(time.time() * 1000)
+    now = int(time.time() * 1000) if time_ms is None else time_ms
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     tags = [RunTag("not_finite", ", ".join(sorted(set(metrics) - set(finite))))] if len(finite) < len(metrics) else []
     MlflowClient().log_batch(run_id, [Metric(name, value, now, step) for name, value in finite.items()], tags=tags)
@@ -271,10 +322,11 @@ def log_drift(
         "accuracy/estimated": (result["estimated"] or {}).get("accuracy"),
         "accuracy/feedback": (result["feedback"] or {}).get("accuracy"),
     }
-    log_metrics(run_id, {key: float(value) for key, value in numbers.items() if value is not None})
     content = json.dumps(result, indent=1).encode()
-    log_files(run_id, {"drift/report.html": page.encode(), "drift/result.json": content})
-    finish_run(run_id)
+    with failing(run_id):
+        log_metrics(run_id, {key: float(value) for key, value in numbers.items() if value is not None})
+        log_files(run_id, {"drift/report.html": page.encode(), "drift/result.json": content})
+        finish_run(run_id)
     return run_id
 
 
@@ -300,7 +352,8 @@ def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) 
     for trial in trials:
         run_id = logged.get(str(trial.number))
         if run_id is None:
-            tags = {"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number), **data}
+            tags = {"mlflow.parentRunId": parent, "trial.state": trial.state, "trial.number": str(trial.number)}
+            tags |= {**data, **open_runs.tags(experiment_id)}
             run = client.create_run(
                 experiment_id, start_time=trial.start_ms, run_name=f"trial {trial.number}", tags=tags
             )

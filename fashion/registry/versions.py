@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
@@ -58,6 +59,9 @@ class Version:
 def log_package(run_id: str, folder: Path) -> str:
     """Log a model package as the run's MLflow model, in place of what a killed task left of it.
 
+    A run has one model: called again for the same run, as by a retried task, this returns the existing one. What a
+    task left unfinished that was killed is deleted.
+
     Args:
         run_id: the MLflow run; it stays running.
         folder: the package.
@@ -73,12 +77,13 @@ def log_package(run_id: str, folder: Path) -> str:
     from mlflow.types import Schema, TensorSpec
 
     contents = package.read(folder)
+    if (existing := _logged_model(run_id, contents.digest)) is not None:
+        return existing
     shape = (-1, contents.size, contents.size) + ((contents.channels,) if contents.channels > 1 else ())
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(contents.class_names)))]),
     )
-    _delete_unregistered(run_id)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example")  # the signature has the shapes and types
         logged = mlflow.pyfunc.log_model(
@@ -224,14 +229,18 @@ def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAM
         client.set_model_version_tag(name, str(version.number), key, value)
 
 
-def _delete_unregistered(run_id: str) -> None:
-    """Delete the models of a run that no version uses, whole or not: a killed task may have logged one."""
+def _logged_model(run_id: str, digest: str) -> str | None:
+    """URI of the run's complete model of this package, or None. Other models that no version uses are deleted."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     used = {version.source for version in client.search_model_versions(f"run_id = '{run_id}'")}
+    found = None
     for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        if model.model_uri not in used:
+        if model.status == LoggedModelStatus.READY and model.tags.get(DIGEST) == digest:
+            found = str(model.model_uri)
+        elif model.model_uri not in used:
             client.delete_logged_model(model.model_id)
+    return found
 
 
 def _version(entry: ModelVersion, aliases: Mapping[str, str]) -> Version:

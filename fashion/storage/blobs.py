@@ -3,8 +3,12 @@
 A blob appears whole or not at all, even if the writer is killed.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Protocol
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""No space left, a quota that is used up, a file system that is read-only."""
 
 
 class BlobNotFound(FileNotFoundError):
@@ -13,6 +17,26 @@ class BlobNotFound(FileNotFoundError):
 
 class StoreUnavailable(OSError):
     """The store cannot be read or written. The message is one sentence with its address."""
+
+
+def disk_error(error: BaseException) -> StoreUnavailable | None:
+    """What to say of an error that means that a disk is full or cannot be written; None for other errors.
+
+    Args:
+        error: of any library; SQLite's name no file.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        is_sqlite = "database or disk is full" in text or "attempt to write a readonly database" in text
+        if is_sqlite or (isinstance(cause, OSError) and cause.errno in DISK_ERRORS):
+            where = getattr(cause, "filename", None) or "a file of the home or a temporary file"
+            reason = cause.strerror if isinstance(cause, OSError) else text.strip().splitlines()[0]
+            return StoreUnavailable(
+                f"{where} cannot be written ({reason}): make room or correct its permissions; then `resume`"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 class BlobUnreadable(StoreUnavailable):

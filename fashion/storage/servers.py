@@ -3,19 +3,23 @@
 Knows no tables, and nothing of what a server is used for.
 """
 
+import os
 import re
 import urllib.parse
 from pathlib import Path
 from typing import Any
 
-CONNECT_SECONDS = 10
-"""How long a database may take to answer."""
 DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "sqlite")
 """How the addresses of databases begin, before `://` or `+driver://`."""
 
 
 class ServerUnavailable(OSError):
     """A server cannot be used. The message is one sentence with its address and what to do."""
+
+
+def server_seconds() -> float:
+    """How long a server may take before it counts as away: FASHION_SERVER_SECONDS, 15 by default."""
+    return float(os.environ.get("FASHION_SERVER_SECONDS") or 15)
 
 
 def is_database(address: str) -> bool:
@@ -56,7 +60,7 @@ def check_database(address: str, *, variable: str) -> None:
     try:
         url = sqlalchemy.make_url(address)
         is_postgres = url.get_backend_name() == "postgresql"
-        limits = {"connect_timeout": CONNECT_SECONDS} if is_postgres else {}
+        limits = {"connect_timeout": max(2, int(server_seconds()))} if is_postgres else {}
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=limits)
     except exc.NoSuchModuleError:
         kind = address.partition(":")[0]
@@ -77,13 +81,23 @@ def check_database(address: str, *, variable: str) -> None:
         raise ServerUnavailable(f"{shown} cannot be used: {reason}; {_remedy(reason, url, variable)}") from None
 
 
+def is_database_error(error: BaseException) -> bool:
+    """True if SQLAlchemy or a driver raised it."""
+    return any(kind.__module__.partition(".")[0] in ("sqlalchemy", "psycopg") for kind in type(error).__mro__)
+
+
+def reason_of(error: BaseException) -> str:
+    """The part of a database's error that a person can use, without a line break or a full stop at its end."""
+    return _reason(error)
+
+
 def _missing(error: ImportError, *, is_postgres: bool) -> str:
     if is_postgres:
         return "the package psycopg is missing: install the extra `fashion[postgres]`"
     return f"its driver is missing ({error}): install it"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The part of a driver's message that a person can use."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
     # libpq: `connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  database ...`

@@ -183,6 +183,9 @@ def fit(
         distributed.average_buffers(fabric, *state.models)
         distributed.check_same_weights(fabric, state.evaluated)
         val_loss, val_accuracy = validate(fabric, state.evaluated, val)
+        if not math.isfinite(val_loss):  # the last step's update can be the first that is not
+            steps = (len(state.history) + 1) * len(state.batches)
+            raise Diverged(_diverged(val_loss, steps, "not a finite number", config.optimizer))
         epoch = Epoch(
             epoch=len(state.history) + 1,
             train_loss=train_loss,

@@ -12,7 +12,9 @@ from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset
 from fashion.figures import frame, galleries
 from fashion.images.transform import normalise
-from fashion.registry import tracking
+from fashion.registry import sender
+from fashion.registry.sender import Record, Sender
+from fashion.storage.blobs import Store, StoreUnavailable
 from fashion.training.fit import Epoch
 from fashion.training.saliency import saliency
 
@@ -20,6 +22,8 @@ LINE_SECONDS = 10.0
 """Seconds between two lines of progress."""
 BAR_WIDTH = 24
 """Characters."""
+KEY = "val/accuracy"
+"""A metric that each epoch has."""
 
 
 class Chart(Protocol):
@@ -33,7 +37,7 @@ class Chart(Protocol):
 
 
 class Watch:
-    """Callbacks for `fit`: `step`, `epoch` and `restored`."""
+    """Callbacks for `fit`: `step`, `epoch` and `restored`. `close` it at the end."""
 
     def __init__(
         self, mlflow_run_id: str, dataset: Dataset, config: TrainConfig, chart: Chart, *, report: Callable[[str], None]
@@ -46,7 +50,7 @@ class Watch:
             chart: shows curves and pictures.
             report: called with each line for the terminal.
         """
-        self._run_id = mlflow_run_id
+        self._sender = Sender(mlflow_run_id, key=KEY, report=report)
         self._dataset = dataset
         self._chart = chart
         self._report = report
@@ -77,32 +81,51 @@ class Watch:
         self._report(f"{bar} {done:,}/{total:,}  loss {loss:.3f}  {pace * self._batch_size:,.0f} images/s{left}")
 
     def restored(self, history: Sequence[Epoch]) -> None:
-        """Show the epochs of an interrupted training, which are logged already."""
+        """Show the epochs of an interrupted training, and log those that were not logged before it."""
         for past in history:
-            self._curves(past)
+            self._sender.put(Record(past.epoch, self._metrics(past)))
         self._report(f"continuing after epoch {history[-1].epoch}/{self._num_epochs}")
 
     def epoch(self, epoch: Epoch, model: nn.Module) -> None:
         """Log an epoch's metrics and one saliency map of each class."""
-        metrics = {
-            **self._curves(epoch),
-            "learning_rate": epoch.learning_rate,
-            "cpu_seconds": epoch.cpu_seconds,
-        }
-        tracking.log_metrics(self._run_id, metrics, step=epoch.epoch)
         picture = self._saliency(epoch, model)
-        tracking.log_image(self._run_id, "saliency", picture, step=epoch.epoch)
+        self._sender.put(Record(epoch.epoch, self._metrics(epoch), {"saliency": picture}))
         self._chart.picture(f"Saliency after epoch {epoch.epoch}", picture)
         self._report(
             f"epoch {epoch.epoch}/{self._num_epochs}: train/loss {epoch.train_loss:.3f}, "
             f"val/loss {epoch.val_loss:.3f}, val/accuracy {epoch.val_accuracy:.2%}"
         )
 
-    def _curves(self, epoch: Epoch) -> dict[str, float]:
+    def close(self, store: Store, *, timeout_s: float) -> None:
+        """Wait until all epochs are logged; store those that no server takes in time, for `sender.send_kept`.
+
+        Args:
+            store: with the checkpoint.
+            timeout_s: how long to wait.
+        """
+        unsent = self._sender.close(timeout_s)
+        if not unsent:
+            return
+        name = f"{store.address}/{sender.UNSENT}"
+        try:
+            sender.keep(store, unsent)
+        except StoreUnavailable as error:
+            self._report(
+                f"metrics of {len(unsent)} epochs are lost: neither MLflow nor {name} can be written ({error})"
+            )
+            return
+        self._report(f"metrics of {len(unsent)} epochs are in {name}, and are sent to MLflow by the next step")
+
+    def _metrics(self, epoch: Epoch) -> dict[str, float]:
         losses = {"train/loss": epoch.train_loss, "val/loss": epoch.val_loss}
-        accuracies = {"val/accuracy": epoch.val_accuracy}
+        accuracies = {KEY: epoch.val_accuracy}
         self._chart.epoch(epoch.epoch, losses, accuracies)
-        return {**losses, **accuracies}
+        return {
+            **losses,
+            **accuracies,
+            "learning_rate": epoch.learning_rate,
+            "cpu_seconds": epoch.cpu_seconds,
+        }
 
     def _saliency(self, epoch: Epoch, model: nn.Module) -> bytes:
         images = self._dataset.val.images[self._examples]

@@ -1,5 +1,6 @@
 """One configured training: build the network that a configuration names, and train it on a data set."""
 
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -71,4 +72,16 @@ def describe(config: TrainConfig, result: FitResult) -> dict[str, Any]:
         "device": result.device,
         "num_threads": result.num_threads,
         "world_size": result.world_size,
+        "libraries": libraries(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """The instructions that torch uses on this processor, such as AVX2: sums in another order have other last bits."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def libraries() -> dict[str, str]:
+    """The packages whose version may change a network's weights -> their versions."""
+    return {name: metadata.version(name) for name in ("torch", "timm", "lightning-fabric", "numpy")}

@@ -1,49 +1,65 @@
-"""Search hyperparameters with Optuna: one study, several workers, an exact number of trials. Knows no torch."""
+"""Search hyperparameters with Optuna: one study, several workers, the same trials each time. Knows no torch.
 
-import contextlib
+What a trial tries, and whether it is pruned, follows from the seed, its number, and the trials that are more than
+`num_workers` before it: not from which worker is faster. A trial is therefore the same whoever runs it, and however
+often.
+"""
+
 import dataclasses
 import datetime
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from fashion.config.train import TrainConfig, TuningConfig
 from fashion.training.search_space import Params, configured_params, suggest
+from fashion.training.study_storage import StudyUnavailable, open_storage, reading
 
 if TYPE_CHECKING:
     from fashion.registry.tracking import TrackedTrial
 
+__all__ = ["StudyUnavailable"]
+
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP_TRIALS = 3
 """Trials that complete before any is pruned."""
+NUMBER, WORKER = "number", "worker"
+"""Attributes of a stored trial."""
+LOOK_SECONDS = 0.5
+"""Between two looks at whether another worker has finished a trial."""
+PATIENCE = 3.0
+"""Times the longest trial so far: how long another worker's trial is waited for, before it is run here too."""
+MIN_PATIENCE_SECONDS = 60.0
 
 
 class NothingCompleted(RuntimeError):
     """No trial of a study completed."""
 
 
-def create_study(storage: str, name: str, config: TrainConfig) -> None:
-    """Create a study whose first trial is the configured values. Call once, before any worker.
+def create_study(storage: str, name: str) -> None:
+    """Create a study. Call before any worker; a second call changes nothing.
 
     Args:
-        storage: path of a journal file, or any storage URL of Optuna.
+        storage: folder of journal files, or any storage URL of Optuna.
         name: of the study.
-        config: its values are the first trial.
+
+    Raises:
+        StudyUnavailable: the storage cannot be used.
     """
-    study = optuna.create_study(storage=_storage(storage), study_name=name, direction="maximize", load_if_exists=True)
-    if not study.trials:
-        study.enqueue_trial(configured_params(config), user_attrs={"configured": True})
+    with reading(storage, name):
+        opened = open_storage(storage, name, replace_damaged=True)
+        optuna.create_study(storage=opened, study_name=name, direction="maximize", load_if_exists=True)
 
 
 def work(storage: str, name: str, worker: int, config: TrainConfig, objective: Callable[[Trial], float]) -> None:
     """Run one worker's share of the trials, or the rest of it if this worker was killed before.
 
-    Trials are tagged with their worker. A trial that a killed worker left is marked failed and its values are tried
-    again, so that exactly `num_trials` trials finish over all workers.
+    Over all workers exactly `num_trials` trials finish. A worker that needs the result of another worker's trial waits
+    for it; if nobody has begun that trial, or it takes far too long, this worker runs it too: the result is the same.
 
     Args:
         storage: as for `create_study`.
@@ -51,33 +67,108 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
         worker: from 0, below `num_workers`.
         config: of the study.
         objective: returns the value to maximise; see `fashion.training.objective`.
+
+    Raises:
+        StudyUnavailable: the storage cannot be used.
     """
+    with reading(storage, name):
+        study = optuna.load_study(storage=open_storage(storage, name), study_name=name)
+    for number in range(worker, config.tuning.num_trials, config.tuning.num_workers):
+        _finish(study, number, worker, config, objective, storage)
+
+
+def _finish(
+    study: optuna.Study,
+    number: int,
+    worker: int,
+    config: TrainConfig,
+    objective: Callable[[Trial], float],
+    storage: str,
+) -> None:
+    """Run a trial unless it is stored, once those that it depends on are finished."""
+    while (missing := _missing(study, number, config.tuning, storage)) is not None:
+        _await(study, missing, worker, config, objective, storage)
+    with reading(storage, study.study_name):
+        known = _stored(study)
+        if number in known:
+            return
+        study.set_user_attr(f"begun {number}", time.time())
+    trial = run_trial(number, [known[each] for each in range(_horizon(number, config.tuning))], config, objective)
+    with reading(storage, study.study_name):
+        if number not in _stored(study):
+            trial.user_attrs = {**trial.user_attrs, NUMBER: number, WORKER: worker}
+            study.add_trial(trial)
+
+
+def run_trial(
+    number: int, known: Sequence[FrozenTrial], config: TrainConfig, objective: Callable[[Trial], float]
+) -> FrozenTrial:
+    """Run one trial, and return it finished. It is the same for the same arguments.
+
+    Args:
+        number: of the trial; 0 has the configured values.
+        known: the finished trials that its values follow from, and that it is compared with to be pruned.
+        config: of the study.
+        objective: see `work`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it says that a study was made, for each trial
     tuning = config.tuning
-    study = optuna.load_study(storage=_storage(storage), study_name=name, pruner=_pruner(tuning))
-    begun = len(_of_worker(study, worker, None))
-    # After a restart the same seed would sample the same values again.
-    study.sampler = _sampler(tuning, seed=tuning.seed + worker + tuning.num_workers * begun)
-    for left in _of_worker(study, worker, (TrialState.RUNNING,)):
-        study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
-        # A trial that was killed early has sampled few of its values; enqueued ones are in `fixed_params`.
-        params = {**left.system_attrs.get("fixed_params", {}), **left.params}
-        study.enqueue_trial(params, user_attrs={"configured": left.user_attrs.get("configured", False)})
-    while len(_of_worker(study, worker, FINISHED)) < quota(tuning, worker):
-        trial = study.ask()
-        # SQLite locks no rows and may give a waiting trial to two workers. It counts for the worker that tagged it
-        # last; the one that finishes second gets this error and continues.
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            trial.set_user_attr("worker", worker)
-            try:
-                study.tell(trial, objective(trial), skip_if_finished=True)
-            except optuna.TrialPruned:
-                study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    seed = int(np.random.SeedSequence([tuning.seed, number]).generate_state(1)[0])
+    alone = optuna.create_study(direction="maximize", sampler=_sampler(tuning, seed=seed), pruner=_pruner(tuning))
+    alone.add_trials(known)
+    # Those between are running elsewhere, or will be; failed ones count for nothing, and keep the numbers right.
+    alone.add_trials([create_trial(state=TrialState.FAIL)] * (number - len(known)))
+    if number == 0:
+        alone.enqueue_trial(configured_params(config), user_attrs={"configured": True})
+    trial = alone.ask()
+    try:
+        return alone.tell(trial, objective(trial))
+    except optuna.TrialPruned:
+        return alone.tell(trial, state=TrialState.PRUNED)
 
 
-def quota(tuning: TuningConfig, worker: int) -> int:
-    """Number of trials that this worker has to finish; over all workers they add up to `num_trials`."""
-    share, rest = divmod(tuning.num_trials, tuning.num_workers)
-    return share + (worker < rest)
+def _horizon(number: int, tuning: TuningConfig) -> int:
+    """How many of the first trials a trial may know: those that have ended by the time a worker comes to it."""
+    return max(0, number - tuning.num_workers + 1)
+
+
+def _missing(study: optuna.Study, number: int, tuning: TuningConfig, storage: str) -> int | None:
+    """The first trial that another one depends on and that is not finished."""
+    with reading(storage, study.study_name):
+        known = _stored(study)
+    return next((each for each in range(_horizon(number, tuning)) if each not in known), None)
+
+
+def _await(
+    study: optuna.Study,
+    number: int,
+    worker: int,
+    config: TrainConfig,
+    objective: Callable[[Trial], float],
+    storage: str,
+) -> None:
+    """Wait for another worker's trial, or run it."""
+    waited_since = time.monotonic()
+    while True:
+        with reading(storage, study.study_name):
+            known = _stored(study)
+            is_begun = f"begun {number}" in study.user_attrs
+        if number in known:
+            return
+        durations = [trial.duration.total_seconds() for trial in known.values() if trial.duration is not None]
+        patience = max(MIN_PATIENCE_SECONDS, PATIENCE * max(durations, default=0.0))
+        if not is_begun or time.monotonic() - waited_since > patience:
+            return _finish(study, number, worker, config, objective, storage)
+        time.sleep(LOOK_SECONDS)
+
+
+def _stored(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """The finished trials by number. Of several of one number, run by several workers, the first."""
+    found: dict[int, FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=True, states=FINISHED):
+        trial.number = trial.user_attrs[NUMBER]
+        found.setdefault(trial.number, trial)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +213,14 @@ def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
 
 
 def trials(storage: str, name: str) -> list[FrozenTrial]:
-    """All trials of a study, after its workers have ended: unfinished ones are marked failed first."""
-    study = optuna.load_study(storage=_storage(storage), study_name=name)
-    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(left.number, state=TrialState.FAIL)
-    return study.get_trials()
+    """The finished trials of a study, in the order of their numbers.
+
+    Raises:
+        StudyUnavailable: the storage cannot be used.
+    """
+    with reading(storage, name):
+        stored = _stored(optuna.load_study(storage=open_storage(storage, name), study_name=name))
+    return [stored[number] for number in sorted(stored)]
 
 
 def tracked(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
@@ -167,18 +261,3 @@ def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
         n_startup_trials=STARTUP_TRIALS,
         n_warmup_steps=round(100 * tuning.prune_after),
     )
-
-
-def _storage(address: str) -> BaseStorage | str:
-    if "://" in address:
-        return address
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    Path(address).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(address))
-
-
-def _of_worker(study: optuna.Study, worker: int, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
-    trials = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in trials if trial.user_attrs.get("worker") == worker]

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
-from runtime import argo, branches, metaflow_patches
+from fashion.registry import open_runs
+from fashion.storage.blobs import disk_error
+from runtime import argo, branches, metaflow_patches, supervision
 
 Kind = TypeVar("Kind")
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
@@ -141,11 +144,15 @@ def run_plain(flow: Callable[[], Any]) -> None:
     metaflow_patches.start_nodes_with_this_python()
     metaflow_patches.say_faults_in_one_sentence(flow)
     metaflow_patches.say_when_a_task_was_killed()
+    metaflow_patches.report_usage_errors_in_one_sentence()
     if "argo-workflows" in sys.argv:
         argo.end_at_disallowed_retries()
         if folder := os.environ.get("FASHION_MANIFESTS"):
             argo.write_instead_of_sending(Path(folder))
-    flow()
+    if "step" in sys.argv[1:]:
+        supervision.work()
+    with supervision.schedule() if {"run", "resume"} & set(sys.argv[1:]) else contextlib.nullcontext():
+        flow()
 
 
 def creates_template(arguments: Sequence[str]) -> bool:
@@ -172,17 +179,26 @@ def exit_on(
 ) -> Iterator[None]:
     """End the task with one sentence, and without retries, on errors that a retry does not mend.
 
+    The MLflow run that the task continues is ended too.
+
     Args:
-        expected: classes of these errors; any other error passes.
+        expected: classes of these errors; any other error passes. MLflow's errors of a server or a bucket that
+            cannot be used count as ServerUnavailable and StoreUnavailable, and a full disk as StoreUnavailable.
         first: called with the error before the task ends.
         code: `RETRY` for errors that a retry may mend.
     """
     try:
         yield
-    except expected as error:
+    except Exception as raised:
+        away = supervision.server_error(raised)
+        error = away or disk_error(raised) or raised
+        if not isinstance(error, expected):
+            raise
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        if away is None:
+            supervision.end_continued(open_runs.FAILED)
         os._exit(code)
 
 
@@ -193,6 +209,28 @@ def connect(home: Home) -> None:
 
     with exit_on(ServerUnavailable):
         tracking.connect(home)
+
+
+@contextlib.contextmanager
+def mlflow_run(experiment_id: str, run_id: str, *, connected: bool = True) -> Iterator[None]:
+    """Continue an MLflow run in this block; whatever ends the block early ends the run.
+
+    Args:
+        experiment_id: of the run.
+        run_id: of the run.
+        connected: False for a block that logs nothing: MLflow, which takes a second to import, is then used only where
+            an earlier attempt may have ended the run.
+    """
+    from fashion.storage.servers import ServerUnavailable
+
+    if connected or current.retry_count or current.origin_run_id:
+        from fashion.registry import tracking
+
+        connect(current_home())
+        with exit_on(ServerUnavailable):
+            tracking.continue_run(experiment_id, run_id)
+    with exit_on(ServerUnavailable), supervision.continued(run_id):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
 """Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, how the nodes
-of a parallel step start on one machine, and how errors of the machine are told.
+of a parallel step start on one machine, and how errors of the machine and of a command line are told.
 """
 
 import atexit
@@ -129,6 +129,21 @@ def _is_of_a_damaged_run(error: BaseException) -> bool:
     kinds = (ValueError, KeyError, EOFError, OSError, zlib.error, pickle.UnpicklingError)
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return isinstance(error, kinds) and any("/metaflow/datastore/" in each for each in files)
+
+
+def report_usage_errors_in_one_sentence() -> None:
+    """Say what is wrong with a command line, and what to type, in one sentence; Metaflow's click needs four lines."""
+    from metaflow._vendor.click.exceptions import UsageError
+
+    def show(error: Any, file: Any = None) -> None:
+        command = error.ctx.command_path if error.ctx is not None else sys.argv[0]
+        message = error.format_message().rstrip(".")
+        remedy = f"overrides are key=value, and `{command} --help` lists the options"
+        if "--multirun" in message or message.endswith("option: -m"):
+            remedy = "one run has one configuration: start a run for each, or let a study search with tuning=on"
+        print(f"error: {message[:1].lower()}{message[1:]}; {remedy}", file=file or sys.stderr)
+
+    UsageError.show = show
 
 
 def _skip_last_collection() -> None:

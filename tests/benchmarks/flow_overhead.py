@@ -123,13 +123,10 @@ def _step(arguments: list[str], parent: int, launcher: int, steps: dict[int, tup
 
 
 def _of_trials(home: Path) -> float:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from fashion.training import tuning
 
-    storage = JournalStorage(JournalFileBackend(str(home / "optuna" / "journal.log")))
-    (name,) = optuna.get_all_study_names(storage)
-    trials = optuna.load_study(storage=storage, study_name=name).trials
+    (journal,) = (home / "optuna").glob("*.log")
+    trials = tuning.trials(str(home / "optuna"), journal.stem)
     return float(sum(trial.user_attrs["cpu_seconds"] for trial in trials))
 
 

@@ -96,7 +96,7 @@ class TestWords:
             (["retrain.on=[problem]"], "retrain.on.0 must be 'drift', 'harmful' or 'decline', got 'problem'"),
             (["rows=1000", "since=2026-11-25"], "give either rows or since, got 1000 and 2026-11-25"),
             (["data.size=7"], "data: size must be at least 8 pixels, got 7"),
-            (["tracking.experiment=''"], "tracking: experiment must not be empty"),
+            (["tracking.experiment=''"], "tracking: experiment must consist of letters, digits, spaces and . _ -"),
         ],
         ids=str,
     )

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,11 +31,13 @@ def launch(runtime: Callable[[str], ModuleType]) -> ModuleType:
     return runtime("launch")
 
 
-def call(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(
+    *arguments: str, folder: Path, flow: str = "train_flow", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The flow as from a shell, in a folder that holds nothing."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYDRA", "METAFLOW", "USER"))}
     return subprocess.run(
-        [sys.executable, str(FLOW), *arguments],
+        [sys.executable, str(FLOW.with_name(f"{flow}.py")), *arguments],
         cwd=folder,
         env={**kept, "FASHION_HOME": str(folder / "var"), **environment},
         capture_output=True,
@@ -108,6 +111,17 @@ class TestParser:
         assert done.returncode == 202  # Metaflow does not try again
         assert done.stderr == "error: invalid literal for int() with base 10: 'x'\n"
 
+    @pytest.mark.fault("disk full")
+    def test_a_full_disk_is_one_sentence(self, tmp_path: Path) -> None:
+        code = f"import sys; sys.path.insert(0, {str(FLOW.parent)!r}); from runtime import launch\n"
+        code += "from fashion.storage.blobs import StoreUnavailable\n"
+        code += "with launch.exit_on(StoreUnavailable):\n    try: open('/dev/full', 'w', buffering=1).write('x\\n')\n"
+        code += "    except OSError as error: raise RuntimeError('in a library') from error"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 202
+        assert done.stderr.startswith("error: a file of the home or a temporary file cannot be written (No space left")
+        assert len(done.stderr.splitlines()) == 1
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -164,11 +178,33 @@ class TestCommands:
         assert told in done.stdout + done.stderr
         assert not [path for path in tmp_path.iterdir() if path.name not in {"var", ".metaflow"}]
 
-    def test_a_stray_argument_is_refused(self, tmp_path: Path) -> None:
-        done = call("run", "foo", folder=tmp_path)
-        assert done.returncode != 0
-        assert "unexpected extra argument (foo)" in done.stderr
-        assert "Traceback" not in done.stderr
+    @pytest.mark.parametrize(
+        ("flow", "line", "sentence"),
+        [
+            (
+                "train_flow",
+                "run foo",
+                "got unexpected extra argument (foo); overrides are key=value, and `train_flow.py",
+            ),
+            ("deploy_flow", "run --nonsense 3", "no such option: --nonsense; overrides are key=value, and `deploy_f"),
+            ("drift_flow", "run --multirun", "no such option: --multirun; one run has one configuration: start a run "),
+            ("predict_flow", "run architecture=x", "missing option '--images'; overrides are key=value, and `predict_"),
+            (
+                "drift_flow",
+                "run \"retrain.overrides='training.epochs=3'\"",
+                "training.epochs=3: there is no key 'epochs'",
+            ),
+        ],
+    )
+    @pytest.mark.fault("mistyped command line")
+    def test_a_mistyped_command_line_ends_in_one_sentence(
+        self, flow: str, line: str, sentence: str, tmp_path: Path
+    ) -> None:
+        done = call(*shlex.split(line), folder=tmp_path, flow=flow)
+        assert done.returncode in (1, 2)
+        *banner, told = done.stderr.splitlines()
+        assert told.startswith(f"error: {sentence}")
+        assert all("executing" in each or each.startswith("Project: ") for each in banner)
 
 
 @pytest.mark.parametrize("flow", ["train_flow", "deploy_flow", "drift_flow"])

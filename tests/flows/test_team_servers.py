@@ -275,7 +275,7 @@ def test_clients_may_write_artifacts_to_the_bucket_themselves(
 
 
 def test_a_machine_holds_caches_the_outbox_and_bentos_only(team: Team) -> None:
-    allowed = {"data", "bentoml", "metaflow", "mlflow.lock", "drift.lock"}
+    allowed = {"data", "bentoml", "metaflow", "mlflow.lock", "drift.lock", "open-runs"}
     log = {"predictions.db", "predictions.db-shm", "predictions.db-wal", "predictions.db.shipper"}
     assert {path.name for path in team.machine.root.iterdir()} <= allowed | log
     assert {path.name for path in team.other.root.iterdir()} <= allowed
@@ -321,4 +321,4 @@ class TestTrouble:
         assert output.count(sentence) == 1  # not tried again
         assert "Traceback" not in output
         assert "secret" not in output
-        assert {path.name for path in machine.root.iterdir()} <= {"data", "metaflow", "mlflow.lock"}
+        assert {path.name for path in machine.root.iterdir()} <= {"data", "metaflow", "mlflow.lock", "open-runs"}

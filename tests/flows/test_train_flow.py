@@ -187,6 +187,15 @@ def test_cards_show_the_step(machine: Machine, first: Any, step: str, name: str,
     assert shown in _card_texts(html)
 
 
+@pytest.mark.fault("a version has to be made again")
+def test_a_version_trained_again_from_its_records_has_equal_weights(machine: Machine, first: Any) -> None:
+    done = machine.python("-m", "fashion", "registry", "reproduce", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last.startswith("equal: the weights are those of version 1, bit for bit (sha256 ")
+    assert "differs: data" not in done.stdout
+
+
 def test_progress_is_printed(machine: Machine) -> None:
     assert "epoch 2/2: train/loss" in machine.output
     assert "8/8" in machine.output

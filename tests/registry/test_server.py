@@ -224,7 +224,7 @@ def test_a_database_that_cannot_be_reached_says_why_without_its_password(address
 
 
 def test_a_database_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fashion.storage.servers.CONNECT_SECONDS", 2)
+    monkeypatch.setenv("FASHION_SERVER_SECONDS", "2")
     with hanging() as port, pytest.raises(ServerUnavailable, match="timeout expired; check FASHION_STUDIES"):
         check_database(f"postgresql://me@127.0.0.1:{port}/x", variable="FASHION_STUDIES")
 

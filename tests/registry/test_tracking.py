@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from fashion.config.schema import ConfigError
 from fashion.home import REPOSITORY, Home, current_home
 from fashion.metrics.classification import ClassScore
 from fashion.registry import tracking
@@ -93,6 +94,17 @@ def test_an_experiment_is_made_once_and_its_artifacts_lie_in_the_home(
 # A run's life
 
 
+@pytest.mark.fault("an experiment is deleted in MLflow's UI")
+def test_an_experiment_that_was_deleted_says_how_to_restore_it(
+    mlflow_home: Home, experiment: str, client: MlflowClient
+) -> None:
+    client.delete_experiment(experiment)
+    with pytest.raises(
+        ConfigError, match=f"`mlflow experiments restore --experiment-id {experiment}`, or give another"
+    ):
+        tracking.get_or_create_experiment(mlflow_home, "fashion")
+
+
 def test_a_run_stays_open_until_it_is_finished(run: str, client: MlflowClient) -> None:
     started = client.get_run(run)
     assert (started.info.run_name, started.info.status) == ("first", "RUNNING")
@@ -101,13 +113,13 @@ def test_a_run_stays_open_until_it_is_finished(run: str, client: MlflowClient) -
     assert client.get_run(run).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_marks_the_run_as_failed_and_a_retry_as_finished(
-    error: type[BaseException], run: str, client: MlflowClient
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_an_exception_ends_the_run_and_a_retry_finishes_it(
+    error: type[BaseException], status: str, run: str, client: MlflowClient
 ) -> None:
     with pytest.raises(error, match="^went wrong$"), tracking.failing(run):
         raise error("went wrong")
-    assert client.get_run(run).info.status == "FAILED"
+    assert client.get_run(run).info.status == status
     with tracking.failing(run):
         tracking.log_metrics(run, {"val/loss": 1.0})
     tracking.finish_run(run)

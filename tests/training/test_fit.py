@@ -223,6 +223,17 @@ class TestDiverged:
         with pytest.raises(Diverged, match="not a finite number"):
             recipe.train(settings, data)
 
+    @pytest.mark.fault("weights that are not finite after the last step of an epoch")
+    def test_an_update_that_breaks_the_weights_is_caught_though_every_loss_was_finite(self, data: Dataset) -> None:
+        words = [
+            "optimizer=sgd",
+            "optimizer.learning_rate=1e30",
+            "training.num_epochs=3",
+            f"training.batch_size={ROWS}",
+        ]
+        with pytest.raises(Diverged, match="after 1 steps .*not a finite number"):
+            recipe.train(configured(*words, "training.gradient_clip_norm=null"), data)
+
     def test_usual_values_do_not_diverge(self, data: Dataset) -> None:
         recipe.train(configured("training.num_epochs=5", "training.patience_to_diverge=0.1"), data)
 

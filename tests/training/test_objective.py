@@ -29,8 +29,8 @@ def data(small_dataset: Dataset) -> Dataset:
 
 def run(settings: TrainConfig, data: Dataset, tmp_path: Path) -> tuple[list[optuna.trial.FrozenTrial], list[str]]:
     said: list[str] = []
-    storage = str(tmp_path / "journal.log")
-    tuning.create_study(storage, "study", settings)
+    storage = str(tmp_path)
+    tuning.create_study(storage, "study")
     tuning.work(storage, "study", 0, settings, Objective(settings, data, report=said.append))
     return tuning.trials(storage, "study"), said
 

@@ -15,6 +15,7 @@ from fashion.config.train import TrainConfig, load_train_config
 from fashion.data.dataset import Dataset, Split
 from fashion.home import Home
 from fashion.registry import tracking
+from fashion.storage.folder import FolderStore
 from fashion.training import progress, recipe
 from fashion.training.fit import FitResult
 from fashion.training.progress import Watch
@@ -68,6 +69,7 @@ def watched(mlflow_home: Home, few: Dataset, settings: TrainConfig, monkeypatch:
     chart, said = Paper(), list[str]()
     callbacks = Watch(run_id, few, settings, chart, report=said.append)
     _, result = recipe.train(settings, few, on_epoch=callbacks.epoch, on_step=callbacks.step)
+    callbacks.close(FolderStore(mlflow_home.root / "checkpoints"), timeout_s=60)
     return Watched(run_id, result, chart, said)
 
 
@@ -125,15 +127,21 @@ def test_a_line_is_said_now_and_then_and_at_the_end(few: Dataset, settings: Trai
     assert " 1,000/1,000  loss 0.500  " in line
 
 
-def test_epochs_of_an_interrupted_training_are_drawn_and_not_logged_again(
+@pytest.mark.fault("kill -9 between an epoch's metrics and its checkpoint")
+def test_epochs_of_an_interrupted_training_are_drawn_and_logged_once(
     mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched
 ) -> None:
     chart, said = Paper(), list[str]()
-    Watch(watched.run_id, few, settings, chart, report=said.append).restored(watched.result.history)
-    assert chart.epochs == watched.chart.epochs
-    assert said == [f"continuing after epoch {EPOCHS}/{EPOCHS}"]
+    again = Watch(watched.run_id, few, settings, chart, report=said.append)
+    missing = dataclasses.replace(
+        watched.result.history[-1], epoch=EPOCHS + 1
+    )  # stored, and not logged before the kill
+    again.restored([*watched.result.history, missing])
+    again.close(FolderStore(mlflow_home.root), timeout_s=60)
+    assert chart.epochs[:EPOCHS] == watched.chart.epochs
+    assert said == [f"continuing after epoch {EPOCHS + 1}/{EPOCHS}"]
     logged = MlflowClient().get_metric_history(watched.run_id, "val/accuracy")
-    assert [metric.step for metric in logged] == list(range(1, EPOCHS + 1))
+    assert [metric.step for metric in logged] == list(range(1, EPOCHS + 2))
 
 
 def test_watching_changes_no_weights(mlflow_home: Home, few: Dataset, settings: TrainConfig, watched: Watched) -> None:

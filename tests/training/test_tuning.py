@@ -1,23 +1,24 @@
-"""Studies: an exact number of trials whatever is killed, the configured values first, and a choice that is reasoned."""
+"""Studies: the same trials whatever is killed and whoever is faster, and a choice that is reasoned."""
 
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
+from support import postgres, proxy
 
 from fashion.config.compose import compose
 from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig, load_train_config
-from fashion.training import tuning
+from fashion.training import study_storage, tuning
 from fashion.training.search_space import Params, configured_params, suggest, with_params
 from fashion.training.tuning import NothingCompleted
 
@@ -26,27 +27,19 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 WORKER = """
 import sys, time
 from pathlib import Path
-import optuna
 from fashion.config.compose import compose
 from fashion.config.train import load_train_config
 from fashion.training import tuning
 from fashion.training.search_space import suggest
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-storage, worker, signs, hang_at, *words = sys.argv[1:]
+storage, worker, hang_at, *words = sys.argv[1:]
 settings = load_train_config(compose(words))
-calls = 0
 
 def objective(trial):
-    global calls
     params = suggest(trial, settings)
-    calls += 1
-    if calls == int(hang_at):
-        Path(signs, worker).touch()
+    if trial.number == int(hang_at):
+        print("hangs", flush=True)
         time.sleep(600)  # until it is killed
-    time.sleep(0.02)
-    if trial.number % 4 == 3:
-        raise optuna.TrialPruned
     return -abs(params["training.label_smoothing"] - 0.1)
 
 tuning.work(storage, "study", int(worker), settings, objective)
@@ -58,121 +51,108 @@ def configured(*words: str) -> TrainConfig:
     return load_train_config(compose(words))
 
 
-def finished(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.state in tuning.FINISHED]
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials here take no time."""
+    monkeypatch.setattr(tuning, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(tuning, "MIN_PATIENCE_SECONDS", 0.3)
 
 
 @pytest.fixture(params=["journal", "sqlite"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     folder = tmp_path / "studies"
     if request.param == "journal":
-        return str(folder / "journal.log")
+        return str(folder)
     folder.mkdir()
     return f"sqlite:///{folder}/studies.db"
 
 
 def run(storage: str, settings: TrainConfig, objective: Callable[[Trial], float], worker: int = 0) -> list[FrozenTrial]:
-    tuning.create_study(storage, "study", settings)
+    tuning.create_study(storage, "study")
     tuning.work(storage, "study", worker, settings, objective)
     return tuning.trials(storage, "study")
 
 
-@pytest.mark.slow
+def outcomes(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """What must not depend on when trials ran, and where."""
+    return [(trial.number, trial.state, trial.value, trial.params, trial.intermediate_values) for trial in trials]
+
+
+def bumpy(settings: TrainConfig, seconds: Callable[[int], float] = lambda _: 0.0) -> Callable[[Trial], float]:
+    """An objective that reports, may be pruned, and takes a time for each trial's number."""
+
+    def objective(trial: Trial) -> float:
+        params = suggest(trial, settings)
+        time.sleep(seconds(trial.number))
+        value = -abs(float(params["training.label_smoothing"]) - 0.1)
+        for step in (50, 75):
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return value
+
+    return objective
+
+
 class TestWorkers:
-    def test_exactly_num_trials_finish_though_workers_are_killed_in_mid_trial(
-        self, storage: str, tmp_path: Path
-    ) -> None:
+    def study(self, storage: str, settings: TrainConfig, seconds: Callable[[int], float]) -> list[FrozenTrial]:
+        """All workers at once."""
+        tuning.create_study(storage, "study")
+        workers = range(settings.tuning.num_workers)
+        with ThreadPoolExecutor(len(workers)) as pool:
+            list(
+                pool.map(lambda each: tuning.work(storage, "study", each, settings, bumpy(settings, seconds)), workers)
+            )
+        return tuning.trials(storage, "study")
+
+    @pytest.mark.fault("workers of different speeds")
+    def test_a_study_has_the_same_trials_whichever_worker_is_faster(self, tmp_path: Path) -> None:
+        settings = configured("tuning.num_trials=12", "tuning.num_workers=2", "tuning.keep_percentile=30")
+        speeds: list[Callable[[int], float]] = [
+            lambda _: 0,
+            lambda number: 0.2 * (number % 2),
+            lambda n: 0.2 * (n == 0),
+        ]
+        studies = [self.study(str(tmp_path / str(n)), settings, speed) for n, speed in enumerate(speeds)]
+        assert outcomes(studies[0]) == outcomes(studies[1]) == outcomes(studies[2])
+        assert {trial.state for trial in studies[0]} == {TrialState.COMPLETE, TrialState.PRUNED}
+        assert [trial.number for trial in studies[0]] == list(range(12))
+
+    @pytest.mark.fault("only one worker at a time")
+    def test_a_worker_runs_a_trial_that_it_needs_and_nobody_has_begun(self, storage: str, tmp_path: Path) -> None:
+        settings = configured("tuning.num_trials=6", "tuning.num_workers=2")
+        together = self.study(str(tmp_path / "together"), settings, lambda _: 0)
+        tuning.create_study(storage, "study")
+        for worker in (0, 1):
+            tuning.work(storage, "study", worker, settings, bumpy(settings))
+        assert outcomes(tuning.trials(storage, "study")) == outcomes(together)
+
+    @pytest.mark.fault("kill -9 of a worker in mid-trial")
+    def test_exactly_num_trials_finish_though_a_worker_is_killed(self, storage: str, tmp_path: Path) -> None:
         settings = configured(*WORDS)
-        tuning.create_study(storage, "study", settings)
-
-        def start(worker: int, hang_at: int = 0) -> subprocess.Popen[bytes]:
-            arguments = [storage, str(worker), str(tmp_path), str(hang_at), *WORDS]
-            return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], stderr=subprocess.PIPE)
-
-        def kill_in_trial(worker: int, hang_at: int) -> None:
-            process, sign = start(worker, hang_at), tmp_path / str(worker)
-            deadline = time.monotonic() + 60
-            while not sign.exists():
-                assert process.poll() is None, process.communicate()[1].decode()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            os.kill(process.pid, signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-            process.communicate()
-
-        kill_in_trial(0, hang_at=1)  # in the trial of the configured values
-        kill_in_trial(1, hang_at=2)
-        left = optuna.load_study(storage=tuning._storage(storage), study_name="study").trials
-        interrupted = [trial.params for trial in left if trial.state == TrialState.RUNNING]
-        assert len(interrupted) == 2
-        processes = [start(worker) for worker in range(3)]
-        for process in processes:
-            assert process.wait(timeout=120) == 0, process.communicate()[1].decode()
-            process.communicate()
-
-        trials = tuning.trials(storage, "study")
-        done = finished(trials)
-        assert len(done) == settings.tuning.num_trials
-        by_worker = [sum(trial.user_attrs["worker"] == worker for trial in done) for worker in range(3)]
-        assert by_worker == [tuning.quota(settings.tuning, worker) for worker in range(3)]
-        failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-        assert [trial.params for trial in failed] == interrupted
-        for params in interrupted:
-            assert [trial.params for trial in done].count(params) == 1
-        assert len(trials) == len(done) + len(failed)  # nothing is left waiting
-        (own,) = [trial for trial in done if trial.user_attrs.get("configured")]
-        assert own.params == configured_params(settings)
-
-    def test_values_given_to_a_trial_come_back_though_it_had_drawn_none(self, storage: str) -> None:
-        settings = configured("tuning.num_trials=2", "tuning.num_workers=1")
-        tuning.create_study(storage, "study", settings)
-        study = optuna.load_study(storage=tuning._storage(storage), study_name="study")
-        study.ask().set_user_attr("worker", 0)  # and is killed here
-        tuning.work(storage, "study", 0, settings, lambda trial: float(len(suggest(trial, settings))))
-        first, second, _ = tuning.trials(storage, "study")
-        assert first.state == TrialState.FAIL
-        assert second.params == configured_params(settings)
-        assert second.user_attrs["configured"]
-
-    def test_a_worker_that_was_killed_does_not_draw_the_same_values_again(self, storage: str) -> None:
-        settings = configured("tuning.num_trials=6", "tuning.num_workers=1")
-
-        def killed(trial: Trial) -> float:
-            suggest(trial, settings)
-            if trial.number == 1:
-                raise KeyboardInterrupt
-            return 0.5
-
-        tuning.create_study(storage, "study", settings)
-        with pytest.raises(KeyboardInterrupt):
-            tuning.work(storage, "study", 0, settings, killed)
-        tuning.work(storage, "study", 0, settings, lambda trial: float(len(suggest(trial, settings))))
-        tried = [trial.params for trial in finished(tuning.trials(storage, "study"))]
-        assert len(tried) == 6
-        assert [tried.count(params) for params in tried] == [1] * 6
-
-    @pytest.mark.parametrize("tagged_last", [0, 1])
-    def test_a_trial_that_two_workers_were_handed_counts_once(self, tagged_last: int, storage: str) -> None:
-        settings = configured("tuning.num_trials=4", "tuning.num_workers=2")
-        calls = 0
+        tuning.create_study(storage, "study")
+        command = [sys.executable, "-c", WORKER, storage, "1", "4", *WORDS]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "hangs\n"
+            process.kill()
 
         def objective(trial: Trial) -> float:
-            nonlocal calls
-            calls += 1
-            if calls == 1:  # worker 1 was handed it too, and is the faster one
-                other = optuna.load_study(storage=tuning._storage(storage), study_name="study")
-                if tagged_last == 1:
-                    other._storage.set_trial_user_attr(trial._trial_id, "worker", 1)
-                other.tell(trial.number, 0.5)
-                suggest(trial, settings)
-            return 0.7
+            return -abs(float(suggest(trial, settings)["training.label_smoothing"]) - 0.1)
 
-        tuning.create_study(storage, "study", settings)
-        for worker in range(2):
+        for worker in (0, 2, 1):  # the first one runs what the killed one had begun
             tuning.work(storage, "study", worker, settings, objective)
         trials = tuning.trials(storage, "study")
-        assert [trial.value for trial in trials] == [0.5, 0.7, 0.7, 0.7]
-        assert [trial.user_attrs["worker"] for trial in trials].count(0) == 2
+        assert [trial.number for trial in trials] == list(range(10))
+        assert trials[0].params == configured_params(settings)
+        assert trials[0].user_attrs["configured"]
+        tried = [trial.params for trial in trials]
+        assert [tried.count(params) for params in tried] == [1] * 10
+        unbroken = run(str(tmp_path / "unbroken"), configured(*WORDS), objective)
+        for worker in (1, 2):
+            tuning.work(str(tmp_path / "unbroken"), "study", worker, settings, objective)
+        unbroken = tuning.trials(str(tmp_path / "unbroken"), "study")
+        assert outcomes(unbroken) == outcomes(trials)
 
     def test_finished_share_is_not_repeated(self, storage: str) -> None:
         settings = configured("tuning.num_trials=3", "tuning.num_workers=1")
@@ -180,19 +160,72 @@ class TestWorkers:
         run(storage, settings, lambda trial: pytest.fail("was tried again"))  # type: ignore[arg-type, return-value]
         assert len(tuning.trials(storage, "study")) == 3
 
-    def test_what_no_worker_is_left_to_finish_is_marked_failed(self, storage: str) -> None:
-        settings = configured("tuning.num_trials=2", "tuning.num_workers=1")
-        run(storage, settings, lambda trial: 0.5)
-        optuna.load_study(storage=tuning._storage(storage), study_name="study").ask()
-        assert [trial.state.name for trial in tuning.trials(storage, "study")] == ["COMPLETE", "COMPLETE", "FAIL"]
 
-    @pytest.mark.parametrize(("num_trials", "num_workers"), [(6, 2), (7, 3), (3, 3), (1, 1), (11, 4)])
-    def test_shares_add_up(self, num_trials: int, num_workers: int) -> None:
-        words = [f"tuning.num_trials={num_trials}", f"tuning.num_workers={num_workers}"]
-        settings = configured(*words).tuning
-        shares = [tuning.quota(settings, worker) for worker in range(num_workers)]
-        assert sum(shares) == num_trials
-        assert max(shares) - min(shares) <= 1
+class TestDamage:
+    SETTINGS = ("tuning.num_trials=3", "tuning.num_workers=1")
+
+    @pytest.mark.fault("half a line in a study's journal")
+    def test_half_a_line_at_the_end_of_a_journal_costs_nothing(self, tmp_path: Path) -> None:
+        settings = configured(*self.SETTINGS)
+        before = run(str(tmp_path), settings, lambda trial: 0.5)
+        with study_storage.journal_file(str(tmp_path), "study").open("ab") as journal:
+            journal.write(b'{"op_code": 4, "wor')
+        more = configured("tuning.num_trials=5", "tuning.num_workers=1")
+        after = run(str(tmp_path), more, lambda trial: 0.5)
+        assert outcomes(after)[:3] == outcomes(before)
+        assert len(after) == 5
+
+    @pytest.mark.fault("damaged journal of a study")
+    def test_a_damaged_study_is_one_sentence_and_concerns_no_other(self, tmp_path: Path) -> None:
+        settings = configured(*self.SETTINGS)
+        run(str(tmp_path), settings, lambda trial: 0.5)
+        journal = study_storage.journal_file(str(tmp_path), "study")
+        journal.write_bytes(b"\x00\x00 no JSON\n" * 3)
+        sentence = f"the study study in {journal} cannot be used .*; `resume plan --origin-run-id RUN` begins the study"
+        with pytest.raises(tuning.StudyUnavailable, match=sentence) as caught:
+            tuning.work(str(tmp_path), "study", 0, settings, lambda trial: 0.5)
+        assert "\n" not in str(caught.value)
+        tuning.create_study(str(tmp_path), "another")
+        tuning.work(str(tmp_path), "another", 0, settings, lambda trial: 0.5)
+        assert len(run(str(tmp_path), settings, lambda trial: 0.5)) == 3  # as resuming `plan` does
+        assert journal.with_suffix(".damaged").exists()
+
+    @pytest.mark.fault("PostgreSQL goes away in mid-study")
+    def test_a_database_that_dies_costs_the_trial_under_way_only(self, postgres_server: str) -> None:
+        settings = configured(*self.SETTINGS)
+        address = postgres.create_database(postgres_server, "studies")
+        host = urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
+        tried: list[int] = []
+        with proxy.between(host) as between:
+            storage = address.replace(host, between.address)
+
+            def objective(trial: Trial) -> float:
+                suggest(trial, settings)
+                tried.append(trial.number)
+                if tried == [0, 1]:
+                    between.cut()
+                return 0.5
+
+            with pytest.raises(
+                tuning.StudyUnavailable, match=f"{between.address}/studies cannot be used .*; check FASH"
+            ):
+                run(storage, settings, objective)
+            between.resume()
+            assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
+        assert tried == [0, 1, 1, 2]
+
+    @pytest.mark.fault("the database of studies is away")
+    def test_a_database_that_goes_away_is_one_sentence_without_its_password(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FASHION_SERVER_SECONDS", "2")
+        address = "postgresql://me:secret@127.0.0.1:1/studies"
+        sentence = (
+            r"in postgresql://me:\*\*\*@127.0.0.1:1/studies cannot be used .*; check FASHION_STUDIES, and that its"
+        )
+        with pytest.raises(tuning.StudyUnavailable, match=sentence) as caught:
+            tuning.create_study(address, "study")
+        assert "secret" not in str(caught.value)
 
 
 class TestSuggest:
@@ -251,7 +284,7 @@ class TestConfigured:
             seen.append(with_params(settings, suggest(trial, settings)))
             return 0.5
 
-        run(str(tmp_path / "journal.log"), settings, objective)
+        run(str(tmp_path), settings, objective)
         assert seen[0] == settings
         assert seen[1] != settings
 
@@ -263,15 +296,9 @@ class TestConfigured:
             "tuning.num_workers=1",
         ]
         settings = configured(*words)
-        (trial,) = run(str(tmp_path / "journal.log"), settings, lambda t: len(suggest(t, settings)))
+        (trial,) = run(str(tmp_path), settings, lambda t: len(suggest(t, settings)))
         assert trial.params["muon.learning_rate"] == settings.search.optimizer["muon"]["learning_rate"].high
         assert trial.params["augmentation.crop_padding"] == 3
-
-    def test_study_is_created_once(self, storage: str) -> None:
-        settings = configured()
-        for _ in range(2):
-            tuning.create_study(storage, "study", settings)
-        assert len(optuna.load_study(storage=tuning._storage(storage), study_name="study").trials) == 1
 
 
 class TestWithParams:
@@ -316,7 +343,7 @@ class TestChoose:
 
         count = [f"tuning.num_trials={len(values)}", "tuning.num_workers=1"]
         tuned = dataclasses.replace(settings, tuning=configured(*count).tuning)
-        return run(str(tmp_path / "journal.log"), tuned, objective)
+        return run(str(tmp_path), tuned, objective)
 
     def test_the_best_trial_wins_by_enough(self, tmp_path: Path) -> None:
         settings = configured("tuning.min_improvement=0.01")
@@ -370,7 +397,7 @@ class TestPruning:
                     raise optuna.TrialPruned
             return 1 - trial.number / 10
 
-        return run(str(tmp_path / "journal.log"), settings, objective), settings
+        return run(str(tmp_path), settings, objective), settings
 
     @pytest.mark.parametrize("prune_after", [0.0, 0.5, 1.0])
     def test_nothing_is_pruned_before_its_time(self, prune_after: float, tmp_path: Path) -> None:

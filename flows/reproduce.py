@@ -1,0 +1,40 @@
+"""Train once with a configuration from standard input, without MLflow and Metaflow; print the digest of the weights.
+
+`fashion registry reproduce` runs it: commands do not train.
+"""
+
+from fashion.home import current_home, prepare_environment
+
+prepare_environment()
+
+import hashlib
+import json
+import sys
+
+from fashion.config.train import load_train_config
+from fashion.data.loading import load_dataset
+from fashion.training import export, recipe
+from fashion.training.fit import Epoch
+
+
+def main() -> None:
+    """Train, and print one line of JSON at the end; progress goes to standard error."""
+    config = load_train_config(json.load(sys.stdin))
+    data = load_dataset(config.data, current_home().data)
+
+    def report(epoch: Epoch, _: object) -> None:
+        line = f"epoch {epoch.epoch}/{config.training.num_epochs}: val/accuracy {epoch.val_accuracy:.2%}"
+        print(line, file=sys.stderr, flush=True)
+
+    model, _ = recipe.train(config, data, on_epoch=report)
+    exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+    content = {
+        "weights": hashlib.sha256(exported.weights).hexdigest(),
+        "libraries": recipe.libraries(),
+        "processor": recipe.processor(),
+    }
+    print(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main()
