@@ -29,9 +29,9 @@ from fashion.storage.servers import sqlite_file
 
 TAG = "deciding."
 """How the tags begin that say which process decides."""
-HOLD_SECONDS = 30.0
+HOLD_SECONDS = 60.0
 """How long after its start a decision may be written."""
-ABANDONED_SECONDS = 240.0
+ABANDONED_SECONDS = 300.0
 """How long a tag is respected: `HOLD_SECONDS`, and a request that MLflow's client repeats for three minutes."""
 PATIENCE_SECONDS = 600.0
 """How long to wait for other processes."""

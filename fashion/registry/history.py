@@ -117,7 +117,7 @@ def read(name: str = versions.MODEL_NAME) -> History:
         pending = None if begun is None else Pending(begun["tag"], _changes(begun["changes"]))
     except (ValueError, TypeError, KeyError) as error:
         raise RegistryError(
-            f"the history of {name}, in its tags {TAG}... in MLflow, cannot be read ({error}): correct or delete the "
+            f"the history of {name}, the tags {TAG}* in MLflow, cannot be read ({error}): correct or delete the "
             "tag that was edited"
         ) from None
     known = {version.number: version for version in versions.versions_of(model)}
