@@ -30,13 +30,16 @@ def look(root: Path) -> Running:
 
     lines, has_flow = [], False
     for process in psutil.process_iter(["cmdline"]):
-        command = " ".join(process.info["cmdline"] or [])
-        lines.append(command)
-        if FLOW in command and process.pid != os.getpid():
-            try:
-                environment = process.environ()
-            except psutil.Error:  # another user's, or it has ended
-                continue
-            home = environment.get("FASHION_HOME")
-            has_flow |= home is None or Path(home).resolve() == root or environment.get(STORE) == f"{root}/metaflow"
+        words = process.info["cmdline"] or []
+        lines.append(" ".join(words))
+        script = next((word for word in words if word.endswith(FLOW)), None)
+        if script is None or process.pid == os.getpid():
+            continue
+        try:
+            environment, folder = process.environ(), process.cwd()
+        except psutil.Error:  # another user's, or it has ended
+            continue
+        checkout = Path(folder, script).resolve().parents[1]
+        home = Path(folder, environment.get("FASHION_HOME") or checkout / "var").resolve()
+        has_flow |= home == root or environment.get(STORE) == f"{root}/metaflow"
     return Running("\n".join(lines), has_flow)

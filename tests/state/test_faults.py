@@ -260,7 +260,7 @@ def test_commands_and_flows_work_in_an_ascii_locale(switches: dict[str, str], tm
     home = tmp_path / "größe"
     commands = {
         ("-m", "fashion", "data", "status"): (1, f"cache    {home}/data"),
-        ("flows/train_flow.py", "show"): (0, "Train, evaluate and register a model"),
+        ("flows/train_flow.py", "show"): (0, "Print the outcome, and on a cluster"),
     }
     for words, (code, said) in commands.items():
         done = subprocess.run(
