@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fashion.registry.versions import RegistryError
-from fashion.storage.servers import sqlite_file
+from fashion.storage import sqlite
 
 TAG = "deciding."
 """How the tags begin that say which process decides."""
@@ -51,7 +51,7 @@ def exclusive(name: str) -> Iterator[Callable[[], None]]:
     Raises:
         RegistryError: another process takes too long; or, by that function, this one has.
     """
-    database = sqlite_file(mlflow.get_registry_uri())
+    database = sqlite.path_of(mlflow.get_registry_uri())
     with _lock_file(database, name) if database is not None else _tag(name) as check:
         yield check
 

@@ -6,7 +6,6 @@ Knows no tables, and nothing of what a server is used for.
 import os
 import re
 import urllib.parse
-from pathlib import Path
 from typing import Any
 
 DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "sqlite")
@@ -25,16 +24,6 @@ def server_seconds() -> float:
 def is_database(address: str) -> bool:
     """True if an address is that of an SQL database, a SQLite file included."""
     return address.partition(":")[0].partition("+")[0] in DATABASES
-
-
-def sqlite_file(address: str) -> Path | None:
-    """The file of a SQLite database; None for any other address, and for a database in memory."""
-    import sqlalchemy
-
-    if not address.startswith("sqlite"):
-        return None
-    database = sqlalchemy.make_url(address).database
-    return None if database is None or database == ":memory:" else Path(database).resolve()
 
 
 def without_password(address: str) -> str:

@@ -20,7 +20,7 @@ def registry(request: pytest.FixtureRequest, mlflow_home: Home, monkeypatch: pyt
     """A registered model. Tags exclude on any store: here they are tried on SQLite too, as if it were a server."""
     MlflowClient().create_registered_model(MODEL_NAME)
     if request.param == BY_TAG:
-        monkeypatch.setattr(exclusive, "sqlite_file", lambda _: None)
+        monkeypatch.setattr(exclusive.sqlite, "path_of", lambda _: None)
     monkeypatch.setattr(exclusive, "POLL_SECONDS", 0.02)
     yield request.param
     assert tags() == {}
@@ -62,7 +62,7 @@ def test_an_error_lets_the_next_one_decide(registry: str) -> None:
 def test_the_tag_of_a_process_that_died_is_respected_for_a_while_and_removed(
     mlflow_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exclusive, "sqlite_file", lambda _: None)
+    monkeypatch.setattr(exclusive.sqlite, "path_of", lambda _: None)
     monkeypatch.setattr(exclusive, "ABANDONED_SECONDS", 2.5)
     client = MlflowClient()
     client.create_registered_model(MODEL_NAME, {f"{exclusive.TAG}dead": "process 1 on elsewhere"})
@@ -78,7 +78,7 @@ def test_the_tag_of_a_process_that_died_is_respected_for_a_while_and_removed(
 def test_a_process_that_waits_too_long_or_holds_too_long_ends_with_a_sentence(
     mlflow_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exclusive, "sqlite_file", lambda _: None)
+    monkeypatch.setattr(exclusive.sqlite, "path_of", lambda _: None)
     MlflowClient().create_registered_model(MODEL_NAME)
     with exclusive.exclusive(MODEL_NAME) as check:
         monkeypatch.setattr(exclusive, "PATIENCE_SECONDS", 0.1)
