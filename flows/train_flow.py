@@ -37,6 +37,7 @@ from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Dataset
+    from fashion.data.manifest import Manifest
     from fashion.predictions.labelled import LabelledFeedback
 
 configured_resources = resources(
@@ -85,6 +86,7 @@ class TrainFlow(FlowSpec):
         """Fetch and check the data, and open the MLflow run that all steps log to."""
         from runtime import training_cards
 
+        from fashion.data import manifest
         from fashion.data.checks import check_dataset
         from fashion.data.manifest import DataError
         from fashion.evaluation import run_record
@@ -95,7 +97,9 @@ class TrainFlow(FlowSpec):
             self.configuration = launch.with_overrides(self.config.to_dict(), self.overrides)
         settings, home = self.settings, prepare_environment()
         check_servers(settings, home)
-        data = load_data(settings)
+        with launch.exit_on(DataError):
+            self.data_version = manifest.read(settings.data)  # of all steps, whatever becomes of the file
+        data = load_data(settings, self.data_version)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
         self.feedback = collect_feedback(settings, data)
@@ -151,7 +155,7 @@ class TrainFlow(FlowSpec):
         from fashion.training.objective import Objective
 
         settings = self.settings
-        data = load_training_data(settings, self.feedback)
+        data = load_training_data(settings, self.data_version, self.feedback)
         objective = Objective(settings, data, report=functools.partial(print, flush=True))
         with launch.exit_on(ConfigError, first=functools.partial(mark_failed, self.mlflow_run_id)):
             tuning.work(current_home().studies, self.study, self.input, settings, objective)
@@ -228,7 +232,7 @@ class TrainFlow(FlowSpec):
         from fashion.registry import tracking
 
         settings = self.settings
-        data = load_data(settings)
+        data = load_data(settings, self.data_version)
         launch.connect(current_home())
         with launch.exit_on(ServerUnavailable), tracking.failing(self.mlflow_run_id):
             evaluation = scoring.evaluate(
@@ -259,7 +263,7 @@ class TrainFlow(FlowSpec):
         from fashion.registry import tracking
 
         settings = self.settings
-        data = load_data(settings)
+        data = load_data(settings, self.data_version)
         launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
         with launch.exit_on(DamagedPackage, ServerUnavailable), tracking.failing(self.mlflow_run_id):
@@ -299,7 +303,7 @@ class TrainFlow(FlowSpec):
         from fashion.training.search_space import with_params
 
         settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
-        data = load_training_data(settings, self.feedback)
+        data = load_training_data(settings, self.data_version, self.feedback)
         checkpoints = f"{home.checkpoints}/{self.checkpoints}"
         with (
             launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable, first=nodes.stop_other_nodes),
@@ -353,20 +357,25 @@ def check_servers(settings: TrainConfig, home: Home) -> None:
         open_store(home.checkpoints).exists("any")
 
 
-def load_data(settings: TrainConfig) -> "Dataset":
-    """The data set, fetched where this machine does not have it yet."""
+def load_data(settings: TrainConfig, version: "Manifest") -> "Dataset":
+    """One version of the data set, fetched where this machine does not have it yet.
+
+    Args:
+        settings: its sources, and how it is split.
+        version: what `start` read. The file may have been changed since, as by `fashion data add`.
+    """
     from fashion.data.loading import load_dataset
     from fashion.data.manifest import DataError
 
     with launch.exit_on(DataError):
-        return load_dataset(settings.data, current_home().data)
+        return load_dataset(settings.data, current_home().data, version=version)
 
 
-def load_training_data(settings: TrainConfig, feedback: "LabelledFeedback | None") -> "Dataset":
+def load_training_data(settings: TrainConfig, version: "Manifest", feedback: "LabelledFeedback | None") -> "Dataset":
     """The data set with labelled feedback among its training rows. Its other splits, mean and std stay as they are."""
     from fashion.predictions.labelled import with_feedback
 
-    data = load_data(settings)
+    data = load_data(settings, version)
     if feedback is None:
         return data
     return dataclasses.replace(data, train=with_feedback(data.train, feedback.train, settings.feedback.repeat))
@@ -383,7 +392,14 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     home = current_home()
     with launch.exit_on(LogUnavailable, StoreUnavailable):
         rows = windows.open_source(home).labelled()
-        return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
+        return labelled.collect(
+            rows,
+            open_store(home.images),
+            settings.data,
+            data,
+            settings.feedback,
+            model_name=settings.tracking.registered_model,
+        )
 
 
 def mark_failed(run_id: str, _: Exception) -> None:

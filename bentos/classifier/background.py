@@ -14,7 +14,7 @@ from bentos.classifier.batcher import Scored, shadow_records
 from fashion.images import image_store
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable
+from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.blobs import Store, StoreUnavailable
 
 CAPACITY = 4096
@@ -88,20 +88,20 @@ class Background:
                 return
 
 
-def shadow(predictor: Predictor, log: PredictionLog, *, model_version: str) -> Background:
+def shadow(predictor: Predictor, log: PredictionLog, *, model: ModelId) -> Background:
     """Start to score with another model and to log its predictions as `shadow`.
 
     Args:
         predictor: of the other version.
         log: the champion's.
-        model_version: goes into the records.
+        model: goes into the records.
     """
 
     def work(batch: list[Scored]) -> None:
         started = time.perf_counter()
         predictions = predictor.predict(np.stack([each.image for each in batch]))
         latency_ms = 1000 * (time.perf_counter() - started) / len(batch)
-        log.append(shadow_records(predictions, batch, model_version=model_version, latency_ms=latency_ms))
+        log.append(shadow_records(predictions, batch, model=model, latency_ms=latency_ms))
 
     return Background("shadow", work)
 

@@ -51,6 +51,8 @@ class ModelVersion(Documented):
 
     name: str
     version: str
+    digest: str
+    """sha256 of the version's package: versions of equal number may be of different registries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +142,14 @@ class PredictionRead(Documented):
 
     prediction_id: Uuid7
     time: Moment
+    model_name: str | None
+    """The registered model; null in predictions of before logs held names."""
     model_version: str
-    label: ClassName
+    model_digest: str | None
+    """The first digits of the digest of the version's package; null likewise."""
+    label: Annotated[str, Field(description="A class name, or a class number of a model that is not served here.")]
     confidence: float
-    probabilities: Probabilities
+    probabilities: dict[str, float]
     statistics: Statistics
     """Numbers that describe the picture; drift is tested on them."""
     image_sha256: str
@@ -162,6 +168,8 @@ class ModelInfo(Documented):
 
     name: str
     version: str
+    digest: str
+    """sha256 of the version's package."""
     class_names: tuple[str, ...]
     channels: int
     size: int

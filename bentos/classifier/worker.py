@@ -49,7 +49,7 @@ from fashion.model import explanation, package
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable
+from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
 
 SMALL_BYTES = 2560
@@ -104,20 +104,19 @@ class Worker:
         self.rate = RateLimit(self.settings.limits.requests_per_minute)
         self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
-        self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]))
+        self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]), self.package.digest)
         self._predictor = Predictor(self.package)
         self._predictor.predict(_blank_image(self.package))  # the first call of a network is the slowest
         self._shipping = Shipping(self.log, home, self.settings.log)
         self.recent = RecentReader(self.log, self._shipping.remote)
-        self.records = Records(self.log, self._shipping, self.package.class_names)
+        served = ModelId.of(self._model.name, self._model.version, self.package.digest)
+        self.records = Records(self.log, self._shipping, served, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
-        self._batcher = Batcher(
-            self._predictor, self.log, model_version=self._model.version, after=self._offer_to_background
-        )
+        self._batcher = Batcher(self._predictor, self.log, model=served, after=self._offer_to_background)
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._closing = threading.Event()
         self._show_versions()
-        self._latest_report = LatestReport(self.reports, self.metrics.set_report)
+        self._latest_report = LatestReport(self.reports, self.metrics.set_report, model_name=self._model.name)
         self._latest_report.look()
         several = self.settings.workers > 1
         self._telemetry = Telemetry(
@@ -206,6 +205,7 @@ class Worker:
         return ModelInfo(
             name=self._model.name,
             version=self._model.version,
+            digest=self._model.digest,
             class_names=tuple(self.package.class_names),
             channels=self.package.channels,
             size=self.package.size,
@@ -341,7 +341,9 @@ def _start_background(deployment: Deployment, log: PredictionLog, home: Home, sh
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])
         try:
-            works.append(background.shadow(Predictor(package.read(shadow)), log, model_version=version))
+            scores = package.read(shadow)
+            model = ModelId.of(deployment.shadow["name"], version, scores.digest)
+            works.append(background.shadow(Predictor(scores), log, model=model))
         except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
             _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works

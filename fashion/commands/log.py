@@ -15,6 +15,7 @@ from fashion.commands.arguments import AsJson
 from fashion.commands.errors import FAILED, CommandError, failing_on
 
 if TYPE_CHECKING:
+    from fashion.commands.log_classes import ClassNames
     from fashion.home import Home
     from fashion.predictions.feedback_csv import FeedbackRow
     from fashion.predictions.log import PredictionLog
@@ -84,27 +85,31 @@ def export(
 def feedback(
     file: Annotated[Path, typer.Argument(help="CSV with the columns prediction_id, true_label and perhaps source.")],
     classes: Annotated[
-        str | None, typer.Option(help="Class names in order, by commas, where true_label is a name.")
+        str | None,
+        typer.Option(help="Class names in order, by commas; by default those of the model that predicted."),
     ] = None,
 ) -> None:
     """Add true labels from a CSV file; a row that cannot be stored is named, the others are stored.
 
-    Exits with 1 where a row was rejected.
+    A label is a class name, or a class number where no class is called by a number. Exits with 1 where a row was
+    rejected.
     """
+    from fashion.commands.log_classes import ClassNames
     from fashion.home import current_home
     from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, parse_feedback
     from fashion.predictions.record import UnknownPrediction
 
-    names = [name.strip() for name in classes.split(",")] if classes else []
+    given = [name.strip() for name in classes.split(",")] if classes else None
     stored = rejected = 0
     with open_log() as log, file.open(newline="", encoding="utf-8-sig") as lines:
         shared = open_shared() if current_home().shared_log else None
+        names = ClassNames(given)
         try:
-            for row in parse_feedback(lines, names):
+            for row in parse_feedback(lines):
                 try:
                     if not isinstance(row, FeedbackRow):
-                        raise ValueError(row.message if names else f"{row.message}; --classes gives names")
-                    _store(log, shared, row)
+                        raise ValueError(row.message)
+                    _store(log, shared, row, names)
                     stored += 1
                 except (UnknownPrediction, ValueError) as error:
                     print(f"line {row.line}: {error}", file=sys.stderr)
@@ -213,13 +218,14 @@ def open_log(home: "Home | None" = None) -> Iterator["PredictionLog"]:
         yield log
 
 
-def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow") -> None:
+def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow", names: "ClassNames") -> None:
     """Append a row to the log, for the shared log too where that holds the prediction.
 
     Raises:
         UnknownPrediction: neither log holds the prediction.
-        ValueError: the label is not one of its classes.
+        ValueError: the label is not one of its classes, or these are not known.
     """
+    from fashion.predictions.labels import to_class
     from fashion.predictions.record import Feedback, UnknownPrediction
 
     try:
@@ -228,8 +234,6 @@ def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow")
         if shared is None:
             raise
         logged, elsewhere = shared.get(row.prediction_id), True
-    num_classes = len(logged.record.probabilities)
-    if row.true_label >= num_classes:
-        raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {row.true_label}")
-    said = Feedback(row.prediction_id, row.true_label, row.source, time.time_ns() // 1000)
+    label = to_class(row.true_label, names.of(logged.record))
+    said = Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000)
     log.append_feedback([said], known_elsewhere=elsewhere)

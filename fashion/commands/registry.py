@@ -94,12 +94,12 @@ def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: As
     from fashion.evaluation.replay import compare_shadow
 
     with _open_log() as (log, home):
-        comparisons = compare_shadow(log, rows)
+        comparisons = compare_shadow(log, rows, name=name)
         if not comparisons:
-            raise CommandError("no shadow has scored anything: deploy one with serve.shadow=challenger")
+            raise CommandError(f"no shadow of {name} has scored anything: deploy one with serve.shadow=challenger")
         names = _class_names(home, name)
         results = [
-            _result(each, served=f"version {champion}", other=f"version {other}", class_names=names)
+            _result(each, served=f"version {champion.version}", other=f"version {other.version}", class_names=names)
             for (champion, other), each in comparisons.items()
         ]
         _print_results(results, as_json)
@@ -124,7 +124,7 @@ def replay(
         tracking.connect(home)
         found = versions.get(version, name)
         package = versions.fetch(found, Path(folder))
-        replayed = replay_log(log, open_store(home.images), package, rows, on_rows=_show_progress)
+        replayed = replay_log(log, open_store(home.images), package, rows, name=name, on_rows=_show_progress)
         print(file=sys.stderr)
         if replayed.missing:
             message = "pictures are not stored (serve.log.images=true stores them) or are damaged"

@@ -4,9 +4,11 @@ The result is written last: a report without one is incomplete, and readers trea
 """
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from fashion.storage.blobs import BlobNotFound, Store
@@ -21,15 +23,28 @@ UNREADABLE = {"decision": "unreadable"}
 """The result of a report whose file is damaged."""
 
 
-def make_id(time_us: int, model_version: str) -> str:
-    """The id of a report on a version, such as `20270115T080000Z-v3`; ids sort by time.
+def make_id(time_us: int, model_name: str, model_version: str) -> str:
+    """The id of a report on a version, such as `20270115T080000Z-shoes-v3`; ids sort by time.
 
     Args:
         time_us: microseconds since 1970.
-        model_version: any text; characters that are not safe in a path are replaced.
+        model_name: any text; characters that are not safe in a path are replaced.
+        model_version: likewise.
     """
-    version = re.sub(r"[^A-Za-z0-9_.-]", "-", model_version)[:40] or "none"
-    return f"{_format_time(time_us)}-v{version}"
+    name, version = (re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:38] or "none" for text in (model_name, model_version))
+    return f"{_format_time(time_us)}-{name}-v{version}"
+
+
+def state_of(name: str, model_name: str) -> str:
+    """The blob of a state that each model has of its own, such as `state/alerts-shoes-1f2e3d4c.json`.
+
+    Args:
+        name: `state/alerts.json` or alike.
+        model_name: of the registered model; a hash tells names apart whose characters are replaced.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", model_name)[:40]
+    digest = hashlib.sha256(model_name.encode()).hexdigest()[:8]
+    return f"{name.removesuffix('.json')}-{safe}-{digest}.json"
 
 
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
@@ -46,19 +61,23 @@ def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) 
     store.put(f"{report_id}/{RESULT}", content.encode())
 
 
-def latest(store: Store, count: int, *, before_us: int | None = None) -> list[dict[str, Any]]:
+def latest(
+    store: Store, count: int, *, before_us: int | None = None, model_name: str | None = None
+) -> list[dict[str, Any]]:
     """Results of the latest reports, newest first, each with its `id`; a damaged one is `UNREADABLE`.
 
     Args:
         store: of the reports.
         count: at most this many.
         before_us: only reports of earlier seconds than this time, microseconds since 1970; None for all.
+        model_name: only reports on this registered model; None for all.
     """
     complete = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
     if before_us is not None:
         complete = {each for each in complete if each < _format_time(before_us)}
     ids = sorted(complete, key=_sort_key, reverse=True)
-    return [{"id": each, **_result(store, each)} for each in ids[:count]]
+    results = ({"id": each, **_result(store, each)} for each in ids)
+    return list(islice((each for each in results if model_name in (None, each.get("model_name"))), count))
 
 
 def time_of(report_id: str) -> float:

@@ -26,6 +26,8 @@ def to_document(record: PredictionRecord, *, expire_days: float | None = None) -
     document = {
         "time": to_datetime(record.time_us),
         "model_version": record.model_version,
+        "model_name": record.model_name,
+        "model_digest": record.model_digest,
         "role": record.role,
         "label": int(record.label),
         "confidence": float(record.confidence),
@@ -71,6 +73,8 @@ def from_document(name: str, content: Mapping[str, Any]) -> LoggedPrediction:
             image_sha256=content["image_sha256"],
             latency_ms=content["latency_ms"],
             client=content["client"],
+            model_name=content.get("model_name"),  # documents of older versions have neither
+            model_digest=content.get("model_digest"),
         )
         feedback = [
             Feedback(prediction_id, each["true_label"], each["source"], _microseconds(each["time"]))

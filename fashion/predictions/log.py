@@ -26,6 +26,7 @@ from fashion.predictions.schema import (
     APPLICATION_ID,
     CREATE,
     INSERT,
+    MIGRATIONS,
     SELECTED,
     VERSION,
     Key,
@@ -48,12 +49,14 @@ class PredictionLog:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the log.
+        """Open the log; one that an older version of this program wrote is brought up to date.
 
         Raises:
             LogUnavailable: also for a log of a newer version of this program, and for another program's file.
         """
-        self.database = Database(path, create=CREATE, application_id=APPLICATION_ID, version=VERSION)
+        self.database = Database(
+            path, create=CREATE, application_id=APPLICATION_ID, version=VERSION, migrations=MIGRATIONS
+        )
         self.path = self.database.path
         self.outbox = Outbox(self.database)
 
@@ -131,7 +134,7 @@ class PredictionLog:
         until_us: int,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
         """Yield predictions of since <= time < until, oldest first, equal times by id.
@@ -140,10 +143,10 @@ class PredictionLog:
             since_us: microseconds since 1970, UTC.
             until_us: microseconds since 1970, UTC.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
             page_rows: rows held in memory at once.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         after: Key = (since_us, "", "")
         while True:
             page = self._page(
@@ -161,7 +164,7 @@ class PredictionLog:
         rows: int,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
         with_feedback: bool = False,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
@@ -170,11 +173,11 @@ class PredictionLog:
         Args:
             rows: the most to yield.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
             with_feedback: only predictions that have feedback.
             page_rows: rows held in memory at once.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         if with_feedback:
             clause += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
         before: Key = (FOREVER_US, "", "")
@@ -257,7 +260,7 @@ class PredictionLog:
         until_us: int = FOREVER_US,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
     ) -> int:
         """Return how many predictions `window` would yield for the same arguments.
 
@@ -265,9 +268,9 @@ class PredictionLog:
             since_us: microseconds since 1970, UTC.
             until_us: microseconds since 1970, UTC.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 

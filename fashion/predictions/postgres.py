@@ -178,7 +178,7 @@ class PostgresLog:
             raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that row") from error
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables if there are none, and check their version."""
+        """Make the tables if there are none, or bring them up to date."""
         if connection.info.server_version < schema.OLDEST_SERVER:
             raise SharedLogUnavailable(
                 f"{self.address} is PostgreSQL {connection.info.server_version // 10_000}: 14 or newer is needed"
@@ -187,11 +187,26 @@ class PostgresLog:
         if not has_tables:
             self._create(connection)
         (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]
-        if version != schema.VERSION:
+        if version < schema.VERSION:
+            self._migrate(connection, version)
+        if version > schema.VERSION:
             raise SharedLogUnavailable(
-                f"{self.address} has a log of version {version}, and this program knows {schema.VERSION}: update the "
-                "older of the two"
+                f"{self.address} was written by a newer version of this program (schema {version}, this one reads up "
+                f"to {schema.VERSION}): install that version here too; until then rows wait on this machine"
             )
+
+    def _migrate(self, connection: Connection, version: int) -> None:
+        try:
+            with connection.transaction():
+                connection.execute(schema.LOCK)
+                (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]  # another machine may be first
+                for statement in [each for old in range(version, schema.VERSION) for each in schema.MIGRATIONS[old]]:
+                    connection.execute(statement)
+        except InsufficientPrivilege as error:
+            raise AccessDenied(
+                f"{self.address} has a log of schema {version}, and the role {connection.info.user} may not bring it "
+                f"to {schema.VERSION}: let the role that made it run `fashion log status` or the service once"
+            ) from error
 
     def _create(self, connection: Connection) -> None:
         role, database = connection.info.user, connection.info.dbname

@@ -14,7 +14,7 @@ from fashion.drift import inspection, report_page
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.report_examples import load_examples
-from fashion.drift.result import result_as_dict, unknown_version
+from fashion.drift.result import empty_window, result_as_dict, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.images import image_store
 from fashion.model.reference import Reference
@@ -88,7 +88,8 @@ def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None
 
 
 def test_a_report_without_a_reference_has_only_the_verdict(reference: Reference) -> None:
-    unknown = Inspection(unknown_version("9", 10, 1, 2, SETTINGS), None)
+    empty = empty_window("shoes", (1, 2), SETTINGS)
+    unknown = Inspection(with_unjudged(empty, "10 are of a version which the registry does not hold"), None)
     page = render(unknown, None)
     assert "<h1>Not enough data</h1>" in page
     assert "which the registry does not hold" in page

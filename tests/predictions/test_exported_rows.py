@@ -92,7 +92,7 @@ def everything(batches: Iterator[Batch]) -> dict[str, tuple[object, ...]]:
             int(batch.true_labels[row]),
             int(batch.times_us[row]),
             batch.image_sha256[row],
-            batch.model_versions[row],
+            batch.models[row],
             batch.predictions.embeddings.dtype,
             batch.predictions.statistics.dtype,
         )

@@ -285,7 +285,7 @@ def test_feedback_belongs_to_the_champions_record(log: PredictionLog) -> None:
     rows=st.lists(requests, max_size=15).map(mixed),
     span=st.tuples(st.integers(0, 6), st.integers(0, 6)),
     role=st.sampled_from([None, "champion", "shadow"]),
-    model_version=st.sampled_from([None, "1", "2"]),
+    model_name=st.sampled_from([None, "1", "2"]),
     page_rows=st.integers(1, 6),
     newest=st.integers(0, 30),
 )
@@ -293,21 +293,21 @@ def test_windows_are_complete_and_in_order_for_any_page_size(
     rows: list[PredictionRecord],
     span: tuple[int, int],
     role: str | None,
-    model_version: str | None,
+    model_name: str | None,
     page_rows: int,
     newest: int,
 ) -> None:
     wanted = sorted(
-        (row for row in rows if role in (None, row.role) and model_version in (None, row.model_version)),
+        (row for row in rows if role in (None, row.role) and model_name in (None, row.model_name)),
         key=lambda row: (row.time_us, row.prediction_id, row.role),
     )
     within = [row for row in wanted if span[0] <= row.time_us < span[1]]
     with tempfile.TemporaryDirectory() as folder, PredictionLog(Path(folder, "log.db")) as log:
         log.append(rows)
-        found = log.window(*span, role=role, model_version=model_version, page_rows=page_rows)
+        found = log.window(*span, role=role, model_name=model_name, page_rows=page_rows)
         assert [each.record for each in found] == within
-        assert log.count(*span, role=role, model_version=model_version) == len(within)
-        latest = log.latest(newest, role=role, model_version=model_version, page_rows=page_rows)
+        assert log.count(*span, role=role, model_name=model_name) == len(within)
+        latest = log.latest(newest, role=role, model_name=model_name, page_rows=page_rows)
         assert [each.record for each in latest] == wanted[::-1][:newest]
 
 
