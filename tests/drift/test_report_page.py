@@ -19,7 +19,7 @@ from fashion.drift.window_part import Inspection
 from fashion.images import image_store
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
-from fashion.predictions.record import UNLABELLED
+from fashion.predictions.record import UNLABELLED, ModelId
 from fashion.storage.address import open_store
 
 NAMES = ("cat <b>", *CLASSES[1:])
@@ -43,10 +43,12 @@ def inspect(
     if wrong is not None:
         truth = (predictions.labels + (np.arange(rows) < wrong * rows)) % 3
     names = [f"{row:064x}" for row in range(rows)]
-    batch = Batch(predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, ["7"] * rows)
+    batch = Batch(
+        predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, [ModelId("m", "7", "0" * 16)] * rows
+    )
     stats = ReferenceStats(reference, HARMLESS, NAMES)
     settings = dataclasses.replace(SETTINGS, resplits=10)
-    (found,) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
+    ((found,), _) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
     return found
 
 
