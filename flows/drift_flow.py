@@ -135,14 +135,14 @@ class DriftFlow(FlowSpec):
             history = reports.latest(store, settings.report.history, before_us=self.now_us, model_name=self.model)
             for inspected in self.inspected:
                 result, version = inspected.result, self.references.get(inspected.result.model_version)
-                page = self.render_report(inspected, version, history)
+                page, copy = self.render_report(inspected, version, history)
                 report_id = reports.make_id(self.now_us, self.model, result.model_version)
                 content = result_as_dict(result)
                 reports.publish(store, report_id, page, content)
                 digest = None if version is None else version.package.data["digest"]
-                tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
+                tracking.log_drift(experiment_id, report_id, content, copy, data_digest=digest)
                 self.reports.append(report_id)
-                cards.framed(current.card["drift"], page)
+                cards.framed(current.card["drift"], copy)
         print(f"reports {', '.join(self.reports)} in {home.reports}")
         self.next(self.act)
 
@@ -224,8 +224,12 @@ class DriftFlow(FlowSpec):
 
     def render_report(
         self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
-    ) -> str:
-        """A version's report as one HTML page, with plots and examples where there is a reference to compare with."""
+    ) -> tuple[str, str]:
+        """A version's report as one HTML page, with plots and examples where there is a reference to compare with.
+
+        Returns:
+            The page, and a copy without pictures of users, for where neither retention nor `fashion log forget` reach.
+        """
         from fashion.drift import evidently_report, report_page
 
         plots: list[evidently_report.EvidentlyPage] = []
@@ -236,16 +240,17 @@ class DriftFlow(FlowSpec):
                 inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
             )
             examples = load_examples(inspected, version.package, self.settings)
-        return report_page.render(
+        render = functools.partial(
+            report_page.render,
             inspected,
             model=self.model,
             class_names=() if version is None else version.package.class_names,
             reference=None if version is None else version.reference.predictions,
-            examples=examples,
             history=history,
             evidently_pages=plots,
             remarks=self.remarks,
         )
+        return render(examples=examples), render(examples=())
 
 
 def count_rows(source: "Source", window: "Window", references: "References", settings: DriftConfig) -> "WindowPart":

@@ -21,6 +21,8 @@ CAPACITY = 4096
 """Pictures that may wait; more are dropped, and counted."""
 BATCH = 32
 """Most pictures of one call."""
+WRITTEN_SECONDS = 600.0
+"""How long a picture that was stored is taken to be there."""
 NICENESS = 10
 """Scheduling priority of the thread; 19 is the lowest."""
 
@@ -108,14 +110,16 @@ def shadow(predictor: Predictor, log: PredictionLog, *, model: ModelId) -> Backg
 
 def image_writer(store: Store) -> Background:
     """Start to store what the network saw, as PNG under the sha256 of its pixels."""
-    written: dict[str, None] = {}  # the latest, in order: the same picture is stored once
+    # The latest, in order of time: the same picture is stored once. Not for long, for retention may delete it.
+    written: dict[str, float] = {}
 
     def work(batch: list[Scored]) -> None:
         for each in batch:
-            sha256 = each.record.image_sha256
-            if sha256 not in written:
+            sha256, now = each.record.image_sha256, time.monotonic()
+            if now - written.get(sha256, -WRITTEN_SECONDS) >= WRITTEN_SECONDS:
                 image_store.put(store, each.image, sha256)
-                written[sha256] = None
+                written.pop(sha256, None)
+                written[sha256] = now
                 if len(written) > CAPACITY:
                     del written[next(iter(written))]
 

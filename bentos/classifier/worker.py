@@ -41,6 +41,7 @@ from bentos.web.responses import ErrorAnswer
 from bentos.web.telemetry import Telemetry
 from bentos.web.telemetry_config import read_config
 from bentos.web.uploads import Part
+from fashion.drift import retention
 from fashion.home import Home
 from fashion.images import image_store, preparation
 from fashion.images.errors import BadPicture
@@ -51,6 +52,7 @@ from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
+from fashion.storage.blobs import StoreUnavailable
 
 SMALL_BYTES = 2560
 """Uploads up to this are decoded in the event loop: for a 28x28 colour BMP, a thread would take longer."""
@@ -99,7 +101,7 @@ class Worker:
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = package.read(model)
         self.page, self.gallery = folder / "page", folder / "gallery"
-        self.reports = open_store(home.reports)
+        self.reports, self._images = open_store(home.reports), open_store(home.images)
         self.keys = Keys(environment)
         self.rate = RateLimit(self.settings.limits.requests_per_minute)
         self.metrics = ServiceMetrics(identity)
@@ -326,8 +328,15 @@ class Worker:
     def _prune(self, days: float) -> None:
         while True:
             try:
-                self.log.prune(days)
-            except LogUnavailable as error:
+                retention.prune(
+                    self.log,
+                    days,
+                    images=self._images,
+                    report_store=self.reports,
+                    shared=self._shipping.remote,
+                    clock=time.time_ns,
+                )
+            except (LogUnavailable, StoreUnavailable) as error:
                 _logger.warning("old predictions stay: %s", error)
             if self._closing.wait(PRUNE_SECONDS):
                 return

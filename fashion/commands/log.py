@@ -75,6 +75,7 @@ def export(
     since_us = _start(days, since)
     if address.endswith(".parquet") and "://" not in address:
         with open_log() as log:
+            log.add_export(str(Path(address).absolute()))
             rows = export_parquet(log, address, since_us or 0)
         print(json.dumps({"file": address, "rows": rows}) if as_json else f"{rows:,} predictions in {address}")
         return
@@ -123,9 +124,62 @@ def feedback(
 
 @app.command("prune", epilog="Example: fashion log prune 90")
 def prune(days: Annotated[float, typer.Argument(min=0, help="Age from which predictions are dropped.")]) -> None:
-    """Drop predictions older than that many days; what is not shipped yet stays."""
-    with open_log() as log:
-        print(f"{log.prune(days):,} predictions dropped")
+    """Drop predictions older than that many days, with their pictures and drift reports; what is not shipped stays.
+
+    A picture stays while another prediction is on it.
+    """
+    from fashion.drift import retention
+    from fashion.home import current_home
+    from fashion.storage.address import open_store
+
+    home = current_home()
+    with open_log() as log, failing_on(OSError), contextlib.ExitStack() as stack:
+        shared = stack.enter_context(contextlib.closing(open_shared())) if home.shared_log else None
+        done = retention.prune(
+            log,
+            days,
+            images=open_store(home.images),
+            report_store=open_store(home.reports),
+            shared=shared,
+            clock=time.time_ns,
+            unlisted="://" not in home.images,  # a bucket may hold pictures of other machines
+        )
+    print(f"{done.predictions:,} predictions, {done.pictures:,} pictures and {done.reports:,} reports dropped")
+
+
+@app.command("forget", epilog="Example: fashion log forget 019a0c3e-5f2b-7c1d-8e4f-0123456789ab --dry-run")
+def forget(
+    prediction_id: Annotated[str, typer.Argument(help="Of the answer that a person got.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    exports: Annotated[
+        list[str] | None, typer.Option("--export", help="A file, folder or bucket besides those that the log knows.")
+    ] = None,
+) -> None:
+    """Delete a prediction and its picture everywhere: log, shared log, exports, reports, and every file of this home.
+
+    Says which registered versions learnt from it. Killed half-way, the same command completes.
+    """
+    from fashion.commands import log_forget
+    from fashion.home import prepare_environment
+
+    home, lines = prepare_environment(), 0
+    with failing_on(OSError), contextlib.ExitStack() as stack:
+        log = stack.enter_context(open_log(home)) if home.predictions.exists() else None
+        shared = stack.enter_context(contextlib.closing(open_shared())) if home.shared_log else None
+        forgetting = log_forget.Forgetting(prediction_id, home, log, shared)
+
+        def say(line: str) -> None:
+            nonlocal lines
+            lines += 1
+            print(("would delete: " if dry_run else "deleted: ") + line, flush=True)
+
+        traces = forgetting.find(exports or ())
+        learnt = log_forget.learnt_by(home, traces.digests)
+        forgetting.forget(traces, say, dry_run=dry_run)
+    if not lines:
+        print(f"nothing of {forgetting.id} is left here")
+    for line in [*learnt, *log_forget.not_searched(home)]:
+        print(line)
 
 
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")
@@ -195,6 +249,8 @@ def _export_days(address: str, since_us: int | None, source: str, *, today: bool
             if shared
             else (stack.enter_context(open_log()).window)
         )
+        if current_home().predictions.exists():
+            stack.enter_context(open_log()).add_export(store.address)
         first = partition_writer.first_day(store) if since_us is None else day_of(since_us)
         last = day_of(time.time_ns() // 1000) - (not today)
         days = partition_writer.export_days(read, store, range(first, last + 1), on_day=say)

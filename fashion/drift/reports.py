@@ -3,11 +3,13 @@
 The result is written last: a report without one is incomplete, and readers treat it as missing.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -78,6 +80,58 @@ def latest(
     ids = sorted(complete, key=_sort_key, reverse=True)
     results = ({"id": each, **_result(store, each)} for each in ids)
     return list(islice((each for each in results if model_name in (None, each.get("model_name"))), count))
+
+
+def without_prediction(page: bytes, prediction_id: str) -> bytes:
+    """A page without the figure of a prediction, which shows its picture.
+
+    Args:
+        page: HTML.
+        prediction_id: shown in the figure.
+    """
+    figure = rb"<figure>(?:(?!</figure>).)*" + re.escape(prediction_id.encode()) + rb"(?:(?!</figure>).)*</figure>"
+    return re.sub(figure, b"", page, flags=re.DOTALL)
+
+
+def with_prediction(store: Store, prediction_id: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the id and the page of each report that shows a prediction.
+
+    Args:
+        store: of the reports.
+        prediction_id: a uuid7; reports of before its time are not read.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    made_s = (uuid.UUID(prediction_id).int >> 80) / 1000
+    for name in sorted(store.list()):
+        report_id, _, file = name.rpartition("/")
+        if file == PAGE and time_of(report_id) >= made_s - 86_400:  # a clock may have been set back
+            with contextlib.suppress(BlobNotFound):
+                page = store.get(name)
+                if prediction_id.encode() in page:
+                    yield report_id, page
+
+
+def delete_before(store: Store, time_s: float) -> int:
+    """Delete reports that were made before a time, and return how many. What has no time in its id stays.
+
+    Args:
+        store: of the reports.
+        time_s: seconds since 1970.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be used.
+    """
+    old: dict[str, list[str]] = {}
+    for name in store.list():
+        report_id = name.split("/")[0]
+        if 0 < time_of(report_id) < time_s:
+            old.setdefault(report_id, []).append(name)
+    for names in old.values():
+        for name in sorted(names, reverse=True):  # the result first: without it the report counts as missing
+            store.delete(name)
+    return len(old)
 
 
 def time_of(report_id: str) -> float:

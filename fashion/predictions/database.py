@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import mmap
 import random
 import sqlite3
 import threading
@@ -94,6 +95,45 @@ class Database:
         with self.translate_errors(), self._read_lock:
             return self._reader.execute(sql, values).fetchall()
 
+    def scan(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows of one SELECT that may take long: other reads of this process do not wait for it."""
+        with self.translate_errors(), contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            return connection.execute(sql, values).fetchall()
+
+    def erase(self, traces: Sequence[bytes]) -> None:
+        """Make sure that what was deleted is in no byte of the file or of its write-ahead log.
+
+        Deleted values are overwritten at once, but SQLite may have left copies where it moved rows. Where one of the
+        traces is found, the file is written anew, for which writers wait.
+
+        Args:
+            traces: parts of what was deleted that no other row has.
+
+        Raises:
+            LogUnavailable: also where another process reads for long; then call this again.
+        """
+        with self.translate_errors(), self._write_lock:
+            self._checkpoint()
+            if _contains(self.path, traces):
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * LOCKED_SECONDS:.0f}")
+                try:
+                    self._writer.execute("VACUUM")
+                finally:
+                    self._writer.execute("PRAGMA busy_timeout = 0")
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Move all that is in the write-ahead log into the file, and empty it."""
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise LogUnavailable(
+                    f"{self.path} is read by another process without a pause, so what was deleted stays in "
+                    f"{self.path.name}-wal: run this again"
+                )
+            time.sleep(0.05)
+
     def write(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run an action in a transaction and return its result; then the change is on the disk.
 
@@ -165,6 +205,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # a prediction is somebody's: deleted is overwritten
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
@@ -250,6 +291,13 @@ class Database:
 
 def _has_code(error: Exception, *codes: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
+
+
+def _contains(path: Path, traces: Sequence[bytes]) -> bool:
+    if not traces or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(trace) >= 0 for trace in traces)
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, bool]]:

@@ -161,6 +161,25 @@ class FirestoreLog:
         rows = islice(self.read_window(until_us, FOREVER_US), most)
         return sum(row.record.role == "champion" for row in rows)
 
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction's documents; see SharedLog."""
+        deleted = 0
+        with self._translate_errors():
+            for name in (prediction_id, f"{prediction_id}.shadow"):
+                document = self._predictions().document(name)
+                deleted += document.get(retry=None, timeout=self.timeout_s).exists
+                document.delete(retry=None, timeout=self.timeout_s)
+        return deleted
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture; see SharedLog."""
+        from google.cloud.firestore import FieldFilter
+
+        with self._translate_errors():
+            found = self._predictions().where(filter=FieldFilter("image_sha256", "==", image_sha256)).limit(3)
+            names = [document.id for document in found.stream(retry=None, timeout=self.timeout_s)]
+        return any(name.partition(".")[0] != besides for name in names)  # two may be of `besides`: a shadow's too
+
     def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
         from google.api_core.exceptions import InvalidArgument, ResourceExhausted
         from google.cloud.firestore_v1.bulk_batch import BulkWriteBatch

@@ -123,6 +123,16 @@ class PostgresLog:
             self._connections.run(lambda connection: connection.execute(schema.COUNT_AFTER, values).fetchall()[0][0])
         )
 
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction with its feedback; see SharedLog."""
+        values = (uuid.UUID(prediction_id),)
+        return int(self._connections.run(lambda connection: connection.execute(schema.FORGET, values).rowcount))
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture; see SharedLog."""
+        values = (image_sha256, uuid.UUID(besides) if besides else schema.LEAST_ID)
+        return bool(self._connections.run(lambda connection: connection.execute(schema.ON_PICTURE, values).fetchall()))
+
     def _send(self, rows: list[Outgoing], deadline: float) -> Iterator[Delivery]:
         if not rows:
             return

@@ -128,6 +128,12 @@ FEEDBACK = (
     f"FROM {SCHEMA}.feedback WHERE prediction_id = ANY(%s) ORDER BY time, sequence"
 )
 
+FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
+"""Feedback goes with it: it references the prediction."""
+
+ON_PICTURE = f"SELECT 1 FROM {SCHEMA}.predictions WHERE image_sha256 = %s AND prediction_id <> %s LIMIT 1"
+"""Reads the whole table, for there is no index: it is asked when a picture is to be deleted."""
+
 GRANT = (
     f'GRANT USAGE ON SCHEMA {SCHEMA} TO "{{role}}"; '
     f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO "{{role}}"'

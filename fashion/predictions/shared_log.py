@@ -125,6 +125,21 @@ class SharedLog(Protocol):
             most: each row that is counted is read, and perhaps paid for.
         """
 
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction with its feedback, a shadow's too, and return how many rows or documents there were.
+
+        Args:
+            prediction_id: a uuid7 in lower case.
+        """
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture.
+
+        Args:
+            image_sha256: of its pixels.
+            besides: a prediction that does not count.
+        """
+
     def close(self) -> None:
         """Close the connections, which fails requests under way. The next request opens a new one."""
 
