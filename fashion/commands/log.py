@@ -182,6 +182,23 @@ def forget(
         print(line)
 
 
+@app.command("assign", epilog="Example: fashion log assign fashion-classifier")
+def assign(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The registered model that made those predictions.")],
+) -> None:
+    """Say that predictions of before logs held names of models are of MODEL: for a log that one model alone wrote.
+
+    A prediction gets the name where the registry has its version number since before it was made.
+    """
+    from fashion.commands import log_classes
+    from fashion.predictions import naming
+
+    with open_log() as log, failing_on(log_classes.UnknownModel):
+        known = log_classes.known_models(name)
+        named = naming.name_rows(log, known)
+        print(f"{named:,} predictions are of {name} now; {naming.count_unnamed(log):,} stay without a name")
+
+
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")
 def retry_refused() -> None:
     """Send again what the shared log has refused, once the cause is fixed."""

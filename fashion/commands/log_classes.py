@@ -1,10 +1,43 @@
-"""The classes of the model that made a logged prediction, as given by hand or by the registry. Knows no log."""
+"""What the registry knows of the models that made logged predictions: classes and versions. Knows no log."""
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fashion.predictions.naming import KnownModel
 from fashion.predictions.record import ModelId, PredictionRecord
+
+
+class UnknownModel(ValueError):
+    """The registry holds no such model, or cannot be read. The message is one sentence."""
+
+
+def known_models(name: str) -> list[KnownModel]:
+    """Return what the registry knows of a model's versions.
+
+    Raises:
+        UnknownModel: it has none, or cannot be read.
+    """
+    from fashion.home import prepare_environment
+    from fashion.model.package import DamagedPackage
+    from fashion.registry import tracking, versions
+
+    try:
+        tracking.connect(prepare_environment())
+        known = []
+        for version in versions.list_versions(name):
+            with tempfile.TemporaryDirectory() as folder:
+                found = versions.fetch(version, Path(folder))
+            created_us = int(version.created.timestamp() * 1e6)
+            model = ModelId.of(name, version.number, found.digest)
+            known.append(KnownModel(model, created_us, len(found.class_names)))
+    except (*versions.ERRORS, DamagedPackage) as error:
+        raise UnknownModel(f"the versions of {name} are not known: {' '.join(str(error).split())[:300]}") from None
+    if not known:
+        raise UnknownModel(
+            f"the registry has no version of {name}: `fashion registry list --name NAME` shows what it has"
+        )
+    return known
 
 
 class ClassNames:

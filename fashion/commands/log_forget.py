@@ -89,7 +89,12 @@ class Forgetting:
                 traces.rows.append(self._shared.get(self.id).record)
                 traces.is_shared = True
         time_us = traces.rows[0].time_us if traces.rows else None
-        for address in dict.fromkeys([*(self._log.exports() if self._log else []), *exports]):
+        # Files of the home that are no known export too: in Parquet, an id cannot be overwritten.
+        own = sorted(map(str, self._home.root.rglob("*.parquet")))
+        known = [*(self._log.exports() if self._log else []), *exports]
+        folders = tuple(f"{address.rstrip('/')}/" for address in known if not _is_file(address))
+        addresses = [*known, *(path for path in own if not path.startswith(folders))]
+        for address in dict.fromkeys(addresses):
             traces.exported += [(address, each) for each in _find_in_export(address, self.id, time_us)]
         traces.digests = {row.image_sha256 for row in traces.rows}
         traces.digests.update(*(each.image_sha256 for _, each in traces.exported))
@@ -131,12 +136,11 @@ class Forgetting:
                 time.sleep(REQUEST_SECONDS)  # they may be on their way
             deleted = int(traces.is_shared) if dry_run else self._shared.forget(self.id)
             if deleted:
-                say(f"shared log {self._shared.address}: {deleted} of its rows")
+                say(f"shared log {self._shared.address}: its rows and feedback")
         if self._log is not None:
-            known = sum(row.role in ("champion", "shadow") for row in traces.rows) if traces.is_local else 0
-            deleted = known if dry_run else removal.forget(self._log, self.id)
+            deleted = int(traces.is_local) if dry_run else removal.forget(self._log, self.id)
             if deleted:
-                say(f"log {self._log.path}: {deleted} of its rows, with feedback")
+                say(f"log {self._log.path}: its rows and feedback")
 
     def _is_on_another(self, sha256: str) -> bool:
         if self._log is not None and removal.has_picture(self._log, sha256, besides=self.id):
@@ -171,8 +175,8 @@ class Forgetting:
             return overwrite(content)
 
         others = [Path(address) for address in (home.images, home.reports) if "://" not in address]
-        log_files = home.root.glob(f"{home.predictions.name}*")
-        return erasure.erase(home.root, change, passed_over={home.data, *others, *log_files}, dry_run=dry_run)
+        handled = [*home.root.glob(f"{home.predictions.name}*"), *home.root.rglob("*.parquet")]
+        return erasure.erase(home.root, change, passed_over={home.data, *others, *handled}, dry_run=dry_run)
 
 
 def learnt_by(home: Home, digests: Collection[str]) -> list[str]:

@@ -87,7 +87,10 @@ def _find(name: str, data: bytes, prediction_id: str) -> FoundInExport | None:
     import pyarrow.parquet as pq
 
     try:
-        table: Any = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if "prediction_id" not in file.schema_arrow.names:
+            return None  # of something else
+        table: Any = file.read()
         is_it = pc.equal(table["prediction_id"], prediction_id)
         mine = table.filter(is_it)
         if not len(mine):
