@@ -241,7 +241,7 @@ class TrainFlow(FlowSpec):
                 check_dataset(data, settings.data),
                 data=settings.data,
                 architecture=self.architecture,
-                training=self.training,
+                training={**self.training, "feedback": None if self.feedback is None else self.feedback.describe()},
                 lineage=self.lineage,
             )
             self.model_uri = run_record.log_evaluation(self.mlflow_run_id, evaluation)
@@ -266,6 +266,7 @@ class TrainFlow(FlowSpec):
         data = load_data(settings, self.data_version)
         launch.connect(current_home())
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
+        tags |= {} if self.feedback is None else {"feedback": self.feedback.summary}
         with launch.exit_on(DamagedPackage, ServerUnavailable), tracking.failing(self.mlflow_run_id):
             version, verdict = registration.register(
                 self.model_uri,
@@ -338,8 +339,12 @@ class TrainFlow(FlowSpec):
     @property
     def lineage(self) -> dict[str, str]:
         """Where a model of this run is from."""
+        from fashion.registry import lineage
+
+        commit = lineage.git_commit()
         return {
             "git_commit": self.git_commit,
+            **({} if commit == self.git_commit else {"git_commit.resumed": commit}),
             "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
             "mlflow_run_id": self.mlflow_run_id,
         }

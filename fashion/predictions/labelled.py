@@ -41,6 +41,11 @@ class LabelledFeedback:
         left = "".join(f"; {count:,} {why}" for why, count in self.left_out.items())
         return f"{len(self.train):,} labelled pictures of users to train on, {len(self.held_out):,} held out{left}"
 
+    def describe(self) -> dict[str, int | str]:
+        """What a model package holds of it: the counts, and the sha256 of `as_csv`."""
+        digest = hashlib.sha256(self.as_csv()).hexdigest()
+        return {"trained_on": len(self.train), "held_out": len(self.held_out), "sha256": digest}
+
     def as_csv(self) -> bytes:
         """Return a CSV file with each image's sha256, label and part."""
         lines = ["sha256,label,part"]

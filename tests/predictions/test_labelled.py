@@ -370,3 +370,12 @@ def test_the_summary_counts_each_part_and_what_is_left_out() -> None:
     assert LabelledFeedback(train, held_out, {"of another size": 1500, "beyond feedback.max_rows": 2}).summary == (
         f"{sentence}; 1,500 of another size; 2 beyond feedback.max_rows"
     )
+
+
+def test_a_package_can_say_what_it_learnt_from(users: Users) -> None:
+    for number, image in enumerate(pictures(20)):
+        users.send(image, number % 10)
+    collected = users.collect()
+    described = collected.describe()
+    assert (described["trained_on"], described["held_out"]) == (len(collected.train), len(collected.held_out))
+    assert described["sha256"] == hashlib.sha256(collected.as_csv()).hexdigest()
