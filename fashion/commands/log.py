@@ -157,7 +157,8 @@ def forget(
 ) -> None:
     """Delete a prediction and its picture everywhere: log, shared log, exports, reports, and every file of this home.
 
-    Says which registered versions learnt from it. Killed half-way, the same command completes.
+    Says which registered versions learnt from it. Killed half-way, the same command completes. Exits with 1 where an
+    export could not be searched.
     """
     from fashion.commands import log_forget
     from fashion.home import prepare_environment
@@ -180,6 +181,10 @@ def forget(
         print(f"nothing of {forgetting.id} is left here")
     for line in [*learnt, *log_forget.not_searched(home)]:
         print(line)
+    for line in traces.unsearched:
+        print(line, file=sys.stderr)
+    if traces.unsearched:
+        raise typer.Exit(FAILED)
 
 
 @app.command("assign", epilog="Example: fashion log assign fashion-classifier")

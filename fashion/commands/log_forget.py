@@ -48,6 +48,8 @@ class Traces:
     """Address of an export, and a file of it."""
     digests: set[str] = field(default_factory=set)
     """Of the picture."""
+    unsearched: list[str] = field(default_factory=list)
+    """Sentences on exports that cannot be read."""
     others: set[str] = field(default_factory=set)
     """Digests of pictures that other predictions are on too: these pictures stay."""
 
@@ -95,7 +97,10 @@ class Forgetting:
         folders = tuple(f"{address.rstrip('/')}/" for address in known if not _is_file(address))
         addresses = [*known, *(path for path in own if not path.startswith(folders))]
         for address in dict.fromkeys(addresses):
-            traces.exported += [(address, each) for each in _find_in_export(address, self.id, time_us)]
+            try:
+                traces.exported += [(address, each) for each in _find_in_export(address, self.id, time_us)]
+            except (OSError, CommandError) as error:  # the rest is deleted all the same
+                traces.unsearched.append(f"export {address} was not searched: {error}")
         traces.digests = {row.image_sha256 for row in traces.rows}
         traces.digests.update(*(each.image_sha256 for _, each in traces.exported))
         traces.others = {sha256 for sha256 in traces.digests if self._is_on_another(sha256)}

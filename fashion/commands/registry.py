@@ -98,8 +98,11 @@ def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: As
         if not comparisons:
             raise CommandError(f"no shadow of {name} has scored anything: deploy one with serve.shadow=challenger")
         names = _class_names(home, name)
+        # Numbers begin anew where a registry was lost: then digests tell the versions apart.
+        numbers = [(champion.version, other.version) for champion, other in comparisons]
+        named = str if len(set(numbers)) < len(numbers) else lambda model: f"version {model.version}"
         results = [
-            _result(each, served=f"version {champion.version}", other=f"version {other.version}", class_names=names)
+            _result(each, served=named(champion), other=named(other), class_names=names)
             for (champion, other), each in comparisons.items()
         ]
         _print_results(results, as_json)

@@ -217,6 +217,23 @@ def test_a_picture_that_another_prediction_is_on_stays(
     assert all(sent.mine.prediction_id.encode() not in path.read_bytes() for path in tmp_path.rglob("*.db*"))
 
 
+@pytest.mark.fault("an export that the log knows is damaged")
+def test_an_export_that_cannot_be_searched_is_named_and_the_rest_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASHION_HOME", str(tmp_path))
+    row = record()
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        log.append([row])
+        log.add_export(str(tmp_path / "half.parquet"))
+    (tmp_path / "half.parquet").write_bytes(b"PAR1 half")
+    assert main(["log", "forget", row.prediction_id]) == 1
+    printed = capsys.readouterr()
+    assert f"deleted: log {tmp_path / 'predictions.db'}: its rows and feedback" in printed.out
+    assert printed.err.startswith(f"export {tmp_path / 'half.parquet'} was not searched: ")
+    assert printed.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("wrong", ["", "x", "019a0c3e", "../x"])
 def test_what_is_no_id_is_one_sentence(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
