@@ -193,15 +193,20 @@ def assign(
 ) -> None:
     """Say that predictions of before logs held names of models are of MODEL: for a log that one model alone wrote.
 
-    A prediction gets the name where the registry has its version number since before it was made.
+    A prediction gets the name where the registry has its version number since before it was made. In the log that
+    machines share, too.
     """
     from fashion.commands import log_classes
+    from fashion.home import current_home
     from fashion.predictions import naming
 
-    with open_log() as log, failing_on(log_classes.UnknownModel):
+    with open_log() as log, failing_on(log_classes.UnknownModel, OSError), contextlib.ExitStack() as stack:
+        shared = stack.enter_context(contextlib.closing(open_shared())) if current_home().shared_log else None
         known = log_classes.known_models(name)
         named = naming.name_rows(log, known)
         print(f"{named:,} predictions are of {name} now; {naming.count_unnamed(log):,} stay without a name")
+        if shared is not None:
+            print(f"{shared.name_rows(known):,} are now in {shared.address}")
 
 
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")

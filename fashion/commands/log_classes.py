@@ -4,8 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fashion.predictions.naming import KnownModel
-from fashion.predictions.record import ModelId, PredictionRecord
+from fashion.predictions.record import KnownModel, ModelId, PredictionRecord
 
 
 class UnknownModel(ValueError):

@@ -62,7 +62,7 @@ def from_document(name: str, content: Mapping[str, Any]) -> LoggedPrediction:
     try:
         record = PredictionRecord(
             prediction_id=prediction_id,
-            time_us=_microseconds(content["time"]),
+            time_us=to_microseconds(content["time"]),
             model_version=content["model_version"],
             role=content["role"],
             label=content["label"],
@@ -77,7 +77,7 @@ def from_document(name: str, content: Mapping[str, Any]) -> LoggedPrediction:
             model_digest=content.get("model_digest"),
         )
         feedback = [
-            Feedback(prediction_id, each["true_label"], each["source"], _microseconds(each["time"]))
+            Feedback(prediction_id, each["true_label"], each["source"], to_microseconds(each["time"]))
             for each in content.get("feedback", ())
         ]
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
@@ -90,5 +90,6 @@ def to_datetime(time_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_us)
 
 
-def _microseconds(moment: datetime) -> int:
+def to_microseconds(moment: datetime) -> int:
+    """Return a datetime as microseconds since 1970."""
     return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -3,21 +3,10 @@
 import functools
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fashion.predictions.log import PAGE_ROWS, PredictionLog
-from fashion.predictions.record import ModelId
+from fashion.predictions.record import KnownModel
 from fashion.predictions.schema import Key
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A registered version, and what a row of it must have."""
-
-    model: ModelId
-    created_us: int
-    """Microseconds since 1970, UTC: a row of before is of another version of this number."""
-    num_classes: int
 
 
 def count_unnamed(log: PredictionLog) -> int:
@@ -33,7 +22,7 @@ def name_rows(log: PredictionLog, known: Sequence[KnownModel]) -> int:
     """Give rows that do not name their model the name and digest of the version that they can only be of.
 
     Args:
-        log: the log; what was shipped already stays as it is in the shared log.
+        log: the log; what was shipped already stays as it is in the shared log, which `SharedLog.name_rows` changes.
         known: versions of one registered model.
 
     Returns:
@@ -63,7 +52,7 @@ def _name_page(connection: sqlite3.Connection, *, known: dict[str, KnownModel], 
     rows = []
     for time_us, prediction_id, role, version, num_classes in page:
         found = known.get(version)
-        if found is not None and time_us >= found.created_us and num_classes == found.num_classes:
+        if found is not None and found.may_be(time_us, num_classes):
             rows.append((found.model.name, found.model.digest, prediction_id, role))
     connection.executemany(
         "UPDATE predictions SET model_name = ?, model_digest = ? WHERE prediction_id = ? AND role = ?", rows

@@ -21,6 +21,7 @@ from fashion.predictions.postgres_connections import (
 from fashion.predictions.record import (
     DamagedLog,
     Feedback,
+    KnownModel,
     LoggedPrediction,
     PredictionRecord,
     UnknownPrediction,
@@ -30,6 +31,8 @@ from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedL
 
 EXPIRE_SECONDS = 60.0
 """Between two looks for rows that have expired."""
+NAMING_SECONDS = 600.0
+"""How long a statement that writes most rows may take."""
 EXPIRE_ROWS = 2000
 """Rows that one look deletes at most."""
 
@@ -127,6 +130,19 @@ class PostgresLog:
         """Delete a prediction with its feedback; see SharedLog."""
         values = (uuid.UUID(prediction_id),)
         return int(self._connections.run(lambda connection: connection.execute(schema.FORGET, values).rowcount))
+
+    def name_rows(self, known: Sequence[KnownModel]) -> int:
+        """Name the models of rows; see SharedLog."""
+
+        def name(connection: Connection) -> int:
+            count = 0
+            for each in known:
+                since = schema.to_moment(each.created_us)
+                values = (each.model.name, each.model.digest, each.model.version, since, each.num_classes)
+                count += connection.execute(schema.NAME_ROWS, values).rowcount
+            return count
+
+        return self._connections.run(name, timeout_s=NAMING_SECONDS)
 
     def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
         """Return True if a prediction is on this picture; see SharedLog."""

@@ -131,6 +131,11 @@ FEEDBACK = (
 FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
 """Feedback goes with it: it references the prediction."""
 
+NAME_ROWS = (
+    f"UPDATE {SCHEMA}.predictions SET model_name = %s, model_digest = %s WHERE model_name IS NULL "
+    "AND model_version = %s AND time >= %s::timestamptz AND cardinality(probabilities) = %s"
+)
+
 ON_PICTURE = f"SELECT 1 FROM {SCHEMA}.predictions WHERE image_sha256 = %s AND prediction_id <> %s LIMIT 1"
 """Reads the whole table, for there is no index: it is asked when a picture is to be deleted."""
 

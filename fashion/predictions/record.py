@@ -87,6 +87,25 @@ class ModelId(NamedTuple):
 
 
 @dataclass(frozen=True)
+class KnownModel:
+    """A registered version, and what a row must have to be of it."""
+
+    model: ModelId
+    created_us: int
+    """Microseconds since 1970, UTC: a row of before is of another version of this number."""
+    num_classes: int
+
+    def may_be(self, time_us: int, num_classes: int) -> bool:
+        """Return True if a row of this version number may be of this version.
+
+        Args:
+            time_us: of the row, microseconds since 1970, UTC.
+            num_classes: that the row has probabilities of.
+        """
+        return time_us >= self.created_us and num_classes == self.num_classes
+
+
+@dataclass(frozen=True)
 class PredictionRecord:
     """One prediction, as it was answered (champion), or as another model would have answered (shadow)."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fashion.predictions.outbox import Outgoing
-from fashion.predictions.record import LoggedPrediction, LogUnavailable
+from fashion.predictions.record import KnownModel, LoggedPrediction, LogUnavailable
 
 T = TypeVar("T")
 
@@ -130,6 +130,16 @@ class SharedLog(Protocol):
 
         Args:
             prediction_id: a uuid7 in lower case.
+        """
+
+    def name_rows(self, known: Sequence[KnownModel]) -> int:
+        """Give rows that do not name their model the name of the version that they can only be of; see `naming`.
+
+        Args:
+            known: versions of one registered model.
+
+        Returns:
+            The number of rows that were given a name.
         """
 
     def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
