@@ -40,7 +40,7 @@ class FeedbackRequest(Documented):
     prediction_id: Uuid7
     """Of the answer that it is about."""
     true_label: ClassName | ClassNumber
-    """The right class, by name or by number."""
+    """The right class, by name; or by number, from 0, where no class is called by a number."""
     source: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 50})] = "api"
     """Who says so."""
 
@@ -131,7 +131,8 @@ class FeedbackTableAnswer(Documented):
 class FeedbackRead(Documented):
     """One piece of feedback on a prediction."""
 
-    true_label: ClassName
+    true_label: str
+    """A class name, or a class number of a model that is not served here."""
     source: str
     time: Moment
 
@@ -147,7 +148,8 @@ class PredictionRead(Documented):
     model_version: str
     model_digest: str | None
     """The first digits of the digest of the version's package; null likewise."""
-    label: Annotated[str, Field(description="A class name, or a class number of a model that is not served here.")]
+    label: str
+    """A class name, or a class number of a model that is not served here."""
     confidence: float
     probabilities: dict[str, float]
     statistics: Statistics
