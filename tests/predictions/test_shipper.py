@@ -206,8 +206,7 @@ SHIPPER = """
     import sys, time
     from fashion.predictions.address import open_shared_log
     from fashion.predictions.log import PredictionLog
-    from fashion.predictions.removal import prune
-from fashion.predictions.shipper import Shipper
+    from fashion.predictions.shipper import Shipper
     shipper = Shipper(PredictionLog(sys.argv[1]), open_shared_log(sys.argv[2]))
     while not shipper.acquire():
         time.sleep(0.01)
@@ -260,8 +259,7 @@ WORKER = """
     import sys, time
     from fashion.predictions.log import PredictionLog
     from fashion.predictions.record import Feedback
-    from fashion.predictions.removal import prune
-from fashion.predictions.shipper import Shipper
+    from fashion.predictions.shipper import Shipper
     from support.log_rows import record
     from support.shared_logs import Backend
     path, kind, name, server = sys.argv[1:5]
