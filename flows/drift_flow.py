@@ -10,6 +10,7 @@ from fashion.home import current_home, prepare_environment
 prepare_environment()  # before metaflow, which reads its settings on import
 
 import contextlib
+import dataclasses
 import functools
 import os
 import shlex
@@ -131,16 +132,17 @@ class DriftFlow(FlowSpec):
         store = open_store(home.reports)
         self.reports = []
         with exit_with_alert(settings):
-            history = reports.latest(store, settings.report.history, before_us=self.now_us)
+            history = reports.latest(store, settings.report.history, before_us=self.now_us, model_name=self.model)
             for inspected in self.inspected:
                 result, version = inspected.result, self.references.get(inspected.result.model_version)
-                page = self.render_report(inspected, version, history)
-                report_id, content = reports.make_id(self.now_us, result.model_version), result_as_dict(result)
+                page, copy = self.render_report(inspected, version, history)
+                report_id = reports.make_id(self.now_us, self.model, result.model_version)
+                content = result_as_dict(result)
                 reports.publish(store, report_id, page, content)
                 digest = None if version is None else version.package.data["digest"]
-                tracking.log_drift(experiment_id, report_id, content, page, data_digest=digest)
+                tracking.log_drift(experiment_id, report_id, content, copy, data_digest=digest)
                 self.reports.append(report_id)
-                cards.framed(current.card["drift"], page)
+                cards.framed(current.card["drift"], copy)
         print(f"reports {', '.join(self.reports)} in {home.reports}")
         self.next(self.act)
 
@@ -159,9 +161,9 @@ class DriftFlow(FlowSpec):
         messages = alert_messages(latest, settings, report_id=self.reports[-1])
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
         with exit_with_alert(settings):
-            alerts.notify(messages, channels, settings.alerts, store)
+            alerts.notify(messages, channels, settings.alerts, store, model_name=self.model)
             labelled = windows.open_source(home, settings.source).labelled()
-            decision = retraining.decide(self.conditions, labelled, settings.retrain, store)
+            decision = retraining.decide(self.conditions, labelled, settings.retrain, store, model_name=self.model)
         self.outcome = decision.reason
         self.retraining = "due" if decision.train else "not due"
         print(f"training {self.retraining}: {decision.reason}")
@@ -184,9 +186,9 @@ class DriftFlow(FlowSpec):
             }
             with launch.exit_on(events.EventsUnavailable):
                 self.outcome = events.publish(events.RETRAIN, payload)
-            retraining.record_start(store)
+            retraining.record_start(store, model_name=self.model)
         else:
-            retraining.record_start(store)
+            retraining.record_start(store, model_name=self.model)
             self.outcome = chaining.train_and_deploy(overrides, settings, self.model)
         print(self.outcome)
         self.next(self.end)
@@ -204,22 +206,30 @@ class DriftFlow(FlowSpec):
             references: of the model's versions.
         """
         from fashion.drift import inspection
-        from fashion.drift.result import empty_window
+        from fashion.drift.result import empty_window, with_unjudged
         from fashion.drift.window_part import Inspection
 
         decision = self.settings.decision
-        self.inspected = inspection.decide(parts, references.stats, decision)
+        inspected, unjudged = inspection.decide(parts, references.stats, decision)
         self.references = references.loaded
-        if not self.inspected:
-            self.inspected = [Inspection(empty_window(self.span, decision), None)]
+        if not inspected:
+            inspected = [Inspection(empty_window(self.model, self.span, decision), None)]
+        sentence = references.describe_unjudged(unjudged)
+        self.inspected = [dataclasses.replace(each, result=with_unjudged(each.result, sentence)) for each in inspected]
         self.remarks = describe_window(self.inspected, self.later)
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
+        if sentence:
+            print(sentence)
 
     def render_report(
         self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
-    ) -> str:
-        """A version's report as one HTML page, with plots and examples where there is a reference to compare with."""
+    ) -> tuple[str, str]:
+        """A version's report as one HTML page, with plots and examples where there is a reference to compare with.
+
+        Returns:
+            The page, and a copy without pictures of users, for where neither retention nor `fashion log forget` reach.
+        """
         from fashion.drift import evidently_report, report_page
 
         plots: list[evidently_report.EvidentlyPage] = []
@@ -230,16 +240,17 @@ class DriftFlow(FlowSpec):
                 inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
             )
             examples = load_examples(inspected, version.package, self.settings)
-        return report_page.render(
+        render = functools.partial(
+            report_page.render,
             inspected,
             model=self.model,
             class_names=() if version is None else version.package.class_names,
             reference=None if version is None else version.reference.predictions,
-            examples=examples,
             history=history,
             evidently_pages=plots,
             remarks=self.remarks,
         )
+        return render(examples=examples), render(examples=())
 
 
 def count_rows(source: "Source", window: "Window", references: "References", settings: DriftConfig) -> "WindowPart":
@@ -269,7 +280,8 @@ def describe_window(inspected: "list[Inspection]", later: int) -> list[str]:
         inspected: its versions.
         later: predictions that are dated after it.
     """
-    remarks = []
+    unjudged = inspected[-1].result.unjudged
+    remarks = [f"{unjudged}."] if unjudged and inspected[-1].result.rows else []
     if len(inspected) > 1:
         served = ", ".join(each.result.model_version for each in inspected)
         remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
@@ -327,8 +339,9 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
         if "problem" in settings.alerts.on:
             channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
             message = ("The drift flow cannot do its work", str(error))
+            store, name = open_store(current_home().reports), settings.tracking.registered_model
             try:
-                alerts.notify({"problem": message}, channels, settings.alerts, open_store(current_home().reports))
+                alerts.notify({"problem": message}, channels, settings.alerts, store, model_name=name)
             except StoreUnavailable as unavailable:  # it says whether people were alerted already
                 print(f"no alert is sent: {unavailable}", flush=True)
 

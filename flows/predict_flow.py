@@ -76,7 +76,7 @@ class PredictFlow(FlowSpec):
             launch.exit_on(versions.RegistryError, package.DamagedPackage, StoreUnavailable, ServerUnavailable),
         ):
             served = versions.fetch(versions.get(str(self.version_number), self.model), Path(folder))
-            self.class_names = served.class_names
+            self.class_names, self.digest = served.class_names, served.digest
             self.result = bulk.predict(
                 Predictor(served), store, self.input, on_progress=functools.partial(print, flush=True)
             )
@@ -92,7 +92,8 @@ class PredictFlow(FlowSpec):
         result = bulk.join([part.result for part in parts])
         class_names = parts[0].class_names
         with launch.exit_on(StoreUnavailable):
-            bulk.write(result, self.output, class_names=class_names, model_version=parts[0].version_number)
+            model = (self.model, parts[0].version_number, parts[0].digest)
+            bulk.write(result, self.output, class_names=class_names, model=model)
         self.rows, self.bad_files = len(result.names), result.unreadable
         title = f"{self.rows:,} pictures predicted, {len(self.bad_files):,} could not be read"
         cards.show(current.card["predictions"], title=title, texts=[f"In `{self.output}`"])

@@ -39,6 +39,7 @@ from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Dataset
+    from fashion.data.manifest import Manifest
     from fashion.predictions.labelled import LabelledFeedback
 
 configured_resources = resources(
@@ -87,6 +88,7 @@ class TrainFlow(FlowSpec):
         """Fetch and check the data, and open the MLflow run that all steps log to."""
         from runtime import training_cards
 
+        from fashion.data import manifest
         from fashion.data.checks import check_dataset
         from fashion.data.manifest import DataError
         from fashion.figures import frame, galleries
@@ -97,7 +99,9 @@ class TrainFlow(FlowSpec):
         settings, home = self.settings, prepare_environment()
         check_servers(settings, home)
         check_champion(settings)
-        data = load_data(settings)
+        with launch.exit_on(DataError):
+            self.data_version = manifest.read(settings.data)  # of all steps, whatever becomes of the file
+        data = load_data(settings, self.data_version)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
         self.feedback = collect_feedback(settings, data)
@@ -147,7 +151,7 @@ class TrainFlow(FlowSpec):
             launch.mlflow_run(self.experiment_id, self.mlflow_run_id, connected=False),
             launch.exit_on(ConfigError, tuning.StudyUnavailable),
         ):
-            data = load_training_data(settings, self.feedback)
+            data = load_training_data(settings, self.data_version, self.feedback)
             objective = Objective(settings, data, report=functools.partial(print, flush=True))
             tuning.work(current_home().studies, self.study, self.input, settings, objective)
         self.next(self.collect)
@@ -227,14 +231,14 @@ class TrainFlow(FlowSpec):
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(StoreUnavailable):
             store = open_store(f"{current_home().checkpoints}/{self.checkpoints}")
             sender.send_kept(store, self.mlflow_run_id, key="val/accuracy")
-            data = load_data(settings)
+            data = load_data(settings, self.data_version)
             evaluation = scoring.evaluate(
                 self.exported,
                 data,
                 check_dataset(data, settings.data),
                 data=settings.data,
                 architecture=self.architecture,
-                training=self.training,
+                training={**self.training, "feedback": None if self.feedback is None else self.feedback.describe()},
                 lineage=self.lineage,
             )
             self.model_uri = run_record.log_evaluation(self.mlflow_run_id, evaluation)
@@ -257,9 +261,10 @@ class TrainFlow(FlowSpec):
 
         settings = self.settings
         tags = {"summary": self.summary, "architecture": self.architecture["name"], "data.digest": self.data_digest}
+        tags |= {} if self.feedback is None else {"feedback": self.feedback.summary}
         expected = (DamagedPackage, RegistryError, StoreUnavailable)
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(*expected):
-            data = load_data(settings)
+            data = load_data(settings, self.data_version)
             version, verdict = registration.register(
                 self.model_uri,
                 run_id=self.mlflow_run_id,
@@ -322,7 +327,7 @@ class TrainFlow(FlowSpec):
         from fashion.training.search_space import with_params
 
         settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
-        data = load_training_data(settings, self.feedback)
+        data = load_training_data(settings, self.data_version, self.feedback)
         checkpoints = f"{home.checkpoints}/{self.checkpoints}"
         with (
             launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable, first=nodes.stop_other_nodes),
@@ -362,8 +367,12 @@ class TrainFlow(FlowSpec):
     @property
     def lineage(self) -> dict[str, str]:
         """Where a model of this run is from."""
+        from fashion.registry import lineage
+
+        commit = lineage.git_commit()
         return {
             "git_commit": self.git_commit,
+            **({} if commit == self.git_commit else {"git_commit.resumed": commit}),
             "metaflow_run_id": f"{current.flow_name}/{current.run_id}",
             "mlflow_run_id": self.mlflow_run_id,
         }
@@ -394,20 +403,25 @@ def check_champion(settings: TrainConfig) -> None:
             champions.fetch_to_compare(champion, Path(folder), name=name)
 
 
-def load_data(settings: TrainConfig) -> "Dataset":
-    """The data set, fetched where this machine does not have it yet."""
+def load_data(settings: TrainConfig, version: "Manifest") -> "Dataset":
+    """One version of the data set, fetched where this machine does not have it yet.
+
+    Args:
+        settings: its sources, and how it is split.
+        version: what `start` read. The file may have been changed since, as by `fashion data add`.
+    """
     from fashion.data.loading import load_dataset
     from fashion.data.manifest import DataError
 
     with launch.exit_on(DataError):
-        return load_dataset(settings.data, current_home().data)
+        return load_dataset(settings.data, current_home().data, version=version)
 
 
-def load_training_data(settings: TrainConfig, feedback: "LabelledFeedback | None") -> "Dataset":
+def load_training_data(settings: TrainConfig, version: "Manifest", feedback: "LabelledFeedback | None") -> "Dataset":
     """The data set with labelled feedback among its training rows. Its other splits, mean and std stay as they are."""
     from fashion.predictions.labelled import with_feedback
 
-    data = load_data(settings)
+    data = load_data(settings, version)
     if feedback is None:
         return data
     return dataclasses.replace(data, train=with_feedback(data.train, feedback.train, settings.feedback.repeat))
@@ -424,7 +438,14 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     home = current_home()
     with launch.exit_on(LogUnavailable, StoreUnavailable):
         rows = windows.open_source(home).labelled()
-        return labelled.collect(rows, open_store(home.images), settings.data, data, settings.feedback)
+        return labelled.collect(
+            rows,
+            open_store(home.images),
+            settings.data,
+            data,
+            settings.feedback,
+            model_name=settings.tracking.registered_model,
+        )
 
 
 def check_network(settings: TrainConfig) -> None:

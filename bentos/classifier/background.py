@@ -14,13 +14,15 @@ from bentos.classifier.batcher import Scored, shadow_records
 from fashion.images import image_store
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable
+from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.blobs import Store, StoreUnavailable
 
 CAPACITY = 4096
 """Pictures that may wait; more are dropped, and counted."""
 BATCH = 32
 """Most pictures of one call."""
+WRITTEN_SECONDS = 600.0
+"""How long a picture that was stored is taken to be there."""
 NICENESS = 10
 """Scheduling priority of the thread; 19 is the lowest."""
 
@@ -88,34 +90,36 @@ class Background:
                 return
 
 
-def shadow(predictor: Predictor, log: PredictionLog, *, model_version: str) -> Background:
+def shadow(predictor: Predictor, log: PredictionLog, *, model: ModelId) -> Background:
     """Start to score with another model and to log its predictions as `shadow`.
 
     Args:
         predictor: of the other version.
         log: the champion's.
-        model_version: goes into the records.
+        model: goes into the records.
     """
 
     def work(batch: list[Scored]) -> None:
         started = time.perf_counter()
         predictions = predictor.predict(np.stack([each.image for each in batch]))
         latency_ms = 1000 * (time.perf_counter() - started) / len(batch)
-        log.append(shadow_records(predictions, batch, model_version=model_version, latency_ms=latency_ms))
+        log.append(shadow_records(predictions, batch, model=model, latency_ms=latency_ms))
 
     return Background("shadow", work)
 
 
 def image_writer(store: Store) -> Background:
     """Start to store what the network saw, as PNG under the sha256 of its pixels."""
-    written: dict[str, None] = {}  # the latest, in order: the same picture is stored once
+    # The latest, in order of time: the same picture is stored once. Not for long, for retention may delete it.
+    written: dict[str, float] = {}
 
     def work(batch: list[Scored]) -> None:
         for each in batch:
-            sha256 = each.record.image_sha256
-            if sha256 not in written:
+            sha256, now = each.record.image_sha256, time.monotonic()
+            if now - written.get(sha256, -WRITTEN_SECONDS) >= WRITTEN_SECONDS:
                 image_store.put(store, each.image, sha256)
-                written[sha256] = None
+                written.pop(sha256, None)
+                written[sha256] = now
                 if len(written) > CAPACITY:
                     del written[next(iter(written))]
 

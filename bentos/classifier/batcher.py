@@ -21,7 +21,7 @@ from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.typicality import Typicality
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import PredictionRecord, new_prediction_id
+from fashion.predictions.record import ModelId, PredictionRecord, new_prediction_id
 
 MAX_BATCH = 64
 """Pictures from which on no more are added to a batch: more would only lengthen the wait of the first."""
@@ -72,7 +72,7 @@ class Batcher:
         predictor: Predictor,
         log: PredictionLog,
         *,
-        model_version: str,
+        model: ModelId,
         typicality: Typicality | None = None,
         after: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
@@ -81,12 +81,12 @@ class Batcher:
         Args:
             predictor: of the served version.
             log: gets a record of each prediction.
-            model_version: goes into the records.
+            model: goes into the records.
             typicality: of the served version; None where its package has none.
             after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
                 raise.
         """
-        self.predictor, self.log, self.model_version = predictor, log, model_version
+        self.predictor, self.log, self.model = predictor, log, model
         self._typicality, self._after = typicality, after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -156,7 +156,9 @@ class Batcher:
             PredictionRecord(
                 prediction_id=new_prediction_id(),
                 time_us=predicted_ns // 1000,
-                model_version=self.model_version,
+                model_version=self.model.version,
+                model_name=self.model.name,
+                model_digest=self.model.digest,
                 role="champion",
                 image_sha256=image_store.digest(image),
                 latency_ms=1000 * (now - owner.started),
@@ -178,18 +180,26 @@ class Batcher:
 
 
 def shadow_records(
-    predictions: Predictions, scored: Sequence[Scored], *, model_version: str, latency_ms: float
+    predictions: Predictions, scored: Sequence[Scored], *, model: ModelId, latency_ms: float
 ) -> list[PredictionRecord]:
     """Make the shadow's records of a batch, under the ids of the champion's.
 
     Args:
         predictions: of the shadow.
         scored: the champion's, of the same pictures.
-        model_version: of the shadow.
+        model: the shadow.
         latency_ms: of the shadow, per picture.
     """
     return [
-        dataclasses.replace(each.record, role="shadow", model_version=model_version, latency_ms=latency_ms, **row)
+        dataclasses.replace(
+            each.record,
+            role="shadow",
+            model_version=model.version,
+            model_name=model.name,
+            model_digest=model.digest,
+            latency_ms=latency_ms,
+            **row,
+        )
         for each, row in zip(scored, _rows(predictions), strict=True)
     ]
 

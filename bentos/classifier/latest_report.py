@@ -18,13 +18,14 @@ _logger = logging.getLogger(__name__)
 class LatestReport:
     """Reads in a thread of its own: a store that hangs must not hang a scrape of the metrics."""
 
-    def __init__(self, store: Store, on_report: Callable[[Mapping[str, Any] | None], None]) -> None:
+    def __init__(self, store: Store, on_report: Callable[[Mapping[str, Any] | None], None], *, model_name: str) -> None:
         """
         Args:
             store: of the reports.
+            model_name: of the registered model: reports on others are passed over.
             on_report: called with the latest report, or None if there is none.
         """
-        self._store, self._on_report = store, on_report
+        self._store, self._on_report, self._model_name = store, on_report, model_name
         self._looked = -SECONDS
         self._lock = threading.Lock()
 
@@ -39,6 +40,6 @@ class LatestReport:
 
     def _read(self) -> None:
         try:
-            self._on_report(next(iter(reports.latest(self._store, 1)), None))
+            self._on_report(next(iter(reports.latest(self._store, 1, model_name=self._model_name)), None))
         except (StoreUnavailable, OSError) as error:
             _logger.warning("the latest drift report cannot be read: %s", error)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 from starlette.responses import Response
 
-from bentos.classifier.schemas import Report
+from bentos.classifier.recent import Recent
+from bentos.classifier.records import has_classes
+from bentos.classifier.schemas import ModelInfo, Report
 from bentos.classifier.site import SITE
+from bentos.classifier.unlike import Unlike
 from bentos.web import html
 from bentos.web.html import text
 from bentos.web.responses import ApiError
 from fashion.drift import reports
 from fashion.predictions.outbox import Backlog
-from fashion.predictions.record import LoggedPrediction
+from fashion.predictions.record import LoggedPrediction, ModelId
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
@@ -55,17 +58,18 @@ def page(worker: "Worker") -> str:
     model = worker.model_info()
     lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
     sections = [
-        *_traffic(model.class_names, recent.rows, recent.source, _unlike(worker, recent.rows)),
+        *_traffic(model, recent, worker.unlike),
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]
     return html.page(SITE, "Monitoring", lead, sections)
 
 
-def _traffic(
-    class_names: Sequence[str], recent: Sequence[LoggedPrediction], source: str, unlike: Iterator[str]
-) -> Iterator[str]:
-    yield f"<section><h2>Recent traffic</h2><p>{text(source)}</p>"
+def _traffic(model: ModelInfo, latest: Recent, unlike: Unlike) -> Iterator[str]:
+    yield f"<section><h2>Recent traffic</h2><p>{text(latest.source)}</p>"
+    recent = [each for each in latest.rows if has_classes(each.record, model.name, model.class_names)]
+    if others := len(latest.rows) - len(recent):
+        yield f"<p>{others:,} more are of other models, and are not counted here.</p>"
     if not recent:
         yield "<p>There are no predictions yet. <a href='/'>Try a picture.</a></p></section>"
         return
@@ -76,7 +80,7 @@ def _traffic(
     yield "<dl>"
     yield _fact("Predictions", f"{len(recent):,}", f"{_moment(min(times))} to {_moment(max(times))} UTC")
     yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about this share should be right")
-    yield from unlike
+    yield from _unlike(model, recent, unlike)
     right = sum(each.true_label == each.record.label for each in labelled)
     note = f"{right:,} of {len(labelled):,} with feedback" if labelled else "no feedback yet"
     yield _fact("Accuracy by feedback", f"{right / len(labelled):.1%}" if labelled else "unknown", note)
@@ -84,7 +88,7 @@ def _traffic(
     yield "</dl><table><caption>Predicted classes</caption>"
     yield "<tr><th>class</th><th class='share'>share</th><th class='number'>rows</th></tr>"
     counts = Counter(each.record.label for each in recent)
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(model.class_names):
         share = counts[label] / len(recent)
         meter = f"<meter max='1' value='{share:.4f}' aria-label='{text(name)}'></meter>"
         cells = f"<td class='share'>{meter}</td><td class='number'>{counts[label]:,}</td>"
@@ -92,12 +96,13 @@ def _traffic(
     yield "</table></section>"
 
 
-def _unlike(worker: "Worker", recent: Sequence[LoggedPrediction]) -> Iterator[str]:
+def _unlike(model: ModelInfo, recent: Sequence[LoggedPrediction], unlike: Unlike) -> Iterator[str]:
     """The share of the served version's pictures that are unlike what it has learnt, where it can tell."""
-    rows = [each.record for each in recent if each.record.model_version == worker.model_info().version]
-    count = worker.unlike.count(rows)
+    served = ModelId.of(model.name, model.version, model.digest)
+    rows = [each.record for each in recent if each.record.model == served]
+    count = unlike.count(rows)
     if count is not None:
-        note = f"of pictures as in training, about {worker.unlike.share:.0%} would be"
+        note = f"of pictures as in training, about {unlike.share:.0%} would be"
         yield _fact("Unlike anything learnt", f"{count / len(rows):.1%}", note)
 
 
@@ -109,7 +114,8 @@ def _reports(listed: Sequence[Report]) -> Iterator[str]:
     yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>model</th></tr>"
     for each in listed:
         link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
-        cells = (text(each.get(key, "")) for key in ("decision", "rows", "model_version"))
+        named = f"{each.get('model_name', '')} {each.get('model_version', '')}".strip()
+        cells = (text(value) for value in (each.get("decision", ""), each.get("rows", ""), named))
         yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</table></section>"
 

@@ -32,6 +32,7 @@ EXAMPLE_TIME = "2026-01-31T12:00:00+00:00"
 # One white pixel: the smallest picture.
 EXAMPLE_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEANl9ngAAAAABJRU5ErkJggg=="
 EXAMPLE_CONFIDENCE = 0.97
+EXAMPLE_DIGEST = "0123456789abcdef" * 4
 
 PICTURE: Schema = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 PICTURE_TYPES = "image/png, image/jpeg, image/gif, image/webp, image/bmp, image/tiff"
@@ -143,6 +144,7 @@ def _service_operations(model: Package) -> list[Operation]:
     info = ModelInfo(
         name="fashion-classifier",
         version="1",
+        digest=EXAMPLE_DIGEST,
         class_names=tuple(model.class_names),
         channels=model.channels,
         size=model.size,
@@ -199,7 +201,7 @@ def _example_prediction(names: list[str]) -> PredictionAnswer:
         label=names[-1],
         confidence=EXAMPLE_CONFIDENCE,
         probabilities=_example_probabilities(names),
-        model=ModelVersion("fashion-classifier", "1"),
+        model=ModelVersion("fashion-classifier", "1", EXAMPLE_DIGEST),
         preprocessing=("read as PNG, 28x28, L", "used as it is"),
     )
 
@@ -208,7 +210,9 @@ def _example_record(names: list[str]) -> PredictionRead:
     return PredictionRead(
         prediction_id=EXAMPLE_ID,
         time=EXAMPLE_TIME,
+        model_name="fashion-classifier",
         model_version="1",
+        model_digest=EXAMPLE_DIGEST[:16],
         label=names[-1],
         confidence=EXAMPLE_CONFIDENCE,
         probabilities=_example_probabilities(names),

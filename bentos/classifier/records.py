@@ -21,8 +21,16 @@ from bentos.classifier.shipping import Shipping
 from bentos.web.responses import ApiError
 from fashion.images.statistics import STATISTICS
 from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, RowError, parse_feedback
+from fashion.predictions.labels import to_class
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import Feedback, LoggedPrediction, LogUnavailable, UnknownPrediction
+from fashion.predictions.record import (
+    Feedback,
+    LoggedPrediction,
+    LogUnavailable,
+    ModelId,
+    PredictionRecord,
+    UnknownPrediction,
+)
 
 CSV_ROWS = 10_000
 """Most rows of a table of feedback."""
@@ -39,9 +47,15 @@ _logger = logging.getLogger(__name__)
 class Records:
     """The predictions of this machine's log, and of the shared one where they are not in it."""
 
-    def __init__(self, log: PredictionLog, shipping: Shipping, class_names: Sequence[str]) -> None:
-        self._log, self._shipping, self._class_names = log, shipping, class_names
-        self._labels = {name: label for label, name in enumerate(class_names)}
+    def __init__(self, log: PredictionLog, shipping: Shipping, model: ModelId, class_names: Sequence[str]) -> None:
+        """
+        Args:
+            log: of this machine.
+            shipping: knows the shared log.
+            model: what is served here.
+            class_names: of the model.
+        """
+        self._log, self._shipping, self._model, self._class_names = log, shipping, model, class_names
 
     async def read(self, prediction_id: str) -> PredictionRead:
         """Read a prediction as it was logged, with all feedback; that of other machines where their log can be read.
@@ -51,19 +65,22 @@ class Records:
         """
         logged = await asyncio.to_thread(self._find_with_feedback, prediction_id)
         record = logged.record
+        names = self._class_names if has_classes(record, self._model.name, self._class_names) else ()
         return PredictionRead(
             prediction_id=record.prediction_id,
             time=_iso(record.time_us),
+            model_name=record.model_name,
             model_version=record.model_version,
-            label=self.class_name(record.label),
+            model_digest=record.model_digest,
+            label=_class_name(record.label, names),
             confidence=round(record.confidence, DIGITS),
-            probabilities=self.by_name(record.probabilities),
+            probabilities=_by_name(record.probabilities, names),
             statistics={name: round(value, DIGITS) for name, value in zip(STATISTICS, record.statistics, strict=True)},
             image_sha256=record.image_sha256,
             latency_ms=round(record.latency_ms, 3),
             client=record.client,
             feedback=tuple(
-                FeedbackRead(self.class_name(each.true_label), each.source, _iso(each.time_us))
+                FeedbackRead(_class_name(each.true_label, names), each.source, _iso(each.time_us))
                 for each in logged.feedback
             ),
         )
@@ -72,7 +89,8 @@ class Records:
         """Store what a prediction should have been.
 
         Raises:
-            ApiError: 404, the prediction is unknown; 422, the label is not a class or the source is not a short name.
+            ApiError: 404, the prediction is unknown; 422, the label is not a class, the source is not a short name, or
+                the prediction is of another model than is served here.
         """
         label = self._label(request.true_label)
         try:
@@ -89,25 +107,20 @@ class Records:
         Raises:
             ApiError: the body is not a table with the columns `prediction_id` and `true_label`.
         """
-        rows = await asyncio.to_thread(parse_table, body, self._class_names)
+        rows = await asyncio.to_thread(parse_table, body)
         accepted, refused, errors = await asyncio.to_thread(self._store_rows, rows)
         stored_in = await self._shipping.stored_in([row.prediction_id for row in rows])
         return FeedbackTableAnswer(accepted, refused, tuple(errors), stored_in)
 
-    def class_name(self, label: int) -> str:
-        """Name a class; the log may hold numbers of a model with more classes, which stay numbers."""
-        return self._class_names[label] if label < len(self._class_names) else str(label)
-
     def by_name(self, probabilities: Sequence[float]) -> dict[str, float]:
-        """Map class names to their probabilities, rounded."""
-        return {self.class_name(label): round(value, DIGITS) for label, value in enumerate(probabilities)}
+        """Map class names of the served model to their probabilities, rounded."""
+        return _by_name(probabilities, self._class_names)
 
     def _label(self, value: str | int) -> int:
-        label = self._labels.get(value) if isinstance(value, str) else value
-        if label is None or not 0 <= label < len(self._labels):
-            message = f"true_label must be one of {', '.join(self._labels)}, got {value!r:.60}"
-            raise ApiError(422, "bad_field", message, "send a class by name, or by its number")
-        return label
+        try:
+            return to_class(value, self._class_names)
+        except ValueError as error:
+            raise ApiError(422, "bad_field", str(error), "send a class by name") from None
 
     def _find(self, prediction_id: str) -> LoggedPrediction:
         try:
@@ -133,10 +146,14 @@ class Records:
 
     def _store(self, feedback: Feedback) -> None:
         try:
-            self._log.append_feedback([feedback])
+            record, elsewhere = self._log.get(feedback.prediction_id).record, False
         except UnknownPrediction:
-            self._find(feedback.prediction_id)  # another machine may have made it
-            self._log.append_feedback([feedback], known_elsewhere=True)
+            record, elsewhere = self._find(feedback.prediction_id).record, True  # another machine may have made it
+        if not has_classes(record, self._model.name, self._class_names):
+            message = f"prediction {feedback.prediction_id} is of {record.model}, which is not served here"
+            remedy = "send it to the service of that model, or store it with `fashion log feedback`"
+            raise ApiError(422, "other_model", message, remedy)
+        self._log.append_feedback([feedback], known_elsewhere=elsewhere)
 
     def _store_rows(self, rows: Sequence[FeedbackRow | RowError]) -> tuple[int, int, list[LineError]]:
         """Store rows one by one, and return how many were accepted and refused, with the errors."""
@@ -160,19 +177,31 @@ class Records:
         return accepted, len(errors), errors[:SHOWN_ERRORS]
 
 
-def parse_table(body: bytes, class_names: Sequence[str]) -> list[FeedbackRow | RowError]:
+def has_classes(record: PredictionRecord, model_name: str | None, class_names: Sequence[str]) -> bool:
+    """Return True if a record's labels index these classes.
+
+    Versions of one registered model have the same classes: the gate refuses others.
+
+    Args:
+        record: any of the log.
+        model_name: of the registered model with these classes.
+        class_names: of it.
+    """
+    return record.model_name == model_name and len(record.probabilities) == len(class_names)
+
+
+def parse_table(body: bytes) -> list[FeedbackRow | RowError]:
     """Parse a CSV table of feedback.
 
     Args:
         body: CSV in UTF-8.
-        class_names: that labels may be given by.
 
     Raises:
         ApiError: the body is not CSV in UTF-8, lacks a column, or has no row or more than `CSV_ROWS`.
     """
     try:
         text = io.StringIO(body.decode("utf-8-sig"), newline="")
-        rows = list(itertools.islice(parse_feedback(text, class_names), CSV_ROWS + 1))
+        rows = list(itertools.islice(parse_feedback(text), CSV_ROWS + 1))
     except UnicodeDecodeError as error:
         raise ApiError(400, "bad_csv", f"the table cannot be read: {error}", "send CSV in UTF-8") from None
     except InvalidTable as error:
@@ -184,6 +213,15 @@ def parse_table(body: bytes, class_names: Sequence[str]) -> list[FeedbackRow | R
         message, remedy = f"the table has more than {CSV_ROWS:,} rows", f"send at most {CSV_ROWS:,} rows at once"
         raise ApiError(413, "too_large", message, remedy)
     return rows
+
+
+def _class_name(label: int, names: Sequence[str]) -> str:
+    """Name a class; a label of another model stays a number."""
+    return names[label] if label < len(names) else str(label)
+
+
+def _by_name(probabilities: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    return {_class_name(label, names): round(value, DIGITS) for label, value in enumerate(probabilities)}
 
 
 def _iso(time_us: int) -> str:

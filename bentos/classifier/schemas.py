@@ -40,7 +40,7 @@ class FeedbackRequest(Documented):
     prediction_id: Uuid7
     """Of the answer that it is about."""
     true_label: ClassName | ClassNumber
-    """The right class, by name or by number."""
+    """The right class, by name; or by number, from 0, where no class is called by a number."""
     source: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 50})] = "api"
     """Who says so."""
 
@@ -51,6 +51,8 @@ class ModelVersion(Documented):
 
     name: str
     version: str
+    digest: str
+    """sha256 of the version's package: versions of equal number may be of different registries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class FeedbackTableAnswer(Documented):
 class FeedbackRead(Documented):
     """One piece of feedback on a prediction."""
 
-    true_label: ClassName
+    true_label: str
+    """A class name, or a class number of a model that is not served here."""
     source: str
     time: Moment
 
@@ -145,10 +148,15 @@ class PredictionRead(Documented):
 
     prediction_id: Uuid7
     time: Moment
+    model_name: str | None
+    """The registered model; null in predictions of before logs held names."""
     model_version: str
-    label: ClassName
+    model_digest: str | None
+    """The first digits of the digest of the version's package; null likewise."""
+    label: str
+    """A class name, or a class number of a model that is not served here."""
     confidence: float
-    probabilities: Probabilities
+    probabilities: dict[str, float]
     statistics: Statistics
     """Numbers that describe the picture; drift is tested on them."""
     image_sha256: str
@@ -167,6 +175,8 @@ class ModelInfo(Documented):
 
     name: str
     version: str
+    digest: str
+    """sha256 of the version's package."""
     class_names: tuple[str, ...]
     channels: int
     size: int

@@ -46,6 +46,7 @@ from bentos.web.telemetry import Telemetry
 from bentos.web.telemetry_config import read_config
 from bentos.web.uploads import Part
 from fashion.config.serve import WORKER_BYTES
+from fashion.drift import retention
 from fashion.home import Home
 from fashion.images import image_store, preparation
 from fashion.images.errors import BadPicture, too_large
@@ -55,8 +56,9 @@ from fashion.model import explanation, package
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable
+from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
+from fashion.storage.blobs import StoreUnavailable
 
 SMALL_BYTES = 2560
 """Uploads up to this are decoded in the event loop: for a 28x28 colour BMP, a thread would take longer."""
@@ -115,7 +117,7 @@ class Worker:
         if self.package.digest != deployment.model.get("digest", self.package.digest):
             raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
-        self.reports = open_store(home.reports)
+        self.reports, self._images = open_store(home.reports), open_store(home.images)
         self.keys = Keys(environment)
         limits = self.settings.limits
         self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
@@ -126,25 +128,26 @@ class Worker:
         self._decoding = Memory(uploads - bodies)
         self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
-        self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]))
+        self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]), self.package.digest)
         self._predictor = Predictor(self.package)
         self._predictor.predict(_blank_image(self.package))  # the first call of a network is the slowest
         self._shipping = Shipping(self.log, home, self.settings.log)
         self.recent = RecentReader(self.log, self._shipping.remote)
-        self.records = Records(self.log, self._shipping, self.package.class_names)
+        served = ModelId.of(self._model.name, self._model.version, self.package.digest)
+        self.records = Records(self.log, self._shipping, served, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
         self.unlike = Unlike(self.package, self.settings)
         self._batcher = Batcher(
             self._predictor,
             self.log,
-            model_version=self._model.version,
+            model=served,
             typicality=self.unlike.typicality,
             after=self._offer_to_background,
         )
         self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._closing = threading.Event()
         self._show_versions()
-        self._latest_report = LatestReport(self.reports, self.metrics.set_report)
+        self._latest_report = LatestReport(self.reports, self.metrics.set_report, model_name=self._model.name)
         self._latest_report.look()
         several = self.settings.workers > 1
         self._telemetry = Telemetry(
@@ -244,6 +247,7 @@ class Worker:
         return ModelInfo(
             name=self._model.name,
             version=self._model.version,
+            digest=self._model.digest,
             class_names=tuple(self.package.class_names),
             channels=self.package.channels,
             size=self.package.size,
@@ -388,8 +392,15 @@ class Worker:
     def _prune(self, days: float) -> None:
         while True:
             try:
-                self.log.prune(days)
-            except LogUnavailable as error:
+                retention.prune(
+                    self.log,
+                    days,
+                    images=self._images,
+                    report_store=self.reports,
+                    shared=self._shipping.remote,
+                    clock=time.time_ns,
+                )
+            except (LogUnavailable, StoreUnavailable) as error:
                 _logger.warning("old predictions stay: %s", error)
             if self._closing.wait(PRUNE_SECONDS):
                 return
@@ -403,7 +414,9 @@ def _start_background(deployment: Deployment, log: PredictionLog, home: Home, sh
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])
         try:
-            works.append(background.shadow(Predictor(package.read(shadow)), log, model_version=version))
+            scores = package.read(shadow)
+            model = ModelId.of(deployment.shadow["name"], version, scores.digest)
+            works.append(background.shadow(Predictor(scores), log, model=model))
         except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
             _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works

@@ -15,6 +15,7 @@ from fashion.commands.arguments import AsJson
 from fashion.commands.errors import FAILED, CommandError, failing_on
 
 if TYPE_CHECKING:
+    from fashion.commands.log_classes import ClassNames
     from fashion.home import Home
     from fashion.predictions.feedback_csv import FeedbackRow
     from fashion.predictions.log import PredictionLog
@@ -74,6 +75,7 @@ def export(
     since_us = _start(days, since)
     if address.endswith(".parquet") and "://" not in address:
         with open_log() as log:
+            log.add_export(str(Path(address).absolute()))
             rows = export_parquet(log, address, since_us or 0)
         print(json.dumps({"file": address, "rows": rows}) if as_json else f"{rows:,} predictions in {address}")
         return
@@ -84,27 +86,31 @@ def export(
 def feedback(
     file: Annotated[Path, typer.Argument(help="CSV with the columns prediction_id, true_label and perhaps source.")],
     classes: Annotated[
-        str | None, typer.Option(help="Class names in order, by commas, where true_label is a name.")
+        str | None,
+        typer.Option(help="Class names in order, by commas; by default those of the model that predicted."),
     ] = None,
 ) -> None:
     """Add true labels from a CSV file; a row that cannot be stored is named, the others are stored.
 
-    Exits with 1 where a row was rejected.
+    A label is a class name, or a class number where no class is called by a number. Exits with 1 where a row was
+    rejected.
     """
+    from fashion.commands.log_classes import ClassNames
     from fashion.home import current_home
     from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, parse_feedback
     from fashion.predictions.record import UnknownPrediction
 
-    names = [name.strip() for name in classes.split(",")] if classes else []
+    given = [name.strip() for name in classes.split(",")] if classes else None
     stored = rejected = 0
     with open_log() as log, file.open(newline="", encoding="utf-8-sig") as lines:
         shared = open_shared() if current_home().shared_log else None
+        names = ClassNames(given)
         try:
-            for row in parse_feedback(lines, names):
+            for row in parse_feedback(lines):
                 try:
                     if not isinstance(row, FeedbackRow):
-                        raise ValueError(row.message if names else f"{row.message}; --classes gives names")
-                    _store(log, shared, row)
+                        raise ValueError(row.message)
+                    _store(log, shared, row, names)
                     stored += 1
                 except (UnknownPrediction, ValueError) as error:
                     print(f"line {row.line}: {error}", file=sys.stderr)
@@ -118,9 +124,89 @@ def feedback(
 
 @app.command("prune", epilog="Example: fashion log prune 90")
 def prune(days: Annotated[float, typer.Argument(min=0, help="Age from which predictions are dropped.")]) -> None:
-    """Drop predictions older than that many days; what is not shipped yet stays."""
-    with open_log() as log:
-        print(f"{log.prune(days):,} predictions dropped")
+    """Drop predictions older than that many days, with their pictures and drift reports; what is not shipped stays.
+
+    A picture stays while another prediction is on it.
+    """
+    from fashion.drift import retention
+    from fashion.home import current_home
+    from fashion.storage.address import open_store
+
+    home = current_home()
+    with open_log() as log, failing_on(OSError), contextlib.ExitStack() as stack:
+        shared = stack.enter_context(contextlib.closing(open_shared())) if home.shared_log else None
+        done = retention.prune(
+            log,
+            days,
+            images=open_store(home.images),
+            report_store=open_store(home.reports),
+            shared=shared,
+            clock=time.time_ns,
+            unlisted="://" not in home.images,  # a bucket may hold pictures of other machines
+        )
+    print(f"{done.predictions:,} predictions, {done.pictures:,} pictures and {done.reports:,} reports dropped")
+
+
+@app.command("forget", epilog="Example: fashion log forget 019a0c3e-5f2b-7c1d-8e4f-0123456789ab --dry-run")
+def forget(
+    prediction_id: Annotated[str, typer.Argument(help="Of the answer that a person got.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    exports: Annotated[
+        list[str] | None, typer.Option("--export", help="A file, folder or bucket besides those that the log knows.")
+    ] = None,
+) -> None:
+    """Delete a prediction and its picture everywhere: log, shared log, exports, reports, and every file of this home.
+
+    Says which registered versions learnt from it. Killed half-way, the same command completes. Exits with 1 where an
+    export could not be searched.
+    """
+    from fashion.commands import log_forget
+    from fashion.home import prepare_environment
+
+    home, lines = prepare_environment(), 0
+    with failing_on(OSError), contextlib.ExitStack() as stack:
+        log = stack.enter_context(open_log(home)) if home.predictions.exists() else None
+        shared = stack.enter_context(contextlib.closing(open_shared())) if home.shared_log else None
+        forgetting = log_forget.Forgetting(prediction_id, home, log, shared)
+
+        def say(line: str) -> None:
+            nonlocal lines
+            lines += 1
+            print(("would delete: " if dry_run else "deleted: ") + line, flush=True)
+
+        traces = forgetting.find(exports or ())
+        learnt = log_forget.learnt_by(home, traces.digests)
+        forgetting.forget(traces, say, dry_run=dry_run)
+    if not lines:
+        print(f"nothing of {forgetting.id} is left here")
+    for line in [*learnt, *log_forget.not_searched(home)]:
+        print(line)
+    for line in traces.unsearched:
+        print(line, file=sys.stderr)
+    if traces.unsearched:
+        raise typer.Exit(FAILED)
+
+
+@app.command("assign", epilog="Example: fashion log assign fashion-classifier")
+def assign(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The registered model that made those predictions.")],
+) -> None:
+    """Say that predictions of before logs held names of models are of MODEL: for a log that one model alone wrote.
+
+    A prediction gets the name where the registry has its version number since before it was made. In the log that
+    machines share, too.
+    """
+    from fashion.commands import log_classes
+    from fashion.home import current_home
+    from fashion.predictions import naming
+
+    with open_log() as log, failing_on(log_classes.UnknownModel, OSError), contextlib.ExitStack() as stack:
+        shared = stack.enter_context(contextlib.closing(open_shared())) if current_home().shared_log else None
+        known = log_classes.known_models(name)
+        named = naming.name_rows(log, known)
+        print(f"{named:,} predictions are of {name} now; {naming.count_unnamed(log):,} stay without a name")
+        if shared is not None:
+            print(f"{shared.name_rows(known):,} are now in {shared.address}")
 
 
 @app.command("retry-refused", epilog="Example: fashion log retry-refused")
@@ -190,6 +276,8 @@ def _export_days(address: str, since_us: int | None, source: str, *, today: bool
             if shared
             else (stack.enter_context(open_log()).window)
         )
+        if current_home().predictions.exists():
+            stack.enter_context(open_log()).add_export(store.address)
         first = partition_writer.first_day(store) if since_us is None else day_of(since_us)
         last = day_of(time.time_ns() // 1000) - (not today)
         days = partition_writer.export_days(read, store, range(first, last + 1), on_day=say)
@@ -213,13 +301,14 @@ def open_log(home: "Home | None" = None) -> Iterator["PredictionLog"]:
         yield log
 
 
-def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow") -> None:
+def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow", names: "ClassNames") -> None:
     """Append a row to the log, for the shared log too where that holds the prediction.
 
     Raises:
         UnknownPrediction: neither log holds the prediction.
-        ValueError: the label is not one of its classes.
+        ValueError: the label is not one of its classes, or these are not known.
     """
+    from fashion.predictions.labels import to_class
     from fashion.predictions.record import Feedback, UnknownPrediction
 
     try:
@@ -228,8 +317,6 @@ def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow")
         if shared is None:
             raise
         logged, elsewhere = shared.get(row.prediction_id), True
-    num_classes = len(logged.record.probabilities)
-    if row.true_label >= num_classes:
-        raise ValueError(f"true_label must be less than {num_classes}, the number of classes, got {row.true_label}")
-    said = Feedback(row.prediction_id, row.true_label, row.source, time.time_ns() // 1000)
+    label = to_class(row.true_label, names.of(logged.record))
+    said = Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000)
     log.append_feedback([said], known_elsewhere=elsewhere)

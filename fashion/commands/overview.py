@@ -107,6 +107,7 @@ class DriftPart:
     decision: str | None = None
     level: str | None = None
     reason: str | None = None
+    model_name: str | None = None
     model_version: str | None = None
     rows: int | None = None
     next_run: str | None = None
@@ -255,7 +256,7 @@ def read_drift(home: Home) -> DriftPart:
     return DriftPart(
         report_id=latest["id"],
         time=None if moment is None else _iso(moment),
-        **{key: latest.get(key) for key in ("decision", "level", "reason", "model_version", "rows")},
+        **{key: latest.get(key) for key in ("decision", "level", "reason", "model_name", "model_version", "rows")},
         next_run=next_run,
     )
 

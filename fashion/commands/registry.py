@@ -137,12 +137,15 @@ def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: As
     from fashion.evaluation.replay import compare_shadow
 
     with _open_log() as (log, home):
-        comparisons = compare_shadow(log, rows)
+        comparisons = compare_shadow(log, rows, name=name)
         if not comparisons:
-            raise CommandError("no shadow has scored anything: deploy one with serve.shadow=challenger")
+            raise CommandError(f"no shadow of {name} has scored anything: deploy one with serve.shadow=challenger")
         names = _class_names(home, name)
+        # Numbers begin anew where a registry was lost: then digests tell the versions apart.
+        numbers = [(champion.version, other.version) for champion, other in comparisons]
+        named = str if len(set(numbers)) < len(numbers) else lambda model: f"version {model.version}"
         results = [
-            _result(each, served=f"version {champion}", other=f"version {other}", class_names=names)
+            _result(each, served=named(champion), other=named(other), class_names=names)
             for (champion, other), each in comparisons.items()
         ]
         _print_results(results, as_json)
@@ -167,7 +170,7 @@ def replay(
         tracking.connect(home)
         found = versions.get(version, name)
         package = versions.fetch(found, Path(folder))
-        replayed = replay_log(log, open_store(home.images), package, rows, on_rows=_show_progress)
+        replayed = replay_log(log, open_store(home.images), package, rows, name=name, on_rows=_show_progress)
         print(file=sys.stderr)
         if replayed.missing:
             message = "pictures are not stored (serve.log.images=true stores them) or are damaged"

@@ -51,9 +51,10 @@ class ReportConfig(Strict):
 class AlertsConfig(Strict):
     """When alerts are sent. Variables such as FASHION_WEBHOOK name the channels; the flow's output always has them."""
 
-    on: tuple[Literal["drift", "harmful", "decline", "problem"], ...]
+    on: tuple[Literal["drift", "harmful", "decline", "unjudged", "problem"], ...]
     """drift: any drift; harmful: drift that is likely to cost accuracy; decline: feedback shows that accuracy is down;
-    problem: the flow failed."""
+    unjudged: the window has rows of another model, or of a package that the registry does not hold; problem: the flow
+    failed."""
     cooldown_hours: float
     """Hours after an alert in which the same condition is not alerted again, though it lasts."""
     attempts: int

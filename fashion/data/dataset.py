@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.idx import read_idx
-from fashion.data.manifest import DataError, SplitName
+from fashion.data.manifest import DataError, Manifest, SplitName
 from fashion.images.transform import Images
 
 Labels = NDArray[np.int64]
@@ -58,7 +58,7 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def load(data: DataConfig, cache: Path) -> Dataset:
+def load(data: DataConfig, cache: Path, *, version: Manifest | None = None) -> Dataset:
     """Read and verify the cached files, and split them. `loading.load_dataset` fetches what is missing first.
 
     The split is stratified by class and depends on the labels, `val_fraction` and `split_seed` alone.
@@ -66,11 +66,12 @@ def load(data: DataConfig, cache: Path) -> Dataset:
     Args:
         data: the version to load, and how it is split.
         cache: folder that holds the files of all versions.
+        version: which version, where it is not to be read from the data config's manifest.
 
     Raises:
         DataError: a file is missing or damaged, or differs from the data config.
     """
-    version = manifest.read(data)
+    version = manifest.read(data) if version is None else version
     folder = manifest.folder_of(version, cache)
     files = {
         name: convert(

@@ -23,7 +23,9 @@ class DataUnavailable(DataError):
     """No source has all the files. The message lists what was tried and what to do."""
 
 
-def fetch_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> Manifest:
+def fetch_data(
+    data: DataConfig, cache: Path, *, version: Manifest | None = None, reporter: Reporter | None = None
+) -> Manifest:
     """Bring every file of the data config's manifest into the cache, verified.
 
     A cached file that differs from the manifest is reported, removed and fetched again. Several fetches can run at
@@ -32,6 +34,7 @@ def fetch_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = Non
     Args:
         data: the version to fetch and its sources, in the order in which they are tried.
         cache: folder that holds the files of all versions.
+        version: which version, where it is not to be read from the data config's manifest.
         reporter: receives the messages; standard error by default.
 
     Returns:
@@ -42,7 +45,7 @@ def fetch_data(data: DataConfig, cache: Path, *, reporter: Reporter | None = Non
         DataError: the manifest cannot be read, or the cache cannot be written.
     """
     reporter = reporter or TerminalReporter()
-    version = manifest.read(data)
+    version = manifest.read(data) if version is None else version
     folder = manifest.folder_of(version, cache)
     try:
         missing = [entry for entry in version.files if not _is_cached(entry, folder, reporter)]

@@ -3,28 +3,32 @@
 from pathlib import Path
 
 from fashion.config.schema import DataConfig
-from fashion.data import dataset
+from fashion.data import dataset, manifest
 from fashion.data.dataset import Dataset
 from fashion.data.fetch import fetch_data
-from fashion.data.manifest import DataError
+from fashion.data.manifest import DataError, Manifest
 from fashion.data.progress import Reporter
 from fashion.home import current_home
 
 
-def load_dataset(data: DataConfig, cache: Path, *, reporter: Reporter | None = None) -> Dataset:
+def load_dataset(
+    data: DataConfig, cache: Path, *, version: Manifest | None = None, reporter: Reporter | None = None
+) -> Dataset:
     """Fetch the files that are missing, verify all of them, and load the three splits.
 
     Args:
         data: the version to load, its sources and how it is split.
         cache: folder that holds the files of all versions.
+        version: which version, where it is not to be read from the data config's manifest.
         reporter: receives the messages of a download; standard error by default.
 
     Raises:
         DataUnavailable: no source has one of the files.
         DataError: the manifest, the cache or a file cannot be used.
     """
-    fetch_data(data, cache, reporter=reporter)
-    return dataset.load(data, cache)
+    version = manifest.read(data) if version is None else version
+    fetch_data(data, cache, version=version, reporter=reporter)
+    return dataset.load(data, cache, version=version)
 
 
 def load_training_data(data: DataConfig, digest: str | None, *, purpose: str) -> Dataset | None:

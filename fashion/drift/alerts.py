@@ -12,9 +12,11 @@ from typing import Any
 
 from fashion.config.drift import AlertsConfig
 from fashion.drift.alert_channels import Channel, DeliveryError, Notice
+from fashion.drift.reports import state_of
 from fashion.storage.blobs import BlobNotFound, Store
 
 STATE = "state/alerts.json"
+"""Of all models, as older versions stored it: read where a model has none of its own."""
 MAX_WAITING = 100
 """Undelivered messages that are stored; the oldest are dropped first."""
 
@@ -27,6 +29,7 @@ def notify(
     settings: AlertsConfig,
     store: Store,
     *,
+    model_name: str,
     clock: Callable[[], float] = time.time,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
@@ -38,6 +41,7 @@ def notify(
         channels: where to send to.
         settings: the cooldown and the number of attempts.
         store: where the state is stored between runs.
+        model_name: of the registered model: alerts on one end and silence none on another.
         clock: returns seconds since 1970.
         pause: waits for a number of seconds.
 
@@ -45,14 +49,14 @@ def notify(
         One sentence for each problem; empty if everything was delivered and stored.
     """
     now = clock()
-    state, problems = _load(store)
+    state, problems = _load(store, model_name)
     for name, condition in conditions.items():
         notice = _update(name, condition, state, settings, now)
         if notice is not None:
             state["waiting"] += [{"channel": channel.name, **asdict(notice)} for channel in channels]
     problems += _deliver(state, channels, settings.attempts, pause)
     try:
-        store.put(STATE, json.dumps(state, indent=1).encode())
+        store.put(state_of(STATE, model_name), json.dumps(state, indent=1).encode())
     except OSError as error:
         problems.append(f"the state of alerts cannot be stored, so they may be sent again: {error}")
     for problem in problems:
@@ -119,11 +123,15 @@ def _attempt(channel: Channel, notice: Notice, attempts: int, pause: Callable[[f
     return failure
 
 
-def _load(store: Store) -> tuple[dict[str, Any], list[str]]:
+def _load(store: Store, model_name: str) -> tuple[dict[str, Any], list[str]]:
     """The stored state, or an empty one and why the stored one cannot be used."""
     empty: dict[str, Any] = {"open": {}, "waiting": []}
     try:
-        state = _with_current_keys(json.loads(store.get(STATE)))
+        try:
+            stored = store.get(state_of(STATE, model_name))
+        except BlobNotFound:
+            stored = store.get(STATE)
+        state = _with_current_keys(json.loads(stored))
         if _is_state(state):
             return state, []
         problem = "its fields are not as expected"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.config.times import moment, seconds
@@ -9,19 +10,28 @@ from fashion.drift.decision import WindowCounts
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.window_part import Inspection, Sample, VersionRows, WindowPart
 from fashion.predictions.batch import Batch
-from fashion.predictions.record import FOREVER_US
+from fashion.predictions.record import FOREVER_US, ModelId
 from fashion.predictions.windows import Window
+
+
+class Decided(NamedTuple):
+    """What was decided on a window."""
+
+    inspections: list[Inspection]
+    """One for each model with a reference, that of the latest row last."""
+    unjudged: dict[ModelId, int]
+    """Rows without a reference, by model: their number."""
 
 
 def inspect(
     batches: Iterable[Batch],
-    reference_stats: Callable[[str], ReferenceStats | None],
+    reference_stats: Callable[[ModelId], ReferenceStats | None],
     settings: DecisionConfig,
     *,
     max_plot_rows: int,
     max_examples: int,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> list[Inspection]:
+) -> Decided:
     """Decide on a window in one pass. The arguments are those of `count` and `decide`."""
     part = count(batches, reference_stats, max_plot_rows=max_plot_rows, max_examples=max_examples, on_rows=on_rows)
     return decide([part], reference_stats, settings)
@@ -29,7 +39,7 @@ def inspect(
 
 def count(
     batches: Iterable[Batch],
-    reference_stats: Callable[[str], ReferenceStats | None],
+    reference_stats: Callable[[ModelId], ReferenceStats | None],
     *,
     max_plot_rows: int,
     max_examples: int,
@@ -39,50 +49,53 @@ def count(
 
     Args:
         batches: its rows.
-        reference_stats: returns what a version is compared with, or None for an unknown version.
-        max_plot_rows: size of each version's sample.
-        max_examples: unusual rows of each version.
+        reference_stats: returns what a model's rows are compared with, or None where there is no reference.
+        max_plot_rows: size of each model's sample.
+        max_examples: unusual rows of each model.
         on_rows: called with the number of rows read so far.
 
     Returns:
-        What `decide` needs to know, by version. It can be pickled, and holds no reference.
+        What `decide` needs to know, by model. It can be pickled, and holds no reference.
     """
     part: WindowPart = {}
     read = 0
     for batch in batches:
-        for version in sorted(set(batch.model_versions)):
-            stats = reference_stats(version)
-            if version not in part:
+        for model in sorted(set(batch.models), key=lambda each: each.order):
+            stats = reference_stats(model)
+            if model not in part:
                 counts = None if stats is None else WindowCounts.empty(stats)
-                part[version] = VersionRows(counts, Sample(max_plot_rows), max_examples)
-            part[version].add(batch.of(version), stats)
+                part[model] = VersionRows(counts, Sample(max_plot_rows), max_examples)
+            part[model].add(batch.of(model), stats)
         read += len(batch)
         on_rows(read)
     return part
 
 
 def decide(
-    parts: Iterable[WindowPart], reference_stats: Callable[[str], ReferenceStats | None], settings: DecisionConfig
-) -> list[Inspection]:
-    """Decide on a window, on the rows of each version separately. Equal for all divisions of the window into parts.
+    parts: Iterable[WindowPart], reference_stats: Callable[[ModelId], ReferenceStats | None], settings: DecisionConfig
+) -> Decided:
+    """Decide on a window, on the rows of each model separately. Equal for all divisions of the window into parts.
 
     Args:
         parts: what `count` returned of each; they are used up.
-        reference_stats: returns what a version is compared with, or None for an unknown version.
+        reference_stats: returns what a model's rows are compared with, or None where there is no reference.
         settings: of the decision.
-
-    Returns:
-        One inspection for each version, that of the latest row last; none for an empty window.
     """
     whole: WindowPart = {}
     for part in parts:
-        for version, rows in part.items():
-            if version in whole:
-                whole[version].merge(rows)
+        for model, rows in part.items():
+            if model in whole:
+                whole[model].merge(rows)
             else:
-                whole[version] = rows
-    latest = sorted(whole, key=lambda version: (whole[version].until_us, version))
-    return [whole[version].decide(version, reference_stats(version), settings) for version in latest]
+                whole[model] = rows
+    inspections, unjudged = [], {}
+    for model in sorted(whole, key=lambda each: (whole[each].until_us, each.order)):
+        stats = reference_stats(model)
+        if stats is None:
+            unjudged[model] = whole[model].rows
+        else:
+            inspections.append(whole[model].decide(model, stats, settings))
+    return Decided(inspections, unjudged)
 
 
 def select_window(settings: DriftConfig, clock: Callable[[], int] = time.time_ns) -> Window:

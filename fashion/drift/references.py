@@ -1,12 +1,15 @@
 """What windows are compared with: packages of registered versions, each fetched and parsed once. Decides nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
 from fashion.model.reference import Reference
+from fashion.predictions.record import ModelId
 from fashion.registry import versions
+from fashion.registry.versions import Version
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +39,64 @@ class References:
         """
         self._model, self._folder = model, folder
         self.loaded: dict[str, VersionReference | None] = {}
-        """What `load` returned so far."""
-        self._stats: dict[str, ReferenceStats | None] = {}
+        """Version -> its reference, None where the registry does not hold the version; what was fetched so far."""
+        self._known: dict[str, Version] | None = None
+        self._stats: dict[str, ReferenceStats] = {}
 
-    def load(self, version: str) -> VersionReference | None:
-        """A version's package and reference, or None if the registry does not hold the version.
+    def load(self, model: ModelId) -> VersionReference | None:
+        """The package and reference of what a row is of; None where the registry does not hold this very package.
 
         Raises:
             fashion.model.package.DamagedPackage: the stored files are not those that were registered.
         """
-        if version not in self.loaded:
-            known = {str(each.number): each for each in versions.list_versions(self._model)}
-            loaded = None
-            if version in known:
-                package = versions.fetch(known[version], self._folder / version)
-                loaded = VersionReference(package, Reference.of(package))
-            self.loaded[version] = loaded
-        return self.loaded[version]
+        if model.name != self._model:
+            return None
+        loaded = self._fetch(model.version)
+        return loaded if loaded is not None and model.has_digest(loaded.package.digest) else None
 
-    def stats(self, version: str) -> ReferenceStats | None:
-        """A version's reference, prepared for tests, or None if the registry does not hold the version.
+    def stats(self, model: ModelId) -> ReferenceStats | None:
+        """The same reference, prepared for tests.
 
         Raises:
             fashion.model.package.DamagedPackage: as for `load`, or the version has no severity thresholds.
         """
-        if version not in self._stats:
-            loaded = self.load(version)
-            self._stats[version] = None if loaded is None else loaded.stats()
-        return self._stats[version]
+        loaded = self.load(model)
+        if loaded is None:
+            return None
+        if model.version not in self._stats:
+            self._stats[model.version] = loaded.stats()
+        return self._stats[model.version]
+
+    def describe_unjudged(self, rows: Mapping[ModelId, int]) -> str:
+        """One sentence on rows that have no reference here, and why; empty without such rows.
+
+        Args:
+            rows: number of rows by model.
+        """
+        reasons = []
+        for model, count in sorted(rows.items(), key=lambda each: each[0].order):
+            loaded = self.loaded.get(model.version)
+            if model.name is None:
+                why = f"of a version {model.version} of an unnamed model, from before logs held names"
+            elif model.name != self._model:
+                why = f"of another model, {model}"
+            elif loaded is None:
+                why = f"of {model}, which the registry does not hold"
+            else:
+                why = (
+                    f"of {model}, but the registry's version {model.version} is another package "
+                    f"({loaded.package.digest[:8]}): its numbers began anew"
+                )
+            reasons.append(f"{count:,} are {why}")
+        return f"Rows of this window that are not judged: {'; '.join(reasons)}" if reasons else ""
+
+    def _fetch(self, version: str) -> VersionReference | None:
+        if version not in self.loaded:
+            if self._known is None:
+                self._known = {str(each.number): each for each in versions.list_versions(self._model)}
+            loaded = None
+            if version in self._known:
+                package = versions.fetch(self._known[version], self._folder / version)
+                loaded = VersionReference(package, Reference.of(package))
+            self.loaded[version] = loaded
+        return self.loaded[version]

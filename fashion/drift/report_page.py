@@ -97,6 +97,8 @@ def describe_condition(name: str, result: DriftResult) -> tuple[str, str]:
             f"(p = {format_p_value(feedback.p_decline)})"
         )
         return "Accuracy is down", reason
+    if name == "unjudged":
+        return "Rows that are not judged", result.unjudged
     return _verdict(result), result.reason
 
 

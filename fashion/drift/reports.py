@@ -3,10 +3,14 @@
 The result is written last: a report without one is incomplete, and readers treat it as missing.
 """
 
+import contextlib
 import datetime
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from fashion.storage.blobs import BlobNotFound, Store
@@ -21,15 +25,28 @@ UNREADABLE = {"decision": "unreadable"}
 """The result of a report whose file is damaged."""
 
 
-def make_id(time_us: int, model_version: str) -> str:
-    """The id of a report on a version, such as `20270115T080000Z-v3`; ids sort by time.
+def make_id(time_us: int, model_name: str, model_version: str) -> str:
+    """The id of a report on a version, such as `20270115T080000Z-shoes-v3`; ids sort by time.
 
     Args:
         time_us: microseconds since 1970.
-        model_version: any text; characters that are not safe in a path are replaced.
+        model_name: any text; characters that are not safe in a path are replaced.
+        model_version: likewise.
     """
-    version = re.sub(r"[^A-Za-z0-9_.-]", "-", model_version)[:40] or "none"
-    return f"{_format_time(time_us)}-v{version}"
+    name, version = (re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:38] or "none" for text in (model_name, model_version))
+    return f"{_format_time(time_us)}-{name}-v{version}"
+
+
+def state_of(name: str, model_name: str) -> str:
+    """The blob of a state that each model has of its own, such as `state/alerts-shoes-1f2e3d4c.json`.
+
+    Args:
+        name: `state/alerts.json` or alike.
+        model_name: of the registered model; a hash tells names apart whose characters are replaced.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", model_name)[:40]
+    digest = hashlib.sha256(model_name.encode()).hexdigest()[:8]
+    return f"{name.removesuffix('.json')}-{safe}-{digest}.json"
 
 
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
@@ -46,19 +63,75 @@ def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) 
     store.put(f"{report_id}/{RESULT}", content.encode())
 
 
-def latest(store: Store, count: int, *, before_us: int | None = None) -> list[dict[str, Any]]:
+def latest(
+    store: Store, count: int, *, before_us: int | None = None, model_name: str | None = None
+) -> list[dict[str, Any]]:
     """Results of the latest reports, newest first, each with its `id`; a damaged one is `UNREADABLE`.
 
     Args:
         store: of the reports.
         count: at most this many.
         before_us: only reports of earlier seconds than this time, microseconds since 1970; None for all.
+        model_name: only reports on this registered model; None for all.
     """
     complete = {each.split("/")[0] for each in store.list() if each.endswith(f"/{RESULT}")}
     if before_us is not None:
         complete = {each for each in complete if each < _format_time(before_us)}
     ids = sorted(complete, key=_sort_key, reverse=True)
-    return [{"id": each, **_result(store, each)} for each in ids[:count]]
+    results = ({"id": each, **_result(store, each)} for each in ids)
+    return list(islice((each for each in results if model_name in (None, each.get("model_name"))), count))
+
+
+def without_prediction(page: bytes, prediction_id: str) -> bytes:
+    """A page without the figure of a prediction, which shows its picture.
+
+    Args:
+        page: HTML.
+        prediction_id: shown in the figure.
+    """
+    figure = rb"<figure>(?:(?!</figure>).)*" + re.escape(prediction_id.encode()) + rb"(?:(?!</figure>).)*</figure>"
+    return re.sub(figure, b"", page, flags=re.DOTALL)
+
+
+def with_prediction(store: Store, prediction_id: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the id and the page of each report that shows a prediction.
+
+    Args:
+        store: of the reports.
+        prediction_id: a uuid7; reports of before its time are not read.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    made_s = (uuid.UUID(prediction_id).int >> 80) / 1000
+    for name in sorted(store.list()):
+        report_id, _, file = name.rpartition("/")
+        if file == PAGE and time_of(report_id) >= made_s - 86_400:  # a clock may have been set back
+            with contextlib.suppress(BlobNotFound):
+                page = store.get(name)
+                if prediction_id.encode() in page:
+                    yield report_id, page
+
+
+def delete_before(store: Store, time_s: float) -> int:
+    """Delete reports that were made before a time, and return how many. What has no time in its id stays.
+
+    Args:
+        store: of the reports.
+        time_s: seconds since 1970.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be used.
+    """
+    old: dict[str, list[str]] = {}
+    for name in store.list():
+        report_id = name.split("/")[0]
+        if 0 < time_of(report_id) < time_s:
+            old.setdefault(report_id, []).append(name)
+    for names in old.values():
+        for name in sorted(names, reverse=True):  # the result first: without it the report counts as missing
+            store.delete(name)
+    return len(old)
 
 
 def time_of(report_id: str) -> float:

@@ -126,6 +126,12 @@ class DriftResult:
     feedback: FeedbackAccuracy | None
     unreadable: int
     """Rows that were left out: they hold NaN or infinity, or classes that the model does not have."""
+    model_name: str = ""
+    """The registered model of the version."""
+    model_digest: str = ""
+    """Of the version's package, its first digits; empty without rows."""
+    unjudged: str = ""
+    """One sentence on rows of the same window that have no reference, and why; empty without any."""
 
     @property
     def level(self) -> Level:
@@ -136,38 +142,41 @@ class DriftResult:
     def testable(self) -> set[str]:
         """The conditions for which there were enough rows, whether they hold or not."""
         enough = {"drift", "harmful"} if self.decision != "insufficient_data" else set()
+        enough.add("unjudged")
         return enough | ({"decline"} if self.feedback is not None and self.feedback.declined is not None else set())
 
     @property
     def conditions(self) -> set[str]:
-        """The conditions that hold: drift, harmful, decline (accuracy by feedback is below the reference's)."""
+        """The conditions that hold.
+
+        drift, harmful, decline (accuracy by feedback is below the reference's), and unjudged (the window has rows of
+        another model, or of a package that the registry does not hold).
+        """
         holds = {
             "drift": self.decision == "drift",
             "harmful": self.level == "harmful",
             "decline": self.feedback is not None and bool(self.feedback.declined),
+            "unjudged": bool(self.unjudged),
         }
         return {name for name, value in holds.items() if value}
 
 
-def unknown_version(
-    model_version: str, rows: int, since_us: int, until_us: int, settings: DecisionConfig
-) -> DriftResult:
-    """The result for a version that the registry does not hold: its rows are counted, not tested.
+def empty_window(model_name: str, window: tuple[int, int], settings: DecisionConfig) -> DriftResult:
+    """The result for a window in which nothing can be judged.
 
     Args:
-        model_version: of the rows.
-        rows: their number.
-        since_us: time of the first one, microseconds since 1970.
-        until_us: time of the last one, microseconds since 1970.
+        model_name: of the registered model.
+        window: its bounds in microseconds since 1970.
         settings: of the decision.
     """
     return DriftResult(
         decision="insufficient_data",
-        reason=f"{rows:,} rows are of version {model_version}, which the registry does not hold: there is no reference",
-        since_us=since_us,
-        until_us=until_us,
-        rows=rows,
-        model_version=model_version,
+        reason="nothing was predicted in this window",
+        since_us=window[0],
+        until_us=window[1],
+        rows=0,
+        model_name=model_name,
+        model_version="",
         alpha=settings.alpha,
         min_rows=settings.min_rows,
         p_values={},
@@ -183,10 +192,17 @@ def unknown_version(
     )
 
 
-def empty_window(window: tuple[int, int], settings: DecisionConfig) -> DriftResult:
-    """The result for a window without rows, given its bounds in microseconds since 1970."""
-    empty = unknown_version("", 0, *window, settings)
-    return dataclasses.replace(empty, reason="nothing was predicted in this window")
+def with_unjudged(result: DriftResult, sentence: str) -> DriftResult:
+    """A result of a window that has other rows too, which are not judged.
+
+    Args:
+        result: of the rows that were.
+        sentence: on the others and why; empty without any.
+    """
+    if not sentence or result.rows:
+        return dataclasses.replace(result, unjudged=sentence)
+    reason = f"nothing in this window can be judged. {sentence}"
+    return dataclasses.replace(result, unjudged=sentence, reason=reason)
 
 
 def result_as_dict(result: DriftResult) -> dict[str, Any]:

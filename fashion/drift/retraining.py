@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashion.config.drift import RetrainConfig
+from fashion.drift.reports import state_of
 from fashion.predictions.labelled import TEST_ROWS
 from fashion.predictions.record import LoggedPrediction
 from fashion.storage.blobs import BlobNotFound, Store
 
 STATE = "state/retraining.json"
+"""Of all models, as older versions stored it: read where a model has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ def decide(
     settings: RetrainConfig,
     store: Store,
     *,
+    model_name: str,
     clock: Callable[[], float] = time.time,
 ) -> RetrainDecision:
     """Decide whether to train now.
@@ -38,6 +41,7 @@ def decide(
         labelled: rows with feedback.
         settings: when to train.
         store: where the time of the last training is stored.
+        model_name: of the registered model; rows of others do not count.
         clock: returns seconds since 1970.
 
     Raises:
@@ -48,7 +52,7 @@ def decide(
     reasons = sorted(set(conditions) & set(settings.on))
     if not reasons:
         return RetrainDecision(False, f"no condition for it holds ({', '.join(settings.on)})")
-    last = _last_start(store)
+    last = _last_start(store, model_name)
     hours = (clock() - last) / 3600
     if 0 <= hours < settings.cooldown_hours:
         return RetrainDecision(
@@ -57,7 +61,8 @@ def decide(
             f"{settings.cooldown_hours:g}",
         )
     since_us = int(last * 1e6) if hours >= 0 else 0  # after a clock was set back, all feedback counts as new
-    new = sum(row.feedback[-1].time_us > since_us and row.feedback[-1].source != TEST_ROWS for row in labelled)
+    mine = (row for row in labelled if row.record.model_name == model_name)
+    new = sum(row.feedback[-1].time_us > since_us and row.feedback[-1].source != TEST_ROWS for row in mine)
     if new < settings.min_new_labels:
         return RetrainDecision(
             False,
@@ -67,19 +72,23 @@ def decide(
     return RetrainDecision(True, f"{', '.join(reasons)}, and {new:,} rows with feedback are new")
 
 
-def record_start(store: Store, *, clock: Callable[[], float] = time.time) -> None:
-    """Store that a training begins now.
+def record_start(store: Store, *, model_name: str, clock: Callable[[], float] = time.time) -> None:
+    """Store that a training of a registered model begins now.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be written.
     """
-    store.put(STATE, json.dumps({"began": clock()}).encode())
+    store.put(state_of(STATE, model_name), json.dumps({"began": clock()}).encode())
 
 
-def _last_start(store: Store) -> float:
+def _last_start(store: Store, model_name: str) -> float:
     """Seconds since 1970; 0 if there was none, or the stored time is damaged."""
-    try:
-        content: Any = json.loads(store.get(STATE))
-        return float(content["began"])
-    except (BlobNotFound, ValueError, KeyError, TypeError):
-        return 0.0
+    for name in (state_of(STATE, model_name), STATE):
+        try:
+            content: Any = json.loads(store.get(name))
+            return float(content["began"])
+        except BlobNotFound:
+            continue
+        except (ValueError, KeyError, TypeError):
+            return 0.0
+    return 0.0

@@ -1,4 +1,4 @@
-"""What is counted of a part of a window: sums, a sample and the most unusual rows, by version. Knows no logs.
+"""What is counted of a part of a window: sums, a sample and the most unusual rows, by model. Knows no logs.
 
 Parts of a window merge to what the whole window would have given, bit for bit, in whichever order they come.
 """
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
 from fashion.drift.reference_stats import ReferenceStats
-from fashion.drift.result import DriftResult, unknown_version
+from fashion.drift.result import DriftResult
 from fashion.predictions.batch import Batch, concatenate
-from fashion.predictions.record import FOREVER_US, UNLABELLED
+from fashion.predictions.record import FOREVER_US, UNLABELLED, ModelId
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,11 @@ class UnusualRow:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """One version's part of a window."""
+    """One model's part of a window."""
 
     result: DriftResult
     sample: Batch | None
-    """Rows sampled at random, or all where there are few; None without a reference to compare them with."""
+    """Rows sampled at random, or all where there are few; None for an empty window."""
     unusual_rows: tuple[UnusualRow, ...] = ()
     """The rows farthest from the reference, farthest first."""
 
@@ -97,7 +97,7 @@ class Sample:
 
 @dataclass
 class VersionRows:
-    """What is counted of the rows of one version."""
+    """What is counted of the rows of one version of a model."""
 
     counts: WindowCounts | None
     """None where the version is unknown: there is no reference to count by."""
@@ -139,18 +139,17 @@ class VersionRows:
         self.sample.merge(other.sample)
         self._keep_unusual(other.unusual)
 
-    def decide(self, version: str, reference: ReferenceStats | None, settings: DecisionConfig) -> Inspection:
+    def decide(self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig) -> Inspection:
         """Decide on the rows.
 
         Args:
-            version: what they are of.
-            reference: of the version; None where it is unknown.
+            model: what they are of.
+            reference: of the model.
             settings: of the decision.
         """
-        if reference is None or self.counts is None:
-            return Inspection(unknown_version(version, self.rows, self.since_us, self.until_us, settings), None)
-        result = WindowStats(reference, self.counts).decide(settings, model_version=version)
-        return Inspection(result, self.sample.rows(), tuple(self.unusual))
+        result = WindowStats(reference, self.counts).decide(settings, model_version=model.version)
+        named = dataclasses.replace(result, model_name=model.name or "", model_digest=model.digest or "")
+        return Inspection(named, self.sample.rows(), tuple(self.unusual))
 
     def _extend(self, rows: int, since_us: int, until_us: int) -> None:
         self.rows += rows
@@ -160,8 +159,8 @@ class VersionRows:
         self.unusual = heapq.nlargest(self.max_examples, [*self.unusual, *rows], key=_rank)
 
 
-WindowPart = dict[str, VersionRows]
-"""What is counted of a part of a window, by version."""
+WindowPart = dict[ModelId, VersionRows]
+"""What is counted of a part of a window, by model."""
 
 
 def _hash(prediction_id: str) -> int:

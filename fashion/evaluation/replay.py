@@ -11,7 +11,7 @@ from fashion.images.transform import Images
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LoggedPrediction, UnknownPrediction, pages
+from fashion.predictions.record import LoggedPrediction, ModelId, UnknownPrediction, pages
 from fashion.storage.blobs import BlobNotFound, Store
 
 BATCH_ROWS = 100
@@ -29,28 +29,31 @@ class Replay:
     """Pictures whose size or channels the version does not take."""
 
 
-def compare_shadow(log: PredictionLog, rows: int) -> dict[tuple[str, str], Comparison]:
+def compare_shadow(log: PredictionLog, rows: int, *, name: str) -> dict[tuple[ModelId, ModelId], Comparison]:
     """Compare what was served with what a shadow said of the same pictures.
 
     Args:
         log: where both are.
         rows: latest predictions of shadows to look at.
+        name: of the registered model; predictions of others are left out.
 
     Returns:
-        A comparison for each pair of versions: (served, shadow).
+        A comparison for each pair: (served, shadow).
 
     Raises:
         fashion.predictions.record.LogUnavailable: the log cannot be read.
     """
-    comparisons: dict[tuple[str, str], Comparison] = {}
-    for shadow in log.latest(rows, role="shadow"):
+    comparisons: dict[tuple[ModelId, ModelId], Comparison] = {}
+    for shadow in log.latest(rows, role="shadow", model_name=name):
         try:
             served = log.get(shadow.record.prediction_id)
         except UnknownPrediction:  # pruned just now
             continue
-        versions = (served.record.model_version, shadow.record.model_version)
+        if served.record.model_name != name:
+            continue
+        models = (served.record.model, shadow.record.model)
         pair = _pair(served, shadow.record.label, shadow.record.confidence)
-        comparisons.setdefault(versions, Comparison()).add([pair])
+        comparisons.setdefault(models, Comparison()).add([pair])
     return comparisons
 
 
@@ -60,6 +63,7 @@ def replay_log(
     package: Package,
     rows: int,
     *,
+    name: str,
     on_rows: Callable[[int], None] = lambda _: None,
 ) -> Replay:
     """Score logged pictures with a model package, and compare it with what was served.
@@ -69,6 +73,7 @@ def replay_log(
         images: store of the pictures that were predicted.
         package: the model that scores.
         rows: latest predictions to look at.
+        name: of the registered model that `package` is a version of; predictions of others are left out.
         on_rows: called with the number of rows scored, after each batch.
 
     Raises:
@@ -78,7 +83,7 @@ def replay_log(
     predictor = Predictor(package)
     shape = (package.size, package.size, *([package.channels] if package.channels > 1 else []))
     comparison, missing, other_shape = Comparison(), 0, 0
-    for page in pages(log.latest(rows, role="champion"), BATCH_ROWS):
+    for page in pages(log.latest(rows, role="champion", model_name=name), BATCH_ROWS):
         pictures: list[Images] = []
         served: list[LoggedPrediction] = []
         for logged in page:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,27 @@ def get(store: Store, sha256: str) -> Images:
     if digest(image) != sha256:
         raise DamagedImage(f"{store.address}/{_name(sha256)} is damaged: it holds other pixels")
     return image
+
+
+def delete(store: Store, sha256: str) -> None:
+    """Delete an image; one that is not stored changes nothing.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be written.
+    """
+    store.delete(_name(sha256))
+
+
+def stored(store: Store) -> Iterator[str]:
+    """Yield the digests of all stored images.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    for name in store.list(PREFIX):
+        sha256 = name.rpartition("/")[2].removesuffix(".png")
+        if name == _name(sha256):
+            yield sha256
 
 
 def to_png(image: Images) -> bytes:

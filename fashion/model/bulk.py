@@ -135,14 +135,14 @@ def join(parts: Sequence[BulkPredictions]) -> BulkPredictions:
     return BulkPredictions(**columns, unreadable=unreadable)
 
 
-def write(result: BulkPredictions, address: str, *, class_names: Sequence[str], model_version: int) -> None:
-    """Write Parquet: file, label by name, confidence, a probability for each class, image statistics, model version.
+def write(result: BulkPredictions, address: str, *, class_names: Sequence[str], model: tuple[str, int, str]) -> None:
+    """Write Parquet: file, label by name, confidence, a probability for each class, image statistics, the model.
 
     Args:
         result: the predictions.
         address: of the file.
         class_names: of the model.
-        model_version: of the registry.
+        model: name and version in the registry, and the digest of the package.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the output cannot be written.
@@ -159,7 +159,8 @@ def write(result: BulkPredictions, address: str, *, class_names: Sequence[str], 
         columns[f"probability: {name}"] = pa.array([row[label] for row in result.probabilities], pa.float32())
     for column, name in enumerate(STATISTICS):
         columns[name] = pa.array([row[column] for row in result.statistics], pa.float32())
-    columns["model_version"] = pa.array([str(model_version)] * len(result.names), pa.string())
+    for name, value in zip(("model_name", "model_version", "model_digest"), model, strict=True):
+        columns[name] = pa.array([str(value)] * len(result.names), pa.string())
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     folder, _, name = absolute_address(address).rpartition("/")

@@ -85,11 +85,11 @@ class Package:
     architecture: dict[str, Any]
     """Name and arguments of the network."""
     data: dict[str, Any]
-    """Name and manifest digest of the training data."""
+    """Name and manifest digest of the data set; `training` says whether labelled feedback was trained on besides."""
     lineage: dict[str, Any]
-    """git_commit, metaflow_run_id, mlflow_run_id, created (UTC)."""
+    """git_commit, metaflow_run_id, mlflow_run_id; git_commit.resumed where a resumed run went on with other code."""
     training: dict[str, Any]
-    """Settings and course of the training."""
+    """Settings and course of the training; `feedback` has the counts of users' pictures, None where there are none."""
     metrics: dict[str, Metric]
     """By name, such as `test/accuracy`."""
     severity: SeverityThresholds | None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import EMBEDDING_SIZE, Predictions
 from fashion.predictions.database import Row, UnreadableRow
-from fashion.predictions.record import UNLABELLED, LoggedPrediction
+from fashion.predictions.record import UNLABELLED, LoggedPrediction, ModelId
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +25,14 @@ class Batch:
     """(N,) microseconds since 1970, UTC."""
     prediction_ids: Sequence[str]
     image_sha256: Sequence[str]
-    model_versions: Sequence[str]
+    models: Sequence[ModelId]
 
     def __len__(self) -> int:
         return len(self.times_us)
 
-    def of(self, model_version: str) -> "Batch":
-        """Return the rows of one version."""
-        selected = [row for row, version in enumerate(self.model_versions) if version == model_version]
+    def of(self, model: ModelId) -> "Batch":
+        """Return the rows of one model."""
+        selected = [row for row, each in enumerate(self.models) if each == model]
         return self if len(selected) == len(self) else self[selected]
 
     def __getitem__(self, rows: Sequence[int]) -> "Batch":
@@ -40,10 +40,9 @@ class Batch:
             self.predictions[rows],
             self.true_labels[rows],
             self.times_us[rows],
-            *(
-                [column[row] for row in rows]
-                for column in (self.prediction_ids, self.image_sha256, self.model_versions)
-            ),
+            [self.prediction_ids[row] for row in rows],
+            [self.image_sha256[row] for row in rows],
+            [self.models[row] for row in rows],
         )
 
 
@@ -63,7 +62,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         np.concatenate([each.times_us for each in batches]),
         *(
             [value for each in batches for value in getattr(each, name)]
-            for name in ("prediction_ids", "image_sha256", "model_versions")
+            for name in ("prediction_ids", "image_sha256", "models")
         ),
     )
 
@@ -83,9 +82,9 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
     for sizes, group in by_sizes.items():
         if sizes[1:] != (4 * len(STATISTICS), 2 * EMBEDDING_SIZE):
             raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
-        ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, sha256, _, _, truth = zip(
-            *group, strict=True
-        )
+        columns = zip(*group, strict=True)
+        ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, *rest = columns
+        sha256, _, _, names, digests, truth = rest
         try:
             predictions = Predictions(
                 np.array(labels, np.int64),
@@ -95,7 +94,8 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
                 _decoded(embeddings, "<f2", len(group)),
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
-            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, versions)
+            models = list(map(ModelId, names, versions, digests))
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
 
@@ -122,7 +122,7 @@ def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
         np.array([record.time_us for record in records], np.int64),
         [record.prediction_id for record in records],
         [record.image_sha256 for record in records],
-        [record.model_version for record in records],
+        [record.model for record in records],
     )
 
 

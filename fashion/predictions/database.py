@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import mmap
 import random
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,31 @@ class Database:
     DamagedLog where the file is corrupt.
     """
 
-    def __init__(self, path: str | Path, *, create: Sequence[str], application_id: int, version: int) -> None:
-        """Open the file, and make its tables where there are none.
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: Sequence[str],
+        application_id: int,
+        version: int,
+        migrations: Mapping[int, Sequence[str]],
+    ) -> None:
+        """Open the file, make its tables where there are none, and bring those of an older version up to date.
 
         Args:
             path: the file; missing folders are made.
             create: SQL statements that make the tables and set `application_id` and `user_version`.
             application_id: what tells this file from another program's.
-            version: the newest version of the tables that the caller can read.
+            version: of the tables that `create` makes.
+            migrations: version -> SQL statements that make the next version of it, `user_version` included.
 
         Raises:
-            LogUnavailable: also for a file of a newer version, and for another program's file.
+            LogUnavailable: also for a file of a newer version, for another program's file, and for tables that differ
+                from what their version says.
         """
         self.path = Path(path).absolute()
         self._create, self._application_id, self._version = create, application_id, version
+        self._migrations = migrations
         self._waiting: deque[_Write] = deque()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -82,6 +94,45 @@ class Database:
         """Return the rows of one SELECT."""
         with self.translate_errors(), self._read_lock:
             return self._reader.execute(sql, values).fetchall()
+
+    def scan(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return the rows of one SELECT that may take long: other reads of this process do not wait for it."""
+        with self.translate_errors(), contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            return connection.execute(sql, values).fetchall()
+
+    def erase(self, traces: Sequence[bytes]) -> None:
+        """Make sure that what was deleted is in no byte of the file or of its write-ahead log.
+
+        Deleted values are overwritten at once, but SQLite may have left copies where it moved rows. Where one of the
+        traces is found, the file is written anew, for which writers wait.
+
+        Args:
+            traces: parts of what was deleted that no other row has.
+
+        Raises:
+            LogUnavailable: also where another process reads for long; then call this again.
+        """
+        with self.translate_errors(), self._write_lock:
+            self._checkpoint()
+            if _contains(self.path, traces):
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * LOCKED_SECONDS:.0f}")
+                try:
+                    self._writer.execute("VACUUM")
+                finally:
+                    self._writer.execute("PRAGMA busy_timeout = 0")
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Move all that is in the write-ahead log into the file, and empty it."""
+        deadline = time.monotonic() + LOCKED_SECONDS
+        while self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise LogUnavailable(
+                    f"{self.path} is read by another process without a pause, so what was deleted stays in "
+                    f"{self.path.name}-wal: run this again"
+                )
+            time.sleep(0.05)
 
     def write(self, action: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run an action in a transaction and return its result; then the change is on the disk.
@@ -154,11 +205,12 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # a prediction is somebody's: deleted is overwritten
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
     def _prepare(self) -> None:
-        """Make the tables unless they are there; of several processes one does."""
+        """Make the tables unless they are there, or bring them up to date; of several processes one does."""
         deadline = time.monotonic() + LOCKED_SECONDS
         while True:  # SQLite's timeout does not cover the change to WAL
             try:
@@ -175,10 +227,35 @@ class Database:
                     raise
             time.sleep(0.005)
         self._begin()
-        if self._check_version() == 0:
-            for statement in self._create:
-                self._writer.execute(statement)
+        found = self._check_version()
+        # In one transaction, `user_version` too: a process that is killed here leaves the tables as they were.
+        for statement in (
+            self._create
+            if found == 0
+            else [statement for version in range(found, self._version) for statement in self._migrations[version]]
+        ):
+            self._writer.execute(statement)
+        self._check_columns()
         self._writer.execute("COMMIT")
+
+    def _check_columns(self) -> None:
+        """Compare the columns of the tables with those that `create` makes."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            for statement in self._create:
+                connection.execute(statement)
+            expected = _columns(connection)
+        found = _columns(self._writer)
+        for table, columns in expected.items():
+            theirs = found.get(table, {})
+            missing = sorted(set(columns) - set(theirs))
+            needed = sorted(name for name in set(theirs) - set(columns) if theirs[name])  # others may be left out
+            if missing or needed:
+                differs = f"lacks the column {missing[0]}" if missing else f"has the column {needed[0]} besides"
+                raise LogUnavailable(
+                    f"{self.path} says that it has schema {self._version}, but its table {table} {differs}: another "
+                    "program changed it, so move it and its -wal and -shm files aside, which begins a new log, or put "
+                    "a copy of before in its place; nothing was deleted"
+                )
 
     def _check_version(self) -> int:
         # One statement sees one moment: another process may be making the tables.
@@ -214,6 +291,24 @@ class Database:
 
 def _has_code(error: Exception, *codes: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
+
+
+def _contains(path: Path, traces: Sequence[bytes]) -> bool:
+    if not traces or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(trace) >= 0 for trace in traces)
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, bool]]:
+    """Return table -> column -> whether an INSERT must give it a value."""
+    found: dict[str, dict[str, bool]] = {}
+    for table, column, is_needed in connection.execute(
+        'SELECT t.name, c.name, c."notnull" AND c.dflt_value IS NULL FROM sqlite_master t '
+        "JOIN pragma_table_info(t.name) c WHERE t.type = 'table'"
+    ):
+        found.setdefault(table, {})[column] = bool(is_needed)
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,8 +1,8 @@
-"""Feedback as a CSV table of prediction_id, true_label and source. Knows no log and no service."""
+"""Feedback as a CSV table of prediction_id, true_label and source. Knows no log, no service and no classes."""
 
 import csv
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 COLUMNS = ("prediction_id", "true_label")
@@ -23,8 +23,8 @@ class FeedbackRow:
     line: int
     """Line of the table where the row ends, from 1; the header is the first."""
     prediction_id: str
-    true_label: int
-    """The class, as a number."""
+    true_label: str
+    """The class as it was written, without space around it; `labels.to_class` says which it is."""
     source: str
     """Who gave the label."""
 
@@ -39,20 +39,15 @@ class RowError:
     """One sentence that names the value."""
 
 
-def parse_feedback(lines: Iterable[str], class_names: Sequence[str] = ()) -> Iterator[FeedbackRow | RowError]:
+def parse_feedback(lines: Iterable[str]) -> Iterator[FeedbackRow | RowError]:
     """Parse a table row by row, so that one bad row does not cost the others.
-
-    A label of digits is a class number, whatever the classes are called; anything else must be a class name. Whether
-    a number is within the model's classes is for the caller to check.
 
     Args:
         lines: of the table, with the header first.
-        class_names: in order; where there are none, labels must be numbers.
 
     Raises:
         InvalidTable: at the first row: a column is missing; or later: the table cannot be parsed.
     """
-    labels = {name: label for label, name in enumerate(class_names)}
     remaining = iter(lines)
     header = next(remaining, "")
     table = csv.DictReader(itertools.chain([header], remaining), delimiter=max(DELIMITERS, key=header.count))
@@ -62,12 +57,10 @@ def parse_feedback(lines: Iterable[str], class_names: Sequence[str] = ()) -> Ite
             raise InvalidTable(f"the table must have the columns {' and '.join(COLUMNS)}, got {found[:100]}")
         for row in table:
             prediction_id, text = ((row[column] or "").strip() for column in COLUMNS)
-            label = int(text) if text.isdecimal() else labels.get(text)
-            if label is None:
-                message = f"true_label must be a number or a class name, got {text!r}"
-                yield RowError(table.line_num, prediction_id, message)
+            if not text:
+                yield RowError(table.line_num, prediction_id, "true_label is empty")
                 continue
             source = (row.get("source") or DEFAULT_SOURCE).strip()
-            yield FeedbackRow(table.line_num, prediction_id, label, source)
+            yield FeedbackRow(table.line_num, prediction_id, text, source)
     except csv.Error as error:
         raise InvalidTable(f"the table cannot be read: {error}") from None

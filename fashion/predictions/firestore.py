@@ -27,12 +27,14 @@ from fashion.predictions.firestore_documents import (
     to_datetime,
     to_document,
     to_element,
+    to_microseconds,
 )
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
     DamagedLog,
     Feedback,
+    KnownModel,
     LoggedPrediction,
     PredictionRecord,
     UnknownPrediction,
@@ -160,6 +162,40 @@ class FirestoreLog:
             return 0
         rows = islice(self.read_window(until_us, FOREVER_US), most)
         return sum(row.record.role == "champion" for row in rows)
+
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction's documents; see SharedLog."""
+        deleted = 0
+        with self._translate_errors():
+            for name in (prediction_id, f"{prediction_id}.shadow"):
+                document = self._predictions().document(name)
+                deleted += document.get(retry=None, timeout=self.timeout_s).exists
+                document.delete(retry=None, timeout=self.timeout_s)
+        return deleted
+
+    def name_rows(self, known: Sequence[KnownModel]) -> int:
+        """Name the models of documents; see SharedLog. Reads every document once."""
+        by_version, named = {each.model.version: each for each in known}, 0
+        for document in self._documents(_model_alone, PAGE_ROWS):
+            content = document.to_dict()
+            found = by_version.get(str(content.get("model_version")))
+            if found is None or content.get("model_name") is not None:
+                continue
+            if found.may_be(to_microseconds(content["time"]), len(content["probabilities"])):
+                fields = {"model_name": found.model.name, "model_digest": found.model.digest}
+                with self._translate_errors():
+                    document.reference.update(fields, retry=None, timeout=self.timeout_s)
+                named += 1
+        return named
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture; see SharedLog."""
+        from google.cloud.firestore import FieldFilter
+
+        with self._translate_errors():
+            found = self._predictions().where(filter=FieldFilter("image_sha256", "==", image_sha256)).limit(3)
+            names = [document.id for document in found.stream(retry=None, timeout=self.timeout_s)]
+        return any(name.partition(".")[0] != besides for name in names)  # two may be of `besides`: a shadow's too
 
     def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
         from google.api_core.exceptions import InvalidArgument, ResourceExhausted
@@ -297,6 +333,10 @@ def _labelled(predictions: Any) -> Any:
 
 def _feedback_alone(predictions: Any) -> Any:
     return _newest_first(predictions).select(["time", "feedback", "labelled"])
+
+
+def _model_alone(predictions: Any) -> Any:
+    return _newest_first(predictions).select(["time", "model_version", "model_name", "probabilities"])
 
 
 def _writes(rows: Sequence[Outgoing]) -> list[_Write]:

@@ -26,6 +26,8 @@ def to_document(record: PredictionRecord, *, expire_days: float | None = None) -
     document = {
         "time": to_datetime(record.time_us),
         "model_version": record.model_version,
+        "model_name": record.model_name,
+        "model_digest": record.model_digest,
         "role": record.role,
         "label": int(record.label),
         "confidence": float(record.confidence),
@@ -60,7 +62,7 @@ def from_document(name: str, content: Mapping[str, Any]) -> LoggedPrediction:
     try:
         record = PredictionRecord(
             prediction_id=prediction_id,
-            time_us=_microseconds(content["time"]),
+            time_us=to_microseconds(content["time"]),
             model_version=content["model_version"],
             role=content["role"],
             label=content["label"],
@@ -71,9 +73,11 @@ def from_document(name: str, content: Mapping[str, Any]) -> LoggedPrediction:
             image_sha256=content["image_sha256"],
             latency_ms=content["latency_ms"],
             client=content["client"],
+            model_name=content.get("model_name"),  # documents of older versions have neither
+            model_digest=content.get("model_digest"),
         )
         feedback = [
-            Feedback(prediction_id, each["true_label"], each["source"], _microseconds(each["time"]))
+            Feedback(prediction_id, each["true_label"], each["source"], to_microseconds(each["time"]))
             for each in content.get("feedback", ())
         ]
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
@@ -86,5 +90,6 @@ def to_datetime(time_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_us)
 
 
-def _microseconds(moment: datetime) -> int:
+def to_microseconds(moment: datetime) -> int:
+    """Return a datetime as microseconds since 1970."""
     return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -41,6 +41,11 @@ class LabelledFeedback:
         left = "".join(f"; {count:,} {why}" for why, count in self.left_out.items())
         return f"{len(self.train):,} labelled pictures of users to train on, {len(self.held_out):,} held out{left}"
 
+    def describe(self) -> dict[str, int | str]:
+        """What a model package holds of it: the counts, and the sha256 of `as_csv`."""
+        digest = hashlib.sha256(self.as_csv()).hexdigest()
+        return {"trained_on": len(self.train), "held_out": len(self.held_out), "sha256": digest}
+
     def as_csv(self) -> bytes:
         """Return a CSV file with each image's sha256, label and part."""
         lines = ["sha256,label,part"]
@@ -51,7 +56,13 @@ class LabelledFeedback:
 
 
 def collect(
-    rows: Iterable[LoggedPrediction], store: Store, data: DataConfig, dataset: Dataset, settings: FeedbackConfig
+    rows: Iterable[LoggedPrediction],
+    store: Store,
+    data: DataConfig,
+    dataset: Dataset,
+    settings: FeedbackConfig,
+    *,
+    model_name: str,
 ) -> LabelledFeedback:
     """Collect the latest labelled images.
 
@@ -61,12 +72,15 @@ def collect(
         data: the class names.
         dataset: images that are in it are left out, and so are images of another size than its own.
         settings: how many images at most, and which share is held out.
+        model_name: of the registered model: labels on predictions of others may index other classes.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the images cannot be read.
     """
     known = {image_store.digest(image) for split in dataset.splits.values() for image in split.images}
-    labels, left_out = _latest_labels(rows, known, num_classes=len(data.class_names), max_rows=settings.max_rows)
+    labels, left_out = _latest_labels(
+        rows, known, model_name=model_name, num_classes=len(data.class_names), max_rows=settings.max_rows
+    )
     by_part: dict[bool, list[tuple[Images, int]]] = {True: [], False: []}
     for sha256, label in labels.items():
         try:
@@ -85,7 +99,7 @@ def collect(
 
 
 def _latest_labels(
-    rows: Iterable[LoggedPrediction], known: set[str], *, num_classes: int, max_rows: int
+    rows: Iterable[LoggedPrediction], known: set[str], *, model_name: str, num_classes: int, max_rows: int
 ) -> tuple[dict[str, int], Counter[str]]:
     """Return sha256 -> label of images that are not in `known`, and reason -> number of rows that are left out."""
     left_out: Counter[str] = Counter()
@@ -97,6 +111,12 @@ def _latest_labels(
             continue
         if row.feedback[-1].source == TEST_ROWS:
             left_out["on altered test rows"] += 1
+        elif row.record.model_name is None:
+            left_out["on predictions that do not name their model (`fashion log assign` names it)"] += 1
+        elif row.record.model_name != model_name:
+            left_out["on predictions of other models"] += 1
+        elif len(row.record.probabilities) != num_classes:
+            left_out["on predictions of a version with other classes"] += 1
         elif not 0 <= label < num_classes:
             left_out["of an unknown class"] += 1
         elif sha256 in known:

@@ -4,11 +4,9 @@ When `append` returns, its records are on the disk, whichever process is killed 
 destinations; what is shipped, and what is not yet, is in `PredictionLog.outbox`.
 """
 
-import functools
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from fashion.predictions.schema import (
     APPLICATION_ID,
     CREATE,
     INSERT,
+    MIGRATIONS,
     SELECTED,
     VERSION,
     Key,
@@ -48,12 +47,14 @@ class PredictionLog:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the log.
+        """Open the log; one that an older version of this program wrote is brought up to date.
 
         Raises:
             LogUnavailable: also for a log of a newer version of this program, and for another program's file.
         """
-        self.database = Database(path, create=CREATE, application_id=APPLICATION_ID, version=VERSION)
+        self.database = Database(
+            path, create=CREATE, application_id=APPLICATION_ID, version=VERSION, migrations=MIGRATIONS
+        )
         self.path = self.database.path
         self.outbox = Outbox(self.database)
 
@@ -131,7 +132,7 @@ class PredictionLog:
         until_us: int,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
         """Yield predictions of since <= time < until, oldest first, equal times by id.
@@ -140,10 +141,10 @@ class PredictionLog:
             since_us: microseconds since 1970, UTC.
             until_us: microseconds since 1970, UTC.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
             page_rows: rows held in memory at once.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         after: Key = (since_us, "", "")
         while True:
             page = self._page(
@@ -161,7 +162,7 @@ class PredictionLog:
         rows: int,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
         with_feedback: bool = False,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
@@ -170,11 +171,11 @@ class PredictionLog:
         Args:
             rows: the most to yield.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
             with_feedback: only predictions that have feedback.
             page_rows: rows held in memory at once.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         if with_feedback:
             clause += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
         before: Key = (FOREVER_US, "", "")
@@ -257,7 +258,7 @@ class PredictionLog:
         until_us: int = FOREVER_US,
         *,
         role: str | None = None,
-        model_version: str | None = None,
+        model_name: str | None = None,
     ) -> int:
         """Return how many predictions `window` would yield for the same arguments.
 
@@ -265,29 +266,25 @@ class PredictionLog:
             since_us: microseconds since 1970, UTC.
             until_us: microseconds since 1970, UTC.
             role: only rows of this role.
-            model_version: only rows of this version.
+            model_name: only rows of this registered model.
         """
-        clause, values = conditions(role, model_version)
+        clause, values = conditions(role, model_name)
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 
-    def prune(self, days: float, clock: Callable[[], int] = time.time_ns) -> int:
-        """Delete predictions older than `days`, with their feedback, and return how many.
-
-        Where the log is shipped, rows stay that wait to be shipped or were refused.
+    def add_export(self, address: str) -> None:
+        """Note where copies of rows are written to, for `exports`.
 
         Args:
-            days: the age from which predictions are deleted.
-            clock: nanoseconds since 1970.
+            address: of a file, a folder or a bucket.
         """
-        limit = clock() // 1000 - int(days * 86_400_000_000)
-        after: Key | None = (0, "", "")
-        dropped = 0
-        while after is not None:  # in pages, so that writers get their turn
-            count, after = self.database.write(functools.partial(_drop_page, limit_us=limit, after=after))
-            dropped += count
-        self.database.write(lambda connection: _drop_orphans(connection, limit))
-        return dropped
+        self.database.write(
+            lambda connection: connection.execute("INSERT OR IGNORE INTO exports VALUES (?)", (address,))
+        )
+
+    def exports(self) -> list[str]:
+        """Return the addresses of all files, folders and buckets that rows were exported to."""
+        return [row[0] for row in self.database.read("SELECT address FROM exports ORDER BY address")]
 
     def _page(self, clause: str, values: Sequence[Any]) -> list[LoggedPrediction]:
         found = self.database.read(f"SELECT {SELECTED} FROM predictions p {clause}", values)
@@ -312,34 +309,3 @@ def _check_known(known: bool, prediction_id: str) -> None:
     if not known:
         named = prediction_id if is_prediction_id(prediction_id) else repr(prediction_id[:40])
         raise UnknownPrediction(f"no prediction {named} in the log")
-
-
-def _drop_page(connection: sqlite3.Connection, *, limit_us: int, after: Key) -> tuple[int, Key | None]:
-    """Delete one page of old predictions; return how many, and the key that the next page starts after."""
-    page = connection.execute(
-        "SELECT time_us, prediction_id, role, EXISTS (SELECT 1 FROM outbox o WHERE o.prediction_id = p.prediction_id) "
-        "FROM predictions p WHERE (time_us, prediction_id, role) > (?, ?, ?) AND time_us < ? "
-        "ORDER BY time_us, prediction_id, role LIMIT ?",
-        (*after, limit_us, PAGE_ROWS),
-    ).fetchall()
-    ships = connection.execute("SELECT 1 FROM facts WHERE name = 'destination'").fetchone()
-    keys = [(prediction_id, role) for _, prediction_id, role, waits in page if not (ships and waits)]
-    answered = [(prediction_id,) for prediction_id, role in keys if role == "champion"]
-    connection.executemany("DELETE FROM predictions WHERE prediction_id = ? AND role = ?", keys)
-    connection.executemany("DELETE FROM feedback WHERE prediction_id = ?", answered)
-    connection.executemany("DELETE FROM outbox WHERE prediction_id = ? AND role = ?", keys)
-    return len(keys), tuple(page[-1][:3]) if len(page) == PAGE_ROWS else None
-
-
-def _drop_orphans(connection: sqlite3.Connection, limit_us: int) -> None:
-    """Delete old feedback on predictions of other machines, once it is shipped."""
-    connection.execute(
-        "DELETE FROM feedback WHERE time_us < ? "
-        "AND NOT EXISTS (SELECT 1 FROM predictions p WHERE p.prediction_id = feedback.prediction_id) "
-        "AND NOT EXISTS (SELECT 1 FROM outbox o, facts ON o.feedback = feedback.sequence "
-        "AND o.prediction_id = feedback.prediction_id AND facts.name = 'destination')",
-        (limit_us,),
-    )
-    connection.execute(
-        "DELETE FROM outbox WHERE feedback IS NOT NULL AND feedback NOT IN (SELECT sequence FROM feedback)"
-    )

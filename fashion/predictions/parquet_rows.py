@@ -25,7 +25,9 @@ def schema(*, half_floats: bool = True) -> Any:
         {
             "prediction_id": pa.string(),
             "time": time,
+            "model_name": pa.string(),
             "model_version": pa.string(),
+            "model_digest": pa.string(),
             "role": pa.string(),
             "label": pa.int64(),
             "predicted": pa.int64(),
@@ -47,7 +49,9 @@ def to_row(logged: LoggedPrediction) -> dict[str, Any]:
     return {
         "prediction_id": record.prediction_id,
         "time": record.time_us,
+        "model_name": record.model_name,
         "model_version": record.model_version,
+        "model_digest": record.model_digest,
         "role": record.role,
         "label": logged.true_label,
         "predicted": record.label,

@@ -20,13 +20,16 @@ from fashion.predictions.record import (
     Feedback,
     LoggedPrediction,
     LogUnavailable,
+    ModelId,
     PredictionRecord,
 )
 from fashion.storage.blobs import BlobNotFound, Store
 
 _NUMBERS = ("predicted", "confidence", *STATISTICS)
 _TEXTS = ("prediction_id", "image_sha256", "model_version")
-_COLUMNS = (*_TEXTS, "time", "label", *_NUMBERS, "probabilities", "embedding")
+_MODEL = ("model_name", "model_digest")
+"""Columns that files of older versions lack, and that are null in rows of before there were names."""
+_COLUMNS = (*_TEXTS, *_MODEL, "time", "label", *_NUMBERS, "probabilities", "embedding")
 
 
 class Export:
@@ -127,7 +130,8 @@ class Export:
             return  # deleted since it was listed
         with self._translate_errors(part.name):
             file = pq.ParquetFile(pa.BufferReader(data))
-            missing = [name for name in columns if name not in file.schema_arrow.names]
+            present = set(file.schema_arrow.names)
+            missing = [name for name in columns if name not in present and name not in _MODEL]
             if missing:
                 raise ValueError(f"it has no column {missing[0]}")
             groups = [
@@ -137,7 +141,9 @@ class Export:
             ]
         for group in reversed(groups) if reverse else groups:
             with self._translate_errors(part.name):
-                table = file.read_row_group(group, columns=sorted({*columns, "time", "role"}))
+                table = file.read_row_group(group, columns=sorted({*columns, "time", "role"} & present))
+                for name in set(columns) - present:
+                    table = table.append_column(name, pa.nulls(len(table), pa.string()))
                 rows = _select(table, window)
             yield part.name, rows
 
@@ -189,7 +195,7 @@ def _to_batches(table: Any) -> Iterator[Batch]:
     import pyarrow.compute as pc
 
     for name in _COLUMNS:
-        if name != "label" and table[name].null_count:
+        if name not in ("label", *_MODEL) and table[name].null_count:
             raise ValueError(f"column {name} lacks values")
     if len(table) and pc.unique(pc.list_value_length(table["embedding"])).to_pylist() != [EMBEDDING_SIZE]:
         raise ValueError("it has other embeddings than this version writes")
@@ -204,7 +210,9 @@ def _to_batches(table: Any) -> Iterator[Batch]:
             _numbers(pc.list_flatten(rows["embedding"]), np.float32).reshape(len(rows), -1).astype(np.float16),
         )
         labels = _numbers(pc.fill_null(rows["label"], UNLABELLED), np.int64)
-        yield Batch(predictions, labels, _times(rows), *(rows[name].to_pylist() for name in _TEXTS))
+        ids, sha256, versions, names, digests = (rows[name].to_pylist() for name in (*_TEXTS, *_MODEL))
+        models = list(map(ModelId, names, versions, digests))
+        yield Batch(predictions, labels, _times(rows), ids, sha256, models)
 
 
 def _numbers(column: Any, kind: type[Any]) -> Any:
@@ -228,7 +236,10 @@ def _to_logged(row: dict[str, Any], time_us: int) -> LoggedPrediction:
         probabilities=tuple(row["probabilities"]),
         statistics=tuple(row[name] for name in STATISTICS),
         embedding=tuple(row["embedding"]),
-        **{name: row[name] for name in ("model_version", "role", "confidence", "image_sha256", "latency_ms", "client")},
+        **{
+            name: row[name]
+            for name in ("model_version", *_MODEL, "role", "confidence", "image_sha256", "latency_ms", "client")
+        },
     )
     return LoggedPrediction(
         record,

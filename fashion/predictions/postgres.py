@@ -21,6 +21,7 @@ from fashion.predictions.postgres_connections import (
 from fashion.predictions.record import (
     DamagedLog,
     Feedback,
+    KnownModel,
     LoggedPrediction,
     PredictionRecord,
     UnknownPrediction,
@@ -30,6 +31,8 @@ from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedL
 
 EXPIRE_SECONDS = 60.0
 """Between two looks for rows that have expired."""
+NAMING_SECONDS = 600.0
+"""How long a statement that writes most rows may take."""
 EXPIRE_ROWS = 2000
 """Rows that one look deletes at most."""
 
@@ -123,6 +126,29 @@ class PostgresLog:
             self._connections.run(lambda connection: connection.execute(schema.COUNT_AFTER, values).fetchall()[0][0])
         )
 
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction with its feedback; see SharedLog."""
+        values = (uuid.UUID(prediction_id),)
+        return int(self._connections.run(lambda connection: connection.execute(schema.FORGET, values).rowcount))
+
+    def name_rows(self, known: Sequence[KnownModel]) -> int:
+        """Name the models of rows; see SharedLog."""
+
+        def name(connection: Connection) -> int:
+            count = 0
+            for each in known:
+                since = schema.to_moment(each.created_us)
+                values = (each.model.name, each.model.digest, each.model.version, since, each.num_classes)
+                count += connection.execute(schema.NAME_ROWS, values).rowcount
+            return count
+
+        return self._connections.run(name, timeout_s=NAMING_SECONDS)
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture; see SharedLog."""
+        values = (image_sha256, uuid.UUID(besides) if besides else schema.LEAST_ID)
+        return bool(self._connections.run(lambda connection: connection.execute(schema.ON_PICTURE, values).fetchall()))
+
     def _send(self, rows: list[Outgoing], deadline: float) -> Iterator[Delivery]:
         if not rows:
             return
@@ -178,7 +204,7 @@ class PostgresLog:
             raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that row") from error
 
     def _prepare(self, connection: Connection) -> None:
-        """Make the tables if there are none, and check their version."""
+        """Make the tables if there are none, or bring them up to date."""
         if connection.info.server_version < schema.OLDEST_SERVER:
             raise SharedLogUnavailable(
                 f"{self.address} is PostgreSQL {connection.info.server_version // 10_000}: 14 or newer is needed"
@@ -187,11 +213,26 @@ class PostgresLog:
         if not has_tables:
             self._create(connection)
         (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]
-        if version != schema.VERSION:
+        if version < schema.VERSION:
+            self._migrate(connection, version)
+        if version > schema.VERSION:
             raise SharedLogUnavailable(
-                f"{self.address} has a log of version {version}, and this program knows {schema.VERSION}: update the "
-                "older of the two"
+                f"{self.address} was written by a newer version of this program (schema {version}, this one reads up "
+                f"to {schema.VERSION}): install that version here too; until then rows wait on this machine"
             )
+
+    def _migrate(self, connection: Connection, version: int) -> None:
+        try:
+            with connection.transaction():
+                connection.execute(schema.LOCK)
+                (version,) = connection.execute(schema.READ_VERSION).fetchall()[0]  # another machine may be first
+                for statement in [each for old in range(version, schema.VERSION) for each in schema.MIGRATIONS[old]]:
+                    connection.execute(statement)
+        except InsufficientPrivilege as error:
+            raise AccessDenied(
+                f"{self.address} has a log of schema {version}, and the role {connection.info.user} may not bring it "
+                f"to {schema.VERSION}: let the role that made it run `fashion log status` or the service once"
+            ) from error
 
     def _create(self, connection: Connection) -> None:
         role, database = connection.info.user, connection.info.dbname

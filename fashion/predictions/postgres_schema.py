@@ -11,8 +11,8 @@ from typing import Any
 
 from fashion.predictions.record import FOREVER_US, Feedback, PredictionRecord, pack, unpack
 
-VERSION = 1
-"""Version of the tables."""
+VERSION = 2
+"""Version of the tables. A change of CREATE needs a new one, and an entry of MIGRATIONS."""
 
 SCHEMA = "prediction_log"
 
@@ -28,7 +28,7 @@ FIND_TABLES = (
 READ_VERSION = f"SELECT max(version) FROM {SCHEMA}.version"
 
 LOCK = "SELECT pg_advisory_xact_lock(1178686280)"
-"""Machines that start at once take turns in creating the tables. The number is the local log's application id."""
+"""Machines that start at once take turns in making or migrating the tables. The number is the local log's id."""
 
 CREATE_SCHEMA = f"CREATE SCHEMA {SCHEMA}"
 
@@ -39,6 +39,7 @@ CREATE = (
         time timestamptz NOT NULL, model_version text NOT NULL, label integer NOT NULL,
         confidence double precision NOT NULL, probabilities real[] NOT NULL, statistics real[] NOT NULL,
         embedding bytea NOT NULL, image_sha256 text NOT NULL, latency_ms double precision NOT NULL, client text,
+        model_name text, model_digest text,
         expire_at timestamptz, labelled boolean NOT NULL DEFAULT false,
         PRIMARY KEY (prediction_id, role))""",
     f"CREATE INDEX predictions_by_time ON {SCHEMA}.predictions (time, prediction_id, role)",
@@ -53,14 +54,23 @@ CREATE = (
     f"INSERT INTO {SCHEMA}.version VALUES ({VERSION})",
 )
 
+MIGRATIONS = {
+    # Rows of before keep NULL: which model they are of was not written down.
+    1: (
+        f"ALTER TABLE {SCHEMA}.predictions ADD COLUMN model_name text, ADD COLUMN model_digest text",
+        f"UPDATE {SCHEMA}.version SET version = 2",
+    )
+}
+"""Version -> statements that make the next one of it; none may take longer for a log of more rows."""
+
 _COLUMNS = (
     *("prediction_id", "role", "time", "model_version", "label", "confidence", "probabilities", "statistics"),
-    *("embedding", "image_sha256", "latency_ms", "client", "expire_at"),
+    *("embedding", "image_sha256", "latency_ms", "client", "model_name", "model_digest", "expire_at"),
 )
 
 _PLACES = {
     **dict.fromkeys(("probabilities", "statistics"), "%s::real[]"),
-    **dict.fromkeys(("client", "model_version"), "%s::text"),
+    **dict.fromkeys(("client", "model_version", "model_name", "model_digest"), "%s::text"),
     "expire_at": "%s::timestamptz",
 }
 
@@ -85,7 +95,7 @@ DELETE_EXPIRED = (
 
 _READ = (
     "prediction_id, role, (extract(epoch FROM time) * 1000000)::bigint, model_version, label, confidence, "
-    "probabilities, statistics, embedding, image_sha256, latency_ms, client"
+    "probabilities, statistics, embedding, image_sha256, latency_ms, client, model_name, model_digest"
 )
 
 SELECT = f"SELECT labelled, {_READ} FROM {SCHEMA}.predictions"
@@ -117,6 +127,17 @@ FEEDBACK = (
     "SELECT prediction_id, true_label, source, (extract(epoch FROM time) * 1000000)::bigint "
     f"FROM {SCHEMA}.feedback WHERE prediction_id = ANY(%s) ORDER BY time, sequence"
 )
+
+FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
+"""Feedback goes with it: it references the prediction."""
+
+NAME_ROWS = (
+    f"UPDATE {SCHEMA}.predictions SET model_name = %s, model_digest = %s WHERE model_name IS NULL "
+    "AND model_version = %s AND time >= %s::timestamptz AND cardinality(probabilities) = %s"
+)
+
+ON_PICTURE = f"SELECT 1 FROM {SCHEMA}.predictions WHERE image_sha256 = %s AND prediction_id <> %s LIMIT 1"
+"""Reads the whole table, for there is no index: it is asked when a picture is to be deleted."""
 
 GRANT = (
     f'GRANT USAGE ON SCHEMA {SCHEMA} TO "{{role}}"; '
@@ -170,6 +191,8 @@ def to_row(record: PredictionRecord, expire_days: float | None) -> tuple[Any, ..
         record.image_sha256,
         float(record.latency_ms),
         None if record.client is None else _text("client", record.client),
+        None if record.model_name is None else _text("model_name", record.model_name),
+        record.model_digest,
         None if expire_days is None else moment + datetime.timedelta(days=expire_days),
     )
 
@@ -191,7 +214,7 @@ def to_record(row: Sequence[Any]) -> PredictionRecord:
         ValueError: they are not a prediction.
     """
     prediction_id, role, time_us, version, label, confidence, probabilities, statistics, embedding, *rest = row
-    image_sha256, latency_ms, client = rest
+    image_sha256, latency_ms, client, model_name, model_digest = rest
     try:
         return PredictionRecord(
             prediction_id=str(prediction_id),
@@ -206,6 +229,8 @@ def to_record(row: Sequence[Any]) -> PredictionRecord:
             image_sha256=image_sha256,
             latency_ms=latency_ms,
             client=client,
+            model_name=model_name,
+            model_digest=model_digest,
         )
     except (TypeError, ValueError, struct.error) as error:
         raise ValueError(f"row {prediction_id} of {SCHEMA}.predictions is not a prediction: {error}") from error

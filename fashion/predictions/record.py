@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fashion.images.statistics import STATISTICS
 
@@ -20,7 +21,10 @@ UNLABELLED = -1
 ROLES = ("champion", "shadow")
 
 TAG_BYTES = 200
-"""The longest model version, client or source, in bytes of UTF-8."""
+"""The longest model name, model version, client or source, in bytes of UTF-8."""
+
+DIGEST_DIGITS = 16
+"""Hexadecimal digits of a package's digest in a row: 64 bits tell any two packages apart, at a quarter of the bytes."""
 
 MAX_FLOAT32 = 3.4e38
 """Numbers stored as float32 must be smaller."""
@@ -31,6 +35,8 @@ MAX_FLOAT16 = 65520.0
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_DIGITS},64}}")
 
 
 class LogUnavailable(OSError):
@@ -43,6 +49,60 @@ class DamagedLog(LogUnavailable):
 
 class UnknownPrediction(LookupError):
     """The log has no prediction of this id."""
+
+
+class ModelId(NamedTuple):
+    """Which model a row is of. Version numbers begin at 1 for each name, and again where a registry was lost."""
+
+    name: str | None
+    """Of the registered model; None in rows of before logs held names."""
+    version: str
+    """The registered version."""
+    digest: str | None
+    """Of the version's package, the first DIGEST_DIGITS digits or more; None as for the name."""
+
+    @classmethod
+    def of(cls, name: str, version: str | int, digest: str) -> "ModelId":
+        """The identity of a registered version.
+
+        Args:
+            name: of the registered model.
+            version: its number.
+            digest: `fashion.model.package.Package.digest`.
+        """
+        return cls(name, str(version), digest[:DIGEST_DIGITS])
+
+    @property
+    def order(self) -> tuple[str, str, str]:
+        """A key to sort by, for None has no order."""
+        return self.name or "", self.version, self.digest or ""
+
+    def has_digest(self, digest: str) -> bool:
+        """Return True if the row is of the package with this digest."""
+        return self.digest is not None and digest.startswith(self.digest)
+
+    def __str__(self) -> str:
+        name = "a model without a name," if self.name is None else self.name
+        return f"{name} version {self.version}{'' if self.digest is None else f' ({self.digest[:8]})'}"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A registered version, and what a row must have to be of it."""
+
+    model: ModelId
+    created_us: int
+    """Microseconds since 1970, UTC: a row of before is of another version of this number."""
+    num_classes: int
+
+    def may_be(self, time_us: int, num_classes: int) -> bool:
+        """Return True if a row of this version number may be of this version.
+
+        Args:
+            time_us: of the row, microseconds since 1970, UTC.
+            num_classes: that the row has probabilities of.
+        """
+        return time_us >= self.created_us and num_classes == self.num_classes
 
 
 @dataclass(frozen=True)
@@ -73,6 +133,15 @@ class PredictionRecord:
     """Milliseconds that the prediction took."""
     client: str | None = None
     """An opaque tag of the sender."""
+    model_name: str | None = None
+    """The registered model of the version; None in rows of before logs held names."""
+    model_digest: str | None = None
+    """Of the version's package, as in ModelId; None in rows of before logs held digests."""
+
+    @property
+    def model(self) -> ModelId:
+        """Which model predicted."""
+        return ModelId(self.model_name, self.model_version, self.model_digest)
 
     def __post_init__(self) -> None:
         if not is_prediction_id(self.prediction_id):
@@ -97,8 +166,13 @@ class PredictionRecord:
                     raise ValueError(f"{name} must be finite and less than {limit:g}, got {number}")
         _check_time(self.time_us)
         _check_tag("model_version", self.model_version)
-        if self.client is not None:
-            _check_tag("client", self.client)
+        for name, value in (("client", self.client), ("model_name", self.model_name)):
+            if value is not None:
+                _check_tag(name, value)
+        if self.model_digest is not None and not _DIGEST.fullmatch(self.model_digest):
+            raise ValueError(
+                f"model_digest must be {DIGEST_DIGITS} to 64 hexadecimal digits, got {self.model_digest!r}"
+            )
 
 
 @dataclass(frozen=True)

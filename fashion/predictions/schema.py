@@ -5,8 +5,8 @@ import struct
 from fashion.predictions.database import Row, UnreadableRow
 from fashion.predictions.record import Feedback, PredictionRecord, pack, unpack
 
-VERSION = 1
-"""Version of the tables."""
+VERSION = 2
+"""Version of the tables. A change of CREATE needs a new one, and an entry of MIGRATIONS."""
 
 APPLICATION_ID = 0x46415348
 """Tells this log from other SQLite files: `FASH`."""
@@ -15,11 +15,18 @@ _NOW_US = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 _SHIPS = "EXISTS (SELECT 1 FROM facts WHERE name = 'destination')"
 
+DROPPED_PICTURES = "CREATE TABLE dropped_pictures (image_sha256 TEXT PRIMARY KEY)"
+"""Pictures of rows that were deleted, until it is known whether other rows refer to them."""
+
+EXPORTS = "CREATE TABLE exports (address TEXT PRIMARY KEY)"
+"""Files, folders and buckets with copies of rows."""
+
 CREATE = (
     """CREATE TABLE predictions (
         prediction_id TEXT NOT NULL, role TEXT NOT NULL, time_us INTEGER NOT NULL, model_version TEXT NOT NULL,
         label INTEGER NOT NULL, confidence REAL NOT NULL, probabilities BLOB NOT NULL, statistics BLOB NOT NULL,
         embedding BLOB NOT NULL, image_sha256 TEXT NOT NULL, latency_ms REAL NOT NULL, client TEXT,
+        model_name TEXT, model_digest TEXT,
         PRIMARY KEY (prediction_id, role)) WITHOUT ROWID""",
     "CREATE INDEX predictions_by_time ON predictions (time_us, prediction_id, role)",
     """CREATE TABLE feedback (
@@ -37,9 +44,23 @@ CREATE = (
     f"""CREATE TRIGGER queue_feedback AFTER INSERT ON feedback WHEN {_SHIPS} BEGIN
         INSERT INTO outbox (prediction_id, role, feedback, queued_us)
         VALUES (new.prediction_id, 'champion', new.sequence, {_NOW_US}); END""",
+    DROPPED_PICTURES,
+    EXPORTS,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
+
+MIGRATIONS = {
+    # Rows of before keep NULL: which model they are of was not written down.
+    1: (
+        "ALTER TABLE predictions ADD COLUMN model_name TEXT",
+        "ALTER TABLE predictions ADD COLUMN model_digest TEXT",
+        DROPPED_PICTURES,
+        EXPORTS,
+        "PRAGMA user_version = 2",
+    )
+}
+"""Version -> statements that make the next one of it; none may take longer for a log of more rows."""
 
 QUEUE_ALL = (
     f"""INSERT INTO outbox (prediction_id, role, queued_us)
@@ -50,7 +71,7 @@ QUEUE_ALL = (
 
 _COLUMNS = (
     *("prediction_id", "role", "time_us", "model_version", "label", "confidence", "probabilities", "statistics"),
-    *("embedding", "image_sha256", "latency_ms", "client"),
+    *("embedding", "image_sha256", "latency_ms", "client", "model_name", "model_digest"),
 )
 
 SELECTED = ", ".join(f"p.{name}" for name in _COLUMNS)
@@ -66,9 +87,9 @@ Key = tuple[int, str, str]
 """time_us, prediction_id, role: the order of the log."""
 
 
-def conditions(role: str | None, model_version: str | None) -> tuple[str, list[str]]:
+def conditions(role: str | None, model_name: str | None) -> tuple[str, list[str]]:
     """Return the end of a WHERE clause, and its values, for filters that are not None."""
-    filters = {"role": role, "model_version": model_version}
+    filters = {"role": role, "model_name": model_name}
     return (
         " ".join(f"AND p.{name} = ?" for name, value in filters.items() if value is not None),
         [value for value in filters.values() if value is not None],
@@ -95,6 +116,8 @@ def to_row(record: PredictionRecord) -> Row:
         record.image_sha256,
         float(record.latency_ms),
         record.client,
+        record.model_name,
+        record.model_digest,
     )
 
 

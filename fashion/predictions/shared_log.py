@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fashion.predictions.outbox import Outgoing
-from fashion.predictions.record import LoggedPrediction, LogUnavailable
+from fashion.predictions.record import KnownModel, LoggedPrediction, LogUnavailable
 
 T = TypeVar("T")
 
@@ -123,6 +123,31 @@ class SharedLog(Protocol):
         Args:
             until_us: microseconds since 1970, UTC.
             most: each row that is counted is read, and perhaps paid for.
+        """
+
+    def forget(self, prediction_id: str) -> int:
+        """Delete a prediction with its feedback, a shadow's too, and return how many rows or documents there were.
+
+        Args:
+            prediction_id: a uuid7 in lower case.
+        """
+
+    def name_rows(self, known: Sequence[KnownModel]) -> int:
+        """Give rows that do not name their model the name of the version that they can only be of; see `naming`.
+
+        Args:
+            known: versions of one registered model.
+
+        Returns:
+            The number of rows that were given a name.
+        """
+
+    def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
+        """Return True if a prediction is on this picture.
+
+        Args:
+            image_sha256: of its pixels.
+            besides: a prediction that does not count.
         """
 
     def close(self) -> None:

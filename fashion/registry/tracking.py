@@ -311,7 +311,8 @@ def log_drift(
     """
     client = MlflowClient()
     known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
-    tags = {key: str(result[key]) for key in ("decision", "level", "model_version", "reason")}
+    named = ("decision", "level", "model_name", "model_version", "model_digest", "reason", "unjudged")
+    tags = {key: str(result[key]) for key in named if result.get(key) not in (None, "")}
     tags |= {} if data_digest is None else {"data.digest": data_digest}
     run_id = str(known[0].info.run_id) if known else start_run(experiment_id, name, tags)
     numbers = {

@@ -77,6 +77,9 @@ class Store(Protocol):
     def exists(self, name: str) -> bool:
         """Return True if the store has a blob of this name."""
 
+    def delete(self, name: str) -> None:
+        """Delete a blob; one that is not there changes nothing."""
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the names that start with the prefix, in any order."""
 

@@ -76,6 +76,18 @@ class FolderStore:
         except OSError as error:
             raise self._unavailable(error) from error
 
+    def delete(self, name: str) -> None:
+        """See Store.delete."""
+        path = self._path(name)
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _sync_folder(path.parent)
+        except NotADirectoryError:  # a part of the name is a file: there is no such blob
+            return
+        except OSError as error:
+            raise self._unavailable(error) from error
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
         start = self.folder / prefix.rpartition("/")[0]  # a prefix may end within a part

@@ -61,6 +61,14 @@ class BucketStore:
         with self._translate_errors():
             return bool(self._blob(name).exists(timeout=RESPONSE_SECONDS, retry=_retry()))
 
+    def delete(self, name: str) -> None:
+        """See Store.delete."""
+        with self._translate_errors():
+            from google.api_core.exceptions import NotFound
+
+            with contextlib.suppress(NotFound):
+                self._blob(name).delete(timeout=RESPONSE_SECONDS, retry=_retry())
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
         with self._translate_errors():

@@ -112,6 +112,14 @@ class ObjectStore:
             return True
         return False
 
+    def delete(self, name: str) -> None:
+        """See Store.delete."""
+        path = self._path(name)
+        with contextlib.suppress(BlobNotFound), self._translate_errors(name):
+            import obstore
+
+            obstore.delete(self._client(), path)
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
         start = self.prefix + prefix

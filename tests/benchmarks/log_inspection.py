@@ -29,7 +29,7 @@ def main(package_folder: Path, log_file: Path) -> None:
     reference = Reference.of(served)
     reference_stats = ReferenceStats.of(served, reference)
     with PredictionLog(log_file) as log:
-        (inspected,) = inspection.inspect(
+        ((inspected,), _) = inspection.inspect(
             LocalRows(log).batches(Window(0, FOREVER_US)),
             lambda version: reference_stats,
             settings.decision,

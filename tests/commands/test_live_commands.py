@@ -60,24 +60,26 @@ class TestPredictionLog:
                 ]
             )
         done = challenged.python(
-            "-m", "fashion", "log", "feedback", str(file), "--classes", "top,trouser,pullover,dress,shirt"
+            *("-m", "fashion", "log", "feedback", str(file), "--classes"),
+            "top,trouser,pullover,dress,shirt,sandal,bag,sneaker,coat,boot",
         )
         assert done.returncode == 1  # not all rows were stored
         assert done.stdout == "2 rows stored, 5 rejected\n"
         assert [line.split(":")[0] for line in done.stderr.splitlines()] == [f"line {number}" for number in range(4, 9)]
-        assert "true_label must be less than 10, the number of classes, got 10" in done.stderr
+        assert "true_label must be one of top, trouser, " in done.stderr
+        assert "boot, or its number from 0 to 9, got '10'" in done.stderr
         with PredictionLog(challenged.root / "predictions.db") as log:
             assert [log.get(each).true_label for each in ids] == [4, 3, None]
 
-    def test_without_classes_only_numbers_are_labels(
+    def test_without_classes_those_of_the_model_that_predicted_are_used(
         self, challenged: Machine, service: Served, pngs: list[bytes], tmp_path: Path
     ) -> None:
         ids = [service.predict(png)["prediction_id"] for png in pngs[:3]]
         (tmp_path / "labels.csv").write_text(f"prediction_id,true_label\n{ids[0]},7\n{ids[1]},\n{ids[2]},Coat\n")
         done = challenged.python("-m", "fashion", "log", "feedback", str(tmp_path / "labels.csv"))
-        assert done.stdout == "1 rows stored, 2 rejected\n"
+        assert done.stdout == "2 rows stored, 1 rejected\n", done.stderr
         with PredictionLog(challenged.root / "predictions.db") as log:
-            assert [log.get(each).true_label for each in ids] == [7, None, None]
+            assert [log.get(each).true_label for each in ids] == [7, None, 4]
 
     def test_a_table_without_the_columns_is_one_sentence(self, challenged: Machine, tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text("id,label\n1,2\n")

@@ -34,7 +34,7 @@ def test_a_table_of_feedback_may_name_predictions_of_other_machines(
         list(remote.labelled())  # a first connection may take longer than a request
         log.append([here])
         outcomes(remote, elsewhere)
-        assert main(["log", "feedback", str(table)]) == 1
+        assert main(["log", "feedback", str(table), "--classes", "top,boot"]) == 1
         printed = capsys.readouterr()
         assert printed.out == "2 rows stored, 1 rejected\n"
         assert printed.err == f"line 4: no prediction {nowhere} at {remote.address}\n"

@@ -106,7 +106,9 @@ def register(number: int, package: Package, *, promote: str | None = None, rejec
 
 def publish(home: Home, time_us: int, **result: Any) -> None:
     content = {"decision": "drift", "level": "harmful", "reason": "brightness changed", "rows": 300} | result
-    reports.publish(open_store(home.reports), reports.make_id(time_us, "1"), "<p>page</p>", content)
+    reports.publish(
+        open_store(home.reports), reports.make_id(time_us, "fashion-classifier", "1"), "<p>page</p>", content
+    )
 
 
 def show(capsys: pytest.CaptureFixture[str], *options: str) -> str:

@@ -1,8 +1,12 @@
 """Loading a version in one call, and only the one that a model was trained on."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 from support.tiny_dataset import RecordingReporter, TinyDataset
 
+from fashion.data import manifest
 from fashion.data.fetch import DataUnavailable
 from fashion.data.loading import load_dataset, load_training_data
 
@@ -46,3 +50,18 @@ def test_unavailable_data_is_none_with_a_reason(tiny: TinyDataset, capsys: pytes
     data = tiny.only("folder", "/nowhere")
     assert load_training_data(data, tiny.version.digest, purpose="gallery") is None
     assert capsys.readouterr().out.startswith("no gallery: tiny: ")
+
+
+@pytest.mark.fault("the data are changed while a run is under way")
+def test_a_version_is_loaded_though_its_manifest_was_replaced_since(
+    tiny: TinyDataset,
+) -> None:
+    version = manifest.read(tiny.data)
+    load_dataset(tiny.data, tiny.cache, reporter=RecordingReporter())
+    changed = replace(version, files=tuple(replace(entry, sha256="0" * 64) for entry in version.files))
+    manifest.write(changed, manifest.locate(tiny.data))
+    loaded = load_dataset(tiny.data, tiny.cache, version=version, reporter=RecordingReporter())
+    assert loaded.digest == version.digest != manifest.read(tiny.data).digest
+    shutil.rmtree(tiny.cache)
+    with pytest.raises(DataUnavailable, match="no such folder"):
+        load_dataset(tiny.only("folder", "/nowhere"), tiny.cache, version=version, reporter=RecordingReporter())

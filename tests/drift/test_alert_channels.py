@@ -11,9 +11,11 @@ import pytest
 from apprise import NotifyBase
 from apprise.manager_plugins import NotificationManager
 from support.alert_servers import FOUND, OTHER, SECRET, SETTINGS, MailServer, Runs, WebhookServer, serving, status
+from support.log_rows import MODEL_NAME
 
 from fashion.drift import alert_channels, alerts
 from fashion.drift.alert_channels import Channel, Console, Mail, Webhook
+from fashion.drift.reports import state_of
 from fashion.storage.blobs import Store
 
 # Webhooks and the flow's output
@@ -225,7 +227,7 @@ def test_an_undelivered_apprise_alert_is_sent_by_the_next_run(
     webhook_server.answer = status(503)
     runs.channels = apprise(webhook_server)
     assert len(runs.notify(drift=FOUND, decline=OTHER)) == 1
-    assert SECRET not in store.get(alerts.STATE).decode()
+    assert SECRET not in store.get(state_of(alerts.STATE, MODEL_NAME)).decode()
     webhook_server.answer = status(200)
     runs.channels = apprise(webhook_server)
     assert runs.notify(hours_later=1) == []

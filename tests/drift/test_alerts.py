@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.alert_servers import FOUND, OTHER, SECRET, SETTINGS, MailServer, Runs, WebhookServer, status
+from support.log_rows import MODEL_NAME
 
 from fashion.config.drift import AlertsConfig
 from fashion.drift import alerts
 from fashion.drift.alert_channels import Console, Mail, Webhook
+from fashion.drift.reports import state_of
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store
 
@@ -185,7 +187,7 @@ def test_alerts_for_a_removed_channel_are_dropped(runs: Runs, webhook_server: We
 def test_a_damaged_state_is_reported_and_replaced(
     damage: bytes, runs: Runs, webhook_server: WebhookServer, store: Store
 ) -> None:
-    store.put(alerts.STATE, damage)
+    store.put(state_of(alerts.STATE, MODEL_NAME), damage)
     (problem,) = runs.notify(drift=FOUND)
     assert re.fullmatch(r"the state of alerts cannot be read \(.+\), so they may be sent again", problem, re.DOTALL)
     assert webhook_server.kinds == ["begun"]
@@ -219,7 +221,7 @@ def test_a_store_that_cannot_be_read_stops_no_alert(tmp_path: Path, runs: Runs, 
 def test_the_state_holds_no_secret(runs: Runs, webhook_server: WebhookServer, store: Store) -> None:
     webhook_server.answer = status(503)
     runs.notify(drift=FOUND)
-    state = store.get(alerts.STATE).decode()
+    state = store.get(state_of(alerts.STATE, MODEL_NAME)).decode()
     assert FOUND[0] in state
     assert SECRET not in state
 
@@ -227,12 +229,12 @@ def test_the_state_holds_no_secret(runs: Runs, webhook_server: WebhookServer, st
 def test_a_state_of_an_earlier_release_is_read(runs: Runs, webhook_server: WebhookServer, store: Store) -> None:
     then = runs.now
     state = {"open": {"drift": {"since": then, "told": then, "title": FOUND[0]}}, "waiting": []}
-    store.put(alerts.STATE, json.dumps(state).encode())
+    store.put(state_of(alerts.STATE, MODEL_NAME), json.dumps(state).encode())
     assert runs.notify(hours_later=23, drift=FOUND) == []
     assert webhook_server.kinds == []
     runs.notify(hours_later=1, drift=FOUND)
     assert webhook_server.kinds == ["lasts"]
-    assert json.loads(store.get(alerts.STATE))["open"]["drift"] == {
+    assert json.loads(store.get(state_of(alerts.STATE, MODEL_NAME)))["open"]["drift"] == {
         "since": then,
         "notified": runs.now,
         "title": FOUND[0],

@@ -9,18 +9,24 @@ import pytest
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.drift import inspection
+from fashion.drift.inspection import Decided
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.result import empty_window, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
-from fashion.predictions.record import UNLABELLED
+from fashion.predictions.record import UNLABELLED, ModelId
 
 
 @pytest.fixture(scope="module")
 def reference_stats() -> ReferenceStats:
     rows = sample_predictions(2000, seed=1)
     return ReferenceStats(Reference(rows.labels, rows), HARMLESS, CLASSES)
+
+
+def model(version: str) -> ModelId:
+    return ModelId("shoes", version, "0123456789abcdef")
 
 
 def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
@@ -31,7 +37,7 @@ def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
         np.array([1000 + number for number in numbers]),
         [f"id-{number:06d}" for number in numbers],
         [f"{number:064x}" for number in numbers],
-        [version] * len(rows.labels),
+        [model(version)] * len(rows.labels),
     )
 
 
@@ -47,12 +53,19 @@ def mixed(first: Batch, second: Batch) -> Batch:
 def inspect(
     batches: list[Batch], reference_stats: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
 ) -> list[Inspection]:
+    return inspect_all(batches, reference_stats, known=known, **more).inspections
+
+
+def inspect_all(
+    batches: list[Batch], reference_stats: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
+) -> Decided:
     sizes = {"max_plot_rows": 100, "max_examples": 5, **more}
 
     def walk() -> Iterator[Batch]:
         yield from batches
 
-    return inspection.inspect(walk(), lambda version: reference_stats if version in known else None, SETTINGS, **sizes)
+    models = dict.fromkeys(map(model, known), reference_stats)
+    return inspection.inspect(walk(), models.get, SETTINGS, **sizes)
 
 
 def test_versions_are_decided_on_their_own_rows(reference_stats: ReferenceStats) -> None:
@@ -73,24 +86,39 @@ def test_the_version_of_the_latest_row_comes_last(reference_stats: ReferenceStat
     assert [each.result.model_version for each in found] == ["2", "1"]
 
 
-def test_rows_of_an_unknown_version_are_counted_beside_the_others(reference_stats: ReferenceStats) -> None:
-    found = inspect(
-        [
-            batch(sample_predictions(60, seed=7)),
-            batch(sample_predictions(40, seed=8), version="9", start=60),
-            batch(sample_predictions(30, seed=9), version="9", start=300),
-        ],
-        reference_stats,
+@pytest.mark.fault("two models share a log, one of them with other classes")
+def test_rows_without_a_reference_are_counted_and_judged_with_no_others(reference_stats: ReferenceStats) -> None:
+    own = batch(sample_predictions(60, seed=7))
+    two_classes = dataclasses.replace(
+        batch(sample_predictions(30, seed=9), start=300), models=[model("1")._replace(name="bags")] * 30
     )
-    known, unknown = (each.result for each in found)
-    assert (known.model_version, known.rows, known.decision) == ("1", 60, "no_drift")
-    assert (unknown.model_version, unknown.rows, unknown.decision) == ("9", 70, "insufficient_data")
-    assert (unknown.since_us, unknown.until_us) == (1060, 1329)
-    assert found[1].sample is None
+    two_classes = dataclasses.replace(
+        two_classes,
+        predictions=dataclasses.replace(
+            two_classes.predictions, probabilities=two_classes.predictions.probabilities[:, :2]
+        ),
+    )
+    other_package = dataclasses.replace(
+        batch(sample_predictions(40, seed=8, shift=9.0), start=60), models=[model("1")._replace(digest="f" * 16)] * 40
+    )
+    found = inspect_all([own, two_classes, other_package, two_classes], reference_stats)
+    (known,) = (each.result for each in found.inspections)
+    assert (known.model_name, known.model_version, known.rows, known.decision) == ("shoes", "1", 60, "no_drift")
+    assert known.unreadable == 0
+    assert found.unjudged == {two_classes.models[0]: 60, other_package.models[0]: 40}
+
+
+def test_a_result_says_what_of_its_window_was_not_judged(reference_stats: ReferenceStats) -> None:
+    (judged,) = inspect([batch(sample_predictions(60, seed=7))], reference_stats)
+    assert "unjudged" not in judged.result.conditions
+    assert "unjudged" in with_unjudged(judged.result, "30 are of another model").conditions
+    assert "unjudged" in judged.result.testable
+    nothing = with_unjudged(empty_window("shoes", (1, 2), SETTINGS), "30 are of another model")
+    assert nothing.reason == "nothing in this window can be judged. 30 are of another model"
 
 
 def test_an_empty_window_gives_nothing(reference_stats: ReferenceStats) -> None:
-    assert inspect([], reference_stats) == []
+    assert inspect_all([], reference_stats) == ([], {})
 
 
 def test_few_rows_are_all_sampled(reference_stats: ReferenceStats) -> None:
@@ -166,9 +194,9 @@ def test_parts_of_a_window_add_up_to_the_whole_bit_for_bit(
     rows = dataclasses.replace(
         rows,
         true_labels=np.where(rng.random(1500) < 0.2, rng.integers(len(CLASSES), size=1500), UNLABELLED),
-        model_versions=rng.choice(["1", "2", "9"], 1500, p=[0.6, 0.3, 0.1]).tolist(),
+        models=[model(version) for version in rng.choice(["1", "2", "9"], 1500, p=[0.6, 0.3, 0.1])],
     )
-    known = {"1": reference_stats, "2": reference_stats}
+    known = {model("1"): reference_stats, model("2"): reference_stats}
     whole = inspection.inspect([rows], known.get, SETTINGS, max_plot_rows=100, max_examples=10)
 
     owners = rng.integers(num_parts, size=1500)
@@ -181,15 +209,15 @@ def test_parts_of_a_window_add_up_to_the_whole_bit_for_bit(
     rng.shuffle(parts)
     divided = inspection.decide(parts, known.get, SETTINGS)
 
-    assert [each.result for each in divided] == [each.result for each in whole]
-    assert [each.result.model_version for each in whole if each.sample is None] == ["9"]
-    for mine, theirs in zip(divided, whole, strict=True):
+    assert [each.result for each in divided.inspections] == [each.result for each in whole.inspections]
+    assert list(whole.unjudged) == [model("9")]
+    assert divided.unjudged == whole.unjudged
+    for mine, theirs in zip(divided.inspections, whole.inspections, strict=True):
         assert [dataclasses.astuple(row) for row in mine.unusual_rows] == [
             dataclasses.astuple(row) for row in theirs.unusual_rows
         ]
-        if mine.sample is None or theirs.sample is None:
-            assert mine.sample is theirs.sample
-            continue
+        assert mine.sample is not None
+        assert theirs.sample is not None
         assert mine.sample.prediction_ids == theirs.sample.prediction_ids
         for field in dataclasses.fields(Predictions):
             ours, others = (getattr(each.sample.predictions, field.name) for each in (mine, theirs))

@@ -9,21 +9,23 @@ import pytest
 from fashion.drift.references import References
 from fashion.home import Home
 from fashion.model.package import Package
+from fashion.predictions.record import ModelId
 from fashion.registry import tracking, versions
 from fashion.registry.versions import MODEL_NAME
 
 
 @pytest.fixture
-def registered(mlflow_home: Home, tiny_package: Package) -> str:
-    """The version of a registered package."""
+def registered(mlflow_home: Home, tiny_package: Package) -> ModelId:
+    """The identity of a registered package."""
     run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "tiny", {})
     assert tiny_package.folder is not None
     address = versions.log_package(run, tiny_package.folder)
-    return str(versions.register(address, run_id=run, tags={}).number)
+    number = versions.register(address, run_id=run, tags={}).number
+    return ModelId.of(MODEL_NAME, number, tiny_package.digest)
 
 
 def test_a_version_is_fetched_once_and_needs_no_files_then(
-    registered: str, tiny_package: Package, tmp_path: Path
+    registered: ModelId, tiny_package: Package, tmp_path: Path
 ) -> None:
     references = References(MODEL_NAME, tmp_path / "packages")
     loaded = references.load(registered)
@@ -34,13 +36,35 @@ def test_a_version_is_fetched_once_and_needs_no_files_then(
     stats = references.stats(registered)
     assert stats is not None
     assert stats.rows == len(loaded.reference.labels)
-    copy = pickle.loads(pickle.dumps(references.loaded))[registered]
+    copy = pickle.loads(pickle.dumps(references.loaded))[registered.version]
     assert copy.stats().threshold("predicted labels", 0.3) == stats.threshold("predicted labels", 0.3)
     assert (copy.reference.labels == loaded.reference.labels).all()
 
 
-def test_an_unknown_version_has_no_reference(registered: str, tmp_path: Path) -> None:
-    references = References(MODEL_NAME, tmp_path / "packages")
-    assert references.load("77") is None
-    assert references.stats("77") is None
-    assert references.loaded == {"77": None}
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"version": "77"}, "30 are of fashion-classifier version 77 ({digest}), which the registry does not hold"),
+        ({"name": "shirts"}, "30 are of another model, shirts version 1 ({digest})"),
+        (
+            {"digest": "f" * 16},
+            "30 are of fashion-classifier version 1 (ffffffff), but the registry's version 1 is another package "
+            "({digest}): its numbers began anew",
+        ),
+        (
+            {"name": None, "digest": None},
+            "30 are of a version 1 of an unnamed model, from before logs held names",
+        ),
+    ],
+)
+@pytest.mark.fault("the registry was lost, or two models share a log")
+def test_rows_of_another_model_or_package_have_no_reference_and_a_reason(
+    changed: dict[str, str | None], reason: str, registered: ModelId, tmp_path: Path, tiny_package: Package
+) -> None:
+    references, other = References(MODEL_NAME, tmp_path / "packages"), registered._replace(**changed)
+    assert references.load(other) is None
+    assert references.stats(other) is None
+    named = reason.format(digest=tiny_package.digest[:8])
+    assert references.describe_unjudged({other: 30}) == f"Rows of this window that are not judged: {named}"
+    assert references.stats(registered) is not None
+    assert references.describe_unjudged({}) == ""

@@ -14,12 +14,12 @@ from fashion.drift import inspection, report_page
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.report_examples import load_examples
-from fashion.drift.result import result_as_dict, unknown_version
+from fashion.drift.result import empty_window, result_as_dict, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.images import image_store
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
-from fashion.predictions.record import UNLABELLED
+from fashion.predictions.record import UNLABELLED, ModelId
 from fashion.storage.address import open_store
 
 NAMES = ("cat <b>", *CLASSES[1:])
@@ -43,10 +43,12 @@ def inspect(
     if wrong is not None:
         truth = (predictions.labels + (np.arange(rows) < wrong * rows)) % 3
     names = [f"{row:064x}" for row in range(rows)]
-    batch = Batch(predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, ["7"] * rows)
+    batch = Batch(
+        predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, [ModelId("m", "7", "0" * 16)] * rows
+    )
     stats = ReferenceStats(reference, HARMLESS, NAMES)
     settings = dataclasses.replace(SETTINGS, resplits=10)
-    (found,) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
+    ((found,), _) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
     return found
 
 
@@ -88,7 +90,8 @@ def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None
 
 
 def test_a_report_without_a_reference_has_only_the_verdict(reference: Reference) -> None:
-    unknown = Inspection(unknown_version("9", 10, 1, 2, SETTINGS), None)
+    empty = empty_window("shoes", (1, 2), SETTINGS)
+    unknown = Inspection(with_unjudged(empty, "10 are of a version which the registry does not hold"), None)
     page = render(unknown, None)
     assert "<h1>Not enough data</h1>" in page
     assert "which the registry does not hold" in page

@@ -29,7 +29,7 @@ def any_store(request: pytest.FixtureRequest, store: Store, clouds: Clouds, monk
 
 def publish(store: Store, *numbers: int) -> list[str]:
     """A report for each number, that many seconds after one moment."""
-    ids = [reports.make_id(NOW_US + number * SECOND_US, "3") for number in numbers]
+    ids = [reports.make_id(NOW_US + number * SECOND_US, "shoes", "3") for number in numbers]
     for report_id, number in zip(ids, numbers, strict=True):
         reports.publish(store, report_id, f"<p>{number}</p>", {"number": number})
     return ids
@@ -39,7 +39,7 @@ def publish(store: Store, *numbers: int) -> list[str]:
 
 
 def test_an_id_holds_time_and_version() -> None:
-    assert reports.make_id(NOW_US, "12") == "20270115T080000Z-v12"
+    assert reports.make_id(NOW_US, "shoes", "12") == "20270115T080000Z-shoes-v12"
 
 
 @given(
@@ -50,7 +50,10 @@ def test_an_id_holds_time_and_version() -> None:
     other=versions,
 )
 def test_ids_sort_by_time_whatever_the_versions(first: int, second: int, rest: int, version: str, other: str) -> None:
-    names = [reports.make_id(first * SECOND_US + rest, version), reports.make_id(second * SECOND_US, other)]
+    names = [
+        reports.make_id(first * SECOND_US + rest, "shoes", version),
+        reports.make_id(second * SECOND_US, "shoes", other),
+    ]
     if first != second:
         assert (names[0] < names[1]) is (first < second)
     assert (names[0][:16] == names[1][:16]) is (first == second)
@@ -62,7 +65,7 @@ def test_any_version_gives_an_id_that_can_be_stored_and_read(
     version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     store = open_store(str(tmp_path_factory.mktemp("reports")))
-    report_id = reports.make_id(NOW_US, version)
+    report_id = reports.make_id(NOW_US, "shoes", version)
     reports.publish(store, report_id, "page", {})
     assert reports.read_page(store, report_id) == b"page"
     assert [each["id"] for each in reports.latest(store, 2)] == [report_id]
@@ -75,11 +78,11 @@ def test_any_version_gives_an_id_that_can_be_stored_and_read(
         ("../../etc/passwd", "..-..-etc-passwd"),
         ("a b\n", "a-b-"),
         ("é\0%2f", "---2f"),
-        ("9" * 99, "9" * 40),
+        ("9" * 99, "9" * 38),
     ],
 )
 def test_unsafe_characters_of_a_version_are_replaced(version: str, named: str) -> None:
-    assert reports.make_id(NOW_US, version) == f"20270115T080000Z-v{named}"
+    assert reports.make_id(NOW_US, "shoes", version) == f"20270115T080000Z-shoes-v{named}"
 
 
 # What is there
@@ -88,7 +91,7 @@ def test_unsafe_characters_of_a_version_are_replaced(version: str, named: str) -
 def test_a_stored_report_can_be_read(any_store: Store) -> None:
     assert reports.latest(any_store, 9) == []
     with pytest.raises(BlobNotFound):
-        reports.read_page(any_store, reports.make_id(NOW_US, "3"))
+        reports.read_page(any_store, reports.make_id(NOW_US, "shoes", "3"))
     (report_id,) = publish(any_store, 1)
     assert reports.read_page(any_store, report_id) == b"<p>1</p>"
     assert reports.latest(any_store, 9) == [{"id": report_id, "number": 1}]
@@ -121,7 +124,7 @@ def test_other_files_of_the_store_are_no_reports(store: Store) -> None:
 
 def test_an_incomplete_report_is_treated_as_missing(store: Store) -> None:
     (whole,) = publish(store, 1)
-    half = reports.make_id(NOW_US + 9 * SECOND_US, "3")
+    half = reports.make_id(NOW_US + 9 * SECOND_US, "shoes", "3")
     store.put(f"{half}/{reports.PAGE}", b"page")
     assert [each["id"] for each in reports.latest(store, 1)] == [whole]
     store.put(f"{half}/{reports.RESULT}", b"{}")
@@ -139,7 +142,10 @@ def test_a_damaged_result_is_listed_as_unreadable_beside_the_others(damage: byte
 def test_an_unreadable_store_is_an_error_and_not_empty(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     store = open_store(str(tmp_path / "loop"))
-    for read in (lambda: reports.latest(store, 9), lambda: reports.read_page(store, reports.make_id(NOW_US, "3"))):
+    for read in (
+        lambda: reports.latest(store, 9),
+        lambda: reports.read_page(store, reports.make_id(NOW_US, "shoes", "3")),
+    ):
         with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'loop'} cannot be used"):
             read()
 
@@ -149,7 +155,7 @@ def test_an_unreadable_store_is_an_error_and_not_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_a_result_with_nan_or_infinity_is_rejected(number: float, store: Store) -> None:
-    report_id = reports.make_id(NOW_US, "3")
+    report_id = reports.make_id(NOW_US, "shoes", "3")
     with pytest.raises(ValueError, match="not JSON compliant"):
         reports.publish(store, report_id, "page", {"p": {"brightness": number}})
     assert reports.latest(store, 9) == []
@@ -194,12 +200,14 @@ def test_an_invalid_id_finds_no_page(report_id: str, store: Store, tmp_path: Pat
 def test_an_unknown_report_has_no_page(store: Store) -> None:
     publish(store, 1)
     with pytest.raises(BlobNotFound):
-        reports.read_page(store, reports.make_id(NOW_US, "3"))
+        reports.read_page(store, reports.make_id(NOW_US, "shoes", "3"))
 
 
 def test_reports_before_a_time_leave_out_those_of_its_second(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for seconds, version in ((0, "1"), (1, "1"), (1, "2"), (2, "1")):
-        reports.publish(store, reports.make_id(NOW_US + 1_000_000 * seconds, version), "page", {"rows": seconds})
+        reports.publish(
+            store, reports.make_id(NOW_US + 1_000_000 * seconds, "shoes", version), "page", {"rows": seconds}
+        )
     assert [each["rows"] for each in reports.latest(store, 9, before_us=NOW_US + 1_500_000)] == [0]
     assert [each["rows"] for each in reports.latest(store, 9)] == [2, 1, 1, 0]

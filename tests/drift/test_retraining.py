@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.log_rows import MODEL_NAME
 from support.log_rows import record as logged
 
 from fashion.config.drift import RetrainConfig
 from fashion.drift import retraining
+from fashion.drift.reports import state_of
 from fashion.drift.retraining import RetrainDecision
 from fashion.predictions.labelled import TEST_ROWS
 from fashion.predictions.record import Feedback, LoggedPrediction
@@ -44,11 +46,13 @@ def decide(
     now: float = NOW,
 ) -> RetrainDecision:
     """Decide; by default, everything that a training needs is given."""
-    return retraining.decide(conditions, labelled(5) if rows is None else rows, settings, store, clock=lambda: now)
+    return retraining.decide(
+        conditions, labelled(5) if rows is None else rows, settings, store, model_name=MODEL_NAME, clock=lambda: now
+    )
 
 
 def record_start(store: Store, when: float) -> None:
-    retraining.record_start(store, clock=lambda: when)
+    retraining.record_start(store, model_name=MODEL_NAME, clock=lambda: when)
 
 
 @pytest.fixture
@@ -138,7 +142,7 @@ def test_after_a_clock_was_set_back_there_is_no_wait_and_all_feedback_is_new(sto
     "damage", [b"", b"\xff\xfe", b'{"began": 1', b"null", b"[]", b"{}", b'{"began": null}', b'{"began": "today"}']
 )
 def test_a_damaged_state_counts_as_no_training(damage: bytes, store: Store) -> None:
-    store.put(retraining.STATE, damage)
+    store.put(state_of(retraining.STATE, MODEL_NAME), damage)
     assert decide(store).train
     assert not decide(store, rows=labelled(4)).train
     record_start(store, NOW)
@@ -155,3 +159,17 @@ def test_a_training_that_cannot_be_recorded_does_not_begin(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'file'} cannot be used"):
         record_start(open_store(str(tmp_path / "file")), NOW)
+
+
+def test_a_training_and_feedback_of_one_model_do_not_count_for_another(store: Store) -> None:
+    record_start(store, NOW - HOUR)
+    arguments = (["decline"], labelled(5), SETTINGS, store)
+    other = retraining.decide(*arguments, model_name="bags", clock=lambda: NOW)
+    assert other.reason == "decline, but only 0 rows with feedback are new: 5 are needed"
+    bags = [LoggedPrediction(logged(model_name="bags"), row.feedback) for row in labelled(5)]
+    assert retraining.decide(["decline"], bags, SETTINGS, store, model_name="bags", clock=lambda: NOW).train
+
+
+def test_the_cooldown_that_an_older_version_stored_still_counts(store: Store) -> None:
+    store.put(retraining.STATE, b'{"began": %d}' % (NOW - HOUR))
+    assert "within the cooldown" in decide(store).reason

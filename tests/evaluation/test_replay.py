@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.log_rows import record
+from support.log_rows import MODEL_NAME, record
 
 from fashion.data.dataset import Dataset
 from fashion.evaluation.replay import compare_shadow, replay_log
@@ -54,7 +54,7 @@ def test_the_same_model_agrees_with_itself(
     log: PredictionLog, store: Store, tiny_package: Package, answered: list[PredictionRecord]
 ) -> None:
     counts: list[int] = []
-    replayed = replay_log(log, store, tiny_package, ROWS, on_rows=counts.append)
+    replayed = replay_log(log, store, tiny_package, ROWS, name=MODEL_NAME, on_rows=counts.append)
     assert (replayed.comparison.rows, replayed.comparison.agreed) == (ROWS, ROWS)
     assert (replayed.missing, replayed.other_shape) == (0, 0)
     assert counts == [100, 200, 250]
@@ -70,14 +70,14 @@ def test_pictures_that_are_missing_damaged_or_of_another_size_are_counted(
     large = np.zeros((40, 40), np.uint8)
     image_store.put(store, large, image_store.digest(large))
     log.append([record(probabilities=(0.1,) * 10, image_sha256=image_store.digest(large))])
-    replayed = replay_log(log, store, tiny_package, ROWS + 1)
+    replayed = replay_log(log, store, tiny_package, ROWS + 1, name=MODEL_NAME)
     assert (replayed.missing, replayed.other_shape) == (2, 1)
     assert replayed.comparison.rows == ROWS - 2
 
 
 def test_an_empty_log_gives_no_rows(log: PredictionLog, store: Store, tiny_package: Package) -> None:
-    assert replay_log(log, store, tiny_package, 10).comparison.rows == 0
-    assert compare_shadow(log, 10) == {}
+    assert replay_log(log, store, tiny_package, 10, name=MODEL_NAME).comparison.rows == 0
+    assert compare_shadow(log, 10, name=MODEL_NAME) == {}
 
 
 def test_a_shadow_is_compared_by_pair_of_versions(log: PredictionLog) -> None:
@@ -87,10 +87,14 @@ def test_a_shadow_is_compared_by_pair_of_versions(log: PredictionLog) -> None:
         log.append([record(**one)])
         log.append([record(**one | {"role": "shadow", "model_version": "3", "label": label})])
         log.append_feedback([Feedback(prediction_id, 1, "ann", 1)])
-    found = compare_shadow(log, 10)
-    assert {versions: (each.rows, each.agreed) for versions, each in found.items()} == {
+    other = new_prediction_id()  # of another model, of the same version and with other labels
+    for role in ("champion", "shadow"):
+        log.append([record(prediction_id=other, role=role, model_name="bags", model_version="1", label=0)])
+    found = compare_shadow(log, 10, name=MODEL_NAME)
+    by_version = {(served.version, other.version): each for (served, other), each in found.items()}
+    assert {versions: (each.rows, each.agreed) for versions, each in by_version.items()} == {
         ("1", "3"): (2, 2),
         ("2", "3"): (1, 0),
     }
-    assert found["2", "3"].served_right == [True]
-    assert found["2", "3"].other_right == [False]
+    assert by_version["2", "3"].served_right == [True]
+    assert by_version["2", "3"].other_right == [False]

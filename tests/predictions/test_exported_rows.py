@@ -1,5 +1,6 @@
 """What an export holds, read in batches: the log's rows bit for bit, and one sentence where it is not an export."""
 
+import dataclasses
 import io
 import itertools
 import random
@@ -92,7 +93,7 @@ def everything(batches: Iterator[Batch]) -> dict[str, tuple[object, ...]]:
             int(batch.true_labels[row]),
             int(batch.times_us[row]),
             batch.image_sha256[row],
-            batch.model_versions[row],
+            batch.models[row],
             batch.predictions.embeddings.dtype,
             batch.predictions.statistics.dtype,
         )
@@ -134,7 +135,7 @@ def test_a_decision_on_an_export_is_that_on_the_log(
             inspection.count(source.batches(part), lambda version: stats, max_plot_rows=100, max_examples=5)
             for part in divide(EVERYTHING, source.span(EVERYTHING), workers)
         ]
-        (inspected,) = inspection.decide(parts, lambda version: stats, settings)
+        ((inspected,), _) = inspection.decide(parts, lambda version: stats, settings)
         assert inspected.sample is not None
         results.append((repr(inspected.result), inspected.unusual_rows, everything(iter([inspected.sample]))))
     assert results[0][0] == results[1][0]
@@ -173,6 +174,20 @@ def test_only_files_that_a_window_touches_are_read(plain_log: PredictionLog, sto
     assert sum(len(batch) for batch in source.batches(Window(START, START + 20 * 60_000_000))) == 20
     with pytest.raises(DamagedLog):
         list(source.batches(Window(START, START + 20 * 60_000_000 + 1)))
+
+
+def test_files_of_before_rows_named_their_model_are_read(plain_log: PredictionLog, store: Store) -> None:
+    row = record(time_us=START)
+    plain_log.append([row])
+    plain_log.append_feedback([Feedback(row.prediction_id, 1, "page", START)])
+    export_days(plain_log.window, store, DAYS)
+    name = Part(START, START).name
+    store.put(name, _changed(store.get(name), lambda table: table.drop_columns(["model_name", "model_digest"])))
+    source = ExportedRows(Export(store))
+    (batch,) = source.batches(EVERYTHING)
+    assert batch.models == [(None, row.model_version, None)]
+    (labelled,) = source.labelled()
+    assert labelled.record == dataclasses.replace(row, model_name=None, model_digest=None)
 
 
 class TestNoExport:

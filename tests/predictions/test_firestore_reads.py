@@ -112,6 +112,8 @@ def queries(log: FirestoreLog) -> list[Any]:
             list(read)
         log.count_after(5, most=10)
         log.mark_labelled()
+        assert log.has_picture(row.image_sha256)
+        assert not log.has_picture(row.image_sha256, besides=row.prediction_id)
     assert reads.documents > 0
     return _distinct(reads)
 
@@ -148,7 +150,7 @@ def test_every_field_that_no_query_uses_is_exempt(queries: list[Any], indexes: A
     ordered = {index[0][0] for index in map(index_of, queries) if len(index) == 1}
     exempt = {each["fieldPath"] for each in indexes["fieldOverrides"] if each["indexes"] == []}
     assert exempt == fields - ordered
-    assert ordered == {"time"}
+    assert ordered == {"time", "image_sha256"}
     assert [each["fieldPath"] for each in indexes["fieldOverrides"] if each.get("ttl")] == ["expire_at"]
 
 

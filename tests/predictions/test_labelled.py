@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.log_rows import MODEL_NAME
 from support.log_rows import record as logged
 
 from fashion.config.schema import DataConfig
@@ -36,13 +37,13 @@ class Users:
     dataset: Dataset
     now_us: int = 1_800_000_000_000_000
 
-    def send(self, image: Images, *labels: int, source: str = "page", keep: bool = True) -> str:
+    def send(self, image: Images, *labels: int, source: str = "page", keep: bool = True, **changed: object) -> str:
         """Send one picture, predicted as class 1, with feedback; return its sha256."""
         sha256 = image_store.digest(image)
         if keep:
             image_store.put(self.store, image, sha256)
         self.now_us += 1_000_000
-        record = logged(time_us=self.now_us, image_sha256=sha256)
+        record = logged(time_us=self.now_us, image_sha256=sha256, **{"probabilities": (0.1,) * 10, **changed})
         self.log.append([record])
         feedback = [Feedback(record.prediction_id, label, source, self.now_us + i) for i, label in enumerate(labels)]
         self.log.append_feedback(feedback)
@@ -53,7 +54,7 @@ class Users:
         return list(self.log.latest(10_000, role="champion", with_feedback=True))
 
     def collect(self, settings: FeedbackConfig = SETTINGS) -> LabelledFeedback:
-        return labelled.collect(self.rows(), self.store, self.data, self.dataset, settings)
+        return labelled.collect(self.rows(), self.store, self.data, self.dataset, settings, model_name=MODEL_NAME)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_each_labelled_picture_is_trained_on_or_held_out_unchanged(users: Users)
 def test_rows_without_feedback_are_ignored(users: Users) -> None:
     users.send(pictures(1)[0])
     rows = users.log.window(0, 2**62)
-    collected = labelled.collect(rows, users.store, users.data, users.dataset, SETTINGS)
+    collected = labelled.collect(rows, users.store, users.data, users.dataset, SETTINGS, model_name=MODEL_NAME)
     assert (labels_of(collected), collected.left_out) == ({}, {})
 
 
@@ -179,6 +180,22 @@ def test_an_unknown_class_is_left_out(users: Users) -> None:
     collected = users.collect()
     assert labels_of(collected) == {sha256: classes - 1}
     assert collected.left_out == {"of an unknown class": 2}
+
+
+@pytest.mark.fault("two models share a log")
+def test_labels_on_predictions_of_other_models_are_left_out(users: Users) -> None:
+    own, *others = pictures(4)
+    sha256 = users.send(own, 3)
+    users.send(others[0], 3, model_name="shirts")
+    users.send(others[1], 3, model_name=None, model_digest=None)
+    users.send(others[2], 3, probabilities=(0.5, 0.5))
+    collected = users.collect()
+    assert labels_of(collected) == {sha256: 3}
+    assert collected.left_out == {
+        "on predictions of other models": 1,
+        "on predictions that do not name their model (`fashion log assign` names it)": 1,
+        "on predictions of a version with other classes": 1,
+    }
 
 
 def test_pictures_that_were_not_stored_are_counted(users: Users) -> None:
@@ -353,3 +370,12 @@ def test_the_summary_counts_each_part_and_what_is_left_out() -> None:
     assert LabelledFeedback(train, held_out, {"of another size": 1500, "beyond feedback.max_rows": 2}).summary == (
         f"{sentence}; 1,500 of another size; 2 beyond feedback.max_rows"
     )
+
+
+def test_a_package_can_say_what_it_learnt_from(users: Users) -> None:
+    for number, image in enumerate(pictures(20)):
+        users.send(image, number % 10)
+    collected = users.collect()
+    described = collected.describe()
+    assert (described["trained_on"], described["held_out"]) == (len(collected.train), len(collected.held_out))
+    assert described["sha256"] == hashlib.sha256(collected.as_csv()).hexdigest()

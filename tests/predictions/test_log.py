@@ -37,6 +37,7 @@ from fashion.predictions.record import (
     UnknownPrediction,
     new_prediction_id,
 )
+from fashion.predictions.removal import prune
 
 # Appending
 
@@ -285,7 +286,7 @@ def test_feedback_belongs_to_the_champions_record(log: PredictionLog) -> None:
     rows=st.lists(requests, max_size=15).map(mixed),
     span=st.tuples(st.integers(0, 6), st.integers(0, 6)),
     role=st.sampled_from([None, "champion", "shadow"]),
-    model_version=st.sampled_from([None, "1", "2"]),
+    model_name=st.sampled_from([None, "1", "2"]),
     page_rows=st.integers(1, 6),
     newest=st.integers(0, 30),
 )
@@ -293,21 +294,21 @@ def test_windows_are_complete_and_in_order_for_any_page_size(
     rows: list[PredictionRecord],
     span: tuple[int, int],
     role: str | None,
-    model_version: str | None,
+    model_name: str | None,
     page_rows: int,
     newest: int,
 ) -> None:
     wanted = sorted(
-        (row for row in rows if role in (None, row.role) and model_version in (None, row.model_version)),
+        (row for row in rows if role in (None, row.role) and model_name in (None, row.model_name)),
         key=lambda row: (row.time_us, row.prediction_id, row.role),
     )
     within = [row for row in wanted if span[0] <= row.time_us < span[1]]
     with tempfile.TemporaryDirectory() as folder, PredictionLog(Path(folder, "log.db")) as log:
         log.append(rows)
-        found = log.window(*span, role=role, model_version=model_version, page_rows=page_rows)
+        found = log.window(*span, role=role, model_name=model_name, page_rows=page_rows)
         assert [each.record for each in found] == within
-        assert log.count(*span, role=role, model_version=model_version) == len(within)
-        latest = log.latest(newest, role=role, model_version=model_version, page_rows=page_rows)
+        assert log.count(*span, role=role, model_name=model_name) == len(within)
+        latest = log.latest(newest, role=role, model_name=model_name, page_rows=page_rows)
         assert [each.record for each in latest] == wanted[::-1][:newest]
 
 
@@ -317,7 +318,7 @@ def test_a_window_survives_writes_and_pruning_meanwhile(log: PredictionLog) -> N
     reading = log.window(0, LATER, page_rows=4)
     found = [next(reading).record for _ in range(6)]
     log.append([record(time_us=0), record(time_us=9)])
-    log.prune(1, clock=lambda: (DAY_US + 2) * 1000)  # drops times before 2
+    prune(log, 1, clock=lambda: (DAY_US + 2) * 1000)  # drops times before 2
     found += [each.record for each in reading]
     assert [row for row in found if row in rows] == sorted(rows, key=lambda row: (row.time_us, row.prediction_id))
     assert len(found) == 41
@@ -333,7 +334,7 @@ def test_pruning_a_log_that_ships_nowhere_spares_nothing(log: PredictionLog) -> 
     log.append([young])
     log.append_feedback([Feedback(each.prediction_id, 1, "page", 500) for each in (old, young)])
     log.append_feedback([Feedback(new_prediction_id(), 1, "page", t) for t in (99, 100)], known_elsewhere=True)
-    assert log.prune(1, clock=at(100)) == 1
+    assert prune(log, 1, clock=at(100)) == 1
     assert [each.record for each in log.window(0, LATER)] == [young]
     assert log.get(young.prediction_id).true_label == 1
     assert outgoing(log) == []
@@ -352,18 +353,18 @@ def test_pruning_spares_rows_that_wait_or_were_refused(log: PredictionLog) -> No
     log.append_feedback([late])
     elsewhere = Feedback(new_prediction_id(), 1, "page", 0)
     log.append_feedback([elsewhere], known_elsewhere=True)
-    assert log.prune(1, clock=at(100)) == 0  # the first one's shadow waits too
+    assert prune(log, 1, clock=at(100)) == 0  # the first one's shadow waits too
     assert outgoing(log) == [waiting, shadowed, late, elsewhere]
     log.outbox.settle([sequences[4]])
-    assert log.prune(1, clock=at(100)) == 2
+    assert prune(log, 1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [waiting, refused, corrected]
     ship(log)
-    assert log.prune(1, clock=at(100)) == 2
+    assert prune(log, 1, clock=at(100)) == 2
     assert [each.record for each in log.window(0, LATER)] == [refused]
     assert log.outbox.retry_refused() == 1
     assert outgoing(log) == [refused]
     ship(log)
-    assert log.prune(1, clock=at(100)) == 1
+    assert prune(log, 1, clock=at(100)) == 1
     with contextlib.closing(sqlite3.connect(log.path)) as connection:
         for table in ("predictions", "feedback", "outbox"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
@@ -386,5 +387,5 @@ def test_pruning_deletes_old_shipped_rows_page_by_page(times: list[int], shipped
         waiting = log.outbox.due(100, LATER)
         log.outbox.settle([row.sequence for i, row in enumerate(waiting) if i in shipped])
         kept = [row for i, row in enumerate(rows) if row.time_us >= 5 or i not in shipped]
-        assert log.prune(1, clock=at(5)) == len(rows) - len(kept)
+        assert prune(log, 1, clock=at(5)) == len(rows) - len(kept)
         assert {each.record.prediction_id for each in log.window(0, LATER)} == {row.prediction_id for row in kept}

@@ -25,6 +25,7 @@ from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_writer import ExportedDay, export_days, first_day
 from fashion.predictions.partitions import Part, parts_of
 from fashion.predictions.record import Feedback, LoggedPrediction, PredictionRecord
+from fashion.predictions.removal import prune
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store
 
@@ -116,7 +117,7 @@ def test_what_a_pruned_log_lacks_stays_exported(plain_log: PredictionLog, store:
     plain_log.append(at(*range(0, 40 * SECOND, SECOND)))
     export(plain_log, store, file_rows=15)
     before = times(store)
-    plain_log.prune(1, clock=lambda: (START + DAY_US + 20 * SECOND) * 1000)
+    prune(plain_log, 1, clock=lambda: (START + DAY_US + 20 * SECOND) * 1000)
     (day,) = export(plain_log, store, file_rows=15)
     assert times(store) == before
     assert (day.kept_rows, day.rows, day.files) == (30, 10, 1)  # the middle file holds more than the log too

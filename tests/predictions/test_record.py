@@ -100,6 +100,8 @@ def test_an_id_cannot_be_guessed_from_the_one_before() -> None:
         ({"time_us": -1}, "time_us must be microseconds since 1970, got -1"),
         ({"time_us": 10**18}, "time_us must be microseconds since 1970, got 1000000000000000000"),
         ({"model_version": ""}, "model_version must be 1 to 200 bytes long, got ''"),
+        ({"model_name": ""}, "model_name must be 1 to 200 bytes long, got ''"),
+        ({"model_digest": "abc"}, "model_digest must be 16 to 64 hexadecimal digits, got 'abc'"),
         ({"role": "challenger"}, "role must be one of ('champion', 'shadow'), got 'challenger'"),
         ({"label": 2}, "label must be one of 2 classes, got 2"),
         ({"label": -1}, "label must be one of 2 classes, got -1"),
@@ -157,7 +159,8 @@ def test_records_come_back_bit_for_bit_from_the_file_and_from_parquet(rows: list
             probabilities=tuple(its["probabilities"]),
             statistics=tuple(its[name] for name in STATISTICS),
             embedding=tuple(map(float, its["embedding"])),
-            **{name: its[name] for name in ("model_version", "role", "confidence", "latency_ms", "client")},
+            **{name: its[name] for name in ("model_name", "model_version", "model_digest", "role", "confidence")},
+            **{name: its[name] for name in ("latency_ms", "client")},
             image_sha256=its["image_sha256"],
         )
         assert bits(again) == bits(row)

@@ -4,6 +4,7 @@ Every test runs on Firestore and on PostgreSQL.
 """
 
 import contextlib
+import dataclasses
 import re
 import threading
 import time
@@ -32,7 +33,9 @@ from support.shared_logs import Backend
 from fashion.predictions.record import (
     FOREVER_US,
     Feedback,
+    KnownModel,
     LoggedPrediction,
+    ModelId,
     PredictionRecord,
     UnknownPrediction,
     new_prediction_id,
@@ -270,3 +273,30 @@ def test_threads_may_share_it_while_its_server_comes_and_goes(shaky: SharedLog, 
         time.sleep(0.3)
         stop.set()
         assert all(each.result() > 0 for each in reading)
+
+
+def test_a_forgotten_prediction_is_gone_and_its_picture_is_free(remote: SharedLog) -> None:
+    mine, other, alone = record(), record(), record(image_sha256="f" * 64)
+    outcomes(remote, mine, dataclasses.replace(mine, role="shadow"), other, alone)
+    outcomes(remote, Feedback(mine.prediction_id, 1, "page", 1))
+    assert remote.has_picture(mine.image_sha256, besides=mine.prediction_id)
+    assert not remote.has_picture(alone.image_sha256, besides=alone.prediction_id)
+    assert remote.has_picture(alone.image_sha256)
+    assert remote.forget(mine.prediction_id) == 2
+    assert remote.forget(mine.prediction_id) == 0
+    assert {each.record for each in stored(remote)} == {other, alone}
+    assert list(remote.labelled()) == []
+
+
+def test_rows_without_a_name_are_given_that_of_the_version_that_they_can_only_be_of(remote: SharedLog) -> None:
+    nobody = {"model_name": None, "model_digest": None, "model_version": "1"}
+    mine, too_old, unknown, two_classes = (
+        record(**{"time_us": 100, "probabilities": (0.25,) * 4} | nobody | changed)
+        for changed in ({}, {"time_us": 9}, {"model_version": "9"}, {"probabilities": (0.5, 0.5)})
+    )
+    named = record(time_us=100, model_version="1", model_name="bags", probabilities=(0.25,) * 4)
+    outcomes(remote, mine, too_old, unknown, two_classes, named)
+    known = KnownModel(ModelId.of("shoes", 1, "f" * 64), created_us=50, num_classes=4)
+    assert remote.name_rows([known]) == 1
+    assert remote.get(mine.prediction_id).record.model == known.model
+    assert {each.record for each in stored(remote)} >= {too_old, unknown, two_classes, named}

@@ -16,6 +16,7 @@ from support.shared_logs import Backend
 
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LoggedPrediction, new_prediction_id
+from fashion.predictions.removal import prune
 from fashion.predictions.shared_log import SharedLog, SharedLogUnavailable
 from fashion.predictions.shipper import Shipper
 
@@ -70,7 +71,7 @@ def test_a_refused_row_is_reported_and_does_not_block_others(
     assert f"prediction {poison.prediction_id} cannot be shipped: " in caplog.text
     assert [each.record for each in stored(remote)] == good
     assert plain_log.outbox.is_refused(poison.prediction_id)
-    assert plain_log.prune(0) == 20  # what was refused is kept
+    assert prune(plain_log, 0) == 20  # what was refused is kept
     assert plain_log.get(poison.prediction_id).true_label == 1
     assert plain_log.outbox.retry_refused() == 2
     assert shipper.drain(10).refused == 2  # the cause is not fixed
@@ -102,10 +103,10 @@ def test_a_log_keeps_what_its_shipper_could_not_ship(
     plain_log.append(sent)
     with pytest.raises(SharedLogUnavailable):
         shipper.ship()
-    assert plain_log.prune(1, clock=at(100)) == 0
+    assert prune(plain_log, 1, clock=at(100)) == 0
     wire.resume()
     assert shipper.drain(10).rows == 0
-    assert plain_log.prune(1, clock=at(100)) == 5
+    assert prune(plain_log, 1, clock=at(100)) == 5
     assert [each.record for each in stored(remote)] == sent
 
 

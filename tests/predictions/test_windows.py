@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import shared_logs
-from support.log_rows import outcomes
+from support.log_rows import DIGEST, MODEL_NAME, outcomes
 from support.log_rows import record as logged
 from support.shared_logs import SERVERS
 
@@ -33,6 +33,7 @@ from fashion.predictions.record import (
     DamagedLog,
     Feedback,
     LogUnavailable,
+    ModelId,
     PredictionRecord,
 )
 from fashion.predictions.shared_log import Outcome
@@ -139,7 +140,7 @@ class TestAnyLog:
             for row, prediction_id in enumerate(batch.prediction_ids):
                 logged = by_id[prediction_id]
                 assert batch.times_us[row] == logged.time_us
-                assert batch.model_versions[row] == logged.model_version
+                assert batch.models[row] == logged.model
                 assert batch.image_sha256[row] == logged.image_sha256
                 assert batch.predictions.labels[row] == logged.label
                 assert batch.predictions.confidences[row] == np.float32(logged.confidence)
@@ -206,9 +207,9 @@ def test_a_number_of_rows_and_an_empty_window_are_not_divided() -> None:
 class TestBatch:
     def test_rows_of_one_version_are_selected(self, local: LocalRows) -> None:
         (batch,) = local.batches(EVERYTHING)
-        parts = [batch.of(version) for version in ("1", "2", "3")]
+        parts = [batch.of(ModelId(MODEL_NAME, version, DIGEST[:16])) for version in ("1", "2", "3")]
         assert [len(part) for part in parts] == [20, 40, 0]
-        assert set(parts[0].model_versions) == {"1"}
+        assert {each.version for each in parts[0].models} == {"1"}
 
     def test_batches_are_concatenated(self, local: LocalRows) -> None:
         (batch,) = local.batches(EVERYTHING)

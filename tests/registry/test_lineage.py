@@ -51,7 +51,7 @@ def asked(folder: Path, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", ASK],
         cwd="/",
-        env=environment(PYTHONPATH=str(folder), GIT_CEILING_DIRECTORIES=str(folder.parent), **variables),
+        env=environment(**{"PYTHONPATH": str(folder), "GIT_CEILING_DIRECTORIES": str(folder.parent), **variables}),
         capture_output=True,
         text=True,
         check=True,
@@ -66,6 +66,42 @@ def test_a_clean_checkout_has_its_commit_and_a_changed_one_is_dirty(checkout: Pa
     assert asked(checkout) == commit
     (checkout / "fashion" / "__init__.py").write_text("changed = True\n")
     assert asked(checkout) == f"{commit}-dirty"
+
+
+@pytest.mark.parametrize("name", ["configs/data/mine.yaml", "configs/data/mine.manifest.json", "fashion/mine.py"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_code_and_configuration_that_are_not_committed_are_dirty_ignored_ones_too(
+    name: str, ignored: bool, checkout: Path
+) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    if ignored:
+        (checkout / ".git" / "info" / "exclude").write_text(f"{name}\n")
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / name).write_text("")
+    assert asked(checkout) == f"{commit}-dirty"
+
+
+def test_a_configuration_from_elsewhere_is_dirty(checkout: Path, tmp_path: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert asked(checkout, FASHION_CONFIGS=str(tmp_path)) == f"{commit}-dirty"
+    assert asked(checkout, FASHION_CONFIGS=str(checkout / "configs")) == commit
+
+
+@pytest.mark.fault("a download lies in another project's repository")
+def test_a_download_inside_another_repository_does_not_take_its_commit(copy: Path, tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "of another project")
+    assert asked(copy, GIT_CEILING_DIRECTORIES="/nowhere") == "unknown"
+
+
+@pytest.mark.fault("git's own variables name another repository")
+def test_variables_of_a_git_hook_do_not_lead_to_another_repository(checkout: Path, tmp_path: Path) -> None:
+    commit, other = git(checkout, "rev-parse", "HEAD"), tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "--quiet")
+    git(other, "commit", "--quiet", "--allow-empty", "--message", "of another project")
+    assert asked(checkout, GIT_DIR=str(other / ".git"), GIT_WORK_TREE=str(other)) == commit
 
 
 def test_this_repository_has_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from fashion.images import image_store
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable
+from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
 
 
@@ -52,7 +52,7 @@ def test_answers_are_those_of_the_predictor_however_many_wait(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset, together: int
 ) -> None:
     images = small_dataset.test.images[:200]
-    batcher = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"))
     try:
         scored = predict(batcher, list(images), together)
     finally:
@@ -70,7 +70,7 @@ def test_answers_are_those_of_the_predictor_however_many_wait(
 def test_closing_answers_what_waits_and_rejects_what_comes_later(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset
 ) -> None:
-    batcher = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"))
 
     async def run() -> None:
         jobs = [
@@ -90,7 +90,7 @@ def test_closing_answers_what_waits_and_rejects_what_comes_later(
 def test_a_prediction_that_cannot_be_logged_is_an_error_and_the_next_one_works(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset, tmp_path: Path
 ) -> None:
-    batcher = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"))
     aside = tmp_path / "aside.db"
     try:
         log.path.rename(aside)
@@ -106,7 +106,7 @@ def test_a_prediction_that_cannot_be_logged_is_an_error_and_the_next_one_works(
 def test_a_client_that_disconnects_affects_no_other(
     predictor: Predictor, log: PredictionLog, small_dataset: Dataset
 ) -> None:
-    batcher = Batcher(predictor, log, model_version="7")
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"))
 
     async def run() -> None:
         gone = asyncio.ensure_future(batcher.predict([small_dataset.test.images[0]], client=None, started=0.0))
@@ -121,8 +121,8 @@ def test_a_client_that_disconnects_affects_no_other(
 
 
 def test_a_shadow_logs_under_the_same_ids(predictor: Predictor, log: PredictionLog, small_dataset: Dataset) -> None:
-    shadow = background.shadow(predictor, log, model_version="8")
-    batcher = Batcher(predictor, log, model_version="7", after=shadow.offer)
+    shadow = background.shadow(predictor, log, model=ModelId("shoes", "8", "0123456789abcdef"))
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"), after=shadow.offer)
     scored = predict(batcher, list(small_dataset.test.images[:50]))
     batcher.close()
     shadow.close(10)
@@ -139,7 +139,7 @@ def test_each_picture_is_stored_once(
 ) -> None:
     store = open_store(str(tmp_path / "images"))
     writer = background.image_writer(store)
-    batcher = Batcher(predictor, log, model_version="7", after=writer.offer)
+    batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"), after=writer.offer)
     images = list(small_dataset.test.images[:10])
     predict(batcher, images * 3)
     batcher.close()
@@ -151,7 +151,7 @@ def test_each_picture_is_stored_once(
 
 class TestBackground:
     def scored(self, predictor: Predictor, log: PredictionLog, dataset: Dataset) -> list[Scored]:
-        batcher = Batcher(predictor, log, model_version="7")
+        batcher = Batcher(predictor, log, model=ModelId("shoes", "7", "0123456789abcdef"))
         try:
             return predict(batcher, list(dataset.test.images[:20]))
         finally:

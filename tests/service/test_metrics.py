@@ -58,13 +58,15 @@ class TestLatestReport:
     def test_the_latest_report_is_shown(self, metrics: ServiceMetrics, tmp_path: Path) -> None:
         store = open_store(str(tmp_path))
         for age, conditions in ((1, ["harmful"]), (0, ["drift", "decline"])):
-            result = {"decision": "drift", "rows": 300, "conditions": conditions}
-            reports.publish(store, reports.make_id((TIME - age) * 1_000_000, "3"), "", result)
-        LatestReport(store, metrics.set_report).look()
+            result = {"decision": "drift", "rows": 300, "conditions": conditions, "model_name": "shoes"}
+            reports.publish(store, reports.make_id((TIME - age) * 1_000_000, "shoes", "3"), "", result)
+        other = {"decision": "no_drift", "rows": 7, "conditions": [], "model_name": "bags"}
+        reports.publish(store, reports.make_id((TIME + 9) * 1_000_000, "bags", "1"), "", other)
+        LatestReport(store, metrics.set_report, model_name="shoes").look()
         wait(lambda: value(metrics, "drift_report_rows") == 300)
         assert value(metrics, "drift_report_timestamp_seconds") == TIME
         found = {name: value(metrics, "drift_report_condition", condition=name) for name in CONDITIONS}
-        assert found == {"drift": 1, "harmful": 0, "decline": 1}
+        assert found == {"drift": 1, "harmful": 0, "decline": 1, "unjudged": 0}
 
     @pytest.mark.parametrize("report", [None, {"id": "x"}, {"id": "x", "rows": "many", "conditions": 3}])
     def test_without_a_report_and_with_a_damaged_one_all_is_zero(
@@ -86,7 +88,7 @@ class TestLatestReport:
                 return iter(())
 
         found: list[Any] = []
-        latest = LatestReport(Hanging(), found.append)  # type: ignore[arg-type]
+        latest = LatestReport(Hanging(), found.append, model_name="shoes")  # type: ignore[arg-type]
         for _ in range(3):
             latest.look()
         assert not found

@@ -56,7 +56,7 @@ def test_descriptions_are_the_docstrings_of_the_fields(document: dict[str, Any])
 
 
 def test_fields_without_a_value_are_left_out() -> None:
-    answer = PredictionAnswer("id", "Coat", 0.5, {"Coat": 0.5}, ModelVersion("fashion", "1"), ())
+    answer = PredictionAnswer("id", "Coat", 0.5, {"Coat": 0.5}, ModelVersion("fashion", "1", "0" * 64), ())
     names = ["prediction_id", "label", "confidence", "probabilities", "model", "preprocessing"]
     assert list(json.loads(json_response(answer).body)) == names
 

@@ -59,7 +59,8 @@ class TestPredict:
             assert list(answer["probabilities"].values()) == pytest.approx(
                 expected.probabilities[row].tolist(), abs=1e-5
             )
-            assert answer["model"] == {"name": "fashion-classifier", "version": "1"}
+            assert (answer["model"]["name"], answer["model"]["version"]) == ("fashion-classifier", "1")
+            assert len(answer["model"]["digest"]) == 64
             assert answer["preprocessing"][-1] == "used as it is"
 
     def test_a_form_a_raw_body_and_json_are_equal(self, service: Served, pngs: list[bytes]) -> None:

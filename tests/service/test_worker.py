@@ -6,18 +6,26 @@ import time
 from pathlib import Path
 
 import pytest
+from support.log_rows import record as logged
 from support.pictures import garment, saved
 
+from bentos.classifier import monitoring
 from bentos.classifier.deployment import Deployment
+from bentos.classifier.records import Records
+from bentos.classifier.schemas import FeedbackRequest
+from bentos.classifier.shipping import Shipping
 from bentos.classifier.worker import Worker
 from bentos.web.memory import MOST_WAITING, Memory
 from bentos.web.request_metrics import Identity
+from bentos.web.responses import ApiError
 from bentos.web.uploads import Part
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig
 from fashion.home import current_home
 from fashion.images.memory import decoding_bytes
 from fashion.model.package import MODEL, DamagedPackage, Package
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import ModelId
 
 
 def open_worker(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **described: str) -> Worker:
@@ -73,3 +81,64 @@ def test_a_model_that_the_bento_was_not_built_of_is_not_served(
     with pytest.raises(DamagedPackage, match="another package than the one that the bento was built of"):
         open_worker(tiny_package.folder, tmp_path / "var", monkeypatch, digest="0" * 64)
     open_worker(tiny_package.folder, tmp_path / "var", monkeypatch, digest=tiny_package.digest).close()
+
+
+def test_every_answer_and_row_names_the_package_that_made_it(
+    tiny_package: Package, pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny_package.folder is not None
+    worker = open_worker(tiny_package.folder, tmp_path / "var", monkeypatch)
+    try:
+        answer = asyncio.run(worker.predict(pngs[0], explain=False, client=None, started=time.perf_counter()))
+        read = asyncio.run(worker.records.read(answer.prediction_id))
+        record = worker.log.get(answer.prediction_id).record
+        assert (answer.model.name, answer.model.version, answer.model.digest) == ("fashion", "1", tiny_package.digest)
+        assert record.model == ("fashion", "1", tiny_package.digest[:16])
+        assert (read.model_name, read.model_version, read.model_digest) == record.model
+        assert worker.model_info().digest == tiny_package.digest
+    finally:
+        worker.close()
+
+
+@pytest.mark.fault("two models share a log")
+def test_predictions_of_another_model_are_not_described_by_this_ones_classes(
+    tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny_package.folder is not None
+    worker = open_worker(tiny_package.folder, tmp_path / "var", monkeypatch)
+    tenth = {"label": 3, "probabilities": (0.1,) * 10}
+    other = logged(model_name="bags", **tenth)
+    try:
+        worker.log.append([other, logged(model_name="fashion", **tenth)])
+        assert asyncio.run(worker.records.read(other.prediction_id)).label == "3"
+        with pytest.raises(ApiError, match="is of bags version 3 .*, which is not served here") as refused:
+            asyncio.run(worker.records.add_feedback(FeedbackRequest(other.prediction_id, "Coat")))
+        assert (refused.value.status, refused.value.code) == (422, "other_model")
+        table = f"prediction_id,true_label\n{other.prediction_id},Coat\n".encode()
+        assert asyncio.run(worker.records.add_feedback_table(table)).refused == 1
+        page = monitoring.page(worker)
+        assert "1 more are of other models, and are not counted here" in page
+        assert "<dt>Predictions</dt><dd>1<" in page
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize(("label", "meant"), [("1", "1"), (1, "1"), ("3", "3"), (2, "2"), ("0", None), (0, None)])
+def test_a_label_means_the_same_as_json_and_as_csv(label: str | int, meant: str | None, tmp_path: Path) -> None:
+    model = ModelId("digits", "1", "0" * 16)
+    row = logged(model_name="digits", probabilities=(0.2, 0.5, 0.3))
+    with PredictionLog(tmp_path / "log.db") as log:
+        log.append([row])
+        shipping = Shipping(log, current_home(), load_as(ServeConfig, compose(root=ServeConfig.root)).serve.log)
+        records = Records(log, shipping, model, ("1", "2", "3"))
+        table = f"prediction_id,true_label\n{row.prediction_id},{label}\n".encode()
+        read = asyncio.run(records.add_feedback_table(table))
+        assert (read.accepted, read.refused) == ((1, 0) if meant else (0, 1))
+        if meant is None:
+            assert "true_label must be one of 1, 2, 3, got '0'" in read.errors[0].message
+            with pytest.raises(ApiError, match="true_label must be one of 1, 2, 3, got '0'"):
+                asyncio.run(records.add_feedback(FeedbackRequest(row.prediction_id, label)))
+            return
+        assert asyncio.run(records.add_feedback(FeedbackRequest(row.prediction_id, label))).true_label == meant
+        found = asyncio.run(records.read(row.prediction_id)).feedback
+        assert {each.true_label for each in found} == {meant}

@@ -63,6 +63,18 @@ def test_get_returns_what_was_put(store: Store) -> None:
     assert store.get("a/b.bin") == bytes(range(256))
 
 
+def test_a_deleted_blob_is_gone_and_deleting_it_again_changes_nothing(store: Store) -> None:
+    for name in ("a/b", "a/c"):
+        store.put(name, b"1")
+    for _ in range(2):
+        store.delete("a/b")
+    store.delete("never/there")
+    assert sorted(store.list()) == ["a/c"]
+    assert not store.exists("a/b")
+    store.put("a/b", b"2")
+    assert store.get("a/b") == b"2"
+
+
 def test_empty_blob_is_a_blob(store: Store) -> None:
     store.put("empty", b"")
     assert store.exists("empty")

@@ -27,6 +27,8 @@ from fashion.drift import alerts
 from fashion.drift.alert_channels import Channel
 from fashion.storage.blobs import Store
 
+from .log_rows import MODEL_NAME
+
 SECRET = "x0xb-S3cr3t"
 """In the address of each server; no message may hold it."""
 FOUND = ("Drift: version 3", "The pictures are brighter.\nReport: 20270115T080000Z-v3")
@@ -249,5 +251,11 @@ class Runs:
     def notify(self, *, hours_later: float = 0.0, **conditions: tuple[str, str] | None) -> list[str]:
         self.now += 3600 * hours_later
         return alerts.notify(
-            conditions, self.channels, self.settings, self.store, clock=lambda: self.now, pause=self.pauses.append
+            conditions,
+            self.channels,
+            self.settings,
+            self.store,
+            model_name=MODEL_NAME,
+            clock=lambda: self.now,
+            pause=self.pauses.append,
         )

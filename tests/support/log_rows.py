@@ -32,6 +32,12 @@ DAY_US = 86_400_000_000
 LATER = 2**62
 
 
+MODEL_NAME = "fashion-classifier"
+"""Of rows that no test gives another."""
+DIGEST = "0123456789abcdef" * 4
+"""Of the package that made them."""
+
+
 EDGES = {
     "f": (0.0, -0.0, 1.0, 2.0**-149, -(2.0**-126), 1 / 3 + 2.0**-26, 3.3e38),
     "e": (0.0, -0.0, 1.0, 2.0**-24, -(2.0**-14), 65504.0),
@@ -47,6 +53,8 @@ def record(**changed: Any) -> PredictionRecord:
         "prediction_id": new_prediction_id(),
         "time_us": time.time_ns() // 1000,
         "model_version": "3",
+        "model_name": MODEL_NAME,
+        "model_digest": DIGEST[:16],
         "role": "champion",
         "label": 1,
         "confidence": 0.75,
@@ -84,6 +92,8 @@ def records() -> st.SearchStrategy[PredictionRecord]:
         image_sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
         latency_ms=st.floats(0, 1e9),
         client=st.none() | tags,
+        model_name=st.none() | tags,
+        model_digest=st.none() | st.binary(min_size=8, max_size=32).map(bytes.hex),
     )
 
 
@@ -131,10 +141,10 @@ def locked(log: PredictionLog) -> Iterator[None]:
 
 
 def mixed(requests: list[tuple[int, str, str]]) -> list[PredictionRecord]:
-    """Records of requests, given as (time_us, model_version, roles joined with `+`)."""
+    """Records of requests, given as (time_us, model_name, roles joined with `+`)."""
     rows = []
-    for time_us, model_version, roles in requests:
-        one = record(time_us=time_us, model_version=model_version)
+    for time_us, model_name, roles in requests:
+        one = record(time_us=time_us, model_name=model_name)
         rows += [dataclasses.replace(one, role=role) for role in roles.split("+")]
     return rows
 

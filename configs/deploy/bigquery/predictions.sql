@@ -5,7 +5,9 @@
 CREATE OR REPLACE EXTERNAL TABLE fashion.predictions (
   prediction_id STRING,
   time TIMESTAMP,
+  model_name STRING,
   model_version STRING,
+  model_digest STRING,
   role STRING,
   label INT64,
   predicted INT64,
