@@ -20,6 +20,7 @@ from fashion.model import package
 from fashion.model.package import TYPICALITY, Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import ModelId
 
 NOISE = FOREIGN["noise"](20, np.random.default_rng(0))
 
@@ -31,7 +32,7 @@ def settings(*overrides: str) -> ServiceConfig:
 def scored(of: Package, unlike: Unlike, images: Images, folder: Path) -> list[Scored]:
     """The images as the service predicts and logs them."""
     with PredictionLog(folder / "predictions.db") as log:
-        batcher = Batcher(Predictor(of), log, model_version="1", typicality=unlike.typicality)
+        batcher = Batcher(Predictor(of), log, model=ModelId("m", "1", "0" * 16), typicality=unlike.typicality)
         try:
             return asyncio.run(batcher.predict(list(images), client=None, started=time.perf_counter()))
         finally:
@@ -40,7 +41,7 @@ def scored(of: Package, unlike: Unlike, images: Images, folder: Path) -> list[Sc
 
 def answer(share: float | None, typical: bool | None) -> PredictionAnswer:
     return PredictionAnswer(
-        "id", "Coat", 0.98, {"Coat": 0.98}, ModelVersion("m", "1"), (), typical=typical, typicality=share
+        "id", "Coat", 0.98, {"Coat": 0.98}, ModelVersion("m", "1", "0" * 64), (), typical=typical, typicality=share
     )
 
 
