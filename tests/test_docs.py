@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support import reliability
 from support.machine import Machine
 
 from fashion.config.compose import compose
@@ -44,6 +45,11 @@ def test_the_command_knows_its_verbs_and_options(command: str) -> None:
     # With --help at the end nothing is done; a verb or option that does not exist is a usage error still.
     done = subprocess.run([sys.executable, "-m", "fashion", *words[1:], "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_faults_is_that_of_the_tests() -> None:
+    assert reliability.PAGE.read_text() == reliability.page(), "run .venv/bin/python -m tests.support.reliability"
+    assert len(reliability.promises()) > 100
 
 
 @pytest.mark.parametrize("command", containing("make "))

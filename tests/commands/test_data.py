@@ -70,6 +70,7 @@ def test_push_without_bucket_names_the_remedy(run: Callable[..., tuple[int, str,
     assert "names no bucket: set FASHION_DATA_BUCKET to gs://, s3:// or az://bucket/prefix" in err
 
 
+@pytest.mark.fault("bucket that is not there")
 def test_push_to_a_dead_bucket_is_one_sentence(
     tiny: TinyDataset, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

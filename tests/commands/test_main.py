@@ -129,6 +129,7 @@ class TestErrors:
         assert sentence.endswith("check MLFLOW_TRACKING_URI, and that its server is up")
         assert len(sentence) < 300
 
+    @pytest.mark.fault("damaged prediction log")
     @pytest.mark.parametrize("words", [["registry", "list"], ["log", "status"]])
     def test_a_damaged_file_is_one_sentence_and_stays(
         self, words: list[str], home: Path, capsys: pytest.CaptureFixture[str]

@@ -260,6 +260,7 @@ class TestHomeInUse:
         )
 
 
+@pytest.mark.fault("server that hangs under `fashion status`")
 @pytest.mark.slow
 def test_a_part_that_hangs_is_reported_after_the_deadline(
     tmp_path: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ def test_second_fetch_changes_no_file(tiny: TinyDataset) -> None:
     assert {path: path.stat().st_mtime_ns for path in tiny.folder.iterdir()} == before
 
 
+@pytest.mark.fault("damaged data file")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -49,6 +50,7 @@ def test_damaged_file_is_named_removed_and_fetched_again(
     assert path.read_bytes() == right
 
 
+@pytest.mark.fault("damaged data file, no source")
 def test_damaged_file_is_removed_even_without_a_source(tiny: TinyDataset) -> None:
     fetch_data(tiny.data, tiny.cache, reporter=RecordingReporter())
     path = tiny.folder / tiny.version.files[0].path

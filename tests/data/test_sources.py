@@ -169,6 +169,7 @@ class TestDownload:
         assert sorted(path.name for path in tiny.folder.iterdir()) == sorted(e.path for e in tiny.version.files)
         assert len(dataset.load(tiny.data, tiny.cache).train) == 50
 
+    @pytest.mark.fault("kill -9 while data is fetched")
     def test_killed_fetch_leaves_no_incomplete_file(self, tiny: TinyDataset, site: Site) -> None:
         site.pause[0] = 0.05
         data = tiny.only("https", site.url)

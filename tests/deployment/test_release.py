@@ -271,6 +271,7 @@ release(versions.get("2"), settings, model="fashion-classifier", pictures=pictur
 """
 
 
+@pytest.mark.fault("kill -9 of a rollout")
 @pytest.mark.parametrize("goes_bad", [False, True])
 def test_killed_half_way_it_leaves_the_traffic_and_goes_on_or_steps_back(team: Team, goes_bad: bool) -> None:
     overrides = [*QUICK, f"deploy.image={NEW_IMAGE}", "deploy.hold_seconds=60"]

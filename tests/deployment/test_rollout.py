@@ -119,6 +119,7 @@ happenings = st.lists(st.sampled_from(["", "", "", "conflict", "killed", "killed
 class TestAnyRollout:
     """Properties over any checks, any shares, any overtaking updates and any points at which it is killed."""
 
+    @pytest.mark.fault("errors and kills at any step of a rollout")
     @given(rising, st.lists(st.booleans(), max_size=10), happenings)
     def test_ends_with_all_traffic_on_one_revision_and_never_skips_a_share(
         self, shares: tuple[int, ...], verdicts: list[bool], events: list[str]

@@ -133,6 +133,7 @@ def test_a_failing_webhook_is_named_without_its_secret(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.fault("alert address that cannot be reached")
 def test_an_unreachable_webhook_is_named_without_its_secret(unused_url: str, runs: Runs) -> None:
     runs.channels = [Webhook(unused_url, timeout_s=5)]
     (problem,) = runs.notify(drift=FOUND)
@@ -140,6 +141,7 @@ def test_an_unreachable_webhook_is_named_without_its_secret(unused_url: str, run
     assert SECRET not in problem
 
 
+@pytest.mark.fault("half an answer to an alert")
 def test_a_truncated_response_does_not_fail_the_caller(runs: Runs, webhook_server: WebhookServer) -> None:
     webhook_server.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nok"
     assert SECRET not in "".join(runs.notify(drift=FOUND))

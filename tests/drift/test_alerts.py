@@ -123,6 +123,7 @@ def test_undelivered_alerts_are_sent_in_order_by_the_next_run(runs: Runs, webhoo
     assert len(webhook_server.contents) == 4
 
 
+@pytest.mark.fault("alert channel that fails")
 def test_one_failing_channel_does_not_stop_the_others(
     store: Store,
     unused_url: str,
@@ -164,6 +165,7 @@ def test_alerts_for_a_removed_channel_are_dropped(runs: Runs, webhook_server: We
 # The stored state
 
 
+@pytest.mark.fault("damaged state of alerts")
 @pytest.mark.parametrize(
     "damage",
     [

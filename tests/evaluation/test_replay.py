@@ -61,6 +61,7 @@ def test_the_same_model_agrees_with_itself(
     assert replayed.comparison.served_confidence == pytest.approx(replayed.comparison.other_confidence, rel=1e-5)
 
 
+@pytest.mark.fault("damaged stored pictures")
 def test_pictures_that_are_missing_damaged_or_of_another_size_are_counted(
     log: PredictionLog, store: Store, tiny_package: Package, answered: list[PredictionRecord], tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_without_a_strategy_it_is_not_run_again(tmp_path: Path) -> None:
     assert len(run(tmp_path, "exit 1").attempts("step")) == 1
 
 
+@pytest.mark.fault("pod that hangs")
 def test_a_pod_beyond_its_time_is_ended_and_run_again(tmp_path: Path) -> None:
     done = run(tmp_path, '[ "$GIVEN" = 1 ] || sleep 60', activeDeadlineSeconds=2, retryStrategy=RETRY)
     assert [pod.exit_code for pod in done.attempts("step")] == [LOST, 0]

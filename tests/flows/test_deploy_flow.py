@@ -249,6 +249,7 @@ class TestEnd:
         with pytest.raises(OSError, match="refused"):
             served.request("GET", "/readyz")
 
+    @pytest.mark.fault("SIGTERM with requests under way")
     def test_a_request_that_was_under_way_at_sigterm_is_answered(
         self, challenged: Machine, bento: str, pngs: list[bytes], tmp_path: Path
     ) -> None:
@@ -274,6 +275,7 @@ class TestEnd:
         with PredictionLog(home / "predictions.db") as log:
             assert log.get(told["prediction_id"])
 
+    @pytest.mark.fault("kill -9 of a service's worker")
     def test_a_killed_worker_is_replaced_and_has_lost_nothing(
         self, challenged: Machine, bento: str, pngs: list[bytes], tmp_path: Path
     ) -> None:

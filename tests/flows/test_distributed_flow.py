@@ -107,6 +107,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     return cluster
 
 
+@pytest.mark.fault("kill -9 of a training rank, three times")
 def test_each_kill_ends_the_nodes_with_one_sentence(cluster: Cluster) -> None:
     ends = re.findall(r"error: (.*)", cluster.output)
     assert re.match(r"node 1 ended with exit code -9; see its lines above", ends[0])

@@ -68,6 +68,7 @@ def test_a_package_is_not_written_with_other_files(names: list[str], tiny_packag
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("file missing in a package")
 @pytest.mark.parametrize("name", [MODEL, WEIGHTS, REFERENCE, TYPICALITY])
 def test_a_missing_file_is_named(name: str, copy: Path) -> None:
     (copy / name).unlink()
@@ -75,6 +76,7 @@ def test_a_missing_file_is_named(name: str, copy: Path) -> None:
         package.read(copy)
 
 
+@pytest.mark.fault("one byte changed in a package")
 @pytest.mark.parametrize("name", [MODEL, REFERENCE])
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_changed_byte_is_found_and_its_file_named(name: str, place: int, copy: Path) -> None:
@@ -85,6 +87,7 @@ def test_a_changed_byte_is_found_and_its_file_named(name: str, place: int, copy:
         package.read(copy)
 
 
+@pytest.mark.fault("shortened file in a package")
 def test_a_shortened_file_is_found(copy: Path) -> None:
     (copy / MODEL).write_bytes((copy / MODEL).read_bytes()[:-1])
     with pytest.raises(DamagedPackage, match=f"{MODEL} differs"):
@@ -101,6 +104,7 @@ def _without_one_checksum(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(content))
 
 
+@pytest.mark.fault("damaged manifest of a package")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

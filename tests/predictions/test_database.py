@@ -31,6 +31,7 @@ from fashion.predictions.record import (
 )
 
 
+@pytest.mark.fault("another file in the log's place")
 def test_a_file_that_is_not_a_database_is_damaged_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     path.write_bytes(b"not a database " * 1000)
@@ -40,6 +41,7 @@ def test_a_file_that_is_not_a_database_is_damaged_and_left_alone(tmp_path: Path)
     assert path.read_bytes() == b"not a database " * 1000
 
 
+@pytest.mark.fault("damaged pages of the log")
 def test_damage_in_the_middle_is_named_and_the_rest_survives(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     with PredictionLog(path) as log:
@@ -52,6 +54,7 @@ def test_damage_in_the_middle_is_named_and_the_rest_survives(tmp_path: Path) -> 
     assert path.read_bytes()[150_000:200_000] == whole[150_000:200_000]
 
 
+@pytest.mark.fault("unreadable row")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -123,6 +126,7 @@ def test_a_read_only_folder_is_named(read_only: Path) -> None:
             PredictionLog(read_only / name)
 
 
+@pytest.mark.fault("full disk")
 def test_a_full_disk_is_named_and_costs_nothing_acknowledged(tmp_path: Path) -> None:
     script = """
         import os, sys

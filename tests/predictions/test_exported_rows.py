@@ -202,6 +202,7 @@ class TestNoExport:
             with pytest.raises(LogUnavailable, match=r"^there is no export in .*: `fashion log export .*` writes it$"):
                 read()
 
+    @pytest.mark.fault("damaged file of an export")
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [

@@ -51,6 +51,7 @@ def test_a_document_that_is_too_large_is_refused_and_the_others_are_stored(remot
     assert "cannot be a document" in reasons[odd]
 
 
+@pytest.mark.fault("foreign document in Firestore")
 @pytest.mark.parametrize(
     "changed",
     [{"label": "1"}, {"embedding": b"odd"}, {"embedding": None}, {"statistics": {}}, {"feedback": 3}, {"role": ""}],

@@ -102,6 +102,7 @@ WRITER = """
 """
 
 
+@pytest.mark.fault("kill -9 of writers of the log")
 @pytest.mark.slow
 def test_processes_share_the_file_and_killing_them_loses_nothing(log: PredictionLog) -> None:
     killed, others = [python(WRITER, log.path) for _ in range(2)], [python(WRITER, log.path, 300) for _ in range(2)]

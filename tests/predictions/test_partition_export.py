@@ -123,6 +123,7 @@ def test_what_a_pruned_log_lacks_stays_exported(plain_log: PredictionLog, store:
     assert (day.kept_rows, day.rows, day.files) == (30, 10, 1)  # the middle file holds more than the log too
 
 
+@pytest.mark.fault("damaged file of an export, exported again")
 def test_a_damaged_file_is_replaced(plain_log: PredictionLog, store: Store) -> None:
     plain_log.append(at(5))
     store.put(Part(START, START).name, b"no Parquet")

@@ -168,6 +168,7 @@ def test_a_missing_prediction_is_unknown(remote: SharedLog) -> None:
         remote.get(unknown)
 
 
+@pytest.mark.fault("shared log away for a moment")
 def test_reading_survives_a_short_break(remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy) -> None:
     sent = [record(time_us=i // 3) for i in range(20)]
     outcomes(remote, *sent)
@@ -182,6 +183,7 @@ def test_reading_survives_a_short_break(remote: SharedLog, shaky: SharedLog, wir
 # A server that is not there
 
 
+@pytest.mark.fault("dead server of the shared log")
 def test_a_dead_server_is_named_at_once_and_found_again(remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy) -> None:
     row = record()
     for _ in range(2):  # from the start, and after it was there
@@ -196,6 +198,7 @@ def test_a_dead_server_is_named_at_once_and_found_again(remote: SharedLog, shaky
     assert [each.record for each in stored(remote)] == [row]
 
 
+@pytest.mark.fault("hanging server of the shared log")
 def test_a_hanging_server_is_given_up_after_the_timeout(shaky: SharedLog, wire: proxy.Proxy) -> None:
     row = record()
     outcomes(shaky, row)
@@ -214,6 +217,7 @@ def test_a_hanging_server_is_given_up_after_the_timeout(shaky: SharedLog, wire: 
     assert shaky.get(row.prediction_id).record == row
 
 
+@pytest.mark.fault("lost answer of the shared log")
 def test_a_lost_response_stores_nothing_twice(remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy) -> None:
     first, second = record(time_us=1), record(time_us=2)
     once = Feedback(first.prediction_id, 3, "page", 5)
@@ -228,6 +232,7 @@ def test_a_lost_response_stores_nothing_twice(remote: SharedLog, shaky: SharedLo
     assert stored(remote) == [LoggedPrediction(first, (once,)), LoggedPrediction(second)]
 
 
+@pytest.mark.fault("hanging server while the service ends")
 def test_closing_ends_a_request_that_hangs(
     backend: Backend, remote: SharedLog, wire: proxy.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +254,7 @@ def test_closing_ends_a_request_that_hangs(
         patient.close()
 
 
+@pytest.mark.fault("server that comes and goes")
 def test_threads_may_share_it_while_its_server_comes_and_goes(shaky: SharedLog, wire: proxy.Proxy) -> None:
     row, stop = record(), threading.Event()
     outcomes(shaky, row)

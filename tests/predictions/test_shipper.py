@@ -95,6 +95,7 @@ def test_feedback_waits_for_another_machines_prediction_and_not_for_ever(
     assert plain_log.outbox.backlog().reasons == ("its prediction is not there after 0 h",)
 
 
+@pytest.mark.fault("shared log away when the service ends")
 def test_a_log_keeps_what_its_shipper_could_not_ship(
     plain_log: PredictionLog, remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_log_keeps_what_its_shipper_could_not_ship(
     assert [each.record for each in stored(remote)] == sent
 
 
+@pytest.mark.fault("dead server of the shared log, while writing")
 def test_a_dead_server_is_reported_and_writers_do_not_notice(
     plain_log: PredictionLog, remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_shipper_survives_a_log_that_is_locked(
 # The end of a process
 
 
+@pytest.mark.fault("shared log away while draining")
 def test_draining_stops_at_the_deadline_and_returns_the_backlog(
     plain_log: PredictionLog, remote: SharedLog, shaky: SharedLog, wire: proxy.Proxy
 ) -> None:
@@ -173,6 +176,7 @@ def test_draining_stops_at_the_deadline_and_returns_the_backlog(
     assert [each.record for each in stored(remote)] == sent
 
 
+@pytest.mark.fault("shared log hanging while draining")
 def test_draining_ends_a_request_that_hangs(
     plain_log: PredictionLog,
     backend: Backend,
@@ -218,6 +222,7 @@ SHIPPER = """
 """
 
 
+@pytest.mark.fault("kill -9 of the shipper")
 def test_a_machine_has_one_shipper_and_another_takes_over_when_it_is_killed(
     plain_log: PredictionLog, backend: Backend, remote: SharedLog
 ) -> None:
@@ -279,6 +284,7 @@ WORKER = """
 """
 
 
+@pytest.mark.fault("kills and outages in turn")
 def test_everything_acknowledged_is_stored_through_kills_and_outages(
     plain_log: PredictionLog,
     backend: Backend,

@@ -88,6 +88,7 @@ def test_a_host_that_does_not_exist_is_told_from_one_that_is_down() -> None:
     )
 
 
+@pytest.mark.fault("hanging MLflow server")
 def test_a_server_that_hangs_is_given_up() -> None:
     with hanging() as port:
         assert "cannot be reached: it does not answer in time; check" in said(f"http://127.0.0.1:{port}")
@@ -223,6 +224,7 @@ def test_a_database_that_cannot_be_reached_says_why_without_its_password(address
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("hanging PostgreSQL")
 def test_a_database_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASHION_SERVER_SECONDS", "2")
     with hanging() as port, pytest.raises(ServerUnavailable, match="timeout expired; check FASHION_STUDIES"):

@@ -225,6 +225,7 @@ def test_a_fetched_package_is_the_one_that_was_logged(
     np.testing.assert_array_equal(found.probabilities, expected.probabilities)
 
 
+@pytest.mark.fault("package damaged in the artifact store")
 @pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)  # looks into the store's files
 @pytest.mark.parametrize(
     ("name", "message"),
@@ -246,6 +247,7 @@ def test_a_package_damaged_in_the_store_is_not_used(
         versions.fetch(version, tmp_path / "fetched")
 
 
+@pytest.mark.fault("package gone from the artifact store")
 @pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)  # looks into the store's files
 def test_a_package_gone_from_the_store_is_damaged_too(register: Register, mlflow_home: Home, tmp_path: Path) -> None:
     version = register()
@@ -254,6 +256,7 @@ def test_a_package_gone_from_the_store_is_damaged_too(register: Register, mlflow
         versions.fetch(version, tmp_path / "fetched")
 
 
+@pytest.mark.fault("package damaged before it is logged")
 def test_a_damaged_package_is_not_logged(log: Callable[[], tuple[str, str]], mlflow_home: Home, tmp_path: Path) -> None:
     (tmp_path / "package" / MODEL).write_bytes(b"")
     with pytest.raises(DamagedPackage, match=f"{MODEL} differs"):

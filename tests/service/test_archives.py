@@ -119,6 +119,7 @@ def predict(url: str, png: bytes, process: subprocess.Popen[bytes]) -> Any:
     return {"model": {"version": "none answered"}}
 
 
+@pytest.mark.fault("damaged archive of a bento")
 def test_what_is_no_archive_is_one_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "True")

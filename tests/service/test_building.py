@@ -156,6 +156,7 @@ def test_a_full_disk_while_building_is_one_sentence(
     assert building.build("echo", {"data/greeting.txt": b"hello "}, version="v1", bentos=bentos) == "echo:v1"
 
 
+@pytest.mark.fault("damaged package at build time")
 def test_a_damaged_package_is_not_stored(tiny_package: Package, tmp_path: Path) -> None:
     assert tiny_package.folder is not None
     shutil.copytree(tiny_package.folder, tmp_path / "model")

@@ -199,6 +199,7 @@ class TestFirestore:
             assert elsewhere.stop() == 0  # what waits is shipped on the way out
         assert [each.source for each in remote.get(prediction_id).feedback] == ["api"]
 
+    @pytest.mark.fault("Firestore that hangs")
     def test_while_firestore_hangs_predictions_are_on_disk_and_shipped_later(
         self, strict: Served, remote: FirestoreLog, wire: proxy.Proxy, pngs: list[bytes]
     ) -> None:

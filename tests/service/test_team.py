@@ -148,6 +148,7 @@ def test_no_page_or_log_shows_the_password_of_the_shared_log(team: Team) -> None
     assert not [text for text in texts if "sesame" in text]
 
 
+@pytest.mark.fault("shared log away, then kill -9")
 def test_what_waits_survives_a_kill_and_is_shipped_at_the_end(team: Team, pngs: list[bytes]) -> None:
     team.wire.cut()
     ids = [team.second.predict(png) for png in pngs[5:8]]

@@ -185,6 +185,7 @@ class TestMetrics:
         assert found["deployment.environment.name"] == "test"
 
 
+@pytest.mark.fault("telemetry collector that hangs")
 def test_a_collector_that_hangs_or_is_down_costs_no_request_and_no_shutdown(
     challenged: Machine, bento: str, pngs: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -31,11 +31,12 @@ from fashion.predictions.record import ModelId
 def open_worker(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **described: str) -> Worker:
     monkeypatch.setenv("FASHION_HOME", str(root))
     settings = load_as(ServeConfig, compose(root=ServeConfig.root)).serve
-    deployment = Deployment(settings, {"name": "fashion", "version": "1", **described}, None, str(root))
+    deployment = Deployment(settings, {"name": "fashion", "version": "1", **described}, None)
     identity = Identity("fashion-classifier", "1", "Classifier", None)
     return Worker(deployment, current_home(), {}, model=model, shadow=None, folder=root, identity=identity)
 
 
+@pytest.mark.fault("damaged model in a bento")
 def test_a_damaged_model_is_not_served(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tiny_package.folder is not None
     shutil.copytree(tiny_package.folder, tmp_path / "model")

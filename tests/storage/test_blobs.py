@@ -221,6 +221,7 @@ def lead_to(kind: str, url: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
 
 
+@pytest.mark.fault("dead bucket")
 @pytest.mark.parametrize("is_listening", [False, True])
 def test_dead_bucket_is_unavailable_soon(
     kind: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch, is_listening: bool
@@ -315,6 +316,7 @@ def test_a_store_imports_only_what_its_own_kind_needs(kind: str, bucket: str, tm
         assert done.stdout.strip() == str(packages), done.stderr
 
 
+@pytest.mark.fault("kill -9 while a file is stored")
 @pytest.mark.parametrize("method", ["put", "put_if_absent"])
 @pytest.mark.parametrize("where", ["folder", *KINDS])
 def test_killed_writer_leaves_no_half_blob(

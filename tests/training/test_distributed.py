@@ -122,6 +122,7 @@ class TestNodes:
         first.end()
         second.end()
 
+    @pytest.mark.fault("training node that fails")
     def test_a_node_learns_why_another_failed(self) -> None:
         first, second = self.met()
         second.end("the disk is full")
@@ -245,6 +246,7 @@ class TestTraining:
             assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
             assert ours.val_loss == pytest.approx(theirs.val_loss, rel=1e-3)
 
+    @pytest.mark.fault("kill -9 of a rank")
     def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(
         self, store: str, uninterrupted: tuple[Any, Any], data: Dataset
     ) -> None:
@@ -268,6 +270,7 @@ class TestTraining:
 
 @pytest.mark.slow
 class TestEnds:
+    @pytest.mark.fault("training rank that hangs")
     def test_a_rank_that_hangs_ends_the_training(self, data: Dataset, on_cpu: None) -> None:
         def on_step(done: int, total: int, loss: float) -> None:
             if done == 2:
@@ -296,6 +299,7 @@ class TestEnds:
         assert worker_ids() == []
         assert not open_store(str(tmp_path)).exists(CHECKPOINT)
 
+    @pytest.mark.fault("kill -9 of the launcher")
     def test_ranks_end_with_their_launcher(self, on_cpu: None) -> None:
         code = (
             "from fashion.config.compose import compose; from fashion.config.train import load_train_config\n"

@@ -101,6 +101,7 @@ class TestReproducible:
 
 
 class TestResume:
+    @pytest.mark.fault("kill -9 of a training, twice")
     @pytest.mark.slow
     def test_training_killed_twice_equals_an_uninterrupted_one(self, data: Dataset, tmp_path: Path) -> None:
         store, weights = tmp_path / "checkpoints", tmp_path / "weights.pt"
