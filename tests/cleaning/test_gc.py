@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 
 from fashion.commands.main import main
 from fashion.home import Home
-from fashion.registry import tracking, versions
+from fashion.model.package import Package
+from fashion.registry import champions, tracking, versions
 
 DAY = 86_400
 
@@ -56,7 +57,7 @@ def flow_run(home: Home, name: str, digests: list[str], *, days: float) -> Path:
 
 
 @pytest.fixture
-def champion(mlflow_home: Home) -> Home:
+def champion(mlflow_home: Home, tiny_package: Package) -> Home:
     """A home whose version 2 is the champion, after version 1; version 3 never was."""
     client = MlflowClient()
     experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
@@ -64,9 +65,9 @@ def champion(mlflow_home: Home) -> Home:
     for number in (1, 2, 3):
         run = tracking.start_run(experiment, f"run {number}", {})
         tags = {"metaflow_run_id": f"TrainFlow/{number}"}
-        client.create_model_version(versions.MODEL_NAME, f"file:///nowhere/{number}", run_id=run, tags=tags)
+        client.create_model_version(versions.MODEL_NAME, str(tiny_package.folder), run_id=run, tags=tags)
         if number < 3:
-            versions.promote(versions.get(str(number)), reason="better")
+            champions.promote(versions.get(str(number)), reason="better")
         tracking.finish_run(run, failed=True)  # after the version was made
     return mlflow_home
 

@@ -298,7 +298,9 @@ CALM = Overview(
     models=ModelsPart(CHAMPION, None, NEWER),
     service=ServicePart("http://127.0.0.1:3000", up=True, version="2"),
     log=LogPart(predictions=10),
-    drift=DriftPart("20261126T060000Z-v2", "2026-11-26T06:00:00+00:00", "no_drift", "none", "all is as usual", "2", 10),
+    drift=DriftPart(
+        "20261126T060000Z-v2", "2026-11-26T06:00:00+00:00", "no_drift", "none", "all is as usual", "fashion", "2", 10
+    ),
     disk={"data": 55_000_000, "log": 900},
 )
 

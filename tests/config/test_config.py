@@ -208,6 +208,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("tuning.keep_percentile", [0, 101], [1, 100]),
     ("tuning.min_improvement", [-0.1, "nan"], [0]),
     ("tuning.seed", [-1], [0]),
+    ("gate.champion", ["none"], ["ignore"]),
+    ("gate.min_accuracy_over_chance", [-0.1, 1], [0, 0.9]),
     ("gate.margin", [-0.1, 1], [0]),
     ("gate.confidence", [0.5, 1], [0.9]),
     ("gate.max_class_drop", [-0.1, 1.1], [0, 1]),

@@ -92,7 +92,10 @@ class TestWords:
                 ["source='ftp://host/predictions'"],
                 "source must be 'auto', 'local', 'shared', 'firestore' or the address",
             ),
-            (["alerts.on=[drift,rain]"], "alerts.on.1 must be 'drift', 'harmful', 'decline' or 'problem', got 'rain'"),
+            (
+                ["alerts.on=[drift,rain]"],
+                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'unjudged' or 'problem', got 'rain'",
+            ),
             (["retrain.on=[problem]"], "retrain.on.0 must be 'drift', 'harmful' or 'decline', got 'problem'"),
             (["rows=1000", "since=2026-11-25"], "give either rows or since, got 1000 and 2026-11-25"),
             (["data.size=7"], "data: size must be at least 8 pixels, got 7"),

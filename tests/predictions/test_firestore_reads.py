@@ -72,7 +72,9 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
     settings = load_as(DriftConfig, compose(["retrain.enabled=true", "retrain.min_new_labels=250"], root="drift"))
     with firestore.counted() as reads:
         rows = SharedRows(log).labelled()
-        assert retraining.decide(["harmful"], rows, settings.retrain, open_store(str(tmp_path))).train
+        assert retraining.decide(
+            ["harmful"], rows, settings.retrain, open_store(str(tmp_path)), model_name="fashion"
+        ).train
     assert reads.documents == LABELLED
 
 

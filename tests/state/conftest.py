@@ -12,7 +12,7 @@ from support.log_rows import record
 from fashion.home import Home, prepare_environment
 from fashion.model.package import Package
 from fashion.predictions.log import PredictionLog
-from fashion.registry import tracking, versions
+from fashion.registry import champions, tracking, versions
 
 METADATA = Path("metaflow/.metaflow/TrainFlow/1/start/1/_meta/0_artifact_name.json")
 STATE = ("FASHION", "MLFLOW", "METAFLOW", "BENTOML")
@@ -58,7 +58,7 @@ def made(migrated_database: Path, tiny_package: Package, tmp_path_factory: pytes
     run = tracking.start_run(experiment, "first", {})
     assert tiny_package.folder is not None
     model = versions.log_package(run, tiny_package.folder)
-    versions.promote(versions.register(model, run_id=run, tags={"summary": "tiny"}), reason="the first")
+    champions.promote(versions.register(model, run_id=run, tags={"summary": "tiny"}), reason="the first")
     tracking.log_files(run, {"notes/a.txt": b"first"})
     tracking.finish_run(run)
     with PredictionLog(home.predictions) as log:
