@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import firestore, shared_logs
 from support.firestore import Reads
-from support.log_rows import LATER, outcomes, output_of, python, record
+from support.log_rows import LATER, MODEL_NAME, outcomes, output_of, python, record
 from support.shared_logs import Backend
 
 from fashion.config.compose import compose, load_as
@@ -73,7 +73,7 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
     with firestore.counted() as reads:
         rows = SharedRows(log).labelled()
         assert retraining.decide(
-            ["harmful"], rows, settings.retrain, open_store(str(tmp_path)), model_name="fashion"
+            ["harmful"], rows, settings.retrain, open_store(str(tmp_path)), model_name=MODEL_NAME
         ).train
     assert reads.documents == LABELLED
 
