@@ -125,8 +125,8 @@ class TestStory:
             "Harmful drift: fashion-classifier version 1, 300 predictions",
             "Accuracy is down: fashion-classifier version 1, 900 predictions",
         ]
-        state = json.loads((story[0].root / "reports/state/alerts.json").read_text())
-        assert state["waiting"] == []
+        (state,) = (story[0].root / "reports/state").glob("alerts-fashion-classifier-*.json")
+        assert json.loads(state.read_text())["waiting"] == []
 
     def test_a_second_training_waits(self, story: tuple[Machine, str]) -> None:
         said = drift(story[0], "rows=900", "retrain.enabled=true", "report.examples=0")
