@@ -6,10 +6,8 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from bentos.classifier import background
 from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
+from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
 from bentos.classifier.metrics import ServiceMetrics
@@ -48,9 +47,8 @@ from bentos.web.uploads import Part
 from fashion.config.serve import WORKER_BYTES
 from fashion.drift import retention
 from fashion.home import Home
-from fashion.images import image_store, preparation
-from fashion.images.errors import BadPicture, too_large
-from fashion.images.memory import decoding_bytes
+from fashion.images import image_store
+from fashion.images.errors import BadPicture
 from fashion.images.preparation import PreparedImage
 from fashion.model import explanation, package
 from fashion.model.package import Package
@@ -60,24 +58,9 @@ from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
 from fashion.storage.blobs import StoreUnavailable
 
-SMALL_BYTES = 2560
-"""Uploads up to this are decoded in the event loop: for a 28x28 colour BMP, a thread would take longer."""
-SMALL_PIXELS = 65_536
-"""They must also have no more pixels than this: a few bytes can hold a large picture of one colour."""
-FREE_PIXELS = 1_000_000
-"""Pictures with more pixels wait until there is memory to decode them; for two of this size there always is."""
-DECODERS = 2
-"""Threads that decode larger pictures and draw heat maps."""
 PRUNE_SECONDS = 3600.0
 GAUGE_SECONDS = 5.0
 """Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
-
-T = TypeVar("T")
-
-
-class _TooLargeHere(Exception):
-    """A picture with more pixels than are decoded at this place."""
-
 
 _logger = logging.getLogger(__name__)
 
@@ -125,7 +108,7 @@ class Worker:
         uploads = limits.memory_bytes - WORKER_BYTES
         bodies = max(uploads // 8, limits.body_bytes)
         self.body_limits = BodyLimits(limits.body_bytes, limits.body_seconds, Memory(bodies))
-        self._decoding = Memory(uploads - bodies)
+        self._decoder = Decoder(self.package, max_pixels=limits.pixels, memory=Memory(uploads - bodies))
         self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
         self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]), self.package.digest)
@@ -144,7 +127,6 @@ class Worker:
             typicality=self.unlike.typicality,
             after=self._offer_to_background,
         )
-        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
         self._closing = threading.Event()
         self._show_versions()
         self._latest_report = LatestReport(self.reports, self.metrics.set_report, model_name=self._model.name)
@@ -169,7 +151,7 @@ class Worker:
         """Finish what was accepted, ship what can be shipped, and close the log."""
         self._closing.set()
         self._batcher.close()
-        self._pool.shutdown()
+        self._decoder.close()
         for work in self._background:
             work.close(self.settings.log.drain_seconds)
         self._shipping.close()
@@ -191,7 +173,7 @@ class Worker:
         """
         begun_ns = time.time_ns()
         try:
-            prepared = await self._prepare(data)
+            prepared = await self._decoder.decode(data)
         except BadPicture as error:
             raise responses.picture_error(error) from None
         decoded_ns = time.time_ns()
@@ -201,7 +183,7 @@ class Worker:
         answer = self._answer(scored, prepared, stored_in)
         if refusal := self.unlike.refusal(answer):
             raise refusal
-        return await self._in_pool(self._explain, answer, scored) if explain else answer
+        return await self._decoder.run(self._explain, answer, scored) if explain else answer
 
     async def predict_batch(self, files: Sequence[Part], *, client: str | None, started: float) -> BatchAnswer:
         """Predict pictures; each has its prediction or its error, in the order of the files.
@@ -219,7 +201,7 @@ class Worker:
 
         async def prepare(part: Part) -> PreparedImage:
             async with at_once:
-                return await self._prepare(part.data)
+                return await self._decoder.decode(part.data)
 
         outcomes = await asyncio.gather(*(prepare(part) for part in files), return_exceptions=True)
         decoded_ns = time.time_ns()
@@ -286,45 +268,6 @@ class Worker:
         for work in self._background:
             self.metrics.set_background(work)
         self._latest_report.look()
-
-    async def _prepare(self, data: bytes) -> PreparedImage:
-        """Decode a picture and prepare it for the network: here if it is small, else in a thread."""
-        limit = self.settings.limits.pixels
-        with contextlib.suppress(_TooLargeHere):
-            if len(data) <= SMALL_BYTES:
-                return self._prepare_if(data, min(limit, SMALL_PIXELS))
-        with contextlib.suppress(_TooLargeHere):
-            return await self._in_pool(self._prepare_if, data, min(limit, FREE_PIXELS))
-        needed = await self._in_pool(decoding_bytes, data, limit)
-        if needed > self._decoding.capacity:
-            raise too_large(
-                f"the picture needs about {needed / 1e6:,.0f} MB while it is decoded, more than the "
-                f"{self._decoding.capacity / 1e6:,.0f} MB allowed"
-            )
-        async with self._decoding.reserved(needed):
-            return await self._in_pool(self._prepare_now, data, limit)
-
-    def _prepare_if(self, data: bytes, max_pixels: int) -> PreparedImage:
-        """Prepare a picture.
-
-        Raises:
-            _TooLargeHere: it has too many pixels to be decoded like this.
-        """
-        try:
-            return self._prepare_now(data, max_pixels)
-        except BadPicture as error:
-            if error.code == "too_large":
-                raise _TooLargeHere from None
-            raise
-
-    def _prepare_now(self, data: bytes, max_pixels: int) -> PreparedImage:
-        of = self.package
-        return preparation.prepare(
-            data, size=of.size, channels=of.channels, preparation=of.preparation, max_pixels=max_pixels
-        )
-
-    async def _in_pool(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     def _answer(
         self, scored: Scored, prepared: PreparedImage, stored_in: str | None, filename: str | None = None

@@ -66,7 +66,7 @@ def test_a_batch_of_large_pictures_does_not_wait_for_itself(
     assert tiny_package.folder is not None
     picture = Part("images", "x.png", saved(garment(size=(1100, 1100)), "PNG"))
     worker = open_worker(tiny_package.folder, tmp_path / "var", monkeypatch)
-    monkeypatch.setattr(worker, "_decoding", Memory(decoding_bytes(picture.data, 10**8)))  # one at a time
+    monkeypatch.setattr(worker._decoder, "_memory", Memory(decoding_bytes(picture.data, 10**8)))  # one at a time
     try:
         files = [picture] * (MOST_WAITING + 2)
         answer = asyncio.run(worker.predict_batch(files, client=None, started=time.perf_counter()))
