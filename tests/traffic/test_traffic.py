@@ -369,7 +369,7 @@ class TestCommand:
         [
             ("--url 127.0.0.1:3000", "url must be such as http://127.0.0.1:3000, got '127.0.0.1:3000'"),
             ("--url http://127.0.0.1:99999", "url must be such as http://127.0.0.1:3000, got '"),
-            ("--shift fog=1", "--shift must be NAME=AMOUNT such as brightness=0.4, got 'fog=1'; names are blur, "),
+            ("--shift rust=1", "--shift must be NAME=AMOUNT such as brightness=0.4, got 'rust=1'; names are blur, "),
             ("--shift blur", "--shift must be NAME=AMOUNT such as brightness=0.4, got 'blur'; names are blur, "),
             ("--shift blur=much", "--shift must be NAME=AMOUNT such as brightness=0.4, got 'blur=much'; names "),
             ("--shift blur=-1", "amount must be at least 0, got -1.0"),
