@@ -15,7 +15,9 @@ from fashion.home import REPOSITORY
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import DIGEST_DIGITS
 from fashion.predictions.schema import INSERT
+from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
 from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
 from tests.benchmarks.serving import ServingOptions
@@ -87,6 +89,8 @@ def fill(path: Path, packed: Package, count: int) -> None:
                     f"{row:064x}",
                     1.0,
                     None,
+                    MODEL_NAME,
+                    packed.digest[:DIGEST_DIGITS],
                 )
                 for number, row in enumerate(chosen)
             ),
