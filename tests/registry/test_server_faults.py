@@ -14,7 +14,7 @@ from support.web import QuietHandler, serving
 from fashion.home import current_home
 from fashion.registry import open_runs, server, tracking, versions
 
-RUN = "0123456789abcdef0123456789abcdef"
+RUN = "a" * 32
 ANSWERS = {
     "500": (500, b"<h1>Internal error</h1>"),
     "500 in JSON": (500, b'{"error_code": "INTERNAL_ERROR", "message": "the database is locked"}'),
