@@ -96,10 +96,10 @@ def test_a_role_without_rights_on_the_tables_is_told_what_the_owner_runs(
 def test_a_log_of_a_newer_version_is_left_alone(backend: Backend, owner: psycopg.Connection[Any]) -> None:
     with contextlib.closing(backend.connect()) as log:
         outcomes(log, record())
-    owner.execute(f"UPDATE {schema.SCHEMA}.version SET version = 2")
+    owner.execute(f"UPDATE {schema.SCHEMA}.version SET version = {schema.VERSION + 1}")
     with (
         contextlib.closing(backend.connect()) as log,
-        pytest.raises(SharedLogUnavailable, match="has a log of version 2, and this program knows 1: update the older"),
+        pytest.raises(SharedLogUnavailable, match="has a log of version 3, and this program knows 2: update the older"),
     ):
         outcomes(log, record())
 

@@ -30,7 +30,8 @@ from fashion.model import package
 from fashion.model.predictor import Predictor
 from fashion.registry import champions, history, tracking, versions
 
-FOLDER, RUN, ADDRESS, MODEL = Path({folder!r}), {run!r}, {address!r}, "fashion-classifier"
+FOLDER, RUN, EMPTY_RUN = Path({folder!r}), {run!r}, {empty!r}
+ADDRESS, MODEL = {address!r}, "fashion-classifier"
 images = np.random.default_rng(0).integers(0, 256, (100, 28, 28), dtype=np.uint8)
 labels = Predictor(package.read(FOLDER)).predict(images).labels
 gate = dataclasses.replace(load_train_config(compose()).gate, max_latency_ratio=1000.0)
@@ -105,13 +106,14 @@ def check_refused():
 
 def log():
     connect()
-    versions.log_package(RUN, FOLDER)
+    versions.log_package(EMPTY_RUN, FOLDER)
 
 def check_logged():
     connect()
-    address = versions.log_package(RUN, FOLDER)
-    experiment = MlflowClient().get_run(RUN).info.experiment_id
-    (model,) = MlflowClient().search_logged_models([experiment])
+    address = versions.log_package(EMPTY_RUN, FOLDER)
+    experiment = MlflowClient().get_run(EMPTY_RUN).info.experiment_id
+    found = MlflowClient().search_logged_models([experiment])
+    (model,) = (each for each in found if each.source_run_id == EMPTY_RUN)
     assert (model.model_uri, str(model.status)) == (address, "READY"), model
 
 SCENARIOS = {{
@@ -144,9 +146,10 @@ def swept(
         for number in ("1", "2"):
             champions.promote(versions.get(number), reason="good")
         client.set_registered_model_alias(MODEL_NAME, versions.CHALLENGER, "3")
-        run = tracking.start_run(tracking.get_or_create_experiment(current_home(), "fashion"), "tiny", {})
+        experiment = tracking.get_or_create_experiment(current_home(), "fashion")
+        run, empty = (tracking.start_run(experiment, name, {}) for name in ("tiny", "empty"))
         address = versions.log_package(run, tiny_package.folder)
-        source = SCENARIOS.format(folder=str(tiny_package.folder), run=run, address=address)
+        source = SCENARIOS.format(folder=str(tiny_package.folder), run=run, empty=empty, address=address)
         done = subprocess.run(
             [sys.executable, str(Path(kill_sweep.__file__)), str(root / "mlflow.db"), source],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
