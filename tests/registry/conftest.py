@@ -28,8 +28,6 @@ class TeamServer:
 
     address: str
     database: str
-    artifacts: Path
-    """The folder that it serves as `mlflow-artifacts:/`."""
 
     def clear(self) -> None:
         """Empty every table but those that are not empty on a new server."""
@@ -48,7 +46,7 @@ def team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer
     with postgres.serve() as server:
         database = postgres.create_database(server, "mlflow")
         with mlflow_server.serve(database, folder.as_uri()) as address:
-            yield TeamServer(address, database, folder)
+            yield TeamServer(address, database)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])

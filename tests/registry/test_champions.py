@@ -1,5 +1,6 @@
 """Which version is champion: decisions at the same time, killed, on damaged files; and the history that they leave."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -14,7 +15,7 @@ from fashion.commands.main import main
 from fashion.home import Home
 from fashion.model import package
 from fashion.model.package import MANIFEST, MODEL, DamagedPackage, Package
-from fashion.registry import champions, history, versions
+from fashion.registry import champions, history, tracking, versions
 from fashion.registry.champions import ChampionChanged
 from fashion.registry.versions import CHALLENGER, CHAMPION, DIGEST, MODEL_NAME, RegistryError, Version
 
@@ -34,15 +35,22 @@ def register(request: pytest.FixtureRequest, mlflow_home: Home, tiny_package: Pa
     client.create_registered_model(MODEL_NAME)
     numbers = itertools.count(1)
 
+    @functools.cache
+    def logged() -> tuple[str, str]:
+        run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "tiny", {})
+        return run, versions.log_package(run, folder)
+
     def register() -> Version:
         number = next(numbers)
-        if mlflow_home.tracking_uri.startswith("http"):  # a server takes no path as a source
-            name = f"{tmp_path.name}-{number}"
-            shutil.copytree(folder, request.getfixturevalue("team_server").artifacts / name)
-            source = f"mlflow-artifacts:/{name}"
+        tags = {DIGEST: tiny_package.digest}
+        if mlflow_home.tracking_uri.startswith(
+            "http"
+        ):  # a server takes no path as a source, and no model without a run
+            run, address = logged()
+            client.create_model_version(MODEL_NAME, address, run, tags, model_id=address.removeprefix("models:/"))
         else:
-            source = str(shutil.copytree(folder, tmp_path / f"package-{number}"))
-        client.create_model_version(MODEL_NAME, source, tags={DIGEST: tiny_package.digest})
+            source = shutil.copytree(folder, tmp_path / f"package-{number}")
+            client.create_model_version(MODEL_NAME, str(source), tags=tags)
         client.set_registered_model_alias(MODEL_NAME, CHALLENGER, str(number))
         return versions.get(str(number))
 
