@@ -9,12 +9,13 @@ from pathlib import Path
 from fashion.state import record, relocation
 from fashion.state.record import StateError
 from fashion.storage import sqlite
+from fashion.storage.servers import server_seconds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class AddressError(ValueError):
-    """Addresses of the environment contradict each other. The message is one sentence with the remedy."""
+    """Variables of the environment contradict each other, or are none. The message is one sentence with the remedy."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,14 @@ def set_environment(home: Home) -> None:
     """Set what Metaflow, MLflow and BentoML read from the environment. Creates nothing.
 
     A variable that is set already wins: this is how the same flow runs on a cluster.
+
+    Raises:
+        AddressError: FASHION_SERVER_SECONDS is no number of seconds.
     """
+    try:
+        seconds = server_seconds()
+    except ValueError as error:
+        raise AddressError(str(error)) from None
     defaults = {
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),
         "METAFLOW_USER": _user(),
@@ -130,23 +138,11 @@ def set_environment(home: Home) -> None:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial
         # Two tries in the time that a server has; MLflow's defaults add up to 4 minutes, and 20 if it hangs.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, int(_server_seconds() - 1) // 2)),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(max(1, int(seconds - 1) // 2)),
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-
-
-def _server_seconds() -> float:
-    """As `fashion.storage.servers.server_seconds`, which is checked here, once for each process."""
-    text = os.environ.get("FASHION_SERVER_SECONDS") or "15"
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 3600:
-        sys.exit(f"error: FASHION_SERVER_SECONDS must be a number of seconds from 1 to 3600, got {text!r}")
-    return seconds
 
 
 def _shared_log(log: str | None, firestore: str | None) -> str | None:

@@ -128,11 +128,12 @@ class TrainFlow(FlowSpec):
     def plan(self) -> None:
         """Create the study, and the workers that share it."""
         from fashion.training import tuning
+        from fashion.training.study_storage import StudyUnavailable
 
         settings = self.settings
         with (
             launch.mlflow_run(self.experiment_id, self.mlflow_run_id, connected=False),
-            launch.exit_on(tuning.StudyUnavailable),
+            launch.exit_on(StudyUnavailable),
         ):
             tuning.create_study(current_home().studies, self.study)
         self.workers = list(range(settings.tuning.num_workers))
@@ -145,11 +146,12 @@ class TrainFlow(FlowSpec):
         """Run this worker's share of the trials."""
         from fashion.training import tuning
         from fashion.training.objective import Objective
+        from fashion.training.study_storage import StudyUnavailable
 
         settings = self.settings
         with (
             launch.mlflow_run(self.experiment_id, self.mlflow_run_id, connected=False),
-            launch.exit_on(ConfigError, tuning.StudyUnavailable),
+            launch.exit_on(ConfigError, StudyUnavailable),
         ):
             data = load_training_data(settings, self.data_version, self.feedback)
             objective = Objective(settings, data, report=functools.partial(print, flush=True))
@@ -166,10 +168,11 @@ class TrainFlow(FlowSpec):
         from fashion.registry import tracking
         from fashion.training import tuning
         from fashion.training.study_figures import study_figures
+        from fashion.training.study_storage import StudyUnavailable
 
         self.merge_artifacts(workers, exclude=["workers"])
         settings = self.settings
-        expected = (tuning.NothingCompleted, tuning.StudyUnavailable, StoreUnavailable)
+        expected = (tuning.NothingCompleted, StudyUnavailable, StoreUnavailable)
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(*expected):
             trials = tuning.trials(current_home().studies, self.study)
             choice = tuning.choose(trials, settings)
@@ -230,7 +233,7 @@ class TrainFlow(FlowSpec):
         settings = self.settings
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(StoreUnavailable):
             store = open_store(f"{current_home().checkpoints}/{self.checkpoints}")
-            sender.send_kept(store, self.mlflow_run_id, key="val/accuracy")
+            sender.send_kept(store, self.mlflow_run_id)
             data = load_data(settings, self.data_version)
             evaluation = scoring.evaluate(
                 self.exported,

@@ -20,7 +20,7 @@ from fashion.images import image_store
 from fashion.predictions import export_removal, removal
 from fashion.predictions.export_removal import FoundInExport
 from fashion.predictions.record import PredictionRecord, UnknownPrediction, is_prediction_id
-from fashion.storage import erasure
+from fashion.storage import erasure, sqlite
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store
 from fashion.storage.servers import is_database, without_password
@@ -191,7 +191,8 @@ def learnt_by(home: Home, digests: Collection[str]) -> list[str]:
         home: names the registry.
         digests: of the picture.
     """
-    if not digests or (home.tracking_uri.startswith("sqlite") and not (home.root / "mlflow.db").exists()):
+    database = sqlite.path_of(home.tracking_uri)
+    if not digests or (database is not None and not database.exists()):
         return []
     from fashion.registry import learnt, tracking, versions
 

@@ -137,8 +137,14 @@ def logged_steps(run_id: str, key: str) -> set[int]:
     return {metric.step for metric in MlflowClient().get_metric_history(run_id, key)}
 
 
-def keep(store: Store, records: Sequence[Record]) -> None:
-    """Store records beside a checkpoint, for `send_kept` of a later task."""
+def keep(store: Store, records: Sequence[Record], *, key: str) -> None:
+    """Store records beside a checkpoint, for `send_kept` of a later task.
+
+    Args:
+        store: with the checkpoint.
+        records: in order.
+        key: as for `Sender`.
+    """
     content = [
         {
             "step": record.step,
@@ -148,27 +154,26 @@ def keep(store: Store, records: Sequence[Record]) -> None:
         }
         for record in records
     ]
-    store.put(UNSENT, json.dumps(content).encode())
+    store.put(UNSENT, json.dumps({"key": key, "records": content}).encode())
 
 
-def send_kept(store: Store, run_id: str, *, key: str) -> int:
+def send_kept(store: Store, run_id: str) -> int:
     """Log the records that an earlier task stored, and return how many there were.
 
     Args:
         store: with the checkpoint.
         run_id: of the MLflow run.
-        key: as for `Sender`.
     """
     try:
-        content = json.loads(store.get(UNSENT))
+        kept = json.loads(store.get(UNSENT))
     except BlobNotFound:
         return 0
-    if not content:
+    if not kept["records"]:
         return 0
-    logged = logged_steps(run_id, key)
-    for each in content:
+    logged = logged_steps(run_id, kept["key"])
+    for each in kept["records"]:
         if each["step"] not in logged:
             pictures = {series: base64.b64decode(png) for series, png in each["pictures"].items()}
             send(run_id, Record(each["step"], each["metrics"], pictures, each["time_ms"]))
-    store.put(UNSENT, b"[]")
-    return len(content)
+    keep(store, (), key=kept["key"])
+    return len(kept["records"])

@@ -4,10 +4,10 @@ import gzip
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from fashion.storage import sqlite
 from fashion.storage.folder import write_atomically
 
 GZIP = b"\x1f\x8b"
-SQLITE = b"SQLite format 3\0"
 
 Change = Callable[[bytes], bytes]
 """Takes the content of a file, and returns it without what is to be erased."""
@@ -48,7 +48,7 @@ def erase(root: Path, change: Change, *, passed_over: Collection[Path] = (), dry
             content = path.read_bytes()
         except FileNotFoundError:  # deleted since it was listed
             continue
-        if content.startswith(SQLITE) or (changed := _changed(content, change)) == content:
+        if content.startswith(sqlite.HEADER) or (changed := _changed(content, change)) == content:
             continue
         if not dry_run:
             write_atomically(path, changed)

@@ -17,8 +17,19 @@ class ServerUnavailable(OSError):
 
 
 def server_seconds() -> float:
-    """How long a server may take before it counts as away: FASHION_SERVER_SECONDS, 15 by default."""
-    return float(os.environ.get("FASHION_SERVER_SECONDS") or 15)
+    """How long a server may take before it counts as away: FASHION_SERVER_SECONDS, 15 by default.
+
+    Raises:
+        ValueError: it is not a number of seconds from 1 to 3600.
+    """
+    text = os.environ.get("FASHION_SERVER_SECONDS") or "15"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3600:
+        raise ValueError(f"FASHION_SERVER_SECONDS must be a number of seconds from 1 to 3600, got {text!r}")
+    return seconds
 
 
 def is_database(address: str) -> bool:

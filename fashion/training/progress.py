@@ -108,7 +108,7 @@ class Watch:
             return
         name = f"{store.address}/{sender.UNSENT}"
         try:
-            sender.keep(store, unsent)
+            sender.keep(store, unsent, key=KEY)
         except StoreUnavailable as error:
             self._report(
                 f"metrics of {len(unsent)} epochs are lost: neither MLflow nor {name} can be written ({error})"

@@ -5,6 +5,7 @@ What a trial tries, and whether it is pruned, follows from the seed, its number,
 often.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import time
@@ -17,12 +18,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from fashion.config.train import TrainConfig, TuningConfig
 from fashion.training.search_space import Params, configured_params, suggest
-from fashion.training.study_storage import StudyUnavailable, open_storage, reading
+from fashion.training.study_storage import open_storage, reading
 
 if TYPE_CHECKING:
     from fashion.registry.tracking import TrackedTrial
-
-__all__ = ["StudyUnavailable"]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP_TRIALS = 3
@@ -73,31 +72,9 @@ def work(storage: str, name: str, worker: int, config: TrainConfig, objective: C
     """
     with reading(storage, name):
         study = optuna.load_study(storage=open_storage(storage, name), study_name=name)
+    own = _Worker(study, storage, worker, config, objective)
     for number in range(worker, config.tuning.num_trials, config.tuning.num_workers):
-        _finish(study, number, worker, config, objective, storage)
-
-
-def _finish(
-    study: optuna.Study,
-    number: int,
-    worker: int,
-    config: TrainConfig,
-    objective: Callable[[Trial], float],
-    storage: str,
-) -> None:
-    """Run a trial unless it is stored, once those that it depends on are finished."""
-    while (missing := _missing(study, number, config.tuning, storage)) is not None:
-        _await(study, missing, worker, config, objective, storage)
-    with reading(storage, study.study_name):
-        known = _stored(study)
-        if number in known:
-            return
-        study.set_user_attr(f"begun {number}", time.time())
-    trial = run_trial(number, [known[each] for each in range(_horizon(number, config.tuning))], config, objective)
-    with reading(storage, study.study_name):
-        if number not in _stored(study):
-            trial.user_attrs = {**trial.user_attrs, NUMBER: number, WORKER: worker}
-            study.add_trial(trial)
+        own.finish(number)
 
 
 def run_trial(
@@ -132,34 +109,55 @@ def _horizon(number: int, tuning: TuningConfig) -> int:
     return max(0, number - tuning.num_workers + 1)
 
 
-def _missing(study: optuna.Study, number: int, tuning: TuningConfig, storage: str) -> int | None:
-    """The first trial that another one depends on and that is not finished."""
-    with reading(storage, study.study_name):
-        known = _stored(study)
-    return next((each for each in range(_horizon(number, tuning)) if each not in known), None)
+@dataclasses.dataclass(frozen=True)
+class _Worker:
+    """One of a study's workers. The arguments are those of `work`."""
 
+    study: optuna.Study
+    storage: str
+    index: int
+    config: TrainConfig
+    objective: Callable[[Trial], float]
 
-def _await(
-    study: optuna.Study,
-    number: int,
-    worker: int,
-    config: TrainConfig,
-    objective: Callable[[Trial], float],
-    storage: str,
-) -> None:
-    """Wait for another worker's trial, or run it."""
-    waited_since = time.monotonic()
-    while True:
-        with reading(storage, study.study_name):
-            known = _stored(study)
-            is_begun = f"begun {number}" in study.user_attrs
-        if number in known:
-            return
-        durations = [trial.duration.total_seconds() for trial in known.values() if trial.duration is not None]
-        patience = max(MIN_PATIENCE_SECONDS, PATIENCE * max(durations, default=0.0))
-        if not is_begun or time.monotonic() - waited_since > patience:
-            return _finish(study, number, worker, config, objective, storage)
-        time.sleep(LOOK_SECONDS)
+    def finish(self, number: int) -> None:
+        """Run a trial unless it is stored, once those that it depends on are finished."""
+        while (missing := self._missing(number)) is not None:
+            self._await(missing)
+        with self._reading():
+            known = _stored(self.study)
+            if number in known:
+                return
+            self.study.set_user_attr(f"begun {number}", time.time())
+        before = [known[each] for each in range(_horizon(number, self.config.tuning))]
+        trial = run_trial(number, before, self.config, self.objective)
+        with self._reading():
+            if number not in _stored(self.study):
+                trial.user_attrs = {**trial.user_attrs, NUMBER: number, WORKER: self.index}
+                self.study.add_trial(trial)
+
+    def _missing(self, number: int) -> int | None:
+        """The first trial that another one depends on and that is not finished."""
+        with self._reading():
+            known = _stored(self.study)
+        return next((each for each in range(_horizon(number, self.config.tuning)) if each not in known), None)
+
+    def _await(self, number: int) -> None:
+        """Wait for another worker's trial, or run it."""
+        waited_since = time.monotonic()
+        while True:
+            with self._reading():
+                known = _stored(self.study)
+                is_begun = f"begun {number}" in self.study.user_attrs
+            if number in known:
+                return
+            durations = [trial.duration.total_seconds() for trial in known.values() if trial.duration is not None]
+            patience = max(MIN_PATIENCE_SECONDS, PATIENCE * max(durations, default=0.0))
+            if not is_begun or time.monotonic() - waited_since > patience:
+                return self.finish(number)
+            time.sleep(LOOK_SECONDS)
+
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return reading(self.storage, self.study.study_name)
 
 
 def _stored(study: optuna.Study) -> dict[int, FrozenTrial]:

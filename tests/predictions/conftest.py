@@ -3,7 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from support import proxy, shared_logs
 from support.log_rows import LATER
@@ -39,6 +41,13 @@ def new_backend(request: pytest.FixtureRequest) -> Callable[[], Backend]:
 def backend(new_backend: Callable[[], Backend]) -> Backend:
     """An empty database."""
     return new_backend()
+
+
+@pytest.fixture
+def owner(backend: Backend) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the owner of a database of PostgreSQL."""
+    with psycopg.connect(backend.address(), autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

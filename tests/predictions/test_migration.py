@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -174,13 +173,6 @@ def test_a_million_rows_are_migrated_at_once(tmp_path: Path) -> None:
 @pytest.fixture
 def backend(postgres_server: str) -> Backend:
     return shared_logs.make("postgresql", postgres_server)
-
-
-@pytest.fixture
-def owner(backend: Backend) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the database's owner."""
-    with psycopg.connect(backend.address(), autocommit=True) as connection:
-        yield connection
 
 
 @pytest.mark.fault("machines migrate one shared log at once")

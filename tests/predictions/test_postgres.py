@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,13 +22,6 @@ from fashion.predictions.shipper import Shipper
 @pytest.fixture
 def backend(postgres_server: str) -> Backend:
     return shared_logs.make("postgresql", postgres_server)
-
-
-@pytest.fixture
-def owner(backend: Backend) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the database's owner."""
-    with psycopg.connect(backend.address(), autocommit=True) as connection:
-        yield connection
 
 
 def log_of(backend: Backend, role: str) -> PostgresLog:

@@ -84,10 +84,10 @@ def test_epochs_that_no_server_took_are_kept_and_sent_by_the_next_step(
     assert [bool(record.pictures) for record in unsent] == [False] * 2 + [True] * sender.MAX_PICTURES
 
     store = FolderStore(tmp_path)
-    sender.keep(store, [Record(record.step, record.metrics, time_ms=record.time_ms) for record in unsent])
+    sender.keep(store, [Record(record.step, record.metrics, time_ms=record.time_ms) for record in unsent], key=KEY)
     away.close()
-    assert sender.send_kept(store, run_id, key=KEY) == len(unsent)
-    assert sender.send_kept(store, run_id, key=KEY) == 0
+    assert sender.send_kept(store, run_id) == len(unsent)
+    assert sender.send_kept(store, run_id) == 0
     assert [step for step, _ in steps(run_id)] == [record.step for record in unsent]
     assert {metric.timestamp for metric in MlflowClient().get_metric_history(run_id, KEY)} <= {
         record.time_ms for record in unsent

@@ -20,6 +20,7 @@ from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.training import study_storage, tuning
 from fashion.training.search_space import Params, configured_params, suggest, with_params
+from fashion.training.study_storage import StudyUnavailable
 from fashion.training.tuning import NothingCompleted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -182,7 +183,7 @@ class TestDamage:
         journal = study_storage.journal_file(str(tmp_path), "study")
         journal.write_bytes(b"\x00\x00 no JSON\n" * 3)
         sentence = f"the study study in {journal} cannot be used .*; `resume plan --origin-run-id RUN` begins the study"
-        with pytest.raises(tuning.StudyUnavailable, match=sentence) as caught:
+        with pytest.raises(StudyUnavailable, match=sentence) as caught:
             tuning.work(str(tmp_path), "study", 0, settings, lambda trial: 0.5)
         assert "\n" not in str(caught.value)
         tuning.create_study(str(tmp_path), "another")
@@ -206,9 +207,7 @@ class TestDamage:
                     between.cut()
                 return 0.5
 
-            with pytest.raises(
-                tuning.StudyUnavailable, match=f"{between.address}/studies cannot be used .*; check FASH"
-            ):
+            with pytest.raises(StudyUnavailable, match=f"{between.address}/studies cannot be used .*; check FASH"):
                 run(storage, settings, objective)
             between.resume()
             assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
@@ -223,7 +222,7 @@ class TestDamage:
         sentence = (
             r"in postgresql://me:\*\*\*@127.0.0.1:1/studies cannot be used .*; check FASHION_STUDIES, and that its"
         )
-        with pytest.raises(tuning.StudyUnavailable, match=sentence) as caught:
+        with pytest.raises(StudyUnavailable, match=sentence) as caught:
             tuning.create_study(address, "study")
         assert "secret" not in str(caught.value)
 
