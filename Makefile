@@ -74,10 +74,10 @@ argo: $(STAMP) ## Write the manifests of the flows to var/argo: ARGS="--producti
 demo: $(STAMP) ## The whole loop on this machine: drift, alert, feedback, retraining, rollback; about 15 minutes
 	$(BIN)/fashion demo $(ARGS)
 
-test: $(STAMP) ## Run the tests of all that one machine does: ARGS="-k dataset"
-	$(BIN)/python -m pytest $(TEST_WORKERS) -m "not team" $(ARGS)
+test: $(STAMP) ## Run the tests of all that one machine does, some minutes: ARGS="-k dataset"
+	$(BIN)/python -m pytest $(TEST_WORKERS) -m "not ci" $(ARGS)
 
-test-all: $(STAMP) ## Run all tests, as CI does: also with servers, emulators, images and pods
+test-all: $(STAMP) ## Run all tests, as CI does: also servers, emulators, images, pods, benchmarks, sweeps of kills
 	$(BIN)/python -m pytest $(TEST_WORKERS) $(ARGS)
 
 # A worker more than there are cores: tests of servers wait for much of their time.

@@ -35,15 +35,17 @@ SLOW = {
     "migrated_database",
 }
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
-TEAM = {"emulator", "postgres_server", "new_backend", "templates"}
+CI = {"emulator", "postgres_server", "new_backend", "templates"}
 """Fixtures that start what a team has beside one machine: `make test` leaves their tests out, not `make test-all`."""
-TEAM_FILES = (
+CI_FILES = (
     *("tests/deploy/", "tests/deployment/", "tests/flows/test_argo", "tests/flows/test_distributed_flow"),
     *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
     *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
-    "tests/service/test_telemetry",
+    *("tests/service/test_telemetry", "tests/test_benchmarks", "tests/test_supply_chain"),
+    *("tests/registry/test_kills", "tests/flows/test_supervision"),
 )
-"""Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors."""
+"""Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors; benchmarks, and
+sweeps that kill a process at each of its writes."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
@@ -54,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
         if not SLOW.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        if not TEAM.isdisjoint(item.fixturenames) or item.nodeid.startswith(TEAM_FILES):
-            item.add_marker(pytest.mark.team)
+        if not CI.isdisjoint(item.fixturenames) or item.nodeid.startswith(CI_FILES):
+            item.add_marker(pytest.mark.ci)
     items.sort(key=lambda item: [*FLOWS, groups[item]].index(groups[item]))
 
 

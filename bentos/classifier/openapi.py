@@ -77,6 +77,7 @@ def _prediction_operations(names: list[str], picture_url: str | None) -> list[Op
     prediction = _example_prediction(names)
     rejected = ErrorAnswer(ErrorDetail("not_an_image", "what is wrong", "what to do about it"), "notes.txt")
     form = object_schema({"image": PICTURE}, {"explain": EXPLAIN})
+    table = object_schema({"table": {"type": "string", "format": "binary"}})
     forms = object_schema({"images": {"type": "array", "minItems": 1, "items": PICTURE}})
     to_try = {"examples": {"gallery": {"summary": "a picture to try", "externalValue": picture_url}}}
     csv = f"prediction_id,true_label\n{EXAMPLE_ID},{names[0]}\n"
@@ -123,6 +124,7 @@ def _prediction_operations(names: list[str], picture_url: str | None) -> list[Op
             bodies=(
                 Content(FeedbackRequest, example=FeedbackRequest(EXAMPLE_ID, names[0])),
                 Content({"type": "string"}, "text/csv", example=csv),
+                Content(table, "multipart/form-data", more={"encoding": {"table": {"contentType": "text/csv"}}}),
             ),
         ),
         Operation(

@@ -1,11 +1,6 @@
-"""Connections to PostgreSQL whose every request ends in time. Knows no tables; the one file with psycopg.
-
-Neither libpq nor psycopg bounds a request in time: one to a server that hangs, or behind a line that is half open,
-would wait for ever.
-"""
+"""The few connections to PostgreSQL that a process shares, and what its errors mean. Knows no tables."""
 
 import contextlib
-import math
 import os
 import select
 import socket
@@ -20,13 +15,10 @@ from psycopg.pq import PGconn, PollingStatus
 
 from fashion.predictions.record import LogUnavailable
 from fashion.predictions.shared_log import SharedLogUnavailable
+from fashion.storage import postgres
 
 MOST = 4
 """Connections of one process at once."""
-CANCEL_S = 0.2
-"""How long a server is asked to end a statement that took too long."""
-STEP_S = 0.1
-"""How often one that is being opened looks whether it is still wanted."""
 
 _REFUSALS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 """What a value is at fault for, and not the server."""
@@ -46,22 +38,10 @@ InsufficientPrivilege = psycopg.errors.InsufficientPrivilege
 """What `work` sees where the role may not do this."""
 
 
-class Connection(psycopg.Connection[Any]):
-    """A connection whose requests end at `deadline`."""
+class Connection(postgres.Connection):
+    """A connection that is prepared once."""
 
-    deadline = math.inf
-    """Of time.monotonic."""
     prepared = False
-
-    def wait(self, gen: Any, interval: float = STEP_S, timeout: float | None = None) -> Any:
-        """Wait for an answer as psycopg does, until the deadline at most."""
-        left = max(0.0, self.deadline - time.monotonic())
-        try:
-            return super().wait(gen, interval, left if timeout is None else min(timeout, left))
-        except psycopg.errors._WaitTimeout:  # the public classes do not tell it from other errors
-            with contextlib.suppress(psycopg.Error):  # a statement that waits for a lock would keep a server process
-                self.cancel_safe(timeout=CANCEL_S)
-            raise psycopg.errors.ConnectionTimeout("it does not answer in time") from None
 
 
 class Connections:
@@ -179,7 +159,7 @@ class Connections:
                 raise psycopg.OperationalError(pgconn.get_error_message())
             events = select.POLLIN if status == PollingStatus.READING else select.POLLOUT
             check()
-            while not _is_ready(pgconn.socket, events, min(STEP_S, deadline - time.monotonic())):
+            while not _is_ready(pgconn.socket, events, min(postgres.STEP_S, deadline - time.monotonic())):
                 check()
         pgconn.nonblocking = 1
         connection = Connection(pgconn)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import zipfile
 from collections.abc import Collection
 from typing import Any
 
@@ -39,8 +40,10 @@ def read(store: Store | None, fields: Collection[str]) -> bytes | None:
     except BlobNotFound:
         return None
     try:
-        found = set(parse(content, torch.device("cpu")))
+        broken = zipfile.ZipFile(io.BytesIO(content)).testzip()  # torch does not compare its checksums itself
+        found = set() if broken else set(parse(content, torch.device("cpu")))
         problem = None if found == set(fields) else "it is of another version of this program"
+        problem = f"the checksum of {broken} is wrong" if broken else problem
     except Exception as error:  # what torch raises depends on the byte that is wrong
         problem = f"{len(content):,} bytes, {type(error).__name__}"
     if problem is None:

@@ -1,7 +1,6 @@
 """Where studies are stored: a journal file each, or a database. Knows nothing of what a study holds."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from fashion.storage.servers import is_database, is_database_error, reason_of, server_seconds, without_password
+from fashion.storage.servers import is_database_error, reason_of, server_seconds, without_password
 
 EXPECTED = (OSError, ValueError, KeyError, optuna.exceptions.OptunaError)
 """What storages raise of a journal that is damaged, or a disk that is full."""
@@ -86,11 +85,11 @@ def _drop_torn_line(file: Path) -> None:
 
 
 def _limits(address: str) -> dict[str, Any]:
-    """How long a database may take: to be connected to, and to acknowledge what it is sent."""
-    if not is_database(address) or not address.startswith("postgresql"):
+    """How long a database may take for each request, where that can be bounded."""
+    scheme, _, rest = address.partition("://")
+    if scheme not in ("postgresql", "postgresql+psycopg"):
         return {}
-    seconds = max(2, int(server_seconds()))
-    options: dict[str, Any] = {"connect_timeout": seconds, "options": f"-c statement_timeout={1000 * seconds}"}
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        options["tcp_user_timeout"] = 1000 * seconds
-    return {"connect_args": options, "pool_pre_ping": True}
+    from fashion.storage import postgres  # which needs an extra
+
+    connect = postgres.connector(f"postgresql://{rest}", seconds=server_seconds())
+    return {"creator": connect, "pool_pre_ping": True}

@@ -322,6 +322,7 @@ class TestElsewhere:
         drift(home, "since=2000-01-01", "report.examples=0")
         return by_version(home)
 
+    @pytest.mark.ci
     @pytest.mark.parametrize("kind", SERVERS)
     def test_in_a_log_that_machines_share(
         self,

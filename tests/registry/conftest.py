@@ -49,7 +49,7 @@ def team_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamServer
             yield TeamServer(address, database)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=[pytest.mark.slow, pytest.mark.ci])])
 def mlflow_home(
     request: pytest.FixtureRequest, tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Home:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,14 @@ def sliced(data: Dataset, rows: int = ROWS) -> Dataset:
 @pytest.fixture(scope="module")
 def data(small_dataset: Dataset) -> Dataset:
     return sliced(small_dataset)
+
+
+def one_bit_flipped_in_a_tensor(checkpoint: bytes) -> bytes:
+    """The same bytes but one, of the largest tensor."""
+    with zipfile.ZipFile(io.BytesIO(checkpoint)) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        position = checkpoint.index(archive.read(largest)) + largest.file_size // 2
+    return checkpoint[:position] + bytes([checkpoint[position] ^ 1]) + checkpoint[position + 1 :]
 
 
 def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -178,7 +187,7 @@ class TestResume:
         assert found.best == result.best
 
     @pytest.mark.fault("a damaged checkpoint")
-    @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "older"])
+    @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "older", "bit"])
     def test_a_damaged_checkpoint_is_put_aside_and_training_starts_anew(
         self, damage: str, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -188,6 +197,7 @@ class TestResume:
         older = io.BytesIO()
         torch.save({"model": {}}, older)
         damaged = {"cut": content[: len(content) // 2], "garbage": b"x" * 99, "empty": b"", "older": older.getvalue()}
+        damaged["bit"] = one_bit_flipped_in_a_tensor(content)
         store.put(CHECKPOINT, damaged[damage])
         epochs: list[int] = []
         model, _ = recipe.train(short, data, checkpoints=store, on_epoch=lambda epoch, _: epochs.append(epoch.epoch))

@@ -62,7 +62,7 @@ class TestArchitectures:
             ("mobilenet", 8, 25, None),
             ("visiontransformer", 8, 18, None),
             ("xcitnano", 8, 14, None),
-            ("efficientnet", 16, 35, 0.004),
+            ("efficientnet", 16, 35, 0.002),
             ("timm", 8, 35, None),
         ],
     )

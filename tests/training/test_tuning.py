@@ -213,6 +213,32 @@ class TestDamage:
             assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
         assert tried == [0, 1, 1, 2]
 
+    @pytest.mark.fault("PostgreSQL hangs in mid-study")
+    def test_a_database_that_hangs_is_given_up_and_the_study_goes_on_later(
+        self, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FASHION_SERVER_SECONDS", "2")
+        settings = configured(*self.SETTINGS)
+        address = postgres.create_database(postgres_server, "hanging_studies")
+        host = urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
+        tried: list[int] = []
+        with proxy.between(host) as between:
+            storage = address.replace(host, between.address)
+
+            def objective(trial: Trial) -> float:
+                suggest(trial, settings)
+                tried.append(trial.number)
+                if tried == [0, 1]:
+                    between.stall()
+                return 0.5
+
+            sentence = r"hanging_studies cannot be used \((it does not answer in time|connection timeout expired)\)"
+            with pytest.raises(StudyUnavailable, match=sentence):
+                run(storage, settings, objective)
+            between.resume()
+            assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
+        assert tried == [0, 1, 1, 2]
+
     @pytest.mark.fault("the database of studies is away")
     def test_a_database_that_goes_away_is_one_sentence_without_its_password(
         self, monkeypatch: pytest.MonkeyPatch
