@@ -21,6 +21,7 @@ from fashion.config.schema import ConfigError
 from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
 from fashion.registry import open_runs
+from fashion.state import faults
 from fashion.storage.blobs import disk_error
 from runtime import argo, branches, metaflow_patches, supervision
 
@@ -248,7 +249,12 @@ def single_run(name: str) -> Iterator[None]:
         yield
         return
     path = current_home().root / f"{name}.lock"
-    with path.open("a+") as lock:
+    try:
+        opened = path.open("a+")
+    except OSError as error:
+        fault = faults.find(error, path)
+        sys.exit(f"error: {path} cannot be used: {error}" if fault is None else f"error: {fault.sentence}")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

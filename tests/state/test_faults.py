@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import faults as injected
+from support.machine import FLOWS
 
 from fashion.commands.main import main
 from fashion.home import REPOSITORY
@@ -21,6 +23,9 @@ from fashion.state import faults
 from .conftest import Original, use
 
 ROOT = Path("/srv/fashion")
+READ_ONLY = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+READ_ONLY += ('mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"',)
+"""Runs a command that sees a folder as read-only; the machine's own mounts stay as they are. The folder comes first."""
 TINY_FLOW = """
 import os, signal, sqlite3, sys
 sys.path.insert(0, {flows!r})
@@ -169,6 +174,31 @@ class TestCommands:
         assert (done.returncode, done.stdout) == (1, "")
         (sentence,) = done.stderr.splitlines()
         assert sentence.startswith("error: FASHION_HOME=/proc/fashion cannot be made (")
+
+    @pytest.mark.fault("the home is mounted read-only")
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["-m", "fashion", "registry", "list"],
+            ["-m", "fashion", "gc"],
+            [str(FLOWS / "train_flow.py"), "run", "data.limit=1000"],
+            [str(FLOWS / "drift_flow.py"), "run"],
+        ],
+        ids=["list", "gc", "train", "drift"],
+    )
+    def test_a_home_that_is_mounted_read_only_is_one_sentence(self, words: list[str], original: Original) -> None:
+        done = subprocess.run(
+            [*READ_ONLY, str(original.root), sys.executable, *words],
+            env={**os.environ, "FASHION_HOME": str(original.root), "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        if "unshare:" in done.stderr or "mount:" in done.stderr:
+            pytest.skip(f"this user cannot mount anything: {done.stderr}")
+        assert done.returncode == 1
+        (sentence,) = done.stderr.splitlines()
+        assert re.match(rf"error: {original.root}/\S+ cannot be (used|written) \(Read-only file system\): ", sentence)
+        assert "set FASHION_HOME to a" in sentence
 
     @pytest.mark.fault("the disk is full")
     def test_a_command_on_a_full_disk_is_one_sentence(self, tmp_path: Path) -> None:
