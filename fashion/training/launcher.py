@@ -5,6 +5,7 @@ gets one exception with one sentence. Knows nothing of flows.
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import signal
@@ -37,6 +38,8 @@ CHECK_SECONDS = 0.5
 """Between two looks at what other nodes do."""
 GRACE_SECONDS = 2.0
 """After a failure, how long to wait for a better reason: the ranks that lost the others often end first."""
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -120,6 +123,10 @@ def ranks_per_node(resources: ResourcesConfig) -> int:
     found = torch.cuda.device_count()
     if found and resources.gpu > found:
         raise ConfigError(f"resources.gpu={resources.gpu}, but this machine has {found}: set it to {found} or less")
+    if resources.gpu and not found:
+        logger.warning(
+            "resources.gpu=%d, but torch %s finds no GPU here: training takes the CPU", resources.gpu, torch.__version__
+        )
     return max(1, resources.gpu) if found else 1
 
 

@@ -320,6 +320,12 @@ class TestEnds:
         assert not alive
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_missing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert launcher.ranks_per_node(dataclasses.replace(load_train_config(compose()).resources, gpu=2)) == 1
+    assert f"resources.gpu=2, but torch {torch.__version__} finds no GPU here: training takes the CPU" in caplog.text
+
+
 @has_gpus
 class TestGpus:
     def test_each_gpu_is_a_rank(self) -> None:
