@@ -4,7 +4,6 @@ Parts of a window merge to what the whole window would have given, bit for bit, 
 """
 
 import dataclasses
-import hashlib
 import heapq
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
+from fashion.drift.distinct import Origins
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.predictions.batch import Batch, concatenate
@@ -56,14 +56,13 @@ class Sample:
     parts: list[Batch] = field(default_factory=list)
     keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
-    def add(self, batch: Batch, keys: NDArray[np.uint64] | None = None) -> None:
+    def add(self, batch: Batch, keys: NDArray[np.uint64]) -> None:
         """Offer rows: those with the smallest keys of all stay.
 
         Args:
             batch: N rows.
-            keys: (N,) of these rows, where they are known.
+            keys: (N,) hashes of these rows' ids.
         """
-        keys = np.array([_hash(each) for each in batch.prediction_ids], np.uint64) if keys is None else keys
         smaller = np.arange(len(keys))
         if len(self.keys) >= self.size:
             smaller = np.flatnonzero(keys < np.partition(self.keys, self.size - 1)[self.size - 1])
@@ -125,9 +124,10 @@ class VersionRows:
         is_class = batch.true_labels < len(reference.class_names)
         batch = dataclasses.replace(batch, true_labels=np.where(is_class, batch.true_labels, UNLABELLED))
         stats = WindowStats(reference, self.counts)
-        counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us))
+        origins = Origins.of(batch.prediction_ids, batch.image_sha256, batch.clients or [None] * len(batch))
+        counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us, origins))
         batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
-        self.sample.add(batch)
+        self.sample.add(batch, origins.rows[counted])
         if self.max_examples and len(batch):
             self._keep_unusual(_most_unusual(batch, reference.distances(batch.predictions), self.max_examples))
 
@@ -161,10 +161,6 @@ class VersionRows:
 
 WindowPart = dict[ModelId, VersionRows]
 """What is counted of a part of a window, by model."""
-
-
-def _hash(prediction_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest())
 
 
 def _rank(row: UnusualRow) -> tuple[float, str]:
