@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fashion.drift.distinct import Rows
 from fashion.drift.reference_stats import ReferenceStats, chi_square_test, ks_distance, ks_test
@@ -46,20 +47,20 @@ def compare(rows: Rows, reference: ReferenceStats, alpha: float) -> Comparison:
         reference: what they are compared with.
         alpha: share of the rows without drift that may be called drift.
     """
-    clusters = Clusters(rows.origins.clients)
-    columns, worths = [], []
-    matrix = np.concatenate([rows.predictions.statistics, rows.predictions.probabilities], axis=1)
-    for column, values in zip(reference.columns, matrix.T, strict=True):
-        worth = clusters.of_column(values)
+    labels, matrix = rows.predictions.labels, _matrix(rows)
+    worths = Clusters(rows.origins.clients).worth(list(matrix.T), labels)
+    columns = []
+    for column, values, worth in zip(reference.columns, matrix.T, worths[:-1], strict=True):
         distance = ks_distance(column, values, worth.weights)
         columns.append(ks_test(column, distance, worth, reference.rows, reference.threshold(column.family, alpha)))
-        worths.append(worth)
-    labels = rows.predictions.labels
-    worth = clusters.of_classes(labels)
-    shares = np.bincount(labels, worth.weights, minlength=len(reference.label_counts))
+    shares = np.bincount(labels, worths[-1].weights, minlength=len(reference.label_counts))
     threshold = reference.threshold(FAMILIES[2], alpha)
-    columns.append(chi_square_test(shares, reference.label_counts, threshold, worth))
-    return Comparison(tuple(columns), min(each.rows if each.is_testable else 0 for each in [*worths, worth]))
+    columns.append(chi_square_test(shares, reference.label_counts, threshold, worths[-1]))
+    return Comparison(tuple(columns), min(each.rows if each.is_testable else 0 for each in worths))
+
+
+def _matrix(rows: Rows) -> NDArray[np.float32]:
+    return np.concatenate([rows.predictions.statistics, rows.predictions.probabilities], axis=1)
 
 
 def family_p_values(columns: Sequence[Column]) -> dict[str, float]:

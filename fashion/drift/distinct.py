@@ -140,16 +140,27 @@ class DistinctPictures:
         if not self.parts:
             return
         rows = concatenate(self.parts)
-        pictures = rows.origins.pictures
-        order = np.lexsort((rows.origins.rows, pictures))
-        is_first = np.ones(len(order), np.bool_)
-        is_first[1:] = pictures[order[1:]] != pictures[order[:-1]]
-        first = order[is_first]
+        # One more than `size` shows that there were more.
+        first = smallest_pictures(rows.origins.pictures, rows.origins.rows, self.size + 1)
         self.is_sample |= len(first) > self.size
         first = first[: self.size]
         if len(first) == self.size:
-            self.bound = min(self.bound, int(pictures[first[-1]]))
+            self.bound = min(self.bound, int(rows.origins.pictures[first[-1]]))
         self.parts = [rows[first]]
+
+
+def smallest_pictures(pictures: Keys, rows: Keys, size: int) -> NDArray[np.int64]:
+    """The row that stands for each of the pictures with the smallest keys, in their order.
+
+    Args:
+        pictures: (N,) key of each row's picture.
+        rows: (N,) key of each row: that with the smallest stands for its picture.
+        size: pictures at most.
+    """
+    order = np.lexsort((rows, pictures))
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = pictures[order[1:]] != pictures[order[:-1]]
+    return order[is_first][:size]
 
 
 def num_pictures(num_classes: int) -> int:

@@ -111,7 +111,7 @@ class ReferenceStats:
         Returns:
             The p-value; NaN if a few clients that differ from each other gave the feedback.
         """
-        worth = clusters.of_classes(right.astype(np.int64))
+        (worth,) = clusters.worth([], right.astype(np.int64))
         if not worth.is_testable:
             return math.nan
         share = float(right.mean() if worth.weights is None else right @ worth.weights)
@@ -203,5 +203,6 @@ def chi_square_test(
         found = stats.chi2_contingency(table)
         p_value = float(found.pvalue)
         if np.isfinite(worth.freedom):  # the spread was estimated: F in place of chi-square (Thomas and Rao, 1987)
-            p_value = float(stats.f.sf(found.statistic / freedom, freedom, freedom * worth.freedom))
+            dimensions = min(worth.dimensions, freedom)
+            p_value = float(stats.f.sf(found.statistic / freedom, dimensions, dimensions * worth.freedom))
     return Column(LABELS, FAMILIES[2], float(np.abs(shares[0] - shares[1]).sum() / 2), p_value, threshold)
