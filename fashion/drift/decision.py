@@ -24,8 +24,10 @@ from fashion.drift.result import (
     Estimate,
     FeedbackAccuracy,
     Severity,
+    Slice,
     Traffic,
 )
+from fashion.drift.slices import find_slices
 from fashion.drift.sources import Clusters
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.predictor import Predictions
@@ -144,20 +146,21 @@ class WindowStats:
         reference, counts = self._reference, self.counts
         pictures = counts.pictures.rows()
         compared = 0 if pictures is None else len(pictures)
-        found = None
+        alpha, found, slices = settings.run_alpha, None, tuple[Slice, ...]()
         if pictures is not None and compared >= settings.min_rows:
-            found = compare(pictures, reference, settings.alpha)
+            found = compare(pictures, reference, alpha)
+            slices = find_slices(pictures, counts.labelled.rows(), reference, alpha=alpha)
         traffic = Traffic(
             counts.pictures.count, counts.clients.count, counts.untagged, compared, found.worth if found else compared
         )
         result = DriftResult(
             decision="insufficient_data",
-            reason=_too_few(counts.rows, traffic, settings.min_rows, found),
+            reason=_too_few(counts.rows, traffic, settings.min_rows, found, slices),
             since_us=counts.since_us if counts.rows else 0,
             until_us=counts.until_us,
             rows=counts.rows,
             model_version=model_version,
-            alpha=settings.alpha,
+            alpha=alpha,
             min_rows=settings.min_rows,
             p_values={},
             columns=(),
@@ -170,6 +173,8 @@ class WindowStats:
             feedback=self._feedback(settings),
             unreadable=counts.unreadable,
             traffic=traffic if counts.rows else None,
+            slices=slices,
+            false_alarms_per_year=None if settings.runs_per_year is None else alpha * settings.runs_per_year,
         )
         if pictures is None or found is None or not found.is_conclusive:
             return result
@@ -178,7 +183,7 @@ class WindowStats:
         severity = self._severity(pictures.predictions, found.columns, changed=bool(drifted))
         false_alarms = None
         if settings.resplits:
-            false_alarms = reference.false_alarms(compared, settings.alpha, settings.resplits, seed)
+            false_alarms = reference.false_alarms(compared, alpha, settings.resplits, seed)
         return dataclasses.replace(
             result,
             decision=decision,
@@ -221,7 +226,7 @@ class WindowStats:
             low=low,
             high=high,
             p_decline=p_decline,
-            declined=p_decline < settings.alpha if enough else None,
+            declined=p_decline < settings.run_alpha if enough else None,
             confusion=_as_tuples(confusion_matrix(rows.true_labels, labels, len(reference.class_names))),
             reference_confusion=_as_tuples(reference.confusion),
         )
@@ -241,15 +246,17 @@ def _mean_confidence(pictures: Predictions) -> float:
     return float(pictures.confidences.astype(np.float64).mean())
 
 
-def _too_few(rows: int, traffic: Traffic, min_rows: int, found: Comparison | None) -> str:
+def _too_few(rows: int, traffic: Traffic, min_rows: int, found: Comparison | None, slices: Sequence[Slice]) -> str:
     """Why there is no decision."""
     if found is not None:
-        what = f"{traffic.compared:,} pictures of {traffic.clients:,} clients"
+        changed = [each.name for each in slices if each.kind == "client" and each.changed][:3]
+        more = f". Clients that differ most from the reference: {', '.join(changed)}" if changed else ""
+        what = f"{traffic.compared:,} pictures of {traffic.clients:,} clients are not enough to decide"
         if found.worth == 0:
-            return f"{what} are not enough to decide: the clients are few and differ from each other"
+            return f"{what}: the clients are few and differ from each other{more}"
         return (
-            f"{what} are not enough to decide: those of a client are like each other, so that they are worth only "
-            f"{found.worth:,.0f} independent ones, and {MIN_WORTH} are needed"
+            f"{what}: a client's are like each other, so that they are worth only {found.worth:,.0f} independent ones, "
+            f"and {MIN_WORTH} are needed{more}"
         )
     if traffic.pictures == rows:
         return f"{rows:,} rows are too few to judge: {min_rows:,} are needed"

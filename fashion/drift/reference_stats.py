@@ -4,6 +4,8 @@ The tests of class probabilities follow Rabanser, Günnemann and Lipton, "Failin
 arXiv:1810.11953), who call them BBSDs.
 """
 
+import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +50,11 @@ class Distribution:
         distinct, ranks, counts = np.unique(values, return_inverse=True, return_counts=True)
         return cls(name, family, distinct, counts, ranks)
 
+    def of_rows(self, rows: NDArray[np.int64]) -> "Distribution":
+        """That of some of the rows, by their numbers."""
+        ranks = self.ranks[rows]
+        return dataclasses.replace(self, ranks=ranks, counts=np.bincount(ranks, minlength=len(self.values)))
+
 
 class ReferenceStats:
     """A model's reference, prepared to compare windows with."""
@@ -90,6 +97,15 @@ class ReferenceStats:
         if package.severity is None:
             raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
         return cls(reference or Reference.of(package), package.severity, package.class_names)
+
+    def of_class(self, label: int) -> "ReferenceStats":
+        """The rows of the reference that were predicted as one class, to compare rows of that class with."""
+        part, rows = copy.copy(self), np.flatnonzero(self._predicted == label)
+        part.rows, part._predicted = len(rows), self._predicted[rows]
+        part.label_counts = np.where(np.arange(len(self.label_counts)) == label, self.label_counts, 0)
+        part.confusion = np.where(np.arange(len(self.confusion)) == label, self.confusion, 0)
+        part.columns = [column.of_rows(rows) for column in self.columns]
+        return part
 
     def distances(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows is from the reference, `(N,)`: by its image statistics and embedding together."""

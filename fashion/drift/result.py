@@ -116,6 +116,38 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A part of the window, compared with the reference by itself.
+
+    The p-values are corrected by Holm's method for the number of slices, so that of all windows without a change at
+    most a share of alpha has a slice that is called changed, and likewise declined.
+    """
+
+    kind: Literal["client", "hour", "predicted class"]
+    name: str
+    """The client's tag, the hour of the day in UTC, or the class."""
+    pictures: int
+    """Distinct pictures that were compared."""
+    p_value: float
+    """Of its most changed column; NaN where its clients are too few and too different, or it was not compared."""
+    changed: bool
+    columns: tuple[str, ...]
+    """At most three columns that differ, the most changed first."""
+    labelled: int
+    """Distinct pictures with feedback."""
+    accuracy: float
+    """Of these; NaN without any."""
+    p_decline: float
+    """Of Fisher's exact test against the reference, one-sided; NaN where there is too little feedback."""
+    declined: bool
+
+    @property
+    def is_unusual(self) -> bool:
+        """True if it changed or lost accuracy."""
+        return self.changed or self.declined
+
+
+@dataclass(frozen=True)
 class DriftResult:
     """The decision on one window of one version's predictions, with every number it rests on."""
 
@@ -152,6 +184,10 @@ class DriftResult:
     """One sentence on rows of the same window that have no reference, and why; empty without any."""
     traffic: Traffic | None = None
     """None without rows, and in results of earlier versions."""
+    slices: tuple[Slice, ...] = ()
+    """Parts of the window that were compared by themselves, the most changed first."""
+    false_alarms_per_year: float | None = None
+    """Windows of a year that are called drift in expectation though nothing changed, at most; None if unknown."""
 
     @property
     def level(self) -> Level:
