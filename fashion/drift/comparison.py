@@ -48,15 +48,18 @@ def compare(rows: Rows, reference: ReferenceStats, alpha: float) -> Comparison:
         alpha: share of the rows without drift that may be called drift.
     """
     labels, matrix = rows.predictions.labels, _matrix(rows)
-    worths = Clusters(rows.origins.clients).worth(list(matrix.T), labels)
+    *worths, of_labels = Clusters(rows.origins.clients).worth(list(matrix.T), labels)
+    # A class that no client sent shows in no spread of its probability: that of the labels stands for it.
+    is_output = [column.family == FAMILIES[1] for column in reference.columns]
+    worths = [each.at_most(of_labels.rows) if output else each for each, output in zip(worths, is_output, strict=True)]
     columns = []
-    for column, values, worth in zip(reference.columns, matrix.T, worths[:-1], strict=True):
+    for column, values, worth in zip(reference.columns, matrix.T, worths, strict=True):
         distance = ks_distance(column, values, worth.weights)
         columns.append(ks_test(column, distance, worth, reference.rows, reference.threshold(column.family, alpha)))
-    shares = np.bincount(labels, worths[-1].weights, minlength=len(reference.label_counts))
+    shares = np.bincount(labels, of_labels.weights, minlength=len(reference.label_counts))
     threshold = reference.threshold(FAMILIES[2], alpha)
-    columns.append(chi_square_test(shares, reference.label_counts, threshold, worths[-1]))
-    return Comparison(tuple(columns), min(each.rows if each.is_testable else 0 for each in worths))
+    columns.append(chi_square_test(shares, reference.label_counts, threshold, of_labels))
+    return Comparison(tuple(columns), min(each.rows if each.is_testable else 0 for each in [*worths, of_labels]))
 
 
 def _matrix(rows: Rows) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ corrected for few and for large clients (Bell and McCaffrey, "Bias reduction in 
 with multi-stage samples", Survey Methodology 2002). Knows arrays, no logs.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,6 +45,10 @@ class Worth:
     def is_testable(self) -> bool:
         """False if a few clients that differ from each other sent the rows."""
         return self.freedom >= MIN_FREEDOM
+
+    def at_most(self, rows: float) -> "Worth":
+        """The same, worth no more than so many independent rows."""
+        return dataclasses.replace(self, rows=min(self.rows, rows))
 
 
 class Column(NamedTuple):
