@@ -235,7 +235,8 @@ class DriftFlow(FlowSpec):
         plots: list[evidently_report.EvidentlyPage] = []
         examples: list[Example] = []
         if version is not None and inspected.sample is not None:
-            alpha, rows = inspected.result.alpha, inspected.result.rows
+            alpha, traffic = inspected.result.alpha, inspected.result.traffic
+            rows = 0 if traffic is None else traffic.pictures
             plots = evidently_report.render(
                 inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
             )

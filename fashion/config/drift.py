@@ -1,12 +1,14 @@
 """Configuration of DriftFlow: which rows it reads, when it alerts, and when it trains again."""
 
+import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from fashion.config.compose import parse_overrides
 from fashion.config.schema import DataConfig, StepConfig, Strict, TrackingConfig, require
-from fashion.config.times import cron_times, moment, seconds
+from fashion.config.times import moment, runs_per_year, seconds
 from fashion.storage.address import open_store
 
 
@@ -22,12 +24,27 @@ class DecisionConfig(Strict):
     """Rows with feedback below which their accuracy is not tested."""
     resplits: int
     """Windows sampled from the reference itself, to measure the false alarms of this model."""
+    false_alarms_per_year: float | None = None
+    """False alarms that all decisions of a year may raise together, in expectation, of each condition; null for alpha
+    times the runs of a year. It lowers alpha, and with it what small windows can find."""
+    runs_per_year: float | None = None
+    """Decisions of a year, by which those false alarms are divided; null for as many as `cron` starts."""
+
+    @property
+    def run_alpha(self) -> float:
+        """The alpha of one run: `alpha`, or less where a year's false alarms are limited."""
+        if self.false_alarms_per_year is None or self.runs_per_year is None:
+            return self.alpha
+        return min(self.alpha, self.false_alarms_per_year / self.runs_per_year)
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
         require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows cannot show drift")
         require(self.min_labels >= 10, f"min_labels must be at least 10, got {self.min_labels}")
         require(self.resplits >= 0, f"resplits must not be negative, got {self.resplits}")
+        for name in ("false_alarms_per_year", "runs_per_year"):
+            value = getattr(self, name)
+            require(value is None or 0 < value < math.inf, f"{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,9 @@ class DriftConfig(Strict):
         seconds(self.window)
         require(self.rows is None or self.rows >= 1, f"rows must be at least 1, got {self.rows}")
         require(1 <= self.workers <= 1000, f"workers must be between 1 and 1000, got {self.workers}")
-        cron_times(self.cron)
+        runs = max(1, runs_per_year(self.cron))
+        if self.decision.runs_per_year is None:
+            object.__setattr__(self, "decision", dataclasses.replace(self.decision, runs_per_year=runs))
         _check_source(self.source)
         if self.since is not None:
             moment(self.since)

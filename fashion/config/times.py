@@ -47,6 +47,20 @@ def cron_times(line: str) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(sorted(each)) for each in times)
 
 
+def runs_per_year(line: str) -> int:
+    """How often a line of cron starts something in a year of 365 days.
+
+    Raises:
+        ValueError: as `cron_times`.
+    """
+    minutes, hours, days, months, weekdays = (set(each) for each in cron_times(line))
+    # cron's own rule: where both kinds of days are named, either of them will do.
+    either = len(days) < 31 and len(weekdays) < 7
+    year = [datetime.date(2027, 1, 1) + datetime.timedelta(number) for number in range(365)]
+    fits = [(day.day in days, day.isoweekday() % 7 in weekdays) for day in year if day.month in months]
+    return len(minutes) * len(hours) * sum(any(each) if either else all(each) for each in fits)
+
+
 def _times(field: str, name: str, low: int, high: int) -> set[int]:
     numbers: set[int] = set()
     for part in field.split(","):

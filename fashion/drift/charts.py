@@ -1,5 +1,6 @@
 """The columns of a drift report: SVG charts of reference and window, and a table of all tests. Decides nothing."""
 
+import math
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.drift.result import LABELS, DriftResult
+from fashion.drift.result import LABELS, Column, DriftResult
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 
@@ -30,7 +31,7 @@ def section(
     """
     if not result.columns:
         return
-    ranked = sorted(result.columns, key=lambda column: (not column.drifted, column.p_value, -column.distance))
+    ranked = sorted(result.columns, key=_rank)
     drifted = sum(column.drifted for column in result.columns)
     yield f"<section><h2>What changed</h2><p>{drifted} of {len(ranked)} columns drifted. The most changed ones:</p>"
     yield "<div class='charts'>"
@@ -53,13 +54,25 @@ def section(
         yield (
             f"<tr><th>{escape(column.name)}</th><td>{test}</td><td class='n'>{column.distance:.3f}</td>"
             f"<td class='n'>{format_p_value(column.p_value)}</td><td class='n'>{column.threshold:.2g}</td>"
-            f"<td class='{'hit' if column.drifted else ''}'>{'drift' if column.drifted else 'no drift'}</td></tr>"
+            f"<td class='{'hit' if column.drifted else ''}'>{_verdict(column)}</td></tr>"
         )
     yield "</table></details></section>"
 
 
+def _verdict(column: Column) -> str:
+    return "drift" if column.drifted else "" if math.isnan(column.p_value) else "no drift"
+
+
+def _rank(column: Column) -> tuple[bool, bool, float, float]:
+    """The most changed first, what was not tested last."""
+    untested = math.isnan(column.p_value)
+    return not column.drifted, untested, 1.0 if untested else column.p_value, -column.distance
+
+
 def format_p_value(value: float) -> str:
-    """A p-value in a few characters."""
+    """A p-value in a few characters; NaN is that of no test."""
+    if math.isnan(value):
+        return "not tested"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "under 1e-300"
 
 

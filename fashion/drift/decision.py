@@ -1,23 +1,21 @@
 """Decide whether a window of predictions differs from its model's reference, and whether that is likely to matter.
 
-Three families of tests share the error rate alpha: Kolmogorov-Smirnov tests of the image statistics, the same of
-the class probabilities, and a chi-square test of the predicted labels. Each family has a third of alpha, divided
-among its columns (Bonferroni), so that a window without drift is called drift at most that often.
-
-A window is counted, not stored: `WindowStats` takes any number of rows in constant memory, and its tests are exact.
-Knows arrays, no logs.
+Each distinct picture counts once: retries, caches and galleries repeat pictures, and tests take rows for independent.
+A window is counted in constant memory, in any number of parts. Knows arrays, no logs.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fashion.config.drift import DecisionConfig
-from fashion.drift.reference_stats import ReferenceStats, chi_square_test, ks_test
+from fashion.drift.comparison import MIN_WORTH, Comparison, compare, family_p_values
+from fashion.drift.distinct import MAX_CLIENTS, DistinctKeys, DistinctPictures, Origins, Rows, hash_texts, num_pictures
+from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import (
     FAMILIES,
     Column,
@@ -26,8 +24,12 @@ from fashion.drift.result import (
     Estimate,
     FeedbackAccuracy,
     Severity,
+    Slice,
+    Traffic,
 )
-from fashion.metrics.classification import wilson_interval
+from fashion.drift.slices import find_slices
+from fashion.drift.sources import Clusters
+from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.predictor import Predictions
 from fashion.model.severity import SIGNALS, is_harmful
 from fashion.predictions.record import FOREVER_US
@@ -36,9 +38,6 @@ SMALL_CHANGE = 0.02
 """Change of the mean confidence up to which the accuracy estimated from it is reliable: with `convnet`
 no shift of tests/support/shifts.py within it was estimated a point off, one beyond it 72 points (benchmark
 drift_power)."""
-CONFIDENCE_UNITS = 2**40
-"""Parts into which a confidence is divided to be summed: finer than float32 tells confidences apart, and 8 million
-rows of a batch stay below 2**63."""
 SIGNAL_WORDS = {
     "confidence_drop": "mean confidence is lower by",
     "output_distance": "the distribution of a class probability moved by",
@@ -49,21 +48,19 @@ SIGNAL_WORDS = {
 
 @dataclass
 class WindowCounts:
-    """Sums over a window's rows. Those of its parts, added up in any order, are those of the whole, bit for bit."""
+    """What is known of a window's rows. Those of its parts, added up in any order, are those of the whole, exactly."""
 
-    label_counts: NDArray[np.int64]
-    """(classes,) rows by predicted label."""
-    confusion: NDArray[np.int64]
-    """(classes, classes) rows with feedback, by true and predicted label."""
-    slots: list[NDArray[np.int64]]
-    """For each column of the reference, one slot for each of its K distinct values, and one before, between and after
-    them (2 K + 1): the distance of two empirical distributions is largest at one of the values or just before it."""
+    pictures: DistinctPictures
+    """A row for each distinct picture."""
+    labelled: DistinctPictures
+    """A row for each distinct picture with feedback: few of many have it, and none of them may be lost to a sample."""
+    clients: DistinctKeys
     rows: int = 0
+    """All rows but the unreadable ones."""
+    untagged: int = 0
+    """Of these, rows without a client."""
     unreadable: int = 0
-    """Rows with NaN, infinity or an unknown class, which are in no other sum."""
-    outliers: int = 0
-    confidence: int = 0
-    """Sum of the confidences, in units of 1 / CONFIDENCE_UNITS: sums of floats depend on their order."""
+    """Rows with NaN, infinity or an unknown class, which are counted nowhere else."""
     since_us: int = FOREVER_US
     """Microseconds since 1970, UTC, of the earliest row."""
     until_us: int = 0
@@ -74,22 +71,19 @@ class WindowCounts:
         """The counts of no rows.
 
         Args:
-            reference: whose classes and columns the rows will have.
+            reference: whose classes the rows will have.
         """
-        classes = len(reference.class_names)
-        slots = [np.zeros(2 * len(column.values) + 1, np.int64) for column in reference.columns]
-        return cls(np.zeros(classes, np.int64), np.zeros((classes, classes), np.int64), slots)
+        size = num_pictures(len(reference.class_names))
+        return cls(DistinctPictures(size), DistinctPictures(size), DistinctKeys(MAX_CLIENTS))
 
     def add(self, other: "WindowCounts") -> None:
         """Add the rows of another part of the window."""
-        self.label_counts += other.label_counts
-        self.confusion += other.confusion
-        for mine, theirs in zip(self.slots, other.slots, strict=True):
-            mine += theirs
+        self.pictures.merge(other.pictures)
+        self.labelled.merge(other.labelled)
+        self.clients.add(other.clients.keys)
         self.rows += other.rows
+        self.untagged += other.untagged
         self.unreadable += other.unreadable
-        self.outliers += other.outliers
-        self.confidence += other.confidence
         self.since_us = min(self.since_us, other.since_us)
         self.until_us = max(self.until_us, other.until_us)
 
@@ -106,14 +100,12 @@ class WindowStats:
         self._reference = reference_stats
         self.counts = WindowCounts.empty(reference_stats) if counts is None else counts
 
-    @property
-    def mean_confidence(self) -> float:
-        """NaN without rows."""
-        counts = self.counts
-        return counts.confidence / counts.rows / CONFIDENCE_UNITS if counts.rows else math.nan
-
     def add(
-        self, window: Predictions, true_labels: NDArray[np.int64], times_us: NDArray[np.int64]
+        self,
+        window: Predictions,
+        true_labels: NDArray[np.int64],
+        times_us: NDArray[np.int64],
+        origins: Origins | None = None,
     ) -> NDArray[np.bool_]:
         """Count rows.
 
@@ -121,33 +113,26 @@ class WindowStats:
             window: N rows.
             true_labels: (N,) classes; `UNLABELLED` where there is no feedback.
             times_us: (N,) microseconds since 1970, in any order.
+            origins: pictures and clients of the rows; None if each row is a picture of its own, from nobody.
 
         Returns:
             (N,) True for each row that was counted: all but those with NaN, infinity or an unknown class.
         """
-        counts, classes = self.counts, len(self.counts.label_counts)
-        if window.probabilities.shape[1] != classes:
-            counts.unreadable += len(window.labels)
-            return np.zeros(len(window.labels), np.bool_)
-        matrix = np.concatenate([window.statistics, window.probabilities], axis=1)
-        distances = self._reference.meter.distances(window.embeddings)
-        good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1) & np.isfinite(distances)
-        good &= np.isfinite(window.confidences)
-        good &= (window.labels >= 0) & (window.labels < classes)
+        counts, classes = self.counts, len(self._reference.class_names)
+        if origins is None:
+            origins = Origins.unknown(len(window.labels), counts.rows + counts.unreadable)
+        good = _readable(window, classes)
         counts.unreadable += int((~good).sum())
         if not good.any():
             return good
-        for column, slots, values in zip(self._reference.columns, counts.slots, matrix[good].T, strict=True):
-            left = np.searchsorted(column.values, values, "left")
-            slots += np.bincount(left + np.searchsorted(column.values, values, "right"), minlength=len(slots))
-        counts.rows += int(good.sum())
-        counts.outliers += int((distances[good] > self._reference.meter.outlier_distance).sum())
-        counts.confidence += int(np.rint(window.confidences[good].astype(np.float64) * CONFIDENCE_UNITS).sum())
-        counts.label_counts += np.bincount(window.labels[good], minlength=classes)
-        labelled = good & (true_labels >= 0) & (true_labels < classes)
-        np.add.at(counts.confusion, (true_labels[labelled], window.labels[labelled]), 1)
-        counts.since_us = min(counts.since_us, int(times_us[good].min()))
-        counts.until_us = max(counts.until_us, int(times_us[good].max()))
+        rows = Rows(window, true_labels, times_us, origins)[good]
+        counts.rows += len(rows)
+        counts.pictures.add(rows)
+        counts.labelled.add(rows[(rows.true_labels >= 0) & (rows.true_labels < classes)])
+        counts.untagged += int((rows.origins.clients == "").sum())
+        counts.clients.add(hash_texts([each for each in set(rows.origins.clients) if each]))
+        counts.since_us = min(counts.since_us, int(rows.times_us.min()))
+        counts.until_us = max(counts.until_us, int(rows.times_us.max()))
         return good
 
     def decide(self, settings: DecisionConfig, *, model_version: str, seed: int = 0) -> DriftResult:
@@ -159,97 +144,131 @@ class WindowStats:
             seed: of the windows that false alarms are measured on.
         """
         reference, counts = self._reference, self.counts
-        enough = counts.rows >= settings.min_rows
-        columns = tuple(self._columns(settings.alpha)) if enough else ()
-        drifted = [column for column in columns if column.drifted]
-        severity = self._severity(columns, changed=bool(drifted)) if enough else None
-        decision: Decision = "insufficient_data" if not enough else "drift" if drifted else "no_drift"
-        false_alarms = None
-        if enough and settings.resplits:
-            false_alarms = reference.false_alarms(counts.rows, settings.alpha, settings.resplits, seed)
-        return DriftResult(
-            decision=decision,
-            reason=_reason(counts.rows, settings.min_rows, drifted, severity),
+        pictures = counts.pictures.rows()
+        compared = 0 if pictures is None else len(pictures)
+        alpha, found, slices = settings.run_alpha, None, tuple[Slice, ...]()
+        if pictures is not None and compared >= settings.min_rows:
+            found = compare(pictures, reference, alpha)
+            slices = find_slices(pictures, counts.labelled.rows(), reference, alpha=alpha)
+        traffic = Traffic(
+            counts.pictures.count, counts.clients.count, counts.untagged, compared, found.worth if found else compared
+        )
+        result = DriftResult(
+            decision="insufficient_data",
+            reason=_too_few(counts.rows, traffic, settings.min_rows, found, slices),
             since_us=counts.since_us if counts.rows else 0,
             until_us=counts.until_us,
             rows=counts.rows,
             model_version=model_version,
-            alpha=settings.alpha,
+            alpha=alpha,
             min_rows=settings.min_rows,
-            p_values=_family_p_values(columns) if enough else {},
-            columns=columns,
-            severity=severity,
-            false_alarms=false_alarms,
+            p_values={},
+            columns=(),
+            severity=None,
+            false_alarms=None,
             reference_rows=reference.rows,
             reference_accuracy=reference.accuracy,
-            mean_confidence=self.mean_confidence,
-            estimated=self._estimate(severity) if enough else None,
+            mean_confidence=math.nan if pictures is None else _mean_confidence(pictures.predictions),
+            estimated=None,
             feedback=self._feedback(settings),
             unreadable=counts.unreadable,
+            traffic=traffic if counts.rows else None,
+            slices=slices,
+            false_alarms_per_year=None if settings.runs_per_year is None else alpha * settings.runs_per_year,
+        )
+        if pictures is None or found is None or not found.is_conclusive:
+            return result
+        drifted = found.drifted
+        decision: Decision = "drift" if drifted else "no_drift"
+        severity = self._severity(pictures.predictions, found.columns, changed=bool(drifted))
+        false_alarms = None
+        if settings.resplits:
+            false_alarms = reference.false_alarms(compared, alpha, settings.resplits, seed)
+        return dataclasses.replace(
+            result,
+            decision=decision,
+            reason=_reason(counts.rows, traffic, drifted, severity),
+            p_values=family_p_values(found.columns),
+            columns=found.columns,
+            severity=severity,
+            false_alarms=false_alarms,
+            estimated=self._estimate(result.mean_confidence, severity),
         )
 
-    def _columns(self, alpha: float) -> Iterator[Column]:
-        reference, counts = self._reference, self.counts
-        for column, slots in zip(reference.columns, counts.slots, strict=True):
-            reached = np.cumsum(slots) / counts.rows  # before and at each value of the reference, and after the last
-            expected = np.concatenate([[0], np.cumsum(column.counts)]) / reference.rows
-            before, at = reached[:-1:2], reached[1::2]
-            distance = max(np.abs(before - expected[:-1]).max(), np.abs(at - expected[1:]).max())
-            yield ks_test(column, distance, counts.rows, reference.rows, reference.threshold(column.family, alpha))
-        threshold = reference.threshold(FAMILIES[2], alpha)
-        yield chi_square_test(counts.label_counts, reference.label_counts, threshold)
-
-    def _severity(self, columns: Sequence[Column], *, changed: bool) -> Severity:
-        thresholds = self._reference.thresholds
-        signals = self._reference.meter.signals(
-            rows=self.counts.rows,
-            mean_confidence=self.mean_confidence,
+    def _severity(self, pictures: Predictions, columns: Sequence[Column], *, changed: bool) -> Severity:
+        meter, thresholds = self._reference.meter, self._reference.thresholds
+        signals = meter.signals(
+            rows=len(pictures.labels),
+            mean_confidence=_mean_confidence(pictures),
             output_distances=[column.distance for column in columns if column.family == FAMILIES[1]],
-            outliers=self.counts.outliers,
+            outliers=int((meter.distances(pictures.embeddings) > meter.outlier_distance).sum()),
         )
         harmful = changed and is_harmful(signals, thresholds)
         return Severity("harmful" if harmful else "harmless" if changed else "none", signals, thresholds)
 
-    def _estimate(self, severity: Severity | None) -> Estimate:
-        change = self.mean_confidence - self._reference.meter.mean_confidence
-        reliable = (severity is None or severity.level != "harmful") and abs(change) <= SMALL_CHANGE
+    def _estimate(self, mean_confidence: float, severity: Severity) -> Estimate:
+        change = mean_confidence - self._reference.meter.mean_confidence
+        reliable = severity.level != "harmful" and abs(change) <= SMALL_CHANGE
         return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), reliable)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
-        total = int(self.counts.confusion.sum())
-        if total == 0:
+        rows = self.counts.labelled.rows()
+        if rows is None:
             return None
-        right, reference = int(np.trace(self.counts.confusion)), self._reference
-        reference_right = int(np.trace(reference.confusion))
-        table = [[right, total - right], [reference_right, reference.rows - reference_right]]
-        p_decline = float(stats.fisher_exact(table, alternative="less").pvalue)
+        reference, labels = self._reference, rows.predictions.labels
+        total, right = len(rows), int((labels == rows.true_labels).sum())
+        p_decline = reference.p_decline(labels == rows.true_labels, Clusters(rows.origins.clients))
         low, high = wilson_interval(right, total)
+        enough = total >= settings.min_labels and not math.isnan(p_decline)
         return FeedbackAccuracy(
             rows=total,
             accuracy=right / total,
             low=low,
             high=high,
             p_decline=p_decline,
-            declined=p_decline < settings.alpha if total >= settings.min_labels else None,
-            confusion=_as_tuples(self.counts.confusion),
+            declined=p_decline < settings.run_alpha if enough else None,
+            confusion=_as_tuples(confusion_matrix(rows.true_labels, labels, len(reference.class_names))),
             reference_confusion=_as_tuples(reference.confusion),
         )
 
 
-def _family_p_values(columns: Sequence[Column]) -> dict[str, float]:
-    """The smallest p-value of each family, corrected for the number of its columns."""
-    p_values = {}
-    for family in FAMILIES:
-        of_family = [column.p_value for column in columns if column.family == family]
-        p_values[family] = min(1.0, len(of_family) * min(of_family))
-    return p_values
+def _readable(window: Predictions, classes: int) -> NDArray[np.bool_]:
+    """(N,) True for each row without NaN and infinity, whose class is one of the model's."""
+    if window.probabilities.shape[1] != classes:
+        return np.zeros(len(window.labels), np.bool_)
+    good: NDArray[np.bool_] = np.isfinite(window.confidences) & (window.labels >= 0) & (window.labels < classes)
+    for matrix in (window.statistics, window.probabilities, window.embeddings):
+        good &= np.isfinite(matrix).all(axis=1)
+    return good
 
 
-def _reason(rows: int, min_rows: int, drifted: Sequence[Column], severity: Severity | None) -> str:
-    if severity is None:
+def _mean_confidence(pictures: Predictions) -> float:
+    return float(pictures.confidences.astype(np.float64).mean())
+
+
+def _too_few(rows: int, traffic: Traffic, min_rows: int, found: Comparison | None, slices: Sequence[Slice]) -> str:
+    """Why there is no decision."""
+    if found is not None:
+        changed = [each.name for each in slices if each.kind == "client" and each.changed][:3]
+        more = f". Clients that differ most from the reference: {', '.join(changed)}" if changed else ""
+        what = f"{traffic.compared:,} pictures of {traffic.clients:,} clients are not enough to decide"
+        if found.worth == 0:
+            return f"{what}: the clients are few and differ from each other{more}"
+        return (
+            f"{what}: a client's are like each other, so that they are worth only {found.worth:,.0f} independent ones, "
+            f"and {MIN_WORTH} are needed{more}"
+        )
+    if traffic.pictures == rows:
         return f"{rows:,} rows are too few to judge: {min_rows:,} are needed"
+    return f"{rows:,} rows show only {traffic.pictures:,} distinct pictures, too few to judge: {min_rows:,} are needed"
+
+
+def _reason(rows: int, traffic: Traffic, drifted: Sequence[Column], severity: Severity) -> str:
     if not drifted:
-        return f"{rows:,} rows look like the reference: no test is below its threshold"
+        what = f"{rows:,} rows"
+        if traffic.pictures != rows:
+            what = f"{traffic.pictures:,} distinct pictures in {rows:,} rows"
+        return f"{what} look like the reference: no test is below its threshold"
     strongest = sorted(drifted, key=lambda column: (column.p_value, -column.distance))[:3]
     names = ", ".join(column.name for column in strongest)
     more = len(drifted) - len(strongest)

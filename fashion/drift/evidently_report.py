@@ -53,10 +53,11 @@ def render(
         reference: rows to compare them with.
         reference_stats: of these rows.
         alpha: of the decision.
-        total_rows: rows of the whole window.
+        total_rows: distinct pictures of the whole window, of which the sample has one row each.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it when it is imported
-    shown = f"{len(sample):,} of its rows, sampled at random" if len(sample) < total_rows else "all of its rows"
+    of_all = f"{len(sample):,} of its distinct pictures, sampled at random"
+    shown = of_all if len(sample) < total_rows else "each of its distinct pictures"
     note = f"Shows {shown}, and all {reference_stats.rows:,} rows of the reference."
     pages = [EvidentlyPage("Distributions", note, _distributions(sample, reference, reference_stats, alpha))]
     with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)

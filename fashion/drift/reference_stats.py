@@ -4,6 +4,9 @@ The tests of class probabilities follow Rabanser, Günnemann and Lipton, "Failin
 arXiv:1810.11953), who call them BBSDs.
 """
 
+import copy
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fashion.drift.result import FAMILIES, LABELS, Column, FalseAlarms
+from fashion.drift.sources import Clusters, Worth, widen
 from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.package import DamagedPackage, Package, SeverityThresholds
@@ -45,6 +49,11 @@ class Distribution:
         """
         distinct, ranks, counts = np.unique(values, return_inverse=True, return_counts=True)
         return cls(name, family, distinct, counts, ranks)
+
+    def of_rows(self, rows: NDArray[np.int64]) -> "Distribution":
+        """That of some of the rows, by their numbers."""
+        ranks = self.ranks[rows]
+        return dataclasses.replace(self, ranks=ranks, counts=np.bincount(ranks, minlength=len(self.values)))
 
 
 class ReferenceStats:
@@ -89,6 +98,15 @@ class ReferenceStats:
             raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
         return cls(reference or Reference.of(package), package.severity, package.class_names)
 
+    def of_class(self, label: int) -> "ReferenceStats":
+        """The rows of the reference that were predicted as one class, to compare rows of that class with."""
+        part, rows = copy.copy(self), np.flatnonzero(self._predicted == label)
+        part.rows, part._predicted = len(rows), self._predicted[rows]
+        part.label_counts = np.where(np.arange(len(self.label_counts)) == label, self.label_counts, 0)
+        part.confusion = np.where(np.arange(len(self.confusion)) == label, self.confusion, 0)
+        part.columns = [column.of_rows(rows) for column in self.columns]
+        return part
+
     def distances(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows is from the reference, `(N,)`: by its image statistics and embedding together."""
         return np.hypot(
@@ -98,6 +116,26 @@ class ReferenceStats:
     def threshold(self, family: str, alpha: float) -> float:
         """The share of alpha that one column of a family has."""
         return alpha / len(FAMILIES) / max(1, sum(column.family == family for column in self.columns))
+
+    def p_decline(self, right: NDArray[np.bool_], clusters: Clusters) -> float:
+        """Fisher's exact test of whether fewer rows are right than of the reference, one-sided.
+
+        Args:
+            right: (N,) whether the feedback agrees with each prediction.
+            clusters: the same rows by client.
+
+        Returns:
+            The p-value; NaN if a few clients that differ from each other gave the feedback.
+        """
+        (worth,) = clusters.worth([], right.astype(np.int64))
+        if not worth.is_testable:
+            return math.nan
+        share = float(right.mean() if worth.weights is None else right @ worth.weights)
+        rows = round(worth.rows)
+        wrong = round(rows * (1 - share))
+        reference_right = int(np.trace(self.confusion))
+        table = [[rows - wrong, wrong], [reference_right, self.rows - reference_right]]
+        return float(stats.fisher_exact(table, alternative="less").pvalue)
 
     def false_alarms(self, rows: int, alpha: float, resplits: int, seed: int = 0) -> FalseAlarms:
         """Compare windows sampled from the reference with the rest of it, and count those called drift.
@@ -111,47 +149,76 @@ class ReferenceStats:
         rows = min(rows, self.rows // 2)
         rng = np.random.default_rng(seed)
         thresholds = {family: self.threshold(family, alpha) for family in FAMILIES}
-        alarms = 0
+        alarms, worth = 0, Worth(None, rows)
         for _ in range(resplits):
             sampled = rng.permutation(self.rows)[:rows]
             columns = []
             for column in self.columns:
                 window = np.bincount(column.ranks[sampled], minlength=len(column.values))
                 rest = column.counts - window
-                distance = np.abs(np.cumsum(window) / rows - np.cumsum(rest) / (self.rows - rows)).max()
-                columns.append(ks_test(column, distance, rows, self.rows - rows, thresholds[column.family]))
+                distance = float(np.abs(np.cumsum(window) / rows - np.cumsum(rest) / (self.rows - rows)).max())
+                columns.append(ks_test(column, distance, worth, self.rows - rows, thresholds[column.family]))
             predicted = np.bincount(self._predicted[sampled], minlength=len(self.label_counts))
-            columns.append(chi_square_test(predicted, self.label_counts - predicted, thresholds[FAMILIES[2]]))
+            columns.append(chi_square_test(predicted, self.label_counts - predicted, thresholds[FAMILIES[2]], worth))
             alarms += any(column.drifted for column in columns)
         low, high = wilson_interval(alarms, resplits)
         return FalseAlarms(resplits, rows, alarms, low, high)
 
 
-def ks_test(column: Distribution, distance: float, rows: int, other_rows: int, threshold: float) -> Column:
+def ks_distance(column: Distribution, values: NDArray[Any], weights: NDArray[np.float64] | None = None) -> float:
+    """The largest distance of two empirical distribution functions, which is at a value of the reference or just below.
+
+    Args:
+        column: of the reference.
+        values: (N,) of the window.
+        weights: (N,) of the values, sum 1; None where all are equal.
+    """
+    # One slot for each of the reference's K values, and one before, between and after them: 2 K + 1.
+    slots = np.searchsorted(column.values, values, "left") + np.searchsorted(column.values, values, "right")
+    filled = np.bincount(slots, weights, minlength=2 * len(column.values) + 1)
+    reached = np.cumsum(filled) / (len(values) if weights is None else 1)
+    expected = np.concatenate([[0], np.cumsum(column.counts)]) / column.counts.sum()
+    before, at = reached[:-1:2], reached[1::2]
+    return float(max(np.abs(before - expected[:-1]).max(), np.abs(at - expected[1:]).max()))
+
+
+def ks_test(column: Distribution, distance: float, window: Worth, other_rows: int, threshold: float) -> Column:
     """The Kolmogorov-Smirnov test of one column.
 
     Args:
         column: of the reference.
         distance: largest distance of the two empirical distribution functions.
-        rows: of the window.
+        window: what its rows are worth.
         other_rows: of what it is compared with.
         threshold: p-value below which the column drifted.
     """
     # The distribution that scipy's ks_2samp(method="asymp") uses; ties make it conservative.
-    p_value = float(stats.kstwo.sf(distance, max(1, round(rows * other_rows / (rows + other_rows)))))
-    return Column(column.name, column.family, float(distance), p_value, threshold)
+    rows = max(1, round(window.rows * other_rows / (window.rows + other_rows)))
+    p_value = widen(float(stats.kstwo.sf(distance, rows)), window.freedom) if window.is_testable else math.nan
+    return Column(column.name, column.family, distance, p_value, threshold)
 
 
-def chi_square_test(window: NDArray[np.int64], reference: NDArray[np.int64], threshold: float) -> Column:
+def chi_square_test(
+    window: NDArray[np.float64] | NDArray[np.int64], reference: NDArray[np.int64], threshold: float, worth: Worth
+) -> Column:
     """The chi-square test of the predicted labels.
 
     Args:
-        window: `(classes,)` rows by label.
+        window: `(classes,)` rows by label, or their shares.
         reference: `(classes,)` rows by label.
         threshold: p-value below which the labels drifted.
+        worth: what the window's rows are worth; as many as they are without clients.
     """
-    table = np.stack([window, reference])
+    shares = np.stack([window / window.sum(), reference / reference.sum()])
+    table = np.stack([worth.rows * shares[0], reference])
     table = table[:, table.sum(axis=0) > 0]
-    p_value = float(stats.chi2_contingency(table).pvalue) if table.shape[1] > 1 else 1.0
-    shares = table / table.sum(axis=1, keepdims=True)
+    p_value, freedom = 1.0, table.shape[1] - 1
+    if not worth.is_testable:
+        p_value = math.nan
+    elif freedom:
+        found = stats.chi2_contingency(table)
+        p_value = float(found.pvalue)
+        if np.isfinite(worth.freedom):  # the spread was estimated: F in place of chi-square (Thomas and Rao, 1987)
+            dimensions = min(worth.dimensions, freedom)
+            p_value = float(stats.f.sf(found.statistic / freedom, dimensions, dimensions * worth.freedom))
     return Column(LABELS, FAMILIES[2], float(np.abs(shares[0] - shares[1]).sum() / 2), p_value, threshold)

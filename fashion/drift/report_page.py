@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fashion.drift import charts, report_examples
+from fashion.drift import charts, report_examples, report_traffic
 from fashion.drift.charts import format_p_value
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.report_examples import Example
@@ -67,6 +67,7 @@ def render(
         *(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
         *_why(result),
         *_how_bad(result, class_names),
+        *report_traffic.slices_section(result),
         *changes,
         *report_examples.section(examples, class_names),
         *_history(history),
@@ -114,7 +115,8 @@ def _header(result: DriftResult, model: str) -> Iterator[str]:
     version = f", version {escape(result.model_version)}" if result.model_version else ""
     yield f"<header class='{tone}'><h1>{escape(headline(result))}</h1><p>{escape(result.reason)}.</p></header>"
     span = f", from {_format_time(result.since_us)} to {_format_time(result.until_us)} UTC" if result.rows else ""
-    yield f"<p class='of'>{escape(model)}{version}: {result.rows:,} predictions{span}.</p>"
+    counted = report_traffic.describe_traffic(result)
+    yield f"<p class='of'>{escape(model)}{version}: {result.rows:,} predictions{span}. {escape(counted)}</p>"
 
 
 def _why(result: DriftResult) -> Iterator[str]:
@@ -136,11 +138,16 @@ def _why(result: DriftResult) -> Iterator[str]:
     if alarms is not None:
         yield (
             f"<p>How often this decision is wrong when nothing changed: {alarms.alarms} of {alarms.resplits} windows "
-            f"of {alarms.rows:,} rows, drawn from the model's own held-out data, were called drift "
+            f"of {alarms.rows:,} pictures, drawn from the model's own held-out data, were called drift "
             f"({alarms.alarms / alarms.resplits:.1%}; 95&nbsp;% interval {alarms.low:.1%} to {alarms.high:.1%}). "
-            f"By design it is at most {result.alpha:.1%}.</p>"
+            f"By design it is at most {result.alpha:.2g}{_yearly(result)}.</p>"
         )
     yield "</section>"
+
+
+def _yearly(result: DriftResult) -> str:
+    expected = result.false_alarms_per_year
+    return "" if expected is None else f": of all runs of a year, at most {expected:.1f} in expectation"
 
 
 def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:

@@ -37,6 +37,7 @@ dl div { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; 
 .meter span { display: block; height: 8px; border-radius: 4px; background: var(--before); }
 .meter .over { background: #c8402f; } .meter::after { content: ''; position: absolute; left: 50%; top: -3px;
   height: 14px; border-left: 2px solid var(--ink); }
+.wide { overflow-x: auto; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 20px; }
 figure { margin: 0; } figcaption { font-size: 13px; color: var(--dim); } figcaption b { display: block;
   font-size: 15px; color: var(--ink); } figcaption.hit b { color: light-dark(#b23a22, #ff8d70); }

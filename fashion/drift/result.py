@@ -27,6 +27,7 @@ class Column:
     distance: float
     """In [0, 1]: Kolmogorov-Smirnov distance, or total variation distance for the labels."""
     p_value: float
+    """NaN where the rows are of a few clients that differ from each other: they cannot be tested."""
     threshold: float
     """This column's share of alpha."""
 
@@ -98,6 +99,55 @@ class FeedbackAccuracy:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """What was counted of a window: each distinct picture once, and clients that send like pictures as few rows."""
+
+    pictures: int
+    """Distinct pictures; estimated to 1 % if there are more than were compared."""
+    clients: int
+    """Distinct clients; estimated to 2 % above 4,096."""
+    untagged: int
+    """Rows whose sender is not known: each picture of them counts as one of a client of its own."""
+    compared: int
+    """Distinct pictures that the tests looked at: all, or a uniform sample of them."""
+    worth: float
+    """Independent rows that the pictures are worth to the test that they are worth least to; 0 if the clients are too
+    few and too different for one of the tests."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the window, compared with the reference by itself.
+
+    The p-values are corrected by Holm's method for the number of slices, so that of all windows without a change at
+    most a share of alpha has a slice that is called changed, and likewise declined.
+    """
+
+    kind: Literal["client", "hour", "predicted class"]
+    name: str
+    """The client's tag, the hour of the day in UTC, or the class."""
+    pictures: int
+    """Distinct pictures that were compared."""
+    p_value: float
+    """Of its most changed column; NaN where its clients are too few and too different, or it was not compared."""
+    changed: bool
+    columns: tuple[str, ...]
+    """At most three columns that differ, the most changed first."""
+    labelled: int
+    """Distinct pictures with feedback."""
+    accuracy: float
+    """Of these; NaN without any."""
+    p_decline: float
+    """Of Fisher's exact test against the reference, one-sided; NaN where there is too little feedback."""
+    declined: bool
+
+    @property
+    def is_unusual(self) -> bool:
+        """True if it changed or lost accuracy."""
+        return self.changed or self.declined
+
+
+@dataclass(frozen=True)
 class DriftResult:
     """The decision on one window of one version's predictions, with every number it rests on."""
 
@@ -132,6 +182,12 @@ class DriftResult:
     """Of the version's package, its first digits; empty without rows."""
     unjudged: str = ""
     """One sentence on rows of the same window that have no reference, and why; empty without any."""
+    traffic: Traffic | None = None
+    """None without rows, and in results of earlier versions."""
+    slices: tuple[Slice, ...] = ()
+    """Parts of the window that were compared by themselves, the most changed first."""
+    false_alarms_per_year: float | None = None
+    """Windows of a year that are called drift in expectation though nothing changed, at most; None if unknown."""
 
     @property
     def level(self) -> Level:

@@ -1,10 +1,9 @@
-"""What is counted of a part of a window: sums, a sample and the most unusual rows, by model. Knows no logs.
+"""What is counted of a part of a window: pictures, a sample and the most unusual rows, by model. Knows no logs.
 
 Parts of a window merge to what the whole window would have given, bit for bit, in whichever order they come.
 """
 
 import dataclasses
-import hashlib
 import heapq
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
+from fashion.drift.distinct import Keys, Origins, smallest_pictures
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.predictions.batch import Batch, concatenate
@@ -42,34 +42,38 @@ class Inspection:
     sample: Batch | None
     """Rows sampled at random, or all where there are few; None for an empty window."""
     unusual_rows: tuple[UnusualRow, ...] = ()
-    """The rows farthest from the reference, farthest first."""
+    """The rows farthest from the reference, farthest first; one of each picture."""
 
 
 @dataclass
 class Sample:
-    """At most `size` rows, each as likely as any other.
+    """Rows of at most `size` distinct pictures, each picture as likely as any other.
 
-    A hash of each row's id decides: a row is in the sample or not, however the window is divided and ordered.
+    Hashes decide: a row is in the sample or not, however the window is divided and ordered.
     """
 
     size: int
     parts: list[Batch] = field(default_factory=list)
-    keys: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    pictures: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Key of each row's picture."""
+    keys: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Key of each row."""
+    bound: int = 2**64 - 1
+    """Pictures with a larger key are not in the sample."""
 
-    def add(self, batch: Batch, keys: NDArray[np.uint64] | None = None) -> None:
-        """Offer rows: those with the smallest keys of all stay.
+    def add(self, batch: Batch, pictures: Keys, keys: Keys) -> None:
+        """Offer rows: those of the pictures with the smallest keys stay, one for each.
 
         Args:
             batch: N rows.
-            keys: (N,) of these rows, where they are known.
+            pictures: (N,) key of each row's picture.
+            keys: (N,) key of each row.
         """
-        keys = np.array([_hash(each) for each in batch.prediction_ids], np.uint64) if keys is None else keys
-        smaller = np.arange(len(keys))
-        if len(self.keys) >= self.size:
-            smaller = np.flatnonzero(keys < np.partition(self.keys, self.size - 1)[self.size - 1])
+        smaller = np.flatnonzero(pictures <= np.uint64(self.bound))
         if len(smaller) == 0:
             return
         self.parts.append(batch[smaller.tolist()])
+        self.pictures = np.concatenate([self.pictures, pictures[smaller]])
         self.keys = np.concatenate([self.keys, keys[smaller]])
         if len(self.keys) > 2 * self.size:
             self._shrink()
@@ -78,7 +82,7 @@ class Sample:
         """Offer the rows of another sample."""
         rows = other.rows()
         if rows is not None:
-            self.add(rows, other.keys)
+            self.add(rows, other.pictures, other.keys)
 
     def rows(self) -> Batch | None:
         """The sample by time; None if no rows were offered."""
@@ -89,10 +93,11 @@ class Sample:
 
     def _shrink(self) -> None:
         rows = concatenate(self.parts)
-        smallest = np.argsort(self.keys, kind="stable")[: self.size].tolist()
-        by_time = sorted(smallest, key=lambda row: (rows.times_us[row], rows.prediction_ids[row]))
-        self.parts = [rows[by_time]]
-        self.keys = self.keys[by_time]
+        smallest = smallest_pictures(self.pictures, self.keys, self.size)
+        if len(smallest) == self.size:
+            self.bound = int(self.pictures[smallest[-1]])
+        by_time = sorted(smallest.tolist(), key=lambda row: (rows.times_us[row], rows.prediction_ids[row]))
+        self.parts, self.pictures, self.keys = [rows[by_time]], self.pictures[by_time], self.keys[by_time]
 
 
 @dataclass
@@ -125,9 +130,10 @@ class VersionRows:
         is_class = batch.true_labels < len(reference.class_names)
         batch = dataclasses.replace(batch, true_labels=np.where(is_class, batch.true_labels, UNLABELLED))
         stats = WindowStats(reference, self.counts)
-        counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us))
+        origins = Origins.of(batch.prediction_ids, batch.image_sha256, batch.clients or [None] * len(batch))
+        counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us, origins))
         batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
-        self.sample.add(batch)
+        self.sample.add(batch, origins.pictures[counted], origins.rows[counted])
         if self.max_examples and len(batch):
             self._keep_unusual(_most_unusual(batch, reference.distances(batch.predictions), self.max_examples))
 
@@ -156,15 +162,12 @@ class VersionRows:
         self.since_us, self.until_us = min(self.since_us, since_us), max(self.until_us, until_us)
 
     def _keep_unusual(self, rows: list[UnusualRow]) -> None:
-        self.unusual = heapq.nlargest(self.max_examples, [*self.unusual, *rows], key=_rank)
+        by_picture = {row.image_sha256: row for row in sorted([*self.unusual, *rows], key=_rank)}
+        self.unusual = heapq.nlargest(self.max_examples, by_picture.values(), key=_rank)
 
 
 WindowPart = dict[ModelId, VersionRows]
 """What is counted of a part of a window, by model."""
-
-
-def _hash(prediction_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest())
 
 
 def _rank(row: UnusualRow) -> tuple[float, str]:
@@ -172,9 +175,15 @@ def _rank(row: UnusualRow) -> tuple[float, str]:
 
 
 def _most_unusual(batch: Batch, distances: NDArray[np.float64], most: int) -> list[UnusualRow]:
-    """The farthest rows, and all that are as far as the last of them: the same picture may come often."""
-    least = np.partition(distances, -most)[-most] if len(distances) > most else -np.inf
-    return [_unusual_row(batch, int(row), float(distances[row])) for row in np.flatnonzero(distances >= least)]
+    """The rows of the farthest pictures, and all that are as far as the last of them."""
+    rows: list[int] = []
+    pictures: set[str] = set()
+    for row in np.argsort(-distances, kind="stable").tolist():
+        if len(pictures) >= most and distances[row] < distances[rows[-1]]:
+            break
+        rows.append(row)
+        pictures.add(batch.image_sha256[row])
+    return [_unusual_row(batch, row, float(distances[row])) for row in rows]
 
 
 def _unusual_row(batch: Batch, row: int, distance: float) -> UnusualRow:

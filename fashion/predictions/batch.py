@@ -26,6 +26,8 @@ class Batch:
     prediction_ids: Sequence[str]
     image_sha256: Sequence[str]
     models: Sequence[ModelId]
+    clients: Sequence[str | None] | None = None
+    """(N,) opaque tags of the senders, None where a row has none; None where no row has."""
 
     def __len__(self) -> int:
         return len(self.times_us)
@@ -43,6 +45,7 @@ class Batch:
             [self.prediction_ids[row] for row in rows],
             [self.image_sha256[row] for row in rows],
             [self.models[row] for row in rows],
+            None if self.clients is None else [self.clients[row] for row in rows],
         )
 
 
@@ -60,10 +63,10 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         ),
         np.concatenate([each.true_labels for each in batches]),
         np.concatenate([each.times_us for each in batches]),
-        *(
-            [value for each in batches for value in getattr(each, name)]
-            for name in ("prediction_ids", "image_sha256", "models")
-        ),
+        [value for each in batches for value in each.prediction_ids],
+        [value for each in batches for value in each.image_sha256],
+        [value for each in batches for value in each.models],
+        [value for each in batches for value in each.clients or [None] * len(each)],
     )
 
 
@@ -84,7 +87,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
         columns = zip(*group, strict=True)
         ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, *rest = columns
-        sha256, _, _, names, digests, truth = rest
+        sha256, _, clients, names, digests, truth = rest
         try:
             predictions = Predictions(
                 np.array(labels, np.int64),
@@ -95,7 +98,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
             models = list(map(ModelId, names, versions, digests))
-            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models)
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, clients)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
 
@@ -123,6 +126,7 @@ def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
         [record.prediction_id for record in records],
         [record.image_sha256 for record in records],
         [record.model for record in records],
+        [record.client for record in records],
     )
 
 

@@ -29,7 +29,7 @@ _NUMBERS = ("predicted", "confidence", *STATISTICS)
 _TEXTS = ("prediction_id", "image_sha256", "model_version")
 _MODEL = ("model_name", "model_digest")
 """Columns that files of older versions lack, and that are null in rows of before there were names."""
-_COLUMNS = (*_TEXTS, *_MODEL, "time", "label", *_NUMBERS, "probabilities", "embedding")
+_COLUMNS = (*_TEXTS, *_MODEL, "client", "time", "label", *_NUMBERS, "probabilities", "embedding")
 
 
 class Export:
@@ -90,7 +90,7 @@ class Export:
         """Yield rows with feedback, newest first."""
         import pyarrow.compute as pc
 
-        columns = (*_COLUMNS, "role", "latency_ms", "client", "feedback")
+        columns = (*_COLUMNS, "role", "latency_ms", "feedback")
         for name, table in self._tables(0, FOREVER_US, columns, labelled=True):
             with self._translate_errors(name):
                 rows = table.filter(pc.is_valid(table["label"]))
@@ -195,7 +195,7 @@ def _to_batches(table: Any) -> Iterator[Batch]:
     import pyarrow.compute as pc
 
     for name in _COLUMNS:
-        if name not in ("label", *_MODEL) and table[name].null_count:
+        if name not in ("label", "client", *_MODEL) and table[name].null_count:
             raise ValueError(f"column {name} lacks values")
     if len(table) and pc.unique(pc.list_value_length(table["embedding"])).to_pylist() != [EMBEDDING_SIZE]:
         raise ValueError("it has other embeddings than this version writes")
@@ -210,9 +210,10 @@ def _to_batches(table: Any) -> Iterator[Batch]:
             _numbers(pc.list_flatten(rows["embedding"]), np.float32).reshape(len(rows), -1).astype(np.float16),
         )
         labels = _numbers(pc.fill_null(rows["label"], UNLABELLED), np.int64)
-        ids, sha256, versions, names, digests = (rows[name].to_pylist() for name in (*_TEXTS, *_MODEL))
+        texts = (*_TEXTS, *_MODEL, "client")
+        ids, sha256, versions, names, digests, clients = (rows[name].to_pylist() for name in texts)
         models = list(map(ModelId, names, versions, digests))
-        yield Batch(predictions, labels, _times(rows), ids, sha256, models)
+        yield Batch(predictions, labels, _times(rows), ids, sha256, models, clients)
 
 
 def _numbers(column: Any, kind: type[Any]) -> Any:

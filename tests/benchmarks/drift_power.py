@@ -21,7 +21,7 @@ from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.predictions.record import UNLABELLED
-from tests.benchmarks import champion
+from tests.benchmarks import champion, drift_traffic
 from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
 from tests.benchmarks.serving import ServingOptions
 from tests.support import shifts
@@ -84,6 +84,9 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     names = shifts.NAMES[:2] if options.quick else shifts.NAMES
     yield _methods(bench, names)
     yield _by_shift(bench, names)
+    common = (bench.data, bench.predictor, bench.reference_stats, bench.settings)
+    yield from drift_traffic.tables(*common, quick=options.quick)
+    yield drift_traffic.year(*common, quick=options.quick)
 
 
 def _methods(bench: Bench, names: Sequence[str]) -> Table:

@@ -68,5 +68,5 @@ def test_the_note_says_that_rows_were_sampled(window: Batch, sound_package: Pack
     drawn = evidently_report.render(
         few, Reference.of(sound_package), ReferenceStats.of(sound_package), alpha=0.01, total_rows=ROWS
     )
-    assert drawn[0].note.startswith("Shows 50 of its rows, sampled at random")
+    assert drawn[0].note.startswith("Shows 50 of its distinct pictures, sampled at random")
     assert [drawing.title for drawing in drawn] == ["Distributions"]  # 17 judged rows are too few

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
-from fashion.drift import inspection
+from fashion.drift import decision, inspection
 from fashion.drift.inspection import Decided
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import empty_window, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
-from fashion.predictions.batch import Batch
+from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import UNLABELLED, ModelId
 
 
@@ -43,8 +43,6 @@ def batch(rows: Predictions, *, version: str = "1", start: int = 0) -> Batch:
 
 def mixed(first: Batch, second: Batch) -> Batch:
     """Rows of two in turn."""
-    from fashion.predictions.batch import concatenate
-
     both = concatenate([first, second])
     order = np.argsort([*range(0, 2 * len(first), 2), *range(1, 2 * len(second), 2)], kind="stable")
     return both[order.tolist()]
@@ -180,12 +178,13 @@ def test_feedback_with_an_unknown_class_is_ignored(reference_stats: ReferenceSta
     assert sorted({row.true_label for row in found.unusual_rows}) == [UNLABELLED, 0]
 
 
+@pytest.mark.parametrize("max_pictures", [300, 10_000])
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 7, 40])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_parts_of_a_window_add_up_to_the_whole_bit_for_bit(
-    reference_stats: ReferenceStats, num_parts: int, seed: int
+    reference_stats: ReferenceStats, num_parts: int, seed: int, max_pictures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows of two known versions and an unknown one, some unreadable, some the same picture, some with feedback."""
+    """Rows of two known versions and an unknown one, some unreadable, some repeated, some with feedback or a client."""
     rng = np.random.default_rng(seed)
     rows = batch(sample_predictions(1500, seed=11, shift=0.3))
     rows.predictions.embeddings[rng.integers(1500, size=9)] = np.nan
@@ -195,11 +194,16 @@ def test_parts_of_a_window_add_up_to_the_whole_bit_for_bit(
         rows,
         true_labels=np.where(rng.random(1500) < 0.2, rng.integers(len(CLASSES), size=1500), UNLABELLED),
         models=[model(version) for version in rng.choice(["1", "2", "9"], 1500, p=[0.6, 0.3, 0.1])],
+        clients=[None if each == 0 else f"client {each}" for each in rng.integers(5, size=1500)],
     )
+    again = rng.integers(1500, size=700)  # retried, perhaps by another client
+    retried = dataclasses.replace(rows[again.tolist()], prediction_ids=[f"id-9{each:05d}" for each in range(700)])
+    rows = concatenate([rows, retried])
     known = {model("1"): reference_stats, model("2"): reference_stats}
+    monkeypatch.setattr(decision, "num_pictures", lambda classes: max_pictures)
     whole = inspection.inspect([rows], known.get, SETTINGS, max_plot_rows=100, max_examples=10)
 
-    owners = rng.integers(num_parts, size=1500)
+    owners = rng.integers(num_parts, size=2200)
     parts = []
     for part in range(num_parts):
         own = rng.permutation(np.flatnonzero(owners == part))
