@@ -1,6 +1,5 @@
 """Timer units and a crontab that run the drift flow by the clock. Writes and checks files; starts nothing."""
 
-import datetime
 import re
 import shlex
 import shutil
@@ -123,26 +122,6 @@ def calendar(cron_line: str) -> str:
     days = "" if len(weekday) == 7 else ",".join(DAYS[each] for each in weekday) + " "
     date = f"*-{_list(month, 12)}-{_list(day, 31)}"
     return f"{days}{date} {_list(hour, 24)}:{_list(minute, 60)}:00 UTC"
-
-
-def next_run(cron_line: str, now: datetime.datetime) -> datetime.datetime:
-    """The first time after `now` at which a cron line runs, both in UTC.
-
-    Raises:
-        ValueError: the line is malformed, or names a day that no month has.
-    """
-    minutes, hours, days, months, weekdays = cron_times(cron_line)
-    start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) + datetime.timedelta(minutes=1)
-    for offset in range(4 * 366 + 1):
-        day = (start + datetime.timedelta(days=offset)).date()
-        if day.day not in days or day.month not in months or day.isoweekday() % 7 not in weekdays:
-            continue
-        for hour in hours:
-            for minute in minutes:
-                moment = datetime.datetime.combine(day, datetime.time(hour, minute), datetime.UTC)
-                if moment >= start:
-                    return moment
-    raise ValueError(f"cron {cron_line!r} never runs")
 
 
 def read_cron(home: Home) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.drift.result import LABELS, DriftResult
+from fashion.drift.verdict import format_p_value
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 
@@ -56,11 +57,6 @@ def section(
             f"<td class='{'hit' if column.drifted else ''}'>{'drift' if column.drifted else 'no drift'}</td></tr>"
         )
     yield "</table></details></section>"
-
-
-def format_p_value(value: float) -> str:
-    """A p-value in a few characters."""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "under 1e-300"
 
 
 def column_values(rows: Predictions, column: str, class_names: Sequence[str]) -> NDArray[Any]:

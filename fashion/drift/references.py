@@ -1,6 +1,6 @@
 """What windows are compared with: packages of registered versions, each fetched and parsed once. Decides nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,15 @@ class References:
                 )
             reasons.append(f"{count:,} are {why}")
         return f"Rows of this window that are not judged: {'; '.join(reasons)}" if reasons else ""
+
+    def unknown(self, rows: Iterable[ModelId]) -> tuple[str, ...]:
+        """Those of some models that should have a reference here: all but those of another name.
+
+        Args:
+            rows: models without a reference.
+        """
+        mine = [model for model in rows if model.name in (None, self._model)]
+        return tuple(str(model) for model in sorted(mine, key=lambda each: each.order))
 
     def _fetch(self, version: str) -> VersionReference | None:
         if version not in self.loaded:

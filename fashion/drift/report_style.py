@@ -20,7 +20,16 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 sy
 main { max-width: 960px; margin: 0 auto; padding: 24px 20px 64px; }
 header { border-left: 8px solid var(--dim); padding: 4px 0 4px 20px; }
 header.good { border-color: #2e8b57; } header.warn { border-color: #d99a1c; } header.bad { border-color: #c8402f; }
-h1 { font-size: 34px; line-height: 1.15; margin: 0; } header p { font-size: 19px; margin: 8px 0 0; }
+header .of { margin: 4px 0 0; }
+h1 { font-size: 34px; line-height: 1.15; margin: 0; }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 16px;
+  margin: 20px 0; } .answers div { border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px;
+  min-width: 0; }
+.answers h2 { margin: 0; padding: 0; border: 0; font-size: 14px; font-weight: 400; color: var(--dim); }
+.answers b { display: block; font-size: 20px; line-height: 1.3; margin-top: 4px; } .answers p { margin: 8px 0 0; }
+code { display: block; margin-top: 8px; padding: 8px 10px; border-radius: 6px; background: var(--line);
+  font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; user-select: all; }
+p code { display: inline; padding: 1px 4px; }
 h2 { font-size: 21px; margin: 40px 0 10px; border-top: 1px solid var(--line); padding-top: 20px; }
 .of, .small, .remark { color: var(--dim); } .small { font-size: 14px; } .remark { border-left: 3px solid #d99a1c;
   padding-left: 12px; }

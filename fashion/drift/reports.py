@@ -49,6 +49,19 @@ def state_of(name: str, model_name: str) -> str:
     return f"{name.removesuffix('.json')}-{safe}-{digest}.json"
 
 
+def link(report_id: str, *, reports: str, service: str | None) -> str:
+    """Where a person can read a report: a page of the service, or the file.
+
+    Args:
+        report_id: from `make_id`.
+        reports: folder or bucket of the reports.
+        service: address of the service, such as `https://example.org`; None if it is not known.
+    """
+    if service:
+        return f"{service.rstrip('/')}/monitoring/reports/{report_id}"
+    return f"{reports.rstrip('/')}/{report_id}/{PAGE}"
+
+
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
     """Store a report, replacing one with the same id.
 

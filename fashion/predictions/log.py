@@ -164,6 +164,7 @@ class PredictionLog:
         role: str | None = None,
         model_name: str | None = None,
         with_feedback: bool = False,
+        feedback_since_us: int = 0,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
         """Yield at most `rows` predictions, newest first.
@@ -173,11 +174,14 @@ class PredictionLog:
             role: only rows of this role.
             model_name: only rows of this registered model.
             with_feedback: only predictions that have feedback.
+            feedback_since_us: only those whose feedback is of this time or later, microseconds since 1970, UTC.
             page_rows: rows held in memory at once.
         """
         clause, values = conditions(role, model_name)
         if with_feedback:
-            clause += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
+            clause += (
+                f" AND prediction_id IN (SELECT prediction_id FROM feedback WHERE time_us >= {feedback_since_us:d})"
+            )
         before: Key = (FOREVER_US, "", "")
         while rows > 0:
             size = min(rows, page_rows)

@@ -78,13 +78,18 @@ class LocalRows:
         """
         return self._log.span(window.since_us, window.until_us, role="champion")
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
+    def labelled(self, *, since_us: int = 0, feedback_since_us: int = 0) -> Iterator[LoggedPrediction]:
         """Yield rows with feedback, newest first.
+
+        Args:
+            since_us: only predictions of this time or later, microseconds since 1970, UTC.
+            feedback_since_us: only those whose feedback is of this time or later, likewise.
 
         Raises:
             LogUnavailable: the log cannot be read.
         """
-        return self._log.latest(ALL_ROWS, role="champion", with_feedback=True)
+        rows = self._log.latest(ALL_ROWS, role="champion", with_feedback=True, feedback_since_us=feedback_since_us)
+        return _labelled(rows, since_us, feedback_since_us)
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window: of a clock that was set back.
@@ -120,9 +125,9 @@ class SharedRows:
             return None
         return first.record.time_us, max(first.record.time_us, min(last.record.time_us, window.until_us - 1))
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
-        """Yield rows with feedback, newest first."""
-        return self._log.labelled()
+    def labelled(self, *, since_us: int = 0, feedback_since_us: int = 0) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first; see LocalRows."""
+        return _labelled(self._log.labelled(), since_us, feedback_since_us)
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window, of the first MAX_COUNT there."""
@@ -144,13 +149,19 @@ class ExportedRows:
         """Return the times of the window's first and last row, None without rows."""
         return self._export.span(window.since_us, window.until_us)
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
-        """Yield rows with feedback, newest first."""
-        return self._export.labelled()
+    def labelled(self, *, since_us: int = 0, feedback_since_us: int = 0) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first; see LocalRows."""
+        return _labelled(self._export.labelled(), since_us, feedback_since_us)
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window."""
         return self._export.count(window.until_us)
+
+
+def _labelled(rows: Iterator[LoggedPrediction], since_us: int, feedback_since_us: int) -> Iterator[LoggedPrediction]:
+    """Of rows with feedback, newest first, those of a time or later; what is older is not read."""
+    newer = itertools.takewhile(lambda row: row.record.time_us >= since_us, rows)
+    return (row for row in newer if row.feedback[-1].time_us >= feedback_since_us)
 
 
 Source = LocalRows | SharedRows | ExportedRows

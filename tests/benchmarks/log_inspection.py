@@ -43,6 +43,7 @@ def main(package_folder: Path, log_file: Path) -> None:
     page = report_page.render(
         inspected,
         model="m",
+        report_id="measured",
         class_names=served.class_names,
         reference=reference.predictions,
         examples=[],
