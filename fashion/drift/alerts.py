@@ -36,7 +36,8 @@ class Alert(NamedTuple):
     rank: int = 0
     """How bad it is: one that is higher than what was last sent is sent at once."""
     matter: str = ""
-    """What tells it from others of the same condition, such as the kind of a failure: another one is sent at once."""
+    """What tells it from others of the same condition, such as the kind of a failure: another one is sent at once.
+    Empty where there is only one."""
 
 
 def key(condition: str, version: str = "") -> str:
@@ -126,7 +127,7 @@ def _kind(alert: Alert, known: Mapping[str, Any], cooldown_hours: float, now: fl
     """Which message is due on a condition that was sent before: worse, begun, lasts, or none."""
     if alert.rank > known.get("rank", alert.rank):
         return "worse"
-    if alert.matter not in known.get("sent", {alert.matter: 0}):
+    if alert.matter and alert.matter not in known.get("sent", {alert.matter: 0}):
         return "begun"
     return "" if cooldown.is_within(cooldown_hours, known["notified"], now) else "lasts"
 

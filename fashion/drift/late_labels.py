@@ -3,11 +3,8 @@
 A label counts once, in the window in which its row was predicted or, if that is over, in the one in which it arrives.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 from fashion.drift.decision import WindowCounts
 from fashion.drift.reference_stats import ReferenceStats
@@ -42,21 +39,16 @@ def count(source: Source, window: Window, reference_stats: Callable[[ModelId], R
     """
     if window.rows is not None:
         return LateLabels({}, {})
-    oldest = window.since_us - MAX_AGE_DAYS * DAY_US
-    pairs: defaultdict[ModelId, list[tuple[int, int]]] = defaultdict(list)
-    for row in source.labelled(since_us=oldest, feedback_since_us=window.since_us):
-        latest = row.feedback[-1]
-        if row.record.time_us < window.since_us <= latest.time_us < window.until_us:
-            pairs[row.record.model].append((latest.true_label, row.record.label))
     found = LateLabels({}, {})
-    for model, rows in pairs.items():
+    for model, label, true_label, rows in source.late_feedback(window, window.since_us - MAX_AGE_DAYS * DAY_US):
         stats = reference_stats(model)
-        if stats is None:
+        if stats is None or max(label, true_label) >= len(stats.class_names):
             continue
-        counts = WindowCounts.empty(stats)
-        usable = [pair for pair in rows if max(pair) < len(stats.class_names)]
-        true, predicted = np.array(usable, np.int64).reshape(-1, 2).T
-        np.add.at(counts.confusion, (true, predicted), 1)
-        found.part[model] = VersionRows(counts, Sample(0), 0)
-        found.rows[model] = len(true)
+        if model not in found.part:
+            found.part[model] = VersionRows(WindowCounts.empty(stats), Sample(0), 0)
+            found.rows[model] = 0
+        counts = found.part[model].counts
+        assert counts is not None
+        counts.confusion[true_label, label] += rows
+        found.rows[model] += rows
     return found

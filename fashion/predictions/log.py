@@ -164,7 +164,6 @@ class PredictionLog:
         role: str | None = None,
         model_name: str | None = None,
         with_feedback: bool = False,
-        feedback_since_us: int = 0,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
         """Yield at most `rows` predictions, newest first.
@@ -174,14 +173,11 @@ class PredictionLog:
             role: only rows of this role.
             model_name: only rows of this registered model.
             with_feedback: only predictions that have feedback.
-            feedback_since_us: only those whose feedback is of this time or later, microseconds since 1970, UTC.
             page_rows: rows held in memory at once.
         """
         clause, values = conditions(role, model_name)
         if with_feedback:
-            clause += (
-                f" AND prediction_id IN (SELECT prediction_id FROM feedback WHERE time_us >= {feedback_since_us:d})"
-            )
+            clause += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
         before: Key = (FOREVER_US, "", "")
         while rows > 0:
             size = min(rows, page_rows)
@@ -275,6 +271,26 @@ class PredictionLog:
         clause, values = conditions(role, model_name)
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
+
+    def count_late_feedback(self, since_us: int, until_us: int, *, oldest_us: int) -> list[Row]:
+        """Count the feedback of a span on predictions of before it, where it is the latest on its prediction.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            oldest_us: time of the earliest prediction that is looked at, likewise.
+
+        Returns:
+            Rows of model_name, model_version, model_digest, label, true_label and their number.
+        """
+        return self.database.read(
+            "SELECT p.model_name, p.model_version, p.model_digest, p.label, f.true_label, count(*) FROM feedback f "
+            "JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
+            "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? AND NOT EXISTS ("
+            "SELECT 1 FROM feedback l WHERE l.prediction_id = f.prediction_id "
+            "AND (l.time_us, l.sequence) > (f.time_us, f.sequence)) GROUP BY 1, 2, 3, 4, 5",
+            (since_us, until_us, oldest_us, since_us),
+        )
 
     def add_export(self, address: str) -> None:
         """Note where copies of rows are written to, for `exports`.
