@@ -76,7 +76,7 @@ class DriftFlow(FlowSpec):
                 self.windows = windows.divide(self.window, source.span(self.window), settings.workers)
             self.reading = "divided" if len(self.windows) > 1 else "whole"
             if self.reading == "whole":
-                references = References(self.model, Path(folder))
+                references = References(self.model, Path(folder), open_store(home.reports))
                 self.decide(source, [count_rows(source, self.window, references, settings)], references)
         self.next({"whole": self.report, "divided": self.divide}, condition="reading")
 
@@ -92,12 +92,14 @@ class DriftFlow(FlowSpec):
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            self.part = count_rows(source, self.input, References(self.model, Path(folder)), settings)
+            references = References(self.model, Path(folder), open_store(home.reports))
+            self.part = count_rows(source, self.input, references, settings)
         self.next(self.join)
 
     @retry(times=2, minutes_between_retries=0)
@@ -107,13 +109,15 @@ class DriftFlow(FlowSpec):
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
         self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer"])
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            self.decide(source, [each.part for each in counts], References(self.model, Path(folder)))
+            references = References(self.model, Path(folder), open_store(home.reports))
+            self.decide(source, [each.part for each in counts], references)
         self.next(self.report)
 
     @card(type="blank", id="drift")
@@ -228,7 +232,7 @@ class DriftFlow(FlowSpec):
             now_us=self.now_us,
             due_us=launch.next_due_us(settings.cron, self.now_us),
         )
-        self.inspected = [context.with_context(each, around, late.rows) for each in inspected]
+        self.inspected = [context.with_context(each, around, late.rows, references) for each in inspected]
         longer_since_us = self.window.since_us if self.is_longer else None
         self.remarks = context.describe(self.inspected, around, longer_since_us=longer_since_us)
         for each in self.inspected:
@@ -255,7 +259,12 @@ class DriftFlow(FlowSpec):
         if version is not None and inspected.sample is not None:
             alpha, rows = inspected.result.alpha, inspected.result.rows
             plots = evidently_report.render(
-                inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
+                inspected.sample,
+                version.reference,
+                version.stats(),
+                compared=version.compared,
+                alpha=alpha,
+                total_rows=rows,
             )
             examples = load_examples(inspected, version.package, self.settings)
         render = functools.partial(
@@ -264,7 +273,7 @@ class DriftFlow(FlowSpec):
             model=self.model,
             report_id=report_id,
             class_names=() if version is None else version.package.class_names,
-            reference=None if version is None else version.reference.predictions,
+            reference=None if version is None else version.compared,
             history=history,
             evidently_pages=plots,
             remarks=self.remarks,

@@ -52,13 +52,16 @@ def look_around(
     return Surroundings(references.describe_unjudged(unjudged), later, context)
 
 
-def with_context(inspected: Inspection, around: Surroundings, late_labels: Mapping[ModelId, int]) -> Inspection:
+def with_context(
+    inspected: Inspection, around: Surroundings, late_labels: Mapping[ModelId, int], references: References
+) -> Inspection:
     """An inspection whose result knows what is beside its rows.
 
     Args:
         inspected: of one version.
         around: what all versions have in common.
         late_labels: rows of before the window whose feedback arrived in it, by model.
+        references: what the versions were compared with.
     """
     result = inspected.result
     late = sum(
@@ -66,7 +69,9 @@ def with_context(inspected: Inspection, around: Surroundings, late_labels: Mappi
         for model, rows in late_labels.items()
         if (model.version, model.digest or "") == (result.model_version, result.model_digest)
     )
-    context = dataclasses.replace(around.context, late_labels=late)
+    version = references.loaded.get(result.model_version)
+    accepted = 0 if version is None else version.accepted_rows
+    context = dataclasses.replace(around.context, late_labels=late, accepted_rows=accepted)
     known = dataclasses.replace(result, context=context)
     return dataclasses.replace(inspected, result=with_unjudged(known, around.unjudged, context.unknown))
 

@@ -180,7 +180,7 @@ class WindowStats:
             columns=columns,
             severity=severity,
             false_alarms=false_alarms,
-            reference_rows=reference.rows,
+            reference_rows=reference.labelled_rows,
             reference_accuracy=reference.accuracy,
             mean_confidence=self.mean_confidence,
             estimated=self._estimate(severity) if enough else None,
@@ -221,7 +221,7 @@ class WindowStats:
             return None
         right, reference = int(np.trace(self.counts.confusion)), self._reference
         reference_right = int(np.trace(reference.confusion))
-        table = [[right, total - right], [reference_right, reference.rows - reference_right]]
+        table = [[right, total - right], [reference_right, reference.labelled_rows - reference_right]]
         p_decline = float(stats.fisher_exact(table, alternative="less").pvalue)
         low, high = wilson_interval(right, total)
         return FeedbackAccuracy(

@@ -50,44 +50,59 @@ class Distribution:
 class ReferenceStats:
     """A model's reference, prepared to compare windows with."""
 
-    def __init__(self, reference: Reference, thresholds: SeverityThresholds, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        thresholds: SeverityThresholds,
+        class_names: Sequence[str],
+        accepted: Predictions | None = None,
+    ) -> None:
         """
         Args:
             reference: N held-out rows.
             thresholds: bounds of severity, calibrated for this model.
             class_names: of the model, in the order of its probabilities.
+            accepted: rows that the distribution of a window is compared with in place of the held-out ones. Accuracy
+                and the signs of harm are still measured against those.
         """
         rows = reference.predictions
+        compared = rows if accepted is None else accepted
         self.class_names = tuple(class_names)
-        self.rows = len(rows.labels)
+        self.rows = len(compared.labels)
+        """Rows that a window's distribution is compared with."""
+        self.labelled_rows = len(rows.labels)
+        """Held-out rows, whose accuracy is known."""
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
-        self.label_counts = np.bincount(rows.labels, minlength=len(class_names))
+        self.label_counts = np.bincount(compared.labels, minlength=len(class_names))
         self.thresholds = thresholds
         self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance)
         names = [
             *((name, FAMILIES[0]) for name in STATISTICS),
             *((f"p({name})", FAMILIES[1]) for name in class_names),
         ]
-        matrix = np.concatenate([rows.statistics, rows.probabilities], axis=1)
+        matrix = np.concatenate([compared.statistics, compared.probabilities], axis=1)
         self.columns = [Distribution.of(*name, values) for name, values in zip(names, matrix.T, strict=True)]
-        self._predicted = rows.labels
-        self._statistics = Spread(rows.statistics.astype(np.float64))
+        self._predicted = compared.labels
+        self._statistics = Spread(compared.statistics.astype(np.float64))
 
     @classmethod
-    def of(cls, package: Package, reference: Reference | None = None) -> "ReferenceStats":
+    def of(
+        cls, package: Package, reference: Reference | None = None, accepted: Predictions | None = None
+    ) -> "ReferenceStats":
         """Prepare a package's reference.
 
         Args:
             package: of the model.
             reference: the package's; None to read it from the package's folder.
+            accepted: rows of windows that were accepted as the new normal; None without any.
 
         Raises:
             fashion.model.package.DamagedPackage: the reference cannot be read, or severity was never calibrated.
         """
         if package.severity is None:
             raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
-        return cls(reference or Reference.of(package), package.severity, package.class_names)
+        return cls(reference or Reference.of(package), package.severity, package.class_names, accepted)
 
     def distances(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows is from the reference, `(N,)`: by its image statistics and embedding together."""

@@ -102,6 +102,8 @@ def _header(result: DriftResult, model: str, report_id: str) -> Iterator[str]:
     yield f"<div><h2>What to do?</h2><b>{escape(first.sentence)}</b>{_command(first)}"
     yield from (f"<p>{escape(step.sentence)}:</p>{_command(step)}" for step in others)
     yield "</div></div>"
+    if accepted := result.context.accepted_rows:
+        yield f"<p class='remark'>Compared with {accepted:,} rows of windows that were accepted as the new normal.</p>"
     if result.unreadable and "unreadable" not in result.conditions:
         yield f"<p class='remark'>{result.unreadable:,} more rows hold no usable numbers, and are in no test.</p>"
 

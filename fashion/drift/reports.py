@@ -170,6 +170,17 @@ def read_page(store: Store, report_id: str) -> bytes:
     return content
 
 
+def read_result(store: Store, report_id: str) -> dict[str, Any]:
+    """A report's result; `UNREADABLE` if it is damaged.
+
+    Raises:
+        BlobNotFound: there is no complete report with this id.
+    """
+    if not ID.fullmatch(report_id) or not store.exists(f"{report_id}/{RESULT}"):
+        raise BlobNotFound(report_id)
+    return _result(store, report_id)
+
+
 def _format_time(time_us: int) -> str:
     return datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC).strftime(ID_TIME)
 

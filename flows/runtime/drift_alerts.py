@@ -60,6 +60,7 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
     """End the task with one sentence if a log, a store or the registry fails, and send an alert if configured."""
     from fashion.config.schema import ConfigError
     from fashion.drift import messages
+    from fashion.drift.accepted import DamagedRows
     from fashion.model import package
     from fashion.predictions.record import LogUnavailable
     from fashion.registry import versions
@@ -72,7 +73,10 @@ def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager
             except StoreUnavailable as unavailable:  # it says whether people were alerted already
                 print(f"no alert is sent: {unavailable}", flush=True)
 
-    expected = (ConfigError, LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
+    expected = (
+        *(ConfigError, LogUnavailable, StoreUnavailable, DamagedRows, package.DamagedPackage),
+        *versions.ERRORS,
+    )
     return launch.exit_on(*expected, first=alert)
 
 

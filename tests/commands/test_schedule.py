@@ -267,12 +267,14 @@ class TestEnvironment:
     @needs_flock
     @given(value=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=40))
     @hypothesis.settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_what_is_kept_reaches_the_flow_whole(self, value: str, valid: Path, tmp_path: Path) -> None:
-        (valid / "schedule" / "environment").unlink(missing_ok=True)
-        kept = timer_environment.keep(valid / "schedule" / "environment", {"FASHION_WEBHOOK": value})
-        assert run_by_cron(valid / "schedule", tmp_path).returncode == 0
-        found = run_of_flow(valid / "schedule")[1].get("FASHION_WEBHOOK")
-        assert found == (value if kept.names else None)
+    def test_what_is_kept_reaches_the_flow_whole(self, value: str, tmp_path: Path) -> None:
+        folder = tmp_path / "home" / "schedule"
+        if not folder.exists():
+            write(folder.parent)
+        (folder / "environment").unlink(missing_ok=True)
+        kept = timer_environment.keep(folder / "environment", {"FASHION_WEBHOOK": value})
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        assert run_of_flow(folder)[1].get("FASHION_WEBHOOK") == (value if kept.names else None)
         assert bool(kept.names) != bool(kept.ambiguous)
 
 

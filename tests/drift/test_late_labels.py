@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
-from support.log_rows import DAY_US, record
+from support.log_rows import DAY_US, MODEL_NAME, record
 
 from fashion.drift import context, inspection, late_labels
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.references import References
 from fashion.model.reference import Reference
 from fashion.predictions import windows
 from fashion.predictions.log import PredictionLog
@@ -62,7 +63,7 @@ def inspect(log: PredictionLog, stats: ReferenceStats, window: Window = WINDOW) 
     late = late_labels.count(source, window, lambda _: stats)
     found, _ = inspection.decide([part, late.part], lambda _: stats, SETTINGS)
     around = context.Surroundings("", 0, context.Context())
-    return [context.with_context(each, around, late.rows) for each in found]
+    return [context.with_context(each, around, late.rows, References(MODEL_NAME, Path())) for each in found]
 
 
 def test_wrong_labels_of_today_on_the_rows_of_last_week_alarm(log: PredictionLog, stats: ReferenceStats) -> None:
