@@ -149,15 +149,23 @@ def _keys(rows: Batch) -> NDArray[np.uint64]:
 
 
 def _matrix(rows: Predictions) -> NDArray[np.float64]:
-    parts = [rows.statistics, rows.probabilities, rows.embeddings, rows.confidences[:, None]]
+    parts: list[NDArray[np.floating[Any]]] = [
+        rows.statistics,
+        rows.probabilities,
+        rows.embeddings,
+        rows.confidences[:, None],
+    ]
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
 def _concatenate(first: Predictions, second: Predictions) -> Predictions:
-    def joined(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(first, name), getattr(second, name)])
-
-    return Predictions(*map(joined, FIELDS))
+    return Predictions(
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.confidences, second.confidences]),
+        np.concatenate([first.probabilities, second.probabilities]),
+        np.concatenate([first.statistics, second.statistics]),
+        np.concatenate([first.embeddings, second.embeddings]),
+    )
 
 
 def _store(store: Store, name: str, accepted: Accepted) -> None:

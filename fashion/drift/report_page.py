@@ -36,6 +36,8 @@ MAX_CONFUSIONS = 6
 """Kinds of mistakes that are listed."""
 MIN_CLASS_ROWS = 5
 """Rows with feedback of a class that are needed to list its mistakes."""
+TONES = {"Yes": "bad", "Likely": "bad", "No": "good"}
+"""Colours of answers."""
 
 
 def render(
@@ -97,7 +99,8 @@ def _header(result: DriftResult, model: str, report_id: str) -> Iterator[str]:
     yield f"<p class='of'>{escape(model)}{version}: {result.rows:,} predictions{span}</p></header>"
     yield "<div class='answers'>"
     for question, answer in (("Is something wrong?", is_wrong(result)), ("Does it hurt?", does_it_hurt(result))):
-        yield f"<div><h2>{question}</h2><b>{escape(answer.word)}</b><p>{escape(answer.sentence)}.</p></div>"
+        word = f"<b class='{TONES.get(answer.word, '')}'>{escape(answer.word)}</b>"
+        yield f"<div><h2>{question}</h2>{word}<p>{escape(answer.sentence)}.</p></div>"
     first, *others = what_to_do(result, report_id)
     yield f"<div><h2>What to do?</h2><b>{escape(first.sentence)}</b>{_command(first)}"
     yield from (f"<p>{escape(step.sentence)}:</p>{_command(step)}" for step in others)

@@ -1,9 +1,10 @@
 """A result in words, the same on the page and in alerts: is something wrong, does it hurt, what to do."""
 
 import datetime
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from fashion.drift.result import DriftResult, Estimate, FeedbackAccuracy
+from fashion.drift.result import LABELS, DriftResult, Estimate, FeedbackAccuracy
 
 VERDICTS = {
     "insufficient_data": "Not enough data",
@@ -13,6 +14,9 @@ VERDICTS = {
     "harmful": "Harmful drift",
 }
 """Decisions, and levels of drift, in words."""
+
+MAX_NAMES = 3
+"""Changed columns that are named in a sentence."""
 
 
 class Answer(NamedTuple):
@@ -68,7 +72,7 @@ def is_wrong(result: DriftResult) -> Answer:
         if name in conditions:
             return Answer("Yes", describe_condition(name, result)[1])
     if result.decision == "drift":
-        return Answer("Yes" if conditions & {"harmful", "decline"} else "Something changed", result.reason)
+        return Answer("Yes" if conditions & {"harmful", "decline"} else "Something changed", _describe_changes(result))
     if "decline" in conditions:
         return Answer("Yes", "The pictures look as usual, but more of the answers are wrong")
     if "unjudged" in conditions:
@@ -79,13 +83,18 @@ def is_wrong(result: DriftResult) -> Answer:
 def does_it_hurt(result: DriftResult) -> Answer:
     """Whether accuracy suffers, and how much, as far as anyone knows."""
     feedback, estimated = result.feedback, result.estimated
+    usual = f"{result.reference_accuracy:.1%} of the held-out pictures"
+    if "unreadable" in result.conditions:
+        return Answer("Cannot tell", "Too few of the rows can be read")
     if feedback is not None and feedback.declined is not None:
-        return Answer("Yes" if feedback.declined else "No", describe_feedback(result))
-    reference = f"of the reference {result.reference_accuracy:.1%} were right"
+        sentence = (
+            f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right, against {usual}"
+        )
+        return Answer("Yes" if feedback.declined else "No", sentence)
     if estimated is None:
         few = f"; {feedback.rows:,} rows with feedback are too few" if feedback else ""
         return Answer("Cannot tell", f"There is no estimate of accuracy for this window{few}")
-    sentence = f"Nobody measured it. {describe_estimate(estimated)}; {reference}"
+    sentence = f"Nobody measured it. {describe_estimate(estimated)}, against {usual}"
     if result.level == "harmful":
         return Answer("Likely", sentence)
     return Answer("Probably not" if estimated.reliable else "Cannot tell", sentence)
@@ -112,7 +121,7 @@ def what_to_do(result: DriftResult, report_id: str) -> list[Step]:
         label = Step("Label some of these pictures, to know the accuracy", "fashion log feedback labels.csv")
         return [label, take_back]
     if "drift" in conditions:
-        return [Step("Nothing that cannot wait. Look at the most unusual rows below"), accept]
+        return [Step("Nothing now. The most unusual rows are below"), accept]
     if "unjudged" in conditions:
         return [Step("Look which versions the registry holds", "fashion registry list")]
     if result.decision == "insufficient_data":
@@ -122,12 +131,12 @@ def what_to_do(result: DriftResult, report_id: str) -> list[Step]:
 
 def describe_estimate(estimated: Estimate) -> str:
     """The estimate, and whether it can be relied on."""
-    return f"Accuracy is estimated at {estimated.accuracy:.1%}, {reliability(estimated)}"
+    return f"Accuracy is estimated at {estimated.accuracy:.1%} ({reliability(estimated)})"
 
 
 def reliability(estimated: Estimate) -> str:
     """Whether an estimate can be relied on, in a few words."""
-    return "which is reliable" if estimated.reliable else "which is not reliable: the change is too large"
+    return "reliable" if estimated.reliable else "not reliable: the change is too large"
 
 
 def describe_feedback(result: DriftResult) -> str:
@@ -135,11 +144,9 @@ def describe_feedback(result: DriftResult) -> str:
     feedback: FeedbackAccuracy | None = result.feedback
     if feedback is None:
         return "There is no feedback"
-    late = result.context.late_labels
-    earlier = f", {late:,} of them on earlier predictions," if late else ""
     return (
-        f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{earlier} are right ({feedback.low:.1%} to "
-        f"{feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
+        f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right "
+        f"({feedback.low:.1%} to {feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
         f"(p = {format_p_value(feedback.p_decline)})"
     )
 
@@ -161,6 +168,30 @@ def format_p_value(value: float) -> str:
 
 def _verdict(result: DriftResult) -> str:
     return VERDICTS[result.level if result.decision == "drift" else result.decision]
+
+
+def _late(result: DriftResult) -> str:
+    late = result.context.late_labels
+    return f", {late:,} of them on earlier predictions," if late else ""
+
+
+def _describe_changes(result: DriftResult) -> str:
+    """What differs most, for who does not know the names of columns."""
+    drifted = sorted(
+        (column for column in result.columns if column.drifted), key=lambda column: (column.p_value, -column.distance)
+    )
+    shown = [column.name for column in drifted[:MAX_NAMES]]
+    classes = [name[2:-1] for name in shown if name.startswith("p(")]
+    names = [name.replace("_", " ") for name in shown if name != LABELS and not name.startswith("p(")]
+    names += ["the mix of predicted classes"] if LABELS in shown else []
+    names += [f"how sure it is of {_listed(classes)}"] if classes else []
+    names += [f"{len(drifted) - MAX_NAMES} more"] if len(drifted) > MAX_NAMES else []
+    words = _listed(names) or "something"
+    return f"{words[0].upper()}{words[1:]} {'differ' if len(names) > 1 else 'differs'} from the reference"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _describe_unreadable(result: DriftResult) -> str:

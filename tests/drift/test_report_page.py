@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import browser
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.data.dataset import Split
 from fashion.drift import inspection, report_page, verdict
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
-from fashion.drift.report_examples import load_examples
+from fashion.drift.report_examples import Example, load_examples
 from fashion.drift.result import empty_window, result_as_dict, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.images import image_store
@@ -155,8 +156,8 @@ def test_an_estimate_that_is_not_reliable_is_never_shown_without_saying_so(refer
     shown = f"{result.estimated.accuracy:.1%}"
     page = render(Inspection(result, None), None, history=[{"id": "x", **result_as_dict(result)}])
     assert page.count(shown) == 3
-    assert f"estimated at {shown}, which is not reliable" in page
-    assert f"{shown}<small>which is not reliable" in page
+    assert f"estimated at {shown} (not reliable" in page
+    assert f"{shown}<small>not reliable" in page
     assert f"<td class='n'>{shown} (?)</td>" in page
     assert "not reliable" in verdict.does_it_hurt(result).sentence
 
@@ -169,3 +170,25 @@ def test_rows_that_cannot_be_read_are_the_verdict_where_they_are_many(reference:
     page = render(Inspection(many, None), None)
     assert "<header class='bad'><h1>Rows cannot be read</h1>" in page
     assert "700 of 1,000 rows (70.0%) hold no usable numbers" in page
+
+
+def test_what_changed_is_said_without_names_of_columns(reference: Reference) -> None:
+    bright = verdict.is_wrong(inspect(reference, shift=0.8).result)
+    assert re.fullmatch(r"[A-Z][a-z ]+, [a-z ]+, [a-z ]+ and \d more differ from the reference", bright.sentence)
+    unsure = verdict.is_wrong(inspect(reference, sharpness=0.5).result)
+    assert re.fullmatch(r"How sure it is of .*, .* and .* differs from the reference", unsure.sentence)
+
+
+def test_the_first_screen_fits_a_phone_and_nothing_is_wider(reference: Reference, tmp_path: Path) -> None:
+    found = inspect(reference, sharpness=0.5, wrong=0.5)
+    examples = [Example(row, None, None) for row in found.unusual_rows]
+    history = [{"id": "x", **result_as_dict(found.result)}]
+    (tmp_path / "page.html").write_text(render(found, reference, examples=examples, history=history))
+    with browser.start(tmp_path / "profile") as driver:
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get((tmp_path / "page.html").as_uri())
+        assert driver.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        answers = driver.find_elements("css selector", ".answers > div")
+        assert [each.find_element("tag name", "b").text for each in answers][:2] == ["Yes", "Yes"]
+        assert max(each.rect["y"] + each.rect["height"] for each in answers) <= 844
