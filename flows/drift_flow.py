@@ -2,17 +2,15 @@
 
 python flows/drift_flow.py run
 python flows/drift_flow.py run rows=1000
-python flows/drift_flow.py run since=2026-11-01 retrain.enabled=true
+python flows/drift_flow.py run since=2026-11-01 until=2026-11-08
+python flows/drift_flow.py run retrain.enabled=true
 """
 
 from fashion.home import current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
-import contextlib
-import dataclasses
 import functools
-import os
 import shlex
 import tempfile
 import time
@@ -20,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaflow import Config, FlowSpec, card, config_expr, current, package_sources, project, retry, schedule, step
-from runtime import cards, chaining, events, launch, pods
+from runtime import cards, chaining, drift_alerts, events, launch, pods
+from runtime.drift_alerts import exit_with_alert
 
-from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
     from fashion.drift.references import References, VersionReference
     from fashion.drift.report_examples import Example
-    from fashion.drift.result import DriftResult
     from fashion.drift.window_part import Inspection, WindowPart
     from fashion.model.package import Package
     from fashion.predictions.windows import Source, Window
@@ -58,28 +55,29 @@ class DriftFlow(FlowSpec):
     @step
     def start(self) -> None:
         """Select the window, and decide on each version in it where one task is to read it."""
-        from fashion.drift import inspection
+        from fashion.drift import catch_up, inspection
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
         with exit_with_alert(settings):
             tracking.connect(home)
         self.model = settings.tracking.registered_model
         self.now_us = time.time_ns() // 1000
-        window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
-        self.span = (window.since_us, min(window.until_us, self.now_us))
+        asked = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
+            self.window = catch_up.widen(asked, settings, open_store(home.reports), model_name=self.model)
+            self.is_longer = self.window != asked
             source = windows.open_source(home, settings.source)
-            self.later = source.count_after(window)
-            self.windows = [window]
+            self.windows = [self.window]
             if settings.workers > 1:
-                self.windows = windows.divide(window, source.span(window), settings.workers)
+                self.windows = windows.divide(self.window, source.span(self.window), settings.workers)
             self.reading = "divided" if len(self.windows) > 1 else "whole"
             if self.reading == "whole":
-                references = References(self.model, Path(folder))
-                self.decide([count_rows(source, window, references, settings)], references)
+                references = References(self.model, Path(folder), open_store(home.reports))
+                self.decide(source, [count_rows(source, self.window, references, settings)], references)
         self.next({"whole": self.report, "divided": self.divide}, condition="reading")
 
     @step
@@ -94,12 +92,14 @@ class DriftFlow(FlowSpec):
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            self.part = count_rows(source, self.input, References(self.model, Path(folder)), settings)
+            references = References(self.model, Path(folder), open_store(home.reports))
+            self.part = count_rows(source, self.input, references, settings)
         self.next(self.join)
 
     @retry(times=2, minutes_between_retries=0)
@@ -107,12 +107,17 @@ class DriftFlow(FlowSpec):
     def join(self, counts: Any) -> None:
         """Add the parts up, and decide on each version in the window."""
         from fashion.drift.references import References
+        from fashion.predictions import windows
         from fashion.registry import tracking
+        from fashion.storage.address import open_store
 
-        self.merge_artifacts(counts, include=["model", "now_us", "span", "later"])
-        with tempfile.TemporaryDirectory() as folder, exit_with_alert(self.settings):
-            tracking.connect(prepare_environment())
-            self.decide([each.part for each in counts], References(self.model, Path(folder)))
+        settings, home = self.settings, prepare_environment()
+        self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer"])
+        with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
+            tracking.connect(home)
+            source = windows.open_source(home, settings.source)
+            references = References(self.model, Path(folder), open_store(home.reports))
+            self.decide(source, [each.part for each in counts], references)
         self.next(self.report)
 
     @card(type="blank", id="drift")
@@ -135,8 +140,8 @@ class DriftFlow(FlowSpec):
             history = reports.latest(store, settings.report.history, before_us=self.now_us, model_name=self.model)
             for inspected in self.inspected:
                 result, version = inspected.result, self.references.get(inspected.result.model_version)
-                page, copy = self.render_report(inspected, version, history)
                 report_id = reports.make_id(self.now_us, self.model, result.model_version)
+                page, copy = self.render_report(inspected, version, history, report_id)
                 content = result_as_dict(result)
                 reports.publish(store, report_id, page, content)
                 digest = None if version is None else version.package.data["digest"]
@@ -150,18 +155,18 @@ class DriftFlow(FlowSpec):
     @step
     def act(self) -> None:
         """Send alerts, and decide whether a new model is due."""
-        from fashion.drift import alert_channels, alerts, retraining
+        from fashion.drift import catch_up, messages, retraining
         from fashion.predictions import windows
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
         store = open_store(home.reports)
-        latest = self.inspected[-1].result
-        self.decision, self.conditions = latest.decision, sorted(latest.conditions)
-        messages = alert_messages(latest, settings, report_id=self.reports[-1])
-        channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
+        results = [each.result for each in self.inspected]
+        self.decision, self.conditions = results[-1].decision, sorted(messages.acting_conditions(results))
         with exit_with_alert(settings):
-            alerts.notify(messages, channels, settings.alerts, store, model_name=self.model)
+            reported = list(zip(results, self.reports, strict=True))
+            drift_alerts.send_of_window(reported, settings)
+            catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
             labelled = windows.open_source(home, settings.source).labelled()
             decision = retraining.decide(self.conditions, labelled, settings.retrain, store, model_name=self.model)
         self.outcome = decision.reason
@@ -189,7 +194,9 @@ class DriftFlow(FlowSpec):
             retraining.record_start(store, model_name=self.model)
         else:
             retraining.record_start(store, model_name=self.model)
-            self.outcome = chaining.train_and_deploy(overrides, settings, self.model)
+            done = chaining.train_and_deploy(overrides, settings, self.model)
+            self.outcome = done.sentence
+            drift_alerts.send_of_training(done, self.settings)
         print(self.outcome)
         self.next(self.end)
 
@@ -198,32 +205,47 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
-    def decide(self, parts: "list[WindowPart]", references: "References") -> None:
+    def decide(self, source: "Source", parts: "list[WindowPart]", references: "References") -> None:
         """Decide on each version in the window, and print the decisions.
 
         Args:
+            source: the log.
             parts: what was counted of the window's parts.
             references: of the model's versions.
         """
-        from fashion.drift import inspection
-        from fashion.drift.result import empty_window, with_unjudged
+        from fashion.drift import context, inspection, late_labels
+        from fashion.drift.result import empty_window
         from fashion.drift.window_part import Inspection
 
-        decision = self.settings.decision
-        inspected, unjudged = inspection.decide(parts, references.stats, decision)
+        settings = self.settings
+        late = late_labels.count(source, self.window, references.stats)
+        inspected, unjudged = inspection.decide([*parts, late.part], references.stats, settings.decision)
         self.references = references.loaded
         if not inspected:
-            inspected = [Inspection(empty_window(self.model, self.span, decision), None)]
-        sentence = references.describe_unjudged(unjudged)
-        self.inspected = [dataclasses.replace(each, result=with_unjudged(each.result, sentence)) for each in inspected]
-        self.remarks = describe_window(self.inspected, self.later)
+            span = (self.window.since_us, min(self.window.until_us, self.now_us))
+            inspected = [Inspection(empty_window(self.model, span, settings.decision), None)]
+        around = context.look_around(
+            source,
+            self.window,
+            unjudged,
+            references,
+            now_us=self.now_us,
+            due_us=launch.next_due_us(settings.cron, self.now_us),
+        )
+        self.inspected = [context.with_context(each, around, late.rows, references) for each in inspected]
+        longer_since_us = self.window.since_us if self.is_longer else None
+        self.remarks = context.describe(self.inspected, around, longer_since_us=longer_since_us)
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
-        if sentence:
-            print(sentence)
+        if around.unjudged:
+            print(around.unjudged)
 
     def render_report(
-        self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"
+        self,
+        inspected: "Inspection",
+        version: "VersionReference | None",
+        history: "list[dict[str, object]]",
+        report_id: str,
     ) -> tuple[str, str]:
         """A version's report as one HTML page, with plots and examples where there is a reference to compare with.
 
@@ -238,15 +260,21 @@ class DriftFlow(FlowSpec):
             alpha, traffic = inspected.result.alpha, inspected.result.traffic
             rows = 0 if traffic is None else traffic.pictures
             plots = evidently_report.render(
-                inspected.sample, version.reference, version.stats(), alpha=alpha, total_rows=rows
+                inspected.sample,
+                version.reference,
+                version.stats(),
+                compared=version.compared,
+                alpha=alpha,
+                total_rows=rows,
             )
             examples = load_examples(inspected, version.package, self.settings)
         render = functools.partial(
             report_page.render,
             inspected,
             model=self.model,
+            report_id=report_id,
             class_names=() if version is None else version.package.class_names,
-            reference=None if version is None else version.reference.predictions,
+            reference=None if version is None else version.compared,
             history=history,
             evidently_pages=plots,
             remarks=self.remarks,
@@ -274,26 +302,6 @@ def count_rows(source: "Source", window: "Window", references: "References", set
     )
 
 
-def describe_window(inspected: "list[Inspection]", later: int) -> list[str]:
-    """Sentences on what is unusual about a window.
-
-    Args:
-        inspected: its versions.
-        later: predictions that are dated after it.
-    """
-    unjudged = inspected[-1].result.unjudged
-    remarks = [f"{unjudged}."] if unjudged and inspected[-1].result.rows else []
-    if len(inspected) > 1:
-        served = ", ".join(each.result.model_version for each in inspected)
-        remarks.append(f"Several versions answered in this window ({served}): each has a report of its own.")
-    if later:
-        remarks.append(
-            f"{later:,} predictions are dated after this window, in the future: a clock was set back. They belong "
-            "to a later window."
-        )
-    return remarks
-
-
 def load_examples(inspected: "Inspection", package: "Package", settings: DriftConfig) -> "list[Example]":
     """The most unusual pictures, each beside a validation picture if the model's data set is available."""
     from fashion.data import loading
@@ -305,73 +313,6 @@ def load_examples(inspected: "Inspection", package: "Package", settings: DriftCo
     return report_examples.load_examples(inspected.unusual_rows, open_store(current_home().images), held_out)
 
 
-def alert_messages(
-    result: "DriftResult", settings: DriftConfig, *, report_id: str
-) -> "dict[str, tuple[str, str] | None]":
-    """Condition -> title and text of its alert, None where the condition could be tested and does not hold.
-
-    Args:
-        result: of the latest version.
-        settings: which conditions people are alerted to.
-        report_id: named in the text.
-    """
-    from fashion.drift import report_page
-
-    messages: dict[str, tuple[str, str] | None] = {"problem": None}
-    where = f"{settings.tracking.registered_model} version {result.model_version}, {result.rows:,} predictions"
-    for name in sorted(result.testable & set(settings.alerts.on)):
-        title, reason = report_page.describe_condition(name, result)
-        message = (f"{title}: {where}", f"{reason}.\nReport: {report_id}")
-        messages[name] = message if name in result.conditions else None
-    return messages
-
-
-def exit_with_alert(settings: DriftConfig) -> "contextlib.AbstractContextManager[None]":
-    """End the task with one sentence if a log, a store or the registry fails, and send an alert if configured."""
-    from fashion.config.schema import ConfigError
-    from fashion.drift import alert_channels, alerts
-    from fashion.model import package
-    from fashion.predictions.record import LogUnavailable
-    from fashion.registry import versions
-    from fashion.storage.address import open_store
-    from fashion.storage.blobs import StoreUnavailable
-
-    def alert(error: Exception) -> None:
-        if "problem" in settings.alerts.on:
-            channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-            message = ("The drift flow cannot do its work", str(error))
-            store, name = open_store(current_home().reports), settings.tracking.registered_model
-            try:
-                alerts.notify({"problem": message}, channels, settings.alerts, store, model_name=name)
-            except StoreUnavailable as unavailable:  # it says whether people were alerted already
-                print(f"no alert is sent: {unavailable}", flush=True)
-
-    expected = (ConfigError, LogUnavailable, StoreUnavailable, package.DamagedPackage, *versions.ERRORS)
-    return launch.exit_on(*expected, first=alert)
-
-
-def check_what_follows(settings: DriftConfig) -> None:
-    """Check the addresses that the environment names for alerts, and the overrides of flows that may be started.
-
-    Raises:
-        fashion.config.schema.ConfigError: one of them cannot be used.
-    """
-    from fashion.config.schema import ConfigError
-    from fashion.config.serve import ServeConfig
-    from fashion.config.train import TrainConfig
-    from fashion.drift import alert_channels
-
-    model = settings.tracking.registered_model
-    load_as(TrainConfig, compose(chaining.train_overrides(settings.retrain, model)))
-    deployed = parse_overrides(chaining.deploy_overrides(settings.retrain.deploy_overrides, model))
-    load_as(ServeConfig, compose(deployed, root=ServeConfig.root))
-
-    try:
-        alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
 if __name__ == "__main__":
     with launch.single_run("drift"):
-        launch.run(DriftFlow, kind=DriftConfig, check=check_what_follows)
+        launch.run(DriftFlow, kind=DriftConfig, check=drift_alerts.check_what_follows)

@@ -3,6 +3,7 @@
 prometheus_client is imported in a worker: it reads the folder that BentoML sets when it is imported.
 """
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from bentos.classifier.background import Background
     from fashion.predictions.outbox import Backlog
 
-CONDITIONS = ("drift", "harmful", "decline", "unjudged")
+CONDITIONS = ("drift", "harmful", "decline", "unreadable", "unjudged", "no_traffic")
 """What a drift report may say; each is a series of 0 or 1."""
 OUTCOMES = ("done", "dropped", "failed")
 """What may become of a picture in background work."""
@@ -53,6 +54,9 @@ class ServiceMetrics:
         self._counting = threading.Lock()
         self._report_time = gauge("drift_report_timestamp_seconds", "Time of the latest drift report; 0 without one")
         self._report_rows = gauge("drift_report_rows", "Predictions that the latest drift report is about")
+        self._report_age = gauge("drift_age_seconds", "Time since the last run of the drift flow; NaN without one")
+        self._overdue = gauge("drift_overdue_seconds", "Time since its next run was due; 0 before, or without a timer")
+        self._times = (math.nan, math.nan)
         self._report = gauge("drift_report_condition", "1 if the latest drift report says so", ("condition",))
 
     def set_model(self, name: str, version: str, role: str) -> None:
@@ -85,7 +89,20 @@ class ServiceMetrics:
         """Show what the latest drift report says; None if there is none."""
         report = report or {"id": ""}
         rows, conditions = report.get("rows"), report.get("conditions")  # of a file that may be damaged
-        self._report_time.set(reports.time_of(str(report["id"])))
+        made, context = reports.time_of(str(report["id"])), report.get("context")
+        self._report_time.set(made)
+        due_us = context.get("due_us") if isinstance(context, dict) else 0
+        self._times = (made or math.nan, due_us / 1e6 if isinstance(due_us, int) and due_us else math.nan)
         self._report_rows.set(rows if isinstance(rows, int) else 0)
         for condition in CONDITIONS:
             self._report.labels(condition).set(isinstance(conditions, list) and condition in conditions)
+
+    def set_drift_age(self, now: float) -> None:
+        """Show how long ago drift was looked for, and how late the next look is: they grow while nothing happens.
+
+        Args:
+            now: seconds since 1970.
+        """
+        made, due = self._times
+        self._report_age.set(now - made)
+        self._overdue.set(max(0.0, now - due) if math.isfinite(due) else 0.0)

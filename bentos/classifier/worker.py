@@ -268,6 +268,7 @@ class Worker:
         for work in self._background:
             self.metrics.set_background(work)
         self._latest_report.look()
+        self.metrics.set_drift_age(time.time())
 
     def _answer(
         self, scored: Scored, prepared: PreparedImage, stored_in: str | None, filename: str | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fashion.commands.errors import CommandError
-from fashion.drift import reports
+from fashion.drift import accepted, reports
 from fashion.home import Home
 from fashion.images import image_store
 from fashion.predictions import export_removal, removal
@@ -125,6 +125,8 @@ class Forgetting:
             if not dry_run:
                 without = reports.without_prediction(page, self.id).replace(self.id.encode(), NOBODY.encode())
                 self._reports.put(f"{report_id}/{reports.PAGE}", without)
+        if not dry_run and (versions := accepted.forget(self._reports, self.id)):
+            say(f"accepted rows of {versions} versions: its numbers")
         for path in self._erase_files(list(pictures.values()), dry_run=dry_run):
             say(f"file {path}")
         for sha256 in sorted(pictures):

@@ -11,6 +11,7 @@ from fashion.commands import (
     cluster,
     data,
     demo,
+    drift,
     gc,
     home,
     log,
@@ -48,6 +49,7 @@ app.command(
     "traffic", epilog="Example: fashion traffic --shift brightness=0.4 --rows 1000 --labels 0.3 data.live_rows=5000"
 )(traffic.traffic)
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(drift.app, name="drift")
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(cluster.app, name="cluster")
 app.command("ui", epilog="Example: fashion ui --port 5001")(ui.ui)

@@ -245,10 +245,11 @@ def read_log(home: Home) -> LogPart:
 def read_drift(home: Home) -> DriftPart:
     """The last report, and the next run by the timer where one was written."""
     from fashion.commands import systemd
+    from fashion.config.times import next_time
 
     cron_line = systemd.read_cron(home)
     now = datetime.datetime.now(datetime.UTC)
-    next_run = None if cron_line is None else _iso(systemd.next_run(cron_line, now))
+    next_run = None if cron_line is None else _iso(next_time(cron_line, now))
     latest = _latest_report(home)
     if latest is None:
         return DriftPart(next_run=next_run)

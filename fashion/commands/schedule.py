@@ -15,16 +15,23 @@ app = typer.Typer(help="Write and check a timer that runs the drift flow.", rich
 def write(overrides: Overrides = None) -> None:
     """Write a systemd timer and a crontab, and say how to start them.
 
-    Overrides are those of the drift flow, after the ones in HYDRA_ARGS, and are stored in the timer.
+    Overrides are those of the drift flow, after the ones in HYDRA_ARGS, and are stored in the timer. So are the
+    variables of the environment that a run needs, in a file that only you can read.
     """
-    from fashion.commands import systemd
+    from fashion.commands import systemd, timer_environment
     from fashion.config.compose import parse_overrides
     from fashion.home import current_home
 
     home = current_home()
     with failing_on(ValueError, OSError):
         cron_line = systemd.write_units(home, [*parse_overrides(os.environ.get("HYDRA_ARGS", "")), *(overrides or [])])
+        path = systemd.folder_of(home) / systemd.ENVIRONMENT
+        kept = timer_environment.keep(path, os.environ)
     print(systemd.explain(home, cron_line))
+    if kept.names:
+        print(f"Kept there of this shell's environment: {', '.join(kept.names)}.")
+    for name in kept.ambiguous:
+        print(f"warning: write {name} to {path} by hand: systemd and cron read its value differently", file=sys.stderr)
 
 
 @app.command("check", epilog="Example: fashion schedule check")

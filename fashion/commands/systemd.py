@@ -1,6 +1,5 @@
 """Timer units and a crontab that run the drift flow by the clock. Writes and checks files; starts nothing."""
 
-import datetime
 import re
 import shlex
 import shutil
@@ -10,15 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashion.commands import timer_environment
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
 from fashion.config.times import cron_times
+from fashion.drift import alert_channels
 from fashion.home import REPOSITORY, Home
+from fashion.state import relocation
 
 NAME = "fashion-drift"
-UNITS = (f"{NAME}.service", f"{NAME}.timer", "crontab")
+FAILED = f"{NAME}-failed.service"
+UNITS = (f"{NAME}.service", f"{NAME}.timer", FAILED, "crontab")
+ENVIRONMENT = "environment"
+"""The file of variables, beside the units."""
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 FLOW = REPOSITORY / "flows" / "drift_flow.py"
+SCHEDULED = "FASHION_SCHEDULED"
+"""Tells a run that there is a next one, which may be late: `flows/runtime/launch.py` reads it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,12 @@ def write_units(home: Home, overrides: Sequence[str]) -> str:
         ValueError: an override or the cron line is wrong. Nothing is written then.
     """
     settings = load_as(DriftConfig, compose(overrides, root=DriftConfig.root))
-    texts = (service(home, overrides), timer(settings.cron), crontab(home, settings.cron, overrides))
+    texts = (
+        service(home, overrides),
+        timer(settings.cron),
+        failed_service(home, overrides),
+        crontab(home, settings.cron, overrides),
+    )
     folder = folder_of(home)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in zip(UNITS, texts, strict=True):
@@ -59,16 +71,28 @@ def service(home: Home, overrides: Sequence[str]) -> str:
     """The service unit: the flow under a lock."""
     return f"""[Unit]
 Description=Look for drift in what the classifier was asked
+# A run that was killed, or could not begin, has sent no alert.
+OnFailure={FAILED}
 
 [Service]
 Type=oneshot
 # Metaflow stops its tasks on SIGINT; on SIGTERM it would leave them running.
 KillSignal=SIGINT
 TimeoutStartSec=6h
-Environment={_quote(f"FASHION_HOME={home.root}")}
-# Secrets and addresses, one NAME=value per line. May be missing.
-EnvironmentFile=-{str(folder_of(home) / "environment").replace("%", "%%")}
-ExecStart={" ".join(_quote(word).replace("$", "$$") for word in command(home, overrides))}
+{_environment(home)}
+ExecStart={_command_line(command(home, overrides))}
+"""
+
+
+def failed_service(home: Home, overrides: Sequence[str]) -> str:
+    """The unit that sends an alert when the flow has failed, unless the flow has sent one itself."""
+    return f"""[Unit]
+Description=Say that looking for drift has failed
+
+[Service]
+Type=oneshot
+{_environment(home)}
+ExecStart={_command_line(failed_command(overrides))}
 """
 
 
@@ -95,11 +119,12 @@ def crontab(home: Home, cron_line: str, overrides: Sequence[str]) -> str:
         cron_line: five fields that say when, in UTC.
         overrides: of the flow's configuration.
     """
-    environment, log = (shlex.quote(str(folder_of(home) / name)) for name in ("environment", "drift.log"))
+    environment, log = (shlex.quote(str(folder_of(home) / name)) for name in (ENVIRONMENT, "drift.log"))
     # Line by line, as systemd reads it: a shell that sources the file would end an address at its first &.
-    read = 'while IFS= read -r each || [ -n "$each" ]; do case $each in [A-Z]*=*) export "$each";; esac; done'
-    script = f"[ ! -f {environment} ] || {read} < {environment}; exec {shlex.join(command(home, overrides))}"
-    line = shlex.join(["env", f"FASHION_HOME={home.root}", "sh", "-c", script])
+    read = 'while IFS= read -r each || [ -n "$each" ]; do case $each in [A-Za-z_]*=*) export "$each";; esac; done'
+    run, failed = shlex.join(command(home, overrides)), shlex.join(failed_command(overrides))
+    script = f"[ ! -f {environment} ] || {read} < {environment}; {run}; code=$?; [ $code = 0 ] || {failed}; exit $code"
+    line = shlex.join(["env", f"FASHION_HOME={home.root}", f"{SCHEDULED}=1", "sh", "-c", script])
     # To cron a percent sign is the end of the line.
     escaped = f"{line} >> {log} 2>&1".replace("%", "\\%")
     return f"CRON_TZ=UTC\n{cron_line} {escaped}\n"
@@ -109,6 +134,11 @@ def command(home: Home, overrides: Sequence[str]) -> list[str]:
     """The flow under a lock: nothing is started while an earlier run goes on, which counts as success."""
     flock = [shutil.which("flock") or "/usr/bin/flock", "-n", "-E", "0", str(folder_of(home) / "lock")]
     return [*flock, sys.executable, str(FLOW), "run", *overrides]
+
+
+def failed_command(overrides: Sequence[str]) -> list[str]:
+    """What says that the flow has failed."""
+    return [sys.executable, "-m", "fashion", "drift", "failed", *overrides]
 
 
 def calendar(cron_line: str) -> str:
@@ -125,26 +155,6 @@ def calendar(cron_line: str) -> str:
     return f"{days}{date} {_list(hour, 24)}:{_list(minute, 60)}:00 UTC"
 
 
-def next_run(cron_line: str, now: datetime.datetime) -> datetime.datetime:
-    """The first time after `now` at which a cron line runs, both in UTC.
-
-    Raises:
-        ValueError: the line is malformed, or names a day that no month has.
-    """
-    minutes, hours, days, months, weekdays = cron_times(cron_line)
-    start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) + datetime.timedelta(minutes=1)
-    for offset in range(4 * 366 + 1):
-        day = (start + datetime.timedelta(days=offset)).date()
-        if day.day not in days or day.month not in months or day.isoweekday() % 7 not in weekdays:
-            continue
-        for hour in hours:
-            for minute in minutes:
-                moment = datetime.datetime.combine(day, datetime.time(hour, minute), datetime.UTC)
-                if moment >= start:
-                    return moment
-    raise ValueError(f"cron {cron_line!r} never runs")
-
-
 def read_cron(home: Home) -> str | None:
     """The cron line of the units of a home; None where none were written."""
     try:
@@ -157,10 +167,11 @@ def read_cron(home: Home) -> str | None:
 def explain(home: Home, cron_line: str) -> str:
     """How to start what was written."""
     folder = folder_of(home)
-    units = shlex.join(str(folder / f"{NAME}.{kind}") for kind in ("service", "timer"))
+    units = shlex.join(str(folder / name) for name in UNITS[:3])
     return f"""In {folder}:
   {NAME}.service   what runs: the drift flow, under a lock, so that two never overlap
   {NAME}.timer     when: {calendar(cron_line)}
+  {FAILED}    sends an alert when it fails
   crontab                 the same for cron
 
 Start it, for yourself:
@@ -173,7 +184,7 @@ See and end it:
   systemctl --user disable --now {NAME}.timer
 Without systemd:
   (crontab -l; cat {shlex.quote(str(folder / "crontab"))}) | crontab -      # local time, where cron ignores CRON_TZ
-Where alerts go, and secrets, are NAME=value lines in {folder / "environment"}.
+Where alerts go, and secrets, are NAME=value lines in {folder / ENVIRONMENT}.
 `make schedule-check` checks all of it."""
 
 
@@ -184,14 +195,31 @@ def check_units(home: Home) -> CheckResult:
     if missing:
         return CheckResult((), (f"{folder} has no {', '.join(missing)}: run `make schedule` first",))
     problems = _find_disagreements(folder)
-    if _quote(f"FASHION_HOME={home.root}") not in _values(folder / f"{NAME}.service", "Environment"):
+    if _home_and_schedule(home) not in _values(folder / f"{NAME}.service", "Environment"):
         problems.append(f"{NAME}.service was written where this home was before: run `make schedule` again")
+    problems += _find_missing(home)
     if shutil.which("systemd-analyze") is None:
         notes = ["systemd-analyze is not on this machine: the timer's syntax was not checked"]
     else:
         notes, complaints = _analyze(folder)
         problems += complaints
     return CheckResult(tuple(notes), tuple(problems))
+
+
+def _home_and_schedule(home: Home) -> str:
+    return f"{_quote(f'FASHION_HOME={home.root}')} {SCHEDULED}=1"
+
+
+def _environment(home: Home) -> str:
+    path = str(folder_of(home) / ENVIRONMENT).replace("%", "%%")
+    return (
+        f"Environment={_home_and_schedule(home)}\n"
+        f"# Secrets and addresses, one NAME=value per line. May be missing.\nEnvironmentFile=-{path}"
+    )
+
+
+def _command_line(words: Sequence[str]) -> str:
+    return " ".join(_quote(word).replace("$", "$$") for word in words)
 
 
 def _list(numbers: Sequence[int], count: int) -> str:
@@ -224,6 +252,20 @@ def _find_disagreements(folder: Path) -> list[str]:
             problems.append(f"timer, crontab and configuration ({line}) do not agree: {again}")
     except ValueError as error:
         problems.append(f"{error}: {again}")
+    return problems
+
+
+def _find_missing(home: Home) -> list[str]:
+    """Why each run would fail in this home, though the units are valid."""
+    variables = timer_environment.read(folder_of(home) / ENVIRONMENT)
+    problems = alert_channels.from_environment(variables, timeout_s=1).problems
+    line = " ".join(_values(folder_of(home) / f"{NAME}.service", "ExecStart"))
+    reads_local = " source=" not in line or "source=local" in line
+    is_shared = "source=local" not in line and any(variables.get(name) for name in ("FASHION_LOG", "FASHION_FIRESTORE"))
+    if reads_local and not is_shared and not home.predictions.exists():
+        problems.append(f"{home.predictions} is not there: each run will fail until `make serve` begins a log")
+    if not variables.get("MLFLOW_TRACKING_URI") and not (home.root / relocation.DATABASE).exists():
+        problems.append(f"{home.root / relocation.DATABASE} is not there: `make train` registers a first version")
     return problems
 
 

@@ -68,12 +68,19 @@ class ReportConfig(Strict):
 class AlertsConfig(Strict):
     """When alerts are sent. Variables such as FASHION_WEBHOOK name the channels; the flow's output always has them."""
 
-    on: tuple[Literal["drift", "harmful", "decline", "unjudged", "problem"], ...]
-    """drift: any drift; harmful: drift that is likely to cost accuracy; decline: feedback shows that accuracy is down;
-    unjudged: the window has rows of another model, or of a package that the registry does not hold; problem: the flow
-    failed."""
+    on: tuple[
+        Literal[
+            "drift", "harmful", "decline", "unreadable", "unjudged", "no_traffic", "training", "channel", "problem"
+        ],
+        ...,
+    ]
+    """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
+    decline: feedback shows that accuracy is down; unreadable: rows that hold no numbers; unjudged: rows of a version
+    that the registry does not hold; no_traffic: nothing was predicted, and something was before; training: what became
+    of a training that drift started; channel: an address of alerts that cannot be used; problem: the flow failed."""
     cooldown_hours: float
-    """Hours after an alert in which the same condition is not alerted again, though it lasts."""
+    """Hours after an alert in which the same condition is not alerted again, though it lasts, unless it becomes worse
+    or another one. A run that comes a tenth of it early counts as after it."""
     attempts: int
     """Times that a channel is tried in one run. An alert that still fails is tried in the next run."""
     timeout_s: float
@@ -129,6 +136,10 @@ class DriftConfig(Strict):
     """Number of latest predictions to read instead of a window; null for a window."""
     since: str | None
     """Start of the window instead of its length, in UTC: `2026-11-25` or `2026-11-25T08:00`; null for none."""
+    until: str | None
+    """End of the window, in UTC, as for `since`; null for now."""
+    catch_up: str | None
+    """Longest window after runs were missed: it begins where the last run's ended. Null leaves out what was missed."""
     source: str
     """Which log: `local`, `shared`, or `auto`, the one that machines share, if FASHION_LOG names one. `firestore` is an
     older word for `shared`. An address with a slash is that of an export: `gs://bucket/predictions` or a folder."""
@@ -154,6 +165,12 @@ class DriftConfig(Strict):
         if self.since is not None:
             moment(self.since)
             require(self.rows is None, f"give either rows or since, got {self.rows} and {self.since}")
+        if self.catch_up is not None:
+            seconds(self.catch_up, "catch_up")
+        if self.until is not None:
+            end = moment(self.until, "until")
+            before = self.since is None or moment(self.since) < end
+            require(before, f"since must be before until, got {self.since} and {self.until}")
 
 
 def _check_source(source: str) -> None:

@@ -17,15 +17,19 @@ UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 """Seconds."""
 
 
-def seconds(window: str) -> int:
+def seconds(window: str, name: str = "window") -> int:
     """Parse a duration such as `90m`, `24h` or `7d`.
+
+    Args:
+        window: the duration.
+        name: of the setting, for the error.
 
     Raises:
         ValueError: it is not a number of minutes, hours or days.
     """
     match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", window)
     require(
-        match is not None, f"window must be a number of minutes, hours or days such as 90m, 24h or 7d, got {window}"
+        match is not None, f"{name} must be a number of minutes, hours or days such as 90m, 24h or 7d, got {window}"
     )
     assert match is not None
     return int(match[1]) * UNITS[match[2]]
@@ -61,6 +65,26 @@ def runs_per_year(line: str) -> int:
     return len(minutes) * len(hours) * sum(any(each) if either else all(each) for each in fits)
 
 
+def next_time(cron_line: str, now: datetime.datetime) -> datetime.datetime:
+    """The first time after `now` at which a cron line runs, both in UTC.
+
+    Raises:
+        ValueError: the line is malformed, or names a day that no month has.
+    """
+    minutes, hours, days, months, weekdays = cron_times(cron_line)
+    start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) + datetime.timedelta(minutes=1)
+    for offset in range(4 * 366 + 1):
+        day = (start + datetime.timedelta(days=offset)).date()
+        if day.day not in days or day.month not in months or day.isoweekday() % 7 not in weekdays:
+            continue
+        for hour in hours:
+            for minute in minutes:
+                moment = datetime.datetime.combine(day, datetime.time(hour, minute), datetime.UTC)
+                if moment >= start:
+                    return moment
+    raise ValueError(f"cron {cron_line!r} never runs")
+
+
 def _times(field: str, name: str, low: int, high: int) -> set[int]:
     numbers: set[int] = set()
     for part in field.split(","):
@@ -77,14 +101,18 @@ def _times(field: str, name: str, low: int, high: int) -> set[int]:
     return numbers
 
 
-def moment(since: str) -> datetime.datetime:
+def moment(text: str, name: str = "since") -> datetime.datetime:
     """Parse a day or a time, in UTC unless it names another zone.
+
+    Args:
+        text: in ISO 8601.
+        name: of the setting, for the error.
 
     Raises:
         ValueError: it is not in ISO 8601.
     """
     try:
-        time = datetime.datetime.fromisoformat(since)
+        time = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"since must be a time such as 2026-11-25 or 2026-11-25T08:00, got {since}") from None
+        raise ValueError(f"{name} must be a time such as 2026-11-25 or 2026-11-25T08:00, got {text}") from None
     return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)

@@ -13,10 +13,10 @@ import ssl
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 _logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Notice:
     text: str
     """One or more lines."""
     kind: str
-    """begun, lasts or over."""
+    """begun, worse, lasts, over, or event: something that happened once."""
     time_us: int
     """Microseconds since 1970."""
 
@@ -54,25 +54,38 @@ class Channel(Protocol):
         """
 
 
-def from_environment(environment: Mapping[str, str], *, timeout_s: float) -> list[Channel]:
-    """The flow's output, and the channels that environment variables name.
+class Channels(NamedTuple):
+    """What the environment names."""
+
+    usable: list[Channel]
+    """The flow's output first."""
+    problems: list[str]
+    """One sentence for each address that cannot be used, without its secrets."""
+
+
+def from_environment(environment: Mapping[str, str], *, timeout_s: float) -> Channels:
+    """The flow's output, and the channels that environment variables name. A wrong address costs no other.
 
     Args:
         environment: FASHION_WEBHOOK is one URL, FASHION_SMTP one mail server, FASHION_ALERTS one or more Apprise
             URLs, separated by spaces or commas. Each may be missing or empty.
         timeout_s: seconds to wait for a connection or an answer.
-
-    Raises:
-        ValueError: a variable holds no address of its form.
     """
-    channels: list[Channel] = [Console()]
-    if environment.get("FASHION_WEBHOOK"):
-        channels.append(Webhook(environment["FASHION_WEBHOOK"], timeout_s=timeout_s))
-    if environment.get("FASHION_SMTP"):
-        channels.append(Mail(environment["FASHION_SMTP"], timeout_s=timeout_s))
-    if environment.get("FASHION_ALERTS"):
-        channels += apprise_channels(environment["FASHION_ALERTS"], timeout_s=timeout_s)
-    return channels
+    found = Channels([Console()], [])
+    makers: dict[str, Callable[[str], Channel]] = {
+        "FASHION_WEBHOOK": lambda address: Webhook(address, timeout_s=timeout_s),
+        "FASHION_SMTP": lambda address: Mail(address, timeout_s=timeout_s),
+    }
+    for variable, make in makers.items():
+        if address := environment.get(variable):
+            try:
+                found.usable.append(make(address))
+            except ValueError as error:
+                found.problems.append(str(error))
+    if addresses := environment.get("FASHION_ALERTS"):
+        channels, problems = apprise_channels(addresses, timeout_s=timeout_s)
+        return Channels([*found.usable, *channels], [*found.problems, *problems])
+    return found
 
 
 class Console:
@@ -249,7 +262,7 @@ class AppriseChannel:
             delivered = self._sender.notify(
                 title=notice.title,
                 body=notice.text,
-                notify_type="success" if notice.kind == "over" else "warning",
+                notify_type={"over": "success", "event": "info"}.get(notice.kind, "warning"),
                 body_format="text",
             )
         if delivered:
@@ -260,30 +273,31 @@ class AppriseChannel:
         raise DeliveryError(f"the alert channel {self.name!r} did not take it{cause}")
 
 
-def apprise_channels(urls: str, *, timeout_s: float) -> list[Channel]:
+def apprise_channels(urls: str, *, timeout_s: float) -> Channels:
     """The channels of FASHION_ALERTS, named by their schemes.
 
     Args:
         urls: Apprise URLs, separated by spaces or commas.
         timeout_s: seconds to wait for a connection or an answer.
 
-    Raises:
-        ValueError: one of them is no address that Apprise understands, or would send a password unencrypted.
+    Returns:
+        Those that Apprise understands, and a sentence for each that it does not, or that would send a password
+        unencrypted.
     """
-    channels: list[Channel] = []
+    found = Channels([], [])
     count: Counter[str] = Counter()
     for number, url in enumerate(re.split(r"[\s,]+(?=[A-Za-z0-9]+://)", urls.strip(" ,\n\t")), start=1):
         scheme = url.partition("://")[0].lower()
         count[scheme] += 1
         name = f"apprise {scheme}" + (f" {count[scheme]}" if count[scheme] > 1 else "")
         try:
-            channels.append(AppriseChannel(url, name=name, timeout_s=timeout_s))
+            found.usable.append(AppriseChannel(url, name=name, timeout_s=timeout_s))
         except ValueError as error:
-            raise ValueError(
+            found.problems.append(
                 "FASHION_ALERTS must hold Apprise URLs such as slack://... or mailtos://..., separated by spaces or "
                 f"commas, but address {number} {error}"
-            ) from None
-    return channels
+            )
+    return found
 
 
 @contextlib.contextmanager

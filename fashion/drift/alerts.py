@@ -1,16 +1,19 @@
-"""When to send an alert: once, again after a cooldown, and when it is over. Knows no particular channel.
+"""When to send an alert: at once, when it is worse or another matter, again after a cooldown, and when it is over.
 
 Messages that a channel did not take are stored and sent by the next run. A failure here never fails the caller.
+Knows no particular channel and no particular condition.
 """
 
+import datetime
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashion.config.drift import AlertsConfig
+from fashion.drift import cooldown
 from fashion.drift.alert_channels import Channel, DeliveryError, Notice
 from fashion.drift.reports import state_of
 from fashion.storage.blobs import BlobNotFound, Store
@@ -23,25 +26,48 @@ MAX_WAITING = 100
 _logger = logging.getLogger(__name__)
 
 
+class Alert(NamedTuple):
+    """What is said of a condition that holds."""
+
+    title: str
+    """One line."""
+    text: str
+    """One or more lines."""
+    rank: int = 0
+    """How bad it is: one that is higher than what was last sent is sent at once."""
+    matter: str = ""
+    """What tells it from others of the same condition, such as the kind of a failure: another one is sent at once.
+    Empty where there is only one."""
+
+
+def key(condition: str, version: str = "") -> str:
+    """The name of a condition of one version; without a version, of the model as a whole."""
+    return f"{condition}:{version}" if version else condition
+
+
 def notify(
-    conditions: Mapping[str, tuple[str, str] | None],
+    conditions: Mapping[str, Alert | None],
     channels: Sequence[Channel],
     settings: AlertsConfig,
     store: Store,
     *,
     model_name: str,
+    present: Collection[str] = (),
+    events: Sequence[Alert] = (),
     clock: Callable[[], float] = time.time,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Send what is new, what outlasts the cooldown, what is over, and what could not be sent before.
+    """Send what is new, worse or another matter, what outlasts the cooldown, what is over, and what waits.
 
     Args:
-        conditions: name -> title and text where the condition holds now; None where it was tested and does not hold.
+        conditions: `key` -> what to say where the condition holds now; None where it was tested and does not hold.
             A condition that is not named stays as it was: a window with too few rows ends nothing.
         channels: where to send to.
         settings: the cooldown and the number of attempts.
         store: where the state is stored between runs.
         model_name: of the registered model: alerts on one end and silence none on another.
+        present: versions that answered in this window. A condition of another one ends where it was tested on these.
+        events: said once, now.
         clock: returns seconds since 1970.
         pause: waits for a number of seconds.
 
@@ -50,10 +76,13 @@ def notify(
     """
     now = clock()
     state, problems = _load(store, model_name)
-    for name, condition in conditions.items():
-        notice = _update(name, condition, state, settings, now)
-        if notice is not None:
-            state["waiting"] += [{"channel": channel.name, **asdict(notice)} for channel in channels]
+    notices = [Notice(event.title, event.text, "event", int(now * 1e6)) for event in events]
+    for name, alert in conditions.items():
+        notices += _update(name, alert, state, settings, now)
+    for name in _left_behind(state["open"], conditions, present):
+        notices.append(_over(state["open"].pop(name), now, f"Version {name.partition(':')[2]} answers no more. "))
+    for notice in notices:
+        state["waiting"] += [{"channel": channel.name, **asdict(notice)} for channel in channels]
     problems += _deliver(state, channels, settings.attempts, pause)
     try:
         store.put(state_of(STATE, model_name), json.dumps(state, indent=1).encode())
@@ -64,26 +93,62 @@ def notify(
     return problems
 
 
-def _update(
-    name: str, condition: tuple[str, str] | None, state: dict[str, Any], settings: AlertsConfig, now: float
-) -> Notice | None:
+def _update(name: str, alert: Alert | None, state: dict[str, Any], settings: AlertsConfig, now: float) -> list[Notice]:
     """Record whether a condition holds, and return the message that is due now, if any."""
+    condition = name.partition(":")[0]
+    if name != condition and condition in state["open"]:  # as older versions named it, without its version
+        state["open"].setdefault(name, state["open"].pop(condition))
     known = state["open"].get(name)
-    if condition is None:
-        if known is None:
-            return None
-        del state["open"][name]
-        hours = max(0.0, now - known["since"]) / 3600
-        return Notice(f"Over: {known['title']}", f"It lasted {hours:.1f} hours.", "over", int(now * 1e6))
-    title, text = condition
+    if alert is None:
+        return [] if known is None else [_over(state["open"].pop(name), now)]
     if known is None:
-        state["open"][name] = {"since": now, "notified": now, "title": title}
-        return Notice(title, text, "begun", int(now * 1e6))
-    # The lower bound: a clock that was set back must not silence alerts until it catches up.
-    if 0 <= now - known["notified"] < 3600 * settings.cooldown_hours:
-        return None
-    state["open"][name] = {**known, "notified": now, "title": title}
-    return Notice(f"Still: {title}", text, "lasts", int(now * 1e6))
+        known, kind, title, text = {"since": now}, "begun", alert.title, alert.text
+    else:
+        kind = _kind(alert, known, settings.cooldown_hours, now)
+        title = {"worse": f"Worse: {alert.title}", "lasts": f"Still: {alert.title}"}.get(kind, alert.title)
+        text = alert.text if kind == "begun" else f"{alert.text}\nSince: {_describe_since(known['since'], now)}."
+    if kind:
+        sent = {
+            each: when
+            for each, when in known.get("sent", {}).items()
+            if cooldown.is_within(settings.cooldown_hours, when, now)
+        }
+        state["open"][name] = {
+            "since": known["since"],
+            "notified": now,
+            "title": alert.title,
+            "rank": alert.rank,
+            "sent": {**sent, alert.matter: now},
+        }
+    return [Notice(title, text, kind, int(now * 1e6))] if kind else []
+
+
+def _kind(alert: Alert, known: Mapping[str, Any], cooldown_hours: float, now: float) -> str:
+    """Which message is due on a condition that was sent before: worse, begun, lasts, or none."""
+    if alert.rank > known.get("rank", alert.rank):
+        return "worse"
+    if alert.matter and alert.matter not in known.get("sent", {alert.matter: 0}):
+        return "begun"
+    return "" if cooldown.is_within(cooldown_hours, known["notified"], now) else "lasts"
+
+
+def _left_behind(
+    opened: Mapping[str, Any], conditions: Mapping[str, Alert | None], present: Collection[str]
+) -> list[str]:
+    """Open conditions of versions that have answered nothing, though the same was tested on those that did."""
+    tested = {name.partition(":")[0] for name in conditions}
+    parts = {name: name.partition(":") for name in opened if name not in conditions}
+    return [name for name, (what, _, version) in parts.items() if version and version not in present and what in tested]
+
+
+def _over(known: Mapping[str, Any], now: float, why: str = "") -> Notice:
+    hours = max(0.0, now - known["since"]) / 3600
+    return Notice(f"Over: {known['title']}", f"{why}It lasted {hours:.1f} hours.", "over", int(now * 1e6))
+
+
+def _describe_since(since: float, now: float) -> str:
+    moment = datetime.datetime.fromtimestamp(since, datetime.UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC, {max(0.0, now - since) / 3600:.1f} hours ago"
 
 
 def _deliver(
@@ -120,6 +185,8 @@ def _attempt(channel: Channel, notice: Notice, attempts: int, pause: Callable[[f
             return None
         except DeliveryError as error:
             failure = str(error)
+        except Exception as error:  # of a channel's library: it costs no other channel; its text may hold an address
+            failure = f"the channel {channel.name} failed ({type(error).__name__})"
     return failure
 
 
@@ -156,8 +223,15 @@ def _is_state(state: Any) -> bool:
         return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
 
     number = (int, float)
+    optional = {"rank": int, "sent": dict}
     return (
         has(state, open=dict, waiting=list)
         and all(has(entry, since=number, notified=number, title=str) for entry in state["open"].values())
+        and all(
+            isinstance(entry.get(name, kind()), kind)
+            for entry in state["open"].values()
+            for name, kind in optional.items()
+        )
+        and all(isinstance(when, number) for entry in state["open"].values() for when in entry.get("sent", {}).values())
         and all(has(entry, channel=str, title=str, text=str, kind=str, time_us=int) for entry in state["waiting"])
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.drift.result import LABELS, Column, DriftResult
+from fashion.drift.verdict import format_p_value
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import Predictions
 
@@ -67,13 +68,6 @@ def _rank(column: Column) -> tuple[bool, bool, float, float]:
     """The most changed first, what was not tested last."""
     untested = math.isnan(column.p_value)
     return not column.drifted, untested, 1.0 if untested else column.p_value, -column.distance
-
-
-def format_p_value(value: float) -> str:
-    """A p-value in a few characters; NaN is that of no test."""
-    if math.isnan(value):
-        return "not tested"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value > 0 else "under 1e-300"
 
 
 def column_values(rows: Predictions, column: str, class_names: Sequence[str]) -> NDArray[Any]:

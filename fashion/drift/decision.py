@@ -55,6 +55,8 @@ class WindowCounts:
     labelled: DistinctPictures
     """A row for each distinct picture with feedback: few of many have it, and none of them may be lost to a sample."""
     clients: DistinctKeys
+    late: NDArray[np.int64]
+    """(classes, classes) rows of before the window whose feedback arrived in it, by true and predicted label."""
     rows: int = 0
     """All rows but the unreadable ones."""
     untagged: int = 0
@@ -73,14 +75,16 @@ class WindowCounts:
         Args:
             reference: whose classes the rows will have.
         """
-        size = num_pictures(len(reference.class_names))
-        return cls(DistinctPictures(size), DistinctPictures(size), DistinctKeys(MAX_CLIENTS))
+        classes = len(reference.class_names)
+        size, late = num_pictures(classes), np.zeros((classes, classes), np.int64)
+        return cls(DistinctPictures(size), DistinctPictures(size), DistinctKeys(MAX_CLIENTS), late)
 
     def add(self, other: "WindowCounts") -> None:
         """Add the rows of another part of the window."""
         self.pictures.merge(other.pictures)
         self.labelled.merge(other.labelled)
         self.clients.add(other.clients.keys)
+        self.late += other.late
         self.rows += other.rows
         self.untagged += other.untagged
         self.unreadable += other.unreadable
@@ -166,7 +170,7 @@ class WindowStats:
             columns=(),
             severity=None,
             false_alarms=None,
-            reference_rows=reference.rows,
+            reference_rows=reference.labelled_rows,
             reference_accuracy=reference.accuracy,
             mean_confidence=math.nan if pictures is None else _mean_confidence(pictures.predictions),
             estimated=None,
@@ -212,24 +216,34 @@ class WindowStats:
         return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), reliable)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
-        rows = self.counts.labelled.rows()
-        if rows is None:
+        rows, late, reference = self.counts.labelled.rows(), self.counts.late, self._reference
+        confusion, right, clients = late.copy(), _right(late), np.full(int(late.sum()), "", object)
+        if rows is not None:
+            labels = rows.predictions.labels
+            confusion += confusion_matrix(rows.true_labels, labels, len(reference.class_names))
+            right = np.concatenate([labels == rows.true_labels, right])
+            clients = np.concatenate([rows.origins.clients, clients])
+        if not len(right):
             return None
-        reference, labels = self._reference, rows.predictions.labels
-        total, right = len(rows), int((labels == rows.true_labels).sum())
-        p_decline = reference.p_decline(labels == rows.true_labels, Clusters(rows.origins.clients))
-        low, high = wilson_interval(right, total)
-        enough = total >= settings.min_labels and not math.isnan(p_decline)
+        p_decline = reference.p_decline(right, Clusters(clients))
+        low, high = wilson_interval(int(right.sum()), len(right))
+        enough = len(right) >= settings.min_labels and not math.isnan(p_decline)
         return FeedbackAccuracy(
-            rows=total,
-            accuracy=right / total,
+            rows=len(right),
+            accuracy=float(right.mean()),
             low=low,
             high=high,
             p_decline=p_decline,
             declined=p_decline < settings.run_alpha if enough else None,
-            confusion=_as_tuples(confusion_matrix(rows.true_labels, labels, len(reference.class_names))),
+            confusion=_as_tuples(confusion),
             reference_confusion=_as_tuples(reference.confusion),
         )
+
+
+def _right(confusion: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether each of the N rows of a confusion matrix is right."""
+    right = int(np.trace(confusion))
+    return np.repeat([True, False], [right, int(confusion.sum()) - right])
 
 
 def _readable(window: Predictions, classes: int) -> NDArray[np.bool_]:

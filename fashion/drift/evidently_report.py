@@ -43,6 +43,7 @@ def render(
     reference: Reference,
     reference_stats: ReferenceStats,
     *,
+    compared: Predictions,
     alpha: float,
     total_rows: int,
 ) -> list[EvidentlyPage]:
@@ -50,8 +51,9 @@ def render(
 
     Args:
         sample: rows of the window.
-        reference: rows to compare them with.
+        reference: held-out rows, to compare the quality with.
         reference_stats: of these rows.
+        compared: rows to compare the distributions with: the same, or accepted ones.
         alpha: of the decision.
         total_rows: distinct pictures of the whole window, of which the sample has one row each.
     """
@@ -59,7 +61,7 @@ def render(
     of_all = f"{len(sample):,} of its distinct pictures, sampled at random"
     shown = of_all if len(sample) < total_rows else "each of its distinct pictures"
     note = f"Shows {shown}, and all {reference_stats.rows:,} rows of the reference."
-    pages = [EvidentlyPage("Distributions", note, _distributions(sample, reference, reference_stats, alpha))]
+    pages = [EvidentlyPage("Distributions", note, _distributions(sample, compared, reference_stats, alpha))]
     with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)
     if len(with_feedback) >= MIN_LABELLED:
         labelled = sample[with_feedback.tolist()]
@@ -69,14 +71,13 @@ def render(
     return pages
 
 
-def _distributions(sample: Batch, reference: Reference, reference_stats: ReferenceStats, alpha: float) -> str:
+def _distributions(sample: Batch, compared: Predictions, reference_stats: ReferenceStats, alpha: float) -> str:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
     names = reference_stats.class_names
     window, before = (
-        _frame(rows, reference_stats.meter.distances(rows.embeddings), names)
-        for rows in (sample.predictions, reference.predictions)
+        _frame(rows, reference_stats.meter.distances(rows.embeddings), names) for rows in (sample.predictions, compared)
     )
     numerical = [name for name in before.columns if name != LABELS]
     outputs = reference_stats.threshold(FAMILIES[1], alpha)

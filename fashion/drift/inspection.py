@@ -102,12 +102,13 @@ def select_window(settings: DriftConfig, clock: Callable[[], int] = time.time_ns
     """The window that a configuration means at this time.
 
     Args:
-        settings: `rows`, `since` or `window`.
+        settings: `rows`, `since` or `window`, and `until`.
         clock: returns nanoseconds since 1970.
     """
-    now = clock() // 1000
+    until = None if settings.until is None else int(moment(settings.until, "until").timestamp() * 1e6)
     if settings.rows is not None:
-        return Window(0, FOREVER_US, settings.rows)
+        return Window(0, FOREVER_US if until is None else until, settings.rows)
+    end = clock() // 1000 if until is None else until
     if settings.since is not None:
-        return Window(int(moment(settings.since).timestamp() * 1e6), now)
-    return Window(now - 1_000_000 * seconds(settings.window), now)
+        return Window(int(moment(settings.since).timestamp() * 1e6), end)
+    return Window(end - 1_000_000 * seconds(settings.window), end)

@@ -59,44 +59,59 @@ class Distribution:
 class ReferenceStats:
     """A model's reference, prepared to compare windows with."""
 
-    def __init__(self, reference: Reference, thresholds: SeverityThresholds, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        thresholds: SeverityThresholds,
+        class_names: Sequence[str],
+        accepted: Predictions | None = None,
+    ) -> None:
         """
         Args:
             reference: N held-out rows.
             thresholds: bounds of severity, calibrated for this model.
             class_names: of the model, in the order of its probabilities.
+            accepted: rows that the distribution of a window is compared with in place of the held-out ones. Accuracy
+                and the signs of harm are still measured against those.
         """
         rows = reference.predictions
+        compared = rows if accepted is None else accepted
         self.class_names = tuple(class_names)
-        self.rows = len(rows.labels)
+        self.rows = len(compared.labels)
+        """Rows that a window's distribution is compared with."""
+        self.labelled_rows = len(rows.labels)
+        """Held-out rows, whose accuracy is known."""
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
-        self.label_counts = np.bincount(rows.labels, minlength=len(class_names))
+        self.label_counts = np.bincount(compared.labels, minlength=len(class_names))
         self.thresholds = thresholds
         self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance)
         names = [
             *((name, FAMILIES[0]) for name in STATISTICS),
             *((f"p({name})", FAMILIES[1]) for name in class_names),
         ]
-        matrix = np.concatenate([rows.statistics, rows.probabilities], axis=1)
+        matrix = np.concatenate([compared.statistics, compared.probabilities], axis=1)
         self.columns = [Distribution.of(*name, values) for name, values in zip(names, matrix.T, strict=True)]
-        self._predicted = rows.labels
-        self._statistics = Spread(rows.statistics.astype(np.float64))
+        self._predicted = compared.labels
+        self._statistics = Spread(compared.statistics.astype(np.float64))
 
     @classmethod
-    def of(cls, package: Package, reference: Reference | None = None) -> "ReferenceStats":
+    def of(
+        cls, package: Package, reference: Reference | None = None, accepted: Predictions | None = None
+    ) -> "ReferenceStats":
         """Prepare a package's reference.
 
         Args:
             package: of the model.
             reference: the package's; None to read it from the package's folder.
+            accepted: rows of windows that were accepted as the new normal; None without any.
 
         Raises:
             fashion.model.package.DamagedPackage: the reference cannot be read, or severity was never calibrated.
         """
         if package.severity is None:
             raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
-        return cls(reference or Reference.of(package), package.severity, package.class_names)
+        return cls(reference or Reference.of(package), package.severity, package.class_names, accepted)
 
     def of_class(self, label: int) -> "ReferenceStats":
         """The rows of the reference that were predicted as one class, to compare rows of that class with."""
@@ -104,6 +119,7 @@ class ReferenceStats:
         part.rows, part._predicted = len(rows), self._predicted[rows]
         part.label_counts = np.where(np.arange(len(self.label_counts)) == label, self.label_counts, 0)
         part.confusion = np.where(np.arange(len(self.confusion)) == label, self.confusion, 0)
+        part.labelled_rows = int(part.confusion.sum())
         part.columns = [column.of_rows(rows) for column in self.columns]
         return part
 
@@ -134,7 +150,7 @@ class ReferenceStats:
         rows = round(worth.rows)
         wrong = round(rows * (1 - share))
         reference_right = int(np.trace(self.confusion))
-        table = [[rows - wrong, wrong], [reference_right, self.rows - reference_right]]
+        table = [[rows - wrong, wrong], [reference_right, self.labelled_rows - reference_right]]
         return float(stats.fisher_exact(table, alternative="less").pvalue)
 
     def false_alarms(self, rows: int, alpha: float, resplits: int, seed: int = 0) -> FalseAlarms:

@@ -1,15 +1,19 @@
 """What windows are compared with: packages of registered versions, each fetched and parsed once. Decides nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashion.drift import accepted
+from fashion.drift.accepted import Accepted
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
+from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.record import ModelId
 from fashion.registry import versions
 from fashion.registry.versions import Version
+from fashion.storage.blobs import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +22,18 @@ class VersionReference:
 
     package: Package
     reference: Reference
+    accepted: Accepted | None = None
+    """Rows of windows that were accepted as the new normal."""
+
+    @property
+    def compared(self) -> Predictions:
+        """The rows that a window's distribution is compared with."""
+        return self.reference.predictions if self.accepted is None else self.accepted.predictions
+
+    @property
+    def accepted_rows(self) -> int:
+        """How many of them are of accepted windows."""
+        return 0 if self.accepted is None else len(self.accepted.keys)
 
     def stats(self) -> ReferenceStats:
         """Prepare the reference for tests.
@@ -25,19 +41,21 @@ class VersionReference:
         Raises:
             fashion.model.package.DamagedPackage: the version has no severity thresholds.
         """
-        return ReferenceStats.of(self.package, self.reference)
+        accepted = None if self.accepted is None else self.accepted.predictions
+        return ReferenceStats.of(self.package, self.reference, accepted)
 
 
 class References:
     """References of one registered model by version, fetched when they are first needed."""
 
-    def __init__(self, model: str, folder: Path) -> None:
+    def __init__(self, model: str, folder: Path, reports: Store | None = None) -> None:
         """
         Args:
             model: name of the registered model.
             folder: where packages are copied to.
+            reports: where accepted windows are stored; None to compare with held-out rows only.
         """
-        self._model, self._folder = model, folder
+        self._model, self._folder, self._reports = model, folder, reports
         self.loaded: dict[str, VersionReference | None] = {}
         """Version -> its reference, None where the registry does not hold the version; what was fetched so far."""
         self._known: dict[str, Version] | None = None
@@ -48,6 +66,7 @@ class References:
 
         Raises:
             fashion.model.package.DamagedPackage: the stored files are not those that were registered.
+            fashion.drift.accepted.DamagedRows: the accepted rows cannot be read.
         """
         if model.name != self._model:
             return None
@@ -90,6 +109,15 @@ class References:
             reasons.append(f"{count:,} are {why}")
         return f"Rows of this window that are not judged: {'; '.join(reasons)}" if reasons else ""
 
+    def unknown(self, rows: Iterable[ModelId]) -> tuple[str, ...]:
+        """Those of some models that should have a reference here: all but those of another name.
+
+        Args:
+            rows: models without a reference.
+        """
+        mine = [model for model in rows if model.name in (None, self._model)]
+        return tuple(str(model) for model in sorted(mine, key=lambda each: each.order))
+
     def _fetch(self, version: str) -> VersionReference | None:
         if version not in self.loaded:
             if self._known is None:
@@ -97,6 +125,8 @@ class References:
             loaded = None
             if version in self._known:
                 package = versions.fetch(self._known[version], self._folder / version)
-                loaded = VersionReference(package, Reference.of(package))
+                known = ModelId.of(self._model, version, package.digest)
+                rows = None if self._reports is None else accepted.load(self._reports, known)
+                loaded = VersionReference(package, Reference.of(package), rows)
             self.loaded[version] = loaded
         return self.loaded[version]

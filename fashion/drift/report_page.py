@@ -1,10 +1,10 @@
 """The first page of a drift report, for a reader who does not know p-values: HTML that needs no connection.
 
-In this order: the verdict, why, how bad it is, what changed, examples, and earlier windows. Decides nothing.
+In this order: is something wrong, does it hurt and what to do; then why, how bad it is, what changed, examples, and
+earlier windows. Decides nothing.
 """
 
 import base64
-import datetime
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 
 from fashion.drift import charts, report_examples, report_traffic
-from fashion.drift.charts import format_p_value
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.report_examples import Example
 from fashion.drift.report_style import STYLE, UNPACK
 from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy, Severity
+from fashion.drift.verdict import (
+    VERDICTS,
+    Step,
+    describe_span,
+    does_it_hurt,
+    format_p_value,
+    format_time,
+    headline,
+    is_wrong,
+    reliability,
+    what_to_do,
+)
 from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 
@@ -25,20 +36,15 @@ MAX_CONFUSIONS = 6
 """Kinds of mistakes that are listed."""
 MIN_CLASS_ROWS = 5
 """Rows with feedback of a class that are needed to list its mistakes."""
-VERDICTS = {
-    "insufficient_data": "Not enough data",
-    "no_drift": "No drift",
-    "none": "No drift",
-    "harmless": "Harmless drift",
-    "harmful": "Harmful drift",
-}
-"""Decisions, and levels of drift, in words."""
+TONES = {"Yes": "bad", "Likely": "bad", "No": "good"}
+"""Colours of answers."""
 
 
 def render(
     inspection: Inspection,
     *,
     model: str,
+    report_id: str,
     class_names: Sequence[str],
     reference: Predictions | None,
     examples: Sequence[Example],
@@ -51,6 +57,7 @@ def render(
     Args:
         inspection: what is reported.
         model: name of the registered model.
+        report_id: of this report, for the commands that it names.
         class_names: of the version.
         reference: rows that the window was compared with; None for an unknown version.
         examples: the most unusual rows.
@@ -63,7 +70,7 @@ def render(
     if reference is not None and inspection.sample is not None:
         changes = charts.section(result, reference, inspection.sample.predictions, class_names)
     body = [
-        *_header(result, model),
+        *_header(result, model, report_id),
         *(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
         *_why(result),
         *_how_bad(result, class_names),
@@ -81,42 +88,33 @@ def render(
     )
 
 
-def headline(result: DriftResult) -> str:
-    """The verdict in a few words."""
-    if "decline" not in result.conditions:
-        return _verdict(result)
-    return f"{_verdict(result)}: accuracy is down" if result.decision == "drift" else "Accuracy is down"
-
-
-def describe_condition(name: str, result: DriftResult) -> tuple[str, str]:
-    """A condition of `DriftResult.conditions` as a title and the reason for it."""
-    feedback = result.feedback
-    if name == "decline" and feedback is not None:
-        reason = (
-            f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback are right ({feedback.low:.1%} to "
-            f"{feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
-            f"(p = {format_p_value(feedback.p_decline)})"
-        )
-        return "Accuracy is down", reason
-    if name == "unjudged":
-        return "Rows that are not judged", result.unjudged
-    return _verdict(result), result.reason
-
-
-def _verdict(result: DriftResult) -> str:
-    return VERDICTS[result.level if result.decision == "drift" else result.decision]
-
-
-def _header(result: DriftResult, model: str) -> Iterator[str]:
-    if result.conditions & {"harmful", "decline"}:
+def _header(result: DriftResult, model: str, report_id: str) -> Iterator[str]:
+    """The first screen."""
+    if result.conditions & {"harmful", "decline", "no_traffic", "unreadable"}:
         tone = "bad"
     else:
         tone = {"drift": "warn", "no_drift": "good", "insufficient_data": "plain"}[result.decision]
     version = f", version {escape(result.model_version)}" if result.model_version else ""
-    yield f"<header class='{tone}'><h1>{escape(headline(result))}</h1><p>{escape(result.reason)}.</p></header>"
-    span = f", from {_format_time(result.since_us)} to {_format_time(result.until_us)} UTC" if result.rows else ""
+    yield f"<header class='{tone}'><h1>{escape(headline(result))}</h1>"
+    span = f", {describe_span(result)}" if result.rows else ""
     counted = report_traffic.describe_traffic(result)
-    yield f"<p class='of'>{escape(model)}{version}: {result.rows:,} predictions{span}. {escape(counted)}</p>"
+    yield f"<p class='of'>{escape(model)}{version}: {result.rows:,} predictions{span}. {escape(counted)}</p></header>"
+    yield "<div class='answers'>"
+    for question, answer in (("Is something wrong?", is_wrong(result)), ("Does it hurt?", does_it_hurt(result))):
+        word = f"<b class='{TONES.get(answer.word, '')}'>{escape(answer.word)}</b>"
+        yield f"<div><h2>{question}</h2>{word}<p>{escape(answer.sentence)}.</p></div>"
+    first, *others = what_to_do(result, report_id)
+    yield f"<div><h2>What to do?</h2><b>{escape(first.sentence)}</b>{_command(first)}"
+    yield from (f"<p>{escape(step.sentence)}:</p>{_command(step)}" for step in others)
+    yield "</div></div>"
+    if accepted := result.context.accepted_rows:
+        yield f"<p class='remark'>Compared with {accepted:,} rows of windows that were accepted as the new normal.</p>"
+    if result.unreadable and "unreadable" not in result.conditions:
+        yield f"<p class='remark'>{result.unreadable:,} more rows hold no usable numbers, and are in no test.</p>"
+
+
+def _command(step: Step) -> str:
+    return f"<code>{escape(step.command)}</code>" if step.command else ""
 
 
 def _why(result: DriftResult) -> Iterator[str]:
@@ -156,11 +154,13 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
     yield "<section><h2>How bad</h2><dl>"
     if result.estimated is not None:
         reliable = result.estimated.reliable
-        note = "from the change of the mean confidence" if reliable else "unreliable: the change is too large"
-        yield _fact("Accuracy, estimated", f"{result.estimated.accuracy:.1%}", note, reliable=reliable)
+        yield _fact(
+            "Accuracy, estimated", f"{result.estimated.accuracy:.1%}", reliability(result.estimated), reliable=reliable
+        )
     feedback = result.feedback
     if feedback is not None:
-        note = f"{feedback.rows:,} rows with feedback; {feedback.low:.1%} to {feedback.high:.1%}"
+        late = f", {result.context.late_labels:,} on earlier predictions" if result.context.late_labels else ""
+        note = f"{feedback.rows:,} rows with feedback{late}; {feedback.low:.1%} to {feedback.high:.1%}"
         yield _fact("Accuracy, by feedback", f"{feedback.accuracy:.1%}", note)
         change = {None: "too few rows", True: "down", False: "not shown to be down"}[feedback.declined]
         note = f"Fisher's exact test, p = {format_p_value(feedback.p_decline)}"
@@ -228,15 +228,19 @@ def _history(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         decision = str(past.get("decision"))
         words = VERDICTS.get(str(past.get("level")) if decision == "drift" else decision, "unreadable")
         cells = [
-            f"<td>{_format_time(int(past.get('until_us') or 0))}</td>",
+            f"<td>{format_time(int(past.get('until_us') or 0))}</td>",
             f"<td>{escape(str(past.get('model_version', '')))}</td>",
             f"<td class='n'>{int(past.get('rows') or 0):,}</td>",
             f"<td class='{'hit' if decision == 'drift' else ''}'>{escape(words)}</td>",
-            f"<td class='n'>{_format_share(estimated.get('accuracy'))}</td>",
+            f"<td class='n'>{_format_share(estimated.get('accuracy'))}{_doubt(estimated)}</td>",
             f"<td class='n'>{_format_share(feedback.get('accuracy'))}</td>",
         ]
         yield f"<tr>{''.join(cells)}</tr>"
-    yield "</table></section>"
+    yield "</table><p class='small'>(?): an estimate that is not reliable.</p></section>"
+
+
+def _doubt(estimated: Mapping[str, Any]) -> str:
+    return " (?)" if estimated and not estimated.get("reliable") else ""
 
 
 def _evidently(pages: Sequence[EvidentlyPage]) -> Iterator[str]:
@@ -260,7 +264,3 @@ def _fact(name: str, value: str, note: str, *, reliable: bool = True) -> str:
 
 def _format_share(value: Any) -> str:
     return f"{value:.1%}" if isinstance(value, float) else ""
-
-
-def _format_time(time_us: int) -> str:
-    return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M}"

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from fashion.drift.charts import format_p_value
 from fashion.drift.result import DriftResult, Slice
+from fashion.drift.verdict import format_p_value
 
 MAX_SHOWN = 10
 """Slices in the table."""

@@ -49,6 +49,19 @@ def state_of(name: str, model_name: str) -> str:
     return f"{name.removesuffix('.json')}-{safe}-{digest}.json"
 
 
+def link(report_id: str, *, reports: str, service: str | None) -> str:
+    """Where a person can read a report: a page of the service, or the file.
+
+    Args:
+        report_id: from `make_id`.
+        reports: folder or bucket of the reports.
+        service: address of the service, such as `https://example.org`; None if it is not known.
+    """
+    if service:
+        return f"{service.rstrip('/')}/monitoring/reports/{report_id}"
+    return f"{reports.rstrip('/')}/{report_id}/{PAGE}"
+
+
 def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
     """Store a report, replacing one with the same id.
 
@@ -155,6 +168,17 @@ def read_page(store: Store, report_id: str) -> bytes:
     if not store.exists(f"{report_id}/{RESULT}"):
         raise BlobNotFound(report_id)
     return content
+
+
+def read_result(store: Store, report_id: str) -> dict[str, Any]:
+    """A report's result; `UNREADABLE` if it is damaged.
+
+    Raises:
+        BlobNotFound: there is no complete report with this id.
+    """
+    if not ID.fullmatch(report_id) or not store.exists(f"{report_id}/{RESULT}"):
+        raise BlobNotFound(report_id)
+    return _result(store, report_id)
 
 
 def _format_time(time_us: int) -> str:

@@ -15,6 +15,8 @@ FAMILIES = ("image statistics", "class probabilities", "predicted labels")
 """Groups of tests that share alpha equally."""
 LABELS = "predicted label"
 """Name of the only column of the last family."""
+MAX_UNREADABLE = 0.01
+"""Share of rows that cannot be read, from which on that is a condition: a decision on the others says less."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,23 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Context:
+    """What is known of a window beside its rows."""
+
+    last_before_us: int = 0
+    """Of an empty window, when the last prediction before it was made, microseconds since 1970; 0 if there was none, or
+    if the window does not end now."""
+    late_labels: int = 0
+    """Rows of before the window whose feedback arrived in it. They are in `DriftResult.feedback`."""
+    unknown: tuple[str, ...] = ()
+    """Models of the unjudged rows, without those of other names: a log may hold the rows of several models."""
+    accepted_rows: int = 0
+    """Rows of accepted windows that this one is compared with; 0 for the held-out rows of the model package."""
+    due_us: int = 0
+    """When the next run is due, microseconds since 1970; 0 where this one was not started by a schedule."""
+
+
+@dataclass(frozen=True)
 class DriftResult:
     """The decision on one window of one version's predictions, with every number it rests on."""
 
@@ -188,6 +207,7 @@ class DriftResult:
     """Parts of the window that were compared by themselves, the most changed first."""
     false_alarms_per_year: float | None = None
     """Windows of a year that are called drift in expectation though nothing changed, at most; None if unknown."""
+    context: Context = Context()
 
     @property
     def level(self) -> Level:
@@ -197,24 +217,39 @@ class DriftResult:
     @property
     def testable(self) -> set[str]:
         """The conditions for which there were enough rows, whether they hold or not."""
-        enough = {"drift", "harmful"} if self.decision != "insufficient_data" else set()
-        enough.add("unjudged")
-        return enough | ({"decline"} if self.feedback is not None and self.feedback.declined is not None else set())
+        testable = {"unjudged"}
+        if self.decision != "insufficient_data":
+            testable |= {"drift", "harmful"}
+        if self.rows + self.unreadable >= self.min_rows:
+            testable.add("unreadable")
+        if self.feedback is not None and self.feedback.declined is not None:
+            testable.add("decline")
+        if self.rows or self.context.last_before_us:
+            testable.add("no_traffic")
+        return testable
 
     @property
     def conditions(self) -> set[str]:
         """The conditions that hold.
 
-        drift, harmful, decline (accuracy by feedback is below the reference's), and unjudged (the window has rows of
-        another model, or of a package that the registry does not hold).
+        drift, harmful, decline (accuracy by feedback is below the reference's), unreadable (more than MAX_UNREADABLE of
+        the rows), unjudged (rows of a version that the registry does not hold, or of another package of its number),
+        and no_traffic (nothing was predicted, and something was before).
         """
         holds = {
             "drift": self.decision == "drift",
             "harmful": self.level == "harmful",
             "decline": self.feedback is not None and bool(self.feedback.declined),
-            "unjudged": bool(self.unjudged),
+            "unreadable": "unreadable" in self.testable and self.unreadable_share > MAX_UNREADABLE,
+            "unjudged": bool(self.context.unknown),
+            "no_traffic": not self.rows and self.context.last_before_us > 0,
         }
         return {name for name, value in holds.items() if value}
+
+    @property
+    def unreadable_share(self) -> float:
+        """Share of the rows that cannot be read, in [0, 1]."""
+        return self.unreadable / max(1, self.rows + self.unreadable)
 
 
 def empty_window(model_name: str, window: tuple[int, int], settings: DecisionConfig) -> DriftResult:
@@ -248,13 +283,16 @@ def empty_window(model_name: str, window: tuple[int, int], settings: DecisionCon
     )
 
 
-def with_unjudged(result: DriftResult, sentence: str) -> DriftResult:
+def with_unjudged(result: DriftResult, sentence: str, unknown: tuple[str, ...] = ()) -> DriftResult:
     """A result of a window that has other rows too, which are not judged.
 
     Args:
         result: of the rows that were.
         sentence: on the others and why; empty without any.
+        unknown: as in `Context`.
     """
+    context = dataclasses.replace(result.context, unknown=unknown)
+    result = dataclasses.replace(result, context=context)
     if not sentence or result.rows:
         return dataclasses.replace(result, unjudged=sentence)
     reason = f"nothing in this window can be judged. {sentence}"

@@ -272,6 +272,26 @@ class PredictionLog:
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 
+    def count_late_feedback(self, since_us: int, until_us: int, *, oldest_us: int) -> list[Row]:
+        """Count the feedback of a span on predictions of before it, where it is the latest on its prediction.
+
+        Args:
+            since_us: microseconds since 1970, UTC.
+            until_us: microseconds since 1970, UTC.
+            oldest_us: time of the earliest prediction that is looked at, likewise.
+
+        Returns:
+            Rows of model_name, model_version, model_digest, label, true_label and their number.
+        """
+        return self.database.read(
+            "SELECT p.model_name, p.model_version, p.model_digest, p.label, f.true_label, count(*) FROM feedback f "
+            "JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
+            "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? AND NOT EXISTS ("
+            "SELECT 1 FROM feedback l WHERE l.prediction_id = f.prediction_id "
+            "AND (l.time_us, l.sequence) > (f.time_us, f.sequence)) GROUP BY 1, 2, 3, 4, 5",
+            (since_us, until_us, oldest_us, since_us),
+        )
+
     def add_export(self, address: str) -> None:
         """Note where copies of rows are written to, for `exports`.
 

@@ -6,13 +6,14 @@ A window holds rows of the role champion, of whichever versions served at the ti
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fashion.home import Home
 from fashion.predictions.address import open_shared_log
 from fashion.predictions.batch import Batch, from_logged, from_rows
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_reader import Export
-from fashion.predictions.record import LoggedPrediction, LogUnavailable, pages
+from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId, pages
 from fashion.predictions.shared_log import SharedLog
 from fashion.storage.address import open_store
 
@@ -32,6 +33,16 @@ class Window:
     """Microseconds since 1970, UTC."""
     rows: int | None = None
     """Only this many rows, the latest ones; None for all."""
+
+
+class LateFeedback(NamedTuple):
+    """Feedback on predictions of before a window, counted."""
+
+    model: ModelId
+    label: int
+    """The predicted class."""
+    true_label: int
+    rows: int
 
 
 def divide(window: Window, span: tuple[int, int] | None, parts: int) -> list[Window]:
@@ -86,6 +97,21 @@ class LocalRows:
         """
         return self._log.latest(ALL_ROWS, role="champion", with_feedback=True)
 
+    def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
+        """Yield the counts of the feedback that arrived in a window on predictions of before it.
+
+        Args:
+            window: of time.
+            oldest_us: time of the earliest prediction that is looked at, microseconds since 1970, UTC.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        for *model, label, true_label, rows in self._log.count_late_feedback(
+            window.since_us, window.until_us, oldest_us=oldest_us
+        ):
+            yield LateFeedback(ModelId(*model), label, true_label, rows)
+
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window: of a clock that was set back.
 
@@ -124,6 +150,10 @@ class SharedRows:
         """Yield rows with feedback, newest first."""
         return self._log.labelled()
 
+    def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
+        """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
+        return _late_feedback(self.labelled(), window, oldest_us)
+
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window, of the first MAX_COUNT there."""
         return self._log.count_after(window.until_us, most=MAX_COUNT)
@@ -148,9 +178,21 @@ class ExportedRows:
         """Yield rows with feedback, newest first."""
         return self._export.labelled()
 
+    def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
+        """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
+        return _late_feedback(self.labelled(), window, oldest_us)
+
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window."""
         return self._export.count(window.until_us)
+
+
+def _late_feedback(labelled: Iterator[LoggedPrediction], window: Window, oldest_us: int) -> Iterator[LateFeedback]:
+    """Of rows with feedback, newest first; what is older than `oldest_us` is not read."""
+    for row in itertools.takewhile(lambda row: row.record.time_us >= oldest_us, labelled):
+        latest = row.feedback[-1]
+        if row.record.time_us < window.since_us <= latest.time_us < window.until_us:
+            yield LateFeedback(row.record.model, row.record.label, latest.true_label, 1)
 
 
 Source = LocalRows | SharedRows | ExportedRows

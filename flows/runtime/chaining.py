@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashion.config.compose import parse_overrides
 from fashion.config.drift import RetrainConfig
@@ -32,26 +32,39 @@ def deploy_overrides(configured: str, model: str) -> str:
     return shlex.join([f"tracking.registered_model={model}", *parse_overrides(configured)])
 
 
-def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: str) -> str:
+class Outcome(NamedTuple):
+    """What became of a training, and of the bento after it."""
+
+    sentence: str
+    """Ends without a full stop."""
+    ended_well: bool
+    """False if the training or the building failed."""
+    promoted: bool
+    command: str
+    """What to type next."""
+
+
+def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: str) -> Outcome:
     """Run TrainFlow, and DeployFlow if the new version became the champion.
 
     Args:
         overrides: of TrainFlow's configuration.
         settings: whether to deploy, and with which overrides.
         model: registered model that is trained.
-
-    Returns:
-        A sentence with the outcome.
     """
     trained = run_flow("train_flow.py", overrides)
     if not trained.successful:
-        return f"training failed: see {trained.pathspec}; the champion stays"
+        sentence = f"training failed: see {trained.pathspec}; the champion stays"
+        return Outcome(sentence, False, False, f"python flows/train_flow.py resume --origin-run-id {trained.id}")
     outcome: str = trained.data.outcome
-    if not (trained.data.promoted and settings.deploy):
-        return outcome
+    if not trained.data.promoted:
+        return Outcome(outcome, True, False, "fashion registry list")
+    if not settings.deploy:
+        return Outcome(outcome, True, True, "make bento")
     deployed = run_flow("deploy_flow.py", parse_overrides(deploy_overrides(settings.deploy_overrides, model)))
-    built = f"bento {deployed.data.bento} is built" if deployed.successful else f"building failed: {deployed.pathspec}"
-    return f"{outcome}; {built}"
+    if not deployed.successful:
+        return Outcome(f"{outcome}; building failed: {deployed.pathspec}", False, True, "make bento")
+    return Outcome(f"{outcome}; bento {deployed.data.bento} is built", True, True, "fashion status")
 
 
 def run_flow(file: str, overrides: Sequence[str]) -> Any:

@@ -4,6 +4,7 @@ Knows no particular flow.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -18,12 +19,13 @@ from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException
 
 from fashion.config.compose import compose, load_as, parse_overrides
 from fashion.config.schema import ConfigError
+from fashion.config.times import next_time
 from fashion.config.train import TrainConfig
 from fashion.home import Home, current_home
 from fashion.registry import open_runs
 from fashion.state import faults
 from fashion.storage.blobs import disk_error
-from runtime import argo, branches, metaflow_patches, supervision
+from runtime import argo, branches, events, metaflow_patches, supervision
 
 Kind = TypeVar("Kind")
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
@@ -31,6 +33,8 @@ OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 TAKES_VALUE = re.compile(r"--(overrides|deploy_overrides|tag|with|decospecs|namespace|environment|event-logger)$")
 """Metaflow's options whose value may look like an override."""
 TAKES_TWO_VALUES = re.compile(r"--(config|config-value)$")
+SCHEDULED = "FASHION_SCHEDULED"
+"""Variable that a timer sets for the runs that it starts."""
 RETRY = 1
 """Exit code of a task that Metaflow may retry."""
 
@@ -154,6 +158,18 @@ def run_plain(flow: Callable[[], Any]) -> None:
         supervision.work()
     with supervision.schedule() if {"run", "resume"} & set(sys.argv[1:]) else contextlib.nullcontext():
         flow()
+
+
+def next_due_us(cron_line: str, now_us: int) -> int:
+    """When the next run of a schedule is due, microseconds since 1970; 0 in a run that no schedule has started.
+
+    Args:
+        cron_line: of the configuration.
+        now_us: microseconds since 1970.
+    """
+    if not os.environ.get(SCHEDULED) and not events.in_pod():
+        return 0
+    return int(next_time(cron_line, datetime.datetime.fromtimestamp(now_us / 1e6, datetime.UTC)).timestamp() * 1e6)
 
 
 def creates_template(arguments: Sequence[str]) -> bool:

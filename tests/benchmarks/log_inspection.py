@@ -39,10 +39,13 @@ def main(package_folder: Path, log_file: Path) -> None:
     decided = time.perf_counter()
     result, sample = inspected.result, inspected.sample
     assert sample is not None, "the log has no rows to draw"
-    pages = evidently_report.render(sample, reference, reference_stats, alpha=result.alpha, total_rows=result.rows)
+    pages = evidently_report.render(
+        sample, reference, reference_stats, compared=reference.predictions, alpha=result.alpha, total_rows=result.rows
+    )
     page = report_page.render(
         inspected,
         model="m",
+        report_id="measured",
         class_names=served.class_names,
         reference=reference.predictions,
         examples=[],

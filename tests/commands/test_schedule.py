@@ -10,12 +10,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
-from fashion.commands import systemd
+from fashion.commands import systemd, timer_environment
 from fashion.home import REPOSITORY
 
 FLOW = REPOSITORY / "flows" / "drift_flow.py"
@@ -43,9 +46,19 @@ def analyze() -> str:
 
 def call(verb: str, *overrides: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `fashion schedule` as from a shell, in a home of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASHION", "HYDRA"))}
+    return call_words(["schedule", verb, *overrides], home=home, **environment)
+
+
+def call_words(words: Sequence[str], *, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `fashion` likewise."""
+    ours = (*timer_environment.PREFIXES, "HYDRA")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ours) and not {name, name.lower()} & set(timer_environment.NAMES)
+    }
     return subprocess.run(
-        [sys.executable, "-m", "fashion", "schedule", verb, *overrides],
+        [sys.executable, "-m", "fashion", *words],
         cwd="/",
         env={**kept, "FASHION_HOME": str(home), **environment},
         capture_output=True,
@@ -55,7 +68,10 @@ def call(verb: str, *overrides: str, home: Path, **environment: str) -> subproce
 
 
 def write(home: Path, *words: str, **environment: str) -> Path:
-    """Write the units, and return their folder."""
+    """Write the units of a home in which there are a log and a registry, and return their folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("predictions.db", "mlflow.db"):
+        (home / name).touch()
     done = call("write", *words, home=home, **environment)
     assert done.returncode == 0, done.stderr
     return home / "schedule"
@@ -123,7 +139,7 @@ class TestWrite:
         assert done.returncode == 0
         assert done.stderr == ""
         folder = tmp_path / "var" / "schedule"
-        names = {"fashion-drift.service", "fashion-drift.timer", "crontab"}
+        names = {"fashion-drift.service", "fashion-drift.timer", "fashion-drift-failed.service", "crontab"}
         assert {path.name for path in folder.iterdir()} == names
         link = f"systemctl --user link {folder}/fashion-drift.service"
         for words in (*names, link, "crontab -", "make schedule-check"):
@@ -134,7 +150,8 @@ class TestWrite:
         said = call("write", home=home).stdout
         (link,) = re.findall(r"^ *systemctl --user link (.*)$", said, re.MULTILINE)
         folder = home / "schedule"
-        assert shlex.split(link) == [str(folder / "fashion-drift.service"), str(folder / "fashion-drift.timer")]
+        names = ("fashion-drift.service", "fashion-drift.timer", "fashion-drift-failed.service")
+        assert shlex.split(link) == [str(folder / name) for name in names]
 
     def test_it_runs_daily_when_nothing_else_is_asked_for(self, tmp_path: Path) -> None:
         folder = write(tmp_path)
@@ -206,16 +223,72 @@ class TestAnyHome:
 
     def test_systemd_runs_it_in_this_home(self, home: Path) -> None:
         (value,) = settings(home / "schedule" / "fashion-drift.service", "Environment")
-        assert words_of_systemd(value, dollars=False) == [f"FASHION_HOME={home}"]
+        assert words_of_systemd(value, dollars=False) == [f"FASHION_HOME={home}", "FASHION_SCHEDULED=1"]
 
     def test_systemd_reads_addresses_from_this_home(self, home: Path) -> None:
         (value,) = settings(home / "schedule" / "fashion-drift.service", "EnvironmentFile")
         assert value.replace("%%", "%") == f"-{home / 'schedule' / 'environment'}"
 
     def test_systemd_finds_nothing_wrong(self, home: Path, analyze: str) -> None:
-        units = [str(home / "schedule" / f"fashion-drift.{kind}") for kind in ("service", "timer")]
+        units = [str(home / "schedule" / name) for name in systemd.UNITS[:3]]
         done = subprocess.run([analyze, "--man=no", "verify", *units], capture_output=True, text=True)
         assert "fashion-drift" not in done.stderr + done.stdout
+
+
+class TestEnvironment:
+    def test_what_a_run_needs_of_the_environment_is_kept_for_its_owner_alone(self, tmp_path: Path) -> None:
+        needed = {
+            "FASHION_LOG": "postgresql://me:a%20b$c&d@host/log",
+            "MLFLOW_TRACKING_URI": "https://mlflow.example.org",
+            "AWS_PROFILE": "watcher",
+            "https_proxy": "http://proxy:3128",
+        }
+        done = call("write", home=tmp_path, **needed, UNRELATED="x")
+        assert f"Kept there of this shell's environment: {', '.join(sorted(needed))}." in done.stdout
+        path = tmp_path / "schedule" / "environment"
+        assert timer_environment.read(path) == needed
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_lines_of_others_stay_and_a_variable_has_its_latest_value(self, tmp_path: Path) -> None:
+        path = write(tmp_path, FASHION_WEBHOOK="https://example.org/1") / "environment"
+        path.write_text(f"# mine\nOTHER=1\n{path.read_text()}")
+        write(tmp_path, FASHION_WEBHOOK="https://example.org/2")
+        write(tmp_path)
+        assert path.read_text() == "# mine\nOTHER=1\nFASHION_WEBHOOK=https://example.org/2\n"
+
+    @pytest.mark.parametrize("value", ["a\\b", "'quoted'", '"a', " a", "a ", "a\nB=c"])
+    def test_a_value_that_systemd_and_cron_read_differently_is_left_to_a_person(
+        self, value: str, tmp_path: Path
+    ) -> None:
+        done = call("write", home=tmp_path, FASHION_SMTP=value)
+        assert "warning: write FASHION_SMTP to " in done.stderr
+        assert not (tmp_path / "schedule" / "environment").exists()
+
+    @needs_flock
+    @given(value=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=40))
+    @hypothesis.settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_what_is_kept_reaches_the_flow_whole(self, value: str, tmp_path: Path) -> None:
+        folder = tmp_path / "home" / "schedule"
+        if not folder.exists():
+            write(folder.parent)
+        (folder / "environment").unlink(missing_ok=True)
+        kept = timer_environment.keep(folder / "environment", {"FASHION_WEBHOOK": value})
+        assert run_by_cron(folder, tmp_path).returncode == 0
+        assert run_of_flow(folder)[1].get("FASHION_WEBHOOK") == (value if kept.names else None)
+        assert bool(kept.names) != bool(kept.ambiguous)
+
+
+@needs_flock
+class TestFailure:
+    @pytest.mark.fault("a scheduled drift run that is killed")
+    def test_a_run_that_ended_early_is_an_alert_and_one_that_said_why_is_no_second_one(self, tmp_path: Path) -> None:
+        folder = write(tmp_path)
+        (value,) = settings(folder / "fashion-drift-failed.service", "ExecStart")
+        assert settings(folder / "fashion-drift.service", "OnFailure") == ["fashion-drift-failed.service"]
+        assert words_of_systemd(value, dollars=True) == systemd.failed_command([])
+        first, second = (call_words(systemd.failed_command([])[3:], home=tmp_path) for _ in range(2))
+        assert first.stdout.startswith("ALERT The drift flow cannot do its work\n  a scheduled run ended early")
+        assert (first.returncode, second.returncode, second.stdout) == (0, 0, "")
 
 
 @needs_flock
@@ -343,7 +416,8 @@ class TestCheck:
     def test_before_anything_is_written_the_way_to_it_is_told(self, tmp_path: Path) -> None:
         folder = tmp_path / "schedule"
         expected = (
-            f"error: {folder} has no fashion-drift.service, fashion-drift.timer, crontab: run `make schedule` first"
+            f"error: {folder} has no fashion-drift.service, fashion-drift.timer, fashion-drift-failed.service, "
+            "crontab: run `make schedule` first"
         )
         assert error_of(call("check", home=tmp_path)) == expected
 
@@ -365,9 +439,27 @@ class TestCheck:
 
     @pytest.mark.fault("the home was moved")
     def test_a_timer_of_where_the_home_was_before_is_found(self, valid: Path, tmp_path: Path) -> None:
-        shutil.copytree(valid / "schedule", tmp_path / "schedule")
+        shutil.copytree(valid, tmp_path, dirs_exist_ok=True)
         expected = "fashion-drift.service was written where this home was before: run `make schedule` again"
         assert expected in error_of(call("check", home=tmp_path))
+
+    def test_an_empty_home_is_not_called_sound(self, tmp_path: Path) -> None:
+        assert call("write", home=tmp_path).returncode == 0
+        done = call("check", home=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            f"error: {tmp_path / 'predictions.db'} is not there: each run will fail until `make serve` begins a log",
+            f"error: {tmp_path / 'mlflow.db'} is not there: `make train` registers a first version",
+        ]
+
+    def test_a_log_and_a_registry_elsewhere_are_as_good(self, tmp_path: Path) -> None:
+        elsewhere = {"FASHION_LOG": "postgresql://host/log", "MLFLOW_TRACKING_URI": "https://example.org"}
+        assert call("write", home=tmp_path, **elsewhere).returncode == 0
+        assert call("check", home=tmp_path).returncode == 0
+
+    def test_an_address_of_alerts_that_cannot_be_used_is_told(self, tmp_path: Path) -> None:
+        write(tmp_path, FASHION_WEBHOOK="example.org")
+        assert error_of(call("check", home=tmp_path)).startswith("error: FASHION_WEBHOOK must be an http")
 
     def test_an_edit_of_what_does_not_matter_is_valid(self, tmp_path: Path) -> None:
         replace("fashion-drift.timer", "^Description=.*$", "Description=Drift")(write(tmp_path))

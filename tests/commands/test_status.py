@@ -30,6 +30,7 @@ from fashion.commands.overview import (
     choose_next,
 )
 from fashion.commands.status import format_brief, format_overview
+from fashion.config.times import next_time
 from fashion.drift import reports
 from fashion.home import Home
 from fashion.model.package import Package
@@ -372,8 +373,8 @@ class TestNextRun:
         ],
     )
     def test_it_is_the_first_after_now(self, line: str, expected: str) -> None:
-        assert f"{systemd.next_run(line, self.NOW):%Y-%m-%d %H:%M}" == expected
+        assert f"{next_time(line, self.NOW):%Y-%m-%d %H:%M}" == expected
 
     def test_a_day_that_does_not_exist_is_named(self) -> None:
         with pytest.raises(ValueError, match="never runs"):
-            systemd.next_run("0 0 31 2 *", self.NOW)
+            next_time("0 0 31 2 *", self.NOW)

@@ -41,7 +41,9 @@ class TestFile:
         settings = loaded()
         assert (settings.window, settings.rows, settings.since, settings.source) == ("24h", None, None, "auto")
         assert settings.cron == "0 6 * * *"
-        assert settings.alerts.on == ("drift", "decline", "problem")
+        assert settings.alerts.on == (
+            *("drift", "decline", "unreadable", "unjudged", "no_traffic", "training", "channel", "problem"),
+        )
         assert not settings.retrain.enabled
 
     def test_data_and_tracking_are_those_of_a_training(self) -> None:
@@ -77,11 +79,8 @@ class TestWords:
     @pytest.mark.parametrize(
         ("words", "sentence"),
         [
-            (["windw=7d"], "windw=7d: there is no key 'windw'; the configuration has alerts, cron, data, "),
-            (
-                ["decision.alfa=0.1"],
-                "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, ",
-            ),
+            (["windw=7d"], "windw=7d: there is no key 'windw'; the configuration has alerts, catch_up, cron, data, "),
+            (["decision.alfa=0.1"], "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, "),
             (["training.seed=1"], "training.seed=1: there is no key 'training'"),
             (["window=7"], "window: input should be a valid string, got 7"),
             (["window=null"], "window: input should be a valid string, got None"),
@@ -97,10 +96,14 @@ class TestWords:
             ),
             (
                 ["alerts.on=[drift,rain]"],
-                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'unjudged' or 'problem', got 'rain'",
+                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'unreadable', 'unjudged', 'no_traffic', ",
             ),
             (["retrain.on=[problem]"], "retrain.on.0 must be 'drift', 'harmful' or 'decline', got 'problem'"),
             (["rows=1000", "since=2026-11-25"], "give either rows or since, got 1000 and 2026-11-25"),
+            (
+                ["since=2026-11-25", "until=2026-11-25"],
+                "since must be before until, got 2026-11-25 and 2026-11-25",
+            ),
             (["data.size=7"], "data: size must be at least 8 pixels, got 7"),
             (["tracking.experiment=''"], "tracking: experiment must consist of letters, digits, spaces and . _ -"),
         ],
@@ -132,6 +135,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("window", ["0h", "7", "h", "7w", "-1d", "1.5h", " 7d", "7d ", "07d", "7D", "1000000d", ""], ["1m", "24h", "7d"]),
     ("rows", [0, -1, 1.5], [None, 1, 10**6]),
     ("since", ["yesterday", "2026-13-01", "2026-11-25T25:00", ""], [None, "2026-11-25", "2026-11-25T08:00Z"]),
+    ("until", ["yesterday", ""], [None, "2026-11-25", "2026-11-25T08:00Z"]),
+    ("catch_up", ["7", "1w", ""], [None, "7d"]),
     ("source", ["cloud", "Local", None, "gs:/x/y", "gs:///x"], ["auto", "shared", "az://c/p", "/folder", "./here"]),
     ("workers", [0, 1001], [1, 1000]),
     ("cron", ["", "@daily", "0 6 * *", "0 6 * * * *"], ["0 6 * * *", "*/15 * * * *"]),

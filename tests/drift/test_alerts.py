@@ -2,18 +2,35 @@
 
 import json
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.alert_servers import FOUND, OTHER, SECRET, SETTINGS, MailServer, Runs, WebhookServer, status
 from support.log_rows import MODEL_NAME
 
 from fashion.config.drift import AlertsConfig
 from fashion.drift import alerts
-from fashion.drift.alert_channels import Console, Mail, Webhook
+from fashion.drift.alert_channels import Console, Mail, Notice, Webhook
+from fashion.drift.alerts import Alert
 from fashion.drift.reports import state_of
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store
+
+
+class Heard:
+    """A channel that keeps what it is sent."""
+
+    name = "heard"
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def send(self, notice: Notice) -> None:
+        self.kinds.append(notice.kind)
+
 
 # What is sent
 
@@ -24,16 +41,84 @@ def test_a_new_condition_is_sent(runs: Runs, webhook_server: WebhookServer) -> N
 
 
 def test_a_condition_is_not_repeated_within_the_cooldown(runs: Runs, webhook_server: WebhookServer) -> None:
-    for hours in (0, 0, 12, 11.9):
+    for hours in (0, 0, 12, 9.5):
         runs.notify(hours_later=hours, drift=FOUND)
     assert webhook_server.kinds == ["begun"]
 
 
 def test_a_lasting_condition_is_repeated_after_each_cooldown(runs: Runs, webhook_server: WebhookServer) -> None:
-    for hours in (0, 24, 23, 1, 0):
+    for hours in (0, 24, 21, 3, 0):
         runs.notify(hours_later=hours, drift=FOUND)
     assert webhook_server.kinds == ["begun", "lasts", "lasts"]
     assert webhook_server.titles[1:] == [f"Still: {FOUND[0]}"] * 2
+    assert webhook_server.contents[-1]["text"].endswith("Since: 2027-01-15 08:00 UTC, 48.0 hours ago.")
+
+
+@settings(deadline=None)
+@given(late=st.lists(st.floats(0, 2), min_size=2, max_size=30))
+def test_a_daily_timer_repeats_a_lasting_condition_daily_whatever_its_jitter(late: list[float]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        channel = Heard()
+        runs = Runs(open_store(folder), [channel])
+        for day, hours in enumerate(late):
+            runs.now = 1_800_000_000 + 3600 * (24 * day + hours)
+            runs.notify(drift=FOUND)
+    assert channel.kinds == ["begun"] + ["lasts"] * (len(late) - 1)
+
+
+def test_what_becomes_worse_is_sent_at_once_and_what_becomes_better_is_not(
+    runs: Runs, webhook_server: WebhookServer
+) -> None:
+    for rank in (1, 2, 1, 2, 3):
+        runs.notify(hours_later=1, drift=FOUND._replace(rank=rank))
+    assert webhook_server.kinds == ["begun", "worse", "worse"]
+    assert webhook_server.titles[1:] == [f"Worse: {FOUND.title}"] * 2
+    assert "Since: 2027-01-15 09:00 UTC, 1.0 hours ago." in webhook_server.contents[1]["text"]
+
+
+def test_another_matter_is_sent_at_once_and_each_one_once_a_cooldown(runs: Runs, webhook_server: WebhookServer) -> None:
+    for matter in ("disk", "network", "disk", "network", "registry"):
+        runs.notify(hours_later=1, problem=Alert("Problem", matter, matter=matter))
+    assert [each["text"].splitlines()[-1] for each in webhook_server.contents] == ["disk", "network", "registry"]
+    runs.notify(hours_later=24, problem=Alert("Problem", "disk", matter="disk"))
+    assert webhook_server.kinds == ["begun", "begun", "begun", "lasts"]
+
+
+def test_an_event_is_sent_once(runs: Runs, webhook_server: WebhookServer) -> None:
+    runs.run({}, events=[OTHER])
+    runs.run({})
+    assert [(each["title"], each["kind"]) for each in webhook_server.contents] == [(OTHER.title, "event")]
+
+
+# Versions
+
+
+def test_each_version_has_conditions_of_its_own(runs: Runs, webhook_server: WebhookServer) -> None:
+    runs.run({"drift:1": FOUND}, present=["1"])
+    runs.run({"drift:1": FOUND, "drift:2": OTHER}, present=["1", "2"], hours_later=1)
+    runs.run({"drift:1": None, "drift:2": OTHER}, present=["1", "2"], hours_later=1)
+    assert webhook_server.titles == [FOUND.title, OTHER.title, f"Over: {FOUND.title}"]
+
+
+def test_a_version_with_too_few_rows_ends_nothing_and_one_that_answers_no_more_does(
+    runs: Runs, webhook_server: WebhookServer
+) -> None:
+    runs.run({"drift:1": FOUND}, present=["1"])
+    runs.run({}, present=["2"])  # which was not tested yet
+    runs.run({"drift:2": None}, present=["1", "2"])  # 1 has too few rows
+    assert webhook_server.kinds == ["begun"]
+    runs.run({"drift:2": None}, present=["2"], hours_later=1)
+    assert webhook_server.titles[1:] == [f"Over: {FOUND.title}"]
+    assert webhook_server.contents[-1]["text"].endswith("Version 1 answers no more. It lasted 1.0 hours.")
+
+
+def test_a_condition_of_an_earlier_release_goes_on_as_that_of_a_version(
+    runs: Runs, webhook_server: WebhookServer
+) -> None:
+    runs.notify(drift=FOUND)
+    runs.run({"drift:3": FOUND}, present=["3"], hours_later=1)
+    runs.run({"drift:3": None}, present=["3"], hours_later=1)
+    assert webhook_server.kinds == ["begun", "over"]
 
 
 def test_without_a_cooldown_each_run_sends(store: Store, webhook_server: WebhookServer) -> None:
@@ -143,10 +228,25 @@ def test_one_failing_channel_does_not_stop_the_others(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.fault("alert channel whose library fails")
+def test_a_channel_that_fails_in_its_own_way_does_not_stop_the_others(
+    store: Store, webhook_server: WebhookServer
+) -> None:
+    class Broken:
+        name = "broken"
+
+        def send(self, _: Notice) -> None:
+            raise RuntimeError(SECRET)
+
+    runs = Runs(store, [Broken(), Webhook(webhook_server.url, timeout_s=5)])
+    assert runs.notify(drift=FOUND) == ["the channel broken failed (RuntimeError); it is tried again in the next run"]
+    assert webhook_server.titles == [FOUND.title]
+
+
 def test_only_the_latest_undelivered_alerts_are_stored(runs: Runs, webhook_server: WebhookServer) -> None:
     webhook_server.answer = status(503)
     more = alerts.MAX_WAITING + 20
-    runs.notify(**{f"condition {number}": (str(number), "Text.") for number in range(more)})
+    runs.notify(**{f"condition {number}": Alert(str(number), "Text.") for number in range(more)})
     webhook_server.answer = status(200)
     runs.notify()
     assert webhook_server.titles == [str(number) for number in range(20, more)]
@@ -182,6 +282,8 @@ def test_alerts_for_a_removed_channel_are_dropped(runs: Runs, webhook_server: We
         b'{"open": {"drift": {}}, "waiting": []}',
         b'{"open": {"drift": {"since": "x", "notified": "x", "title": "x"}}, "waiting": []}',
         b'{"open": {"drift": {"since": "x", "told": "x", "title": "x"}}, "waiting": []}',
+        b'{"open": {"drift": {"since": 1, "notified": 1, "title": "x", "rank": "x"}}, "waiting": []}',
+        b'{"open": {"drift": {"since": 1, "notified": 1, "title": "x", "sent": {"": "x"}}}, "waiting": []}',
         b'{"open": {}, "waiting": [5]}',
         b'{"open": {}, "waiting": [{"channel": "webhook"}]}',
     ],
@@ -232,12 +334,14 @@ def test_a_state_of_an_earlier_release_is_read(runs: Runs, webhook_server: Webho
     then = runs.now
     state = {"open": {"drift": {"since": then, "told": then, "title": FOUND[0]}}, "waiting": []}
     store.put(state_of(alerts.STATE, MODEL_NAME), json.dumps(state).encode())
-    assert runs.notify(hours_later=23, drift=FOUND) == []
+    assert runs.notify(hours_later=21, drift=FOUND) == []
     assert webhook_server.kinds == []
-    runs.notify(hours_later=1, drift=FOUND)
+    runs.notify(hours_later=3, drift=FOUND)
     assert webhook_server.kinds == ["lasts"]
     assert json.loads(store.get(state_of(alerts.STATE, MODEL_NAME)))["open"]["drift"] == {
         "since": then,
         "notified": runs.now,
         "title": FOUND[0],
+        "rank": 0,
+        "sent": {"": runs.now},
     }

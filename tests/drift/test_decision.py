@@ -101,7 +101,7 @@ class TestDecision:
         assert found.decision == "insufficient_data"
         assert found.reason == f"{rows} rows are too few to judge: 50 are needed"
         assert found.p_values == {}
-        assert found.testable == {"unjudged"}
+        assert found.testable == {"unjudged", "no_traffic"}
 
     def test_an_empty_window_is_not_judged(self, reference_stats: ReferenceStats) -> None:
         found = WindowStats(reference_stats).decide(SETTINGS, model_version="7")
@@ -180,7 +180,7 @@ class TestAccuracy:
         found = decide(reference_stats, window, truth)
         assert found.feedback is not None
         assert found.feedback.declined is None
-        assert found.testable == {"drift", "harmful", "unjudged"}
+        assert found.testable == {"drift", "harmful", "unreadable", "unjudged", "no_traffic"}
 
     def test_better_than_before_is_no_decline(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(1000, seed=7)

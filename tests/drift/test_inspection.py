@@ -109,7 +109,8 @@ def test_rows_without_a_reference_are_counted_and_judged_with_no_others(referenc
 def test_a_result_says_what_of_its_window_was_not_judged(reference_stats: ReferenceStats) -> None:
     (judged,) = inspect([batch(sample_predictions(60, seed=7))], reference_stats)
     assert "unjudged" not in judged.result.conditions
-    assert "unjudged" in with_unjudged(judged.result, "30 are of another model").conditions
+    assert "unjudged" not in with_unjudged(judged.result, "30 are of another model").conditions
+    assert "unjudged" in with_unjudged(judged.result, "30 are of version 9", ("shoes version 9",)).conditions
     assert "unjudged" in judged.result.testable
     nothing = with_unjudged(empty_window("shoes", (1, 2), SETTINGS), "30 are of another model")
     assert nothing.reason == "nothing in this window can be judged. 30 are of another model"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import browser
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.data.dataset import Split
-from fashion.drift import inspection, report_page
+from fashion.drift import inspection, report_page, verdict
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
-from fashion.drift.report_examples import load_examples
+from fashion.drift.report_examples import Example, load_examples
 from fashion.drift.result import empty_window, result_as_dict, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.images import image_store
@@ -24,6 +25,7 @@ from fashion.storage.address import open_store
 
 NAMES = ("cat <b>", *CLASSES[1:])
 """Class names of which one is no HTML."""
+QUESTIONS = ["Is something wrong?", "Does it hurt?", "What to do?"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def inspect(
 
 
 def render(found: Inspection, reference: Reference | None, **more: object) -> str:
-    options = {"examples": [], "history": [], "evidently_pages": [], **more}
+    options = {"report_id": "R", "examples": [], "history": [], "evidently_pages": [], **more}
     predictions = None if reference is None else reference.predictions
     return report_page.render(found, model="m", class_names=NAMES, reference=predictions, **options)  # type: ignore[arg-type]
 
@@ -76,14 +78,15 @@ def test_each_verdict_has_its_headline(
 ) -> None:
     found = inspect(reference, **window)  # type: ignore[arg-type]
     page = render(found, reference)
-    assert f"<header class='{tone}'><h1>{headline}</h1><p>{escape(found.result.reason)}.</p>" in page
+    assert f"<header class='{tone}'><h1>{headline}</h1>" in page
+    assert escape(verdict.is_wrong(found.result).sentence) in page
     assert f"<title>{headline} (m version 7)</title>" in page
 
 
 def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None:
     found = inspect(reference, sharpness=0.5, wrong=0.5)
     page = render(found, reference, history=[{"id": "x", **result_as_dict(found.result)}, {"decision": "unreadable"}])
-    assert re.findall("<h2>(.*?)</h2>", page) == ["Why", "How bad", "What changed", "Earlier windows"]
+    assert re.findall("<h2>(.*?)</h2>", page) == [*QUESTIONS, "Why", "How bad", "What changed", "Earlier windows"]
     assert "of 10 windows of 300 rows, drawn from the model's own held-out data, were called drift" in page
     assert "<td>Harmful drift" in re.sub("<td class=[^>]*>", "<td>", page)
     assert "unreadable" in page
@@ -95,7 +98,7 @@ def test_a_report_without_a_reference_has_only_the_verdict(reference: Reference)
     page = render(unknown, None)
     assert "<h1>Not enough data</h1>" in page
     assert "which the registry does not hold" in page
-    assert "<h2>" not in page
+    assert re.findall("<h2>(.*?)</h2>", page) == QUESTIONS
 
 
 def test_text_from_outside_is_escaped(reference: Reference) -> None:
@@ -115,13 +118,13 @@ def test_nothing_is_loaded_from_elsewhere(reference: Reference) -> None:
 
 def test_the_condition_of_an_alert_names_its_numbers(reference: Reference) -> None:
     result = inspect(reference, wrong=0.5).result
-    title, reason = report_page.describe_condition("decline", result)
+    title, reason = verdict.describe_condition("decline", result)
     assert title == "Accuracy is down"
     assert reason.startswith(
         "50.0% of 300 rows with feedback are right (44.4% to 55.6%); of the reference 90.0% were (p"
     )
     harmful = inspect(reference, sharpness=0.5).result
-    assert report_page.describe_condition("harmful", harmful) == ("Harmful drift", harmful.reason)
+    assert verdict.describe_condition("harmful", harmful) == ("Harmful drift", harmful.reason)
 
 
 def test_examples_are_paired_with_held_out_pictures_of_the_same_class(reference: Reference, tmp_path: Path) -> None:
@@ -144,3 +147,48 @@ def test_examples_are_paired_with_held_out_pictures_of_the_same_class(reference:
     assert "<h2>The most unusual rows</h2>" in page
     assert page.count("no picture") >= 3
     assert "confidence " in page
+
+
+def test_an_estimate_that_is_not_reliable_is_never_shown_without_saying_so(reference: Reference) -> None:
+    result = inspect(reference, sharpness=0.5).result
+    assert result.estimated is not None
+    assert not result.estimated.reliable
+    shown = f"{result.estimated.accuracy:.1%}"
+    page = render(Inspection(result, None), None, history=[{"id": "x", **result_as_dict(result)}])
+    assert page.count(shown) == 3
+    assert f"estimated at {shown} (not reliable" in page
+    assert f"{shown}<small>not reliable" in page
+    assert f"<td class='n'>{shown} (?)</td>" in page
+    assert "not reliable" in verdict.does_it_hurt(result).sentence
+
+
+def test_rows_that_cannot_be_read_are_the_verdict_where_they_are_many(reference: Reference) -> None:
+    few = dataclasses.replace(inspect(reference).result, unreadable=2)
+    assert "unreadable" not in few.conditions
+    assert "2 more rows hold no usable numbers" in render(Inspection(few, None), None)
+    many = dataclasses.replace(few, unreadable=700)
+    page = render(Inspection(many, None), None)
+    assert "<header class='bad'><h1>Rows cannot be read</h1>" in page
+    assert "700 of 1,000 rows (70.0%) hold no usable numbers" in page
+
+
+def test_what_changed_is_said_without_names_of_columns(reference: Reference) -> None:
+    bright = verdict.is_wrong(inspect(reference, shift=0.8).result)
+    assert re.fullmatch(r"[A-Z][a-z ]+, [a-z ]+, [a-z ]+ and \d more differ from the reference", bright.sentence)
+    unsure = verdict.is_wrong(inspect(reference, sharpness=0.5).result)
+    assert re.fullmatch(r"How sure it is of .*, .* and .* differs from the reference", unsure.sentence)
+
+
+def test_the_first_screen_fits_a_phone_and_nothing_is_wider(reference: Reference, tmp_path: Path) -> None:
+    found = inspect(reference, sharpness=0.5, wrong=0.5)
+    examples = [Example(row, None, None) for row in found.unusual_rows]
+    history = [{"id": "x", **result_as_dict(found.result)}]
+    (tmp_path / "page.html").write_text(render(found, reference, examples=examples, history=history))
+    with browser.start(tmp_path / "profile") as driver:
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        driver.get((tmp_path / "page.html").as_uri())
+        assert driver.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        answers = driver.find_elements("css selector", ".answers > div")
+        assert [each.find_element("tag name", "b").text for each in answers][:2] == ["Yes", "Yes"]
+        assert max(each.rect["y"] + each.rect["height"] for each in answers) <= 844

@@ -416,6 +416,46 @@ class TestTrouble:
         (result,) = latest(home)
         assert (result["decision"], result["rows"]) == ("insufficient_data", 0)
 
+    def test_silence_after_traffic_is_an_alert(self, home: Machine) -> None:
+        with sqlite3.connect(home.root / "predictions.db") as connection:
+            connection.execute("UPDATE predictions SET time_us = time_us - 3 * 86400000000")
+        connection.close()
+        said = drift(home)
+        assert "ALERT No traffic: fashion-classifier" in said
+        assert "Next: Look whether the service is up, and asked: fashion status" in said
+        (result,) = latest(home)
+        assert result["conditions"] == ["no_traffic"]
+
+    @pytest.mark.fault("alert address that cannot be used")
+    def test_every_version_is_told_by_every_channel_that_works_and_what_is_accepted_is_over(
+        self, home: Machine
+    ) -> None:
+        log = PredictionLog(home.root / "predictions.db")
+        newest = next(log.latest(1)).record
+        log.append([dataclasses.replace(newest, prediction_id=new_prediction_id(), model_version="2")])
+        log.close()
+        words = ("since=2000-01-01", "report.examples=0", "retrain.enabled=true", "retrain.min_new_labels=100000")
+        with sink() as (url, received):
+            home.environment |= {"FASHION_WEBHOOK": "example.org", "FASHION_ALERTS": url.replace("http", "json")}
+            home.environment["FASHION_URL"] = "https://shoes.example.org"
+            said = drift(home, *words)
+            assert "Traceback" not in said
+            assert "training not due: decline, drift" in said
+            titles = [each["title"] for each in received]
+            of_the_first = [title for title in titles if "fashion-classifier version 1, 400 predictions" in title]
+            assert len(of_the_first) == 2
+            assert "An address of alerts cannot be used" in titles
+            report = next(each["id"] for each in latest(home) if each["model_version"] == "1")
+            assert any(f"https://shoes.example.org/monitoring/reports/{report}" in each["message"] for each in received)
+            accepting = home.python("-m", "fashion", "drift", "accept", report)
+            assert accepting.returncode == 0, accepting.stderr
+            assert "compared with 400 rows of 1 accepted windows" in accepting.stdout
+            drift(home, *words)
+            found = {each["model_version"]: each for each in latest(home)[:2]}
+            assert found["1"]["decision"] == "no_drift"
+            assert found["1"]["conditions"] == ["decline"]
+            assert [each["title"] for each in received if each["title"].startswith("Over: ")]
+
     @pytest.mark.fault("reports that cannot be stored")
     def test_half_a_report_does_not_exist(self, home: Machine) -> None:
         half = home.root / "reports" / "20200101T000000Z-v1"

@@ -10,7 +10,7 @@ import json
 import socketserver
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,14 +25,15 @@ from cryptography.x509.oid import NameOID
 from fashion.config.drift import AlertsConfig
 from fashion.drift import alerts
 from fashion.drift.alert_channels import Channel
+from fashion.drift.alerts import Alert
 from fashion.storage.blobs import Store
 
 from .log_rows import MODEL_NAME
 
 SECRET = "x0xb-S3cr3t"
 """In the address of each server; no message may hold it."""
-FOUND = ("Drift: version 3", "The pictures are brighter.\nReport: 20270115T080000Z-v3")
-OTHER = ("Accuracy fell: version 3", "81.0% of 200 rows with feedback are right.")
+FOUND = Alert("Drift: version 3", "The pictures are brighter.\nReport: 20270115T080000Z-v3")
+OTHER = Alert("Accuracy fell: version 3", "81.0% of 200 rows with feedback are right.")
 SETTINGS = AlertsConfig(on=("drift", "decline"), cooldown_hours=24, attempts=3, timeout_s=5)
 
 
@@ -248,7 +249,11 @@ class Runs:
     now: float = 1_800_000_000.0
     pauses: list[float] = field(default_factory=list)
 
-    def notify(self, *, hours_later: float = 0.0, **conditions: tuple[str, str] | None) -> list[str]:
+    def notify(self, *, hours_later: float = 0.0, **conditions: Alert | None) -> list[str]:
+        return self.run(conditions, hours_later=hours_later)
+
+    def run(self, conditions: Mapping[str, Alert | None], *, hours_later: float = 0.0, **more: Any) -> list[str]:
+        """As `notify`, for conditions of versions, whose names are no words."""
         self.now += 3600 * hours_later
         return alerts.notify(
             conditions,
@@ -258,4 +263,5 @@ class Runs:
             model_name=MODEL_NAME,
             clock=lambda: self.now,
             pause=self.pauses.append,
+            **more,
         )

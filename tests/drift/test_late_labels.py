@@ -1,0 +1,146 @@
+"""Feedback on predictions of before the window counts when it arrives."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
+from support.log_rows import DAY_US, MODEL_NAME, record
+
+from fashion.drift import context, inspection, late_labels
+from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.references import References
+from fashion.model.reference import Reference
+from fashion.predictions import windows
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import Feedback, PredictionRecord
+from fashion.predictions.windows import LocalRows, Window
+
+NOW_US = 1_800_000_000_000_000
+WINDOW = Window(NOW_US - DAY_US, NOW_US)
+
+
+@pytest.fixture(scope="module")
+def stats() -> ReferenceStats:
+    rows = sample_predictions(2000, seed=1)
+    truth = rows.labels.copy()
+    truth[:200] = (truth[:200] + 1) % 3
+    return ReferenceStats(Reference(truth, rows), HARMLESS, CLASSES)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[PredictionLog]:
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        yield log
+
+
+def fill(log: PredictionLog, *, days_ago: float, rows: int = 100, version: str = "3") -> list[PredictionRecord]:
+    made = [
+        record(
+            time_us=int(NOW_US - days_ago * DAY_US),
+            model_version=version,
+            label=1,
+            probabilities=(0.2, 0.6, 0.2),
+        )
+        for _ in range(rows)
+    ]
+    log.append(made)
+    return made
+
+
+def label(log: PredictionLog, rows: list[PredictionRecord], true_label: int, *, hours_ago: float) -> None:
+    given_us = int(NOW_US - hours_ago * 3_600_000_000)
+    log.append_feedback(Feedback(row.prediction_id, true_label, "csv", given_us) for row in rows)
+
+
+def inspect(log: PredictionLog, stats: ReferenceStats, window: Window = WINDOW) -> list[inspection.Inspection]:
+    """As the flow does."""
+    source = LocalRows(log)
+    part = inspection.count(source.batches(window), lambda _: stats, max_plot_rows=100, max_examples=0)
+    late = late_labels.count(source, window, lambda _: stats)
+    found, _ = inspection.decide([part, late.part], lambda _: stats, SETTINGS)
+    around = context.Surroundings("", 0, context.Context())
+    return [context.with_context(each, around, late.rows, References(MODEL_NAME, Path())) for each in found]
+
+
+def test_wrong_labels_of_today_on_the_rows_of_last_week_alarm(log: PredictionLog, stats: ReferenceStats) -> None:
+    earlier = fill(log, days_ago=7)
+    label(log, earlier[:75], 0, hours_ago=2)
+    label(log, earlier[75:], 1, hours_ago=2)
+    (found,) = inspect(log, stats)
+    assert found.result.rows == 0
+    assert found.result.conditions == {"decline"}
+    assert found.result.feedback is not None
+    assert (found.result.feedback.rows, found.result.feedback.accuracy) == (100, 0.25)
+    assert found.result.context.late_labels == 100
+
+
+def test_they_are_added_to_those_on_the_rows_of_the_window(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7, rows=30), 0, hours_ago=2)
+    label(log, fill(log, days_ago=0.5, rows=70), 1, hours_ago=2)
+    (found,) = inspect(log, stats)
+    assert found.result.rows == 70
+    assert found.result.feedback is not None
+    assert (found.result.feedback.rows, found.result.feedback.accuracy) == (100, 0.7)
+    assert found.result.context.late_labels == 30
+
+
+def test_each_label_counts_in_one_window_only(log: PredictionLog, stats: ReferenceStats) -> None:
+    """A week of daily windows: labels arrive up to five days after their predictions."""
+    rng = np.random.default_rng(1)
+    for day in range(7):
+        for row in fill(log, days_ago=7 - day - 0.5, rows=20):
+            delay = rng.uniform(0, 5)
+            label(log, [row], 1, hours_ago=24 * (7 - day - 0.5 - delay))
+    windows = [Window(NOW_US - (7 - day) * DAY_US, NOW_US - (6 - day) * DAY_US) for day in range(13)]
+    counted = sum(
+        each.result.feedback.rows - _early(log, window)
+        for window in windows
+        for each in inspect(log, stats, window)
+        if each.result.feedback is not None
+    )
+    assert counted == 140
+
+
+def _early(log: PredictionLog, window: Window) -> int:
+    """Labels on rows of the window that arrived after it: a run at its end would not have seen them."""
+    rows = log.window(window.since_us, window.until_us)
+    return sum(bool(row.feedback) and row.feedback[-1].time_us >= window.until_us for row in rows)
+
+
+def test_each_version_has_its_own(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7, version="1"), 0, hours_ago=2)
+    fill(log, days_ago=0.5, version="2")
+    found = {each.result.model_version: each.result for each in inspect(log, stats)}
+    assert list(found) == ["1", "2"]  # the version that answers is the last
+    assert "decline" in found["1"].conditions
+    assert found["2"].feedback is None
+
+
+def test_labels_of_unknown_classes_and_of_long_ago_count_nowhere(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7, rows=10), 5, hours_ago=2)
+    label(log, fill(log, days_ago=40, rows=10), 0, hours_ago=2)
+    assert inspect(log, stats) == []
+
+
+def test_a_log_elsewhere_counts_the_same(log: PredictionLog) -> None:
+    rng = np.random.default_rng(3)
+    for version in "12":
+        for row in fill(log, days_ago=3, version=version, rows=20) + fill(log, days_ago=0.5, version=version, rows=20):
+            for hours_ago in rng.uniform(-24, 60, rng.integers(0, 3)):
+                label(log, [row], int(rng.integers(0, 3)), hours_ago=hours_ago)
+    oldest_us = NOW_US - 30 * DAY_US
+    here = {each[:3]: each.rows for each in LocalRows(log).late_feedback(WINDOW, oldest_us)}
+    labelled = log.latest(1000, role="champion", with_feedback=True)
+    elsewhere = Counter(each[:3] for each in windows._late_feedback(labelled, WINDOW, oldest_us))
+    assert here == elsewhere
+    assert len(here) > 3
+
+
+def test_a_window_of_a_number_of_rows_has_none(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7), 0, hours_ago=2)
+    window = dataclasses.replace(WINDOW, rows=50)
+    assert late_labels.count(LocalRows(log), window, lambda _: stats) == ({}, {})
