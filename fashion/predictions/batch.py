@@ -20,12 +20,14 @@ class Batch:
 
     predictions: Predictions
     true_labels: NDArray[np.int64]
-    """(N,) from the latest feedback; UNLABELLED where there is none."""
+    """(N,) from the feedback that counts; UNLABELLED where there is none."""
     times_us: NDArray[np.int64]
     """(N,) microseconds since 1970, UTC."""
     prediction_ids: Sequence[str]
     image_sha256: Sequence[str]
     models: Sequence[ModelId]
+    sources: Sequence[str | None] = ()
+    """Who gave each true label, None where there is none; empty where that is not known."""
 
     def __len__(self) -> int:
         return len(self.times_us)
@@ -43,6 +45,7 @@ class Batch:
             [self.prediction_ids[row] for row in rows],
             [self.image_sha256[row] for row in rows],
             [self.models[row] for row in rows],
+            [self.sources[row] for row in rows] if self.sources else (),
         )
 
 
@@ -62,7 +65,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         np.concatenate([each.times_us for each in batches]),
         *(
             [value for each in batches for value in getattr(each, name)]
-            for name in ("prediction_ids", "image_sha256", "models")
+            for name in ("prediction_ids", "image_sha256", "models", "sources")
         ),
     )
 
@@ -84,7 +87,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
         columns = zip(*group, strict=True)
         ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, *rest = columns
-        sha256, _, _, names, digests, truth = rest
+        sha256, _, _, names, digests, truth, sources = rest
         try:
             predictions = Predictions(
                 np.array(labels, np.int64),
@@ -95,7 +98,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
             models = list(map(ModelId, names, versions, digests))
-            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models)
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, sources)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
 
@@ -123,6 +126,7 @@ def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
         [record.prediction_id for record in records],
         [record.image_sha256 for record in records],
         [record.model for record in records],
+        [None if row.judgement is None else row.judgement.source for row in rows],
     )
 
 
