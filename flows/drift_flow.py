@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fashion.drift.result import DriftResult
     from fashion.drift.window_part import Inspection, WindowPart
     from fashion.model.package import Package
+    from fashion.predictions.labelled import Believed
     from fashion.predictions.windows import Source, Window
 
 
@@ -58,7 +59,7 @@ class DriftFlow(FlowSpec):
     @step
     def start(self) -> None:
         """Select the window, and decide on each version in it where one task is to read it."""
-        from fashion.drift import inspection
+        from fashion.drift import belief, inspection
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
@@ -71,14 +72,14 @@ class DriftFlow(FlowSpec):
         window = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
         self.span = (window.since_us, min(window.until_us, self.now_us))
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
-            source = windows.open_source(home, settings.source)
+            source, references = windows.open_source(home, settings.source), References(self.model, Path(folder))
+            self.on_sources = belief.quarantine(source, belief.assess(source, references))
             self.later = source.count_after(window)
             self.windows = [window]
             if settings.workers > 1:
                 self.windows = windows.divide(window, source.span(window), settings.workers)
             self.reading = "divided" if len(self.windows) > 1 else "whole"
             if self.reading == "whole":
-                references = References(self.model, Path(folder))
                 self.decide([count_rows(source, window, references, settings)], references)
         self.next({"whole": self.report, "divided": self.divide}, condition="reading")
 
@@ -109,7 +110,7 @@ class DriftFlow(FlowSpec):
         from fashion.drift.references import References
         from fashion.registry import tracking
 
-        self.merge_artifacts(counts, include=["model", "now_us", "span", "later"])
+        self.merge_artifacts(counts, include=["model", "now_us", "span", "later", "on_sources"])
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(self.settings):
             tracking.connect(prepare_environment())
             self.decide([each.part for each in counts], References(self.model, Path(folder)))
@@ -162,8 +163,15 @@ class DriftFlow(FlowSpec):
         channels = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
         with exit_with_alert(settings):
             alerts.notify(messages, channels, settings.alerts, store, model_name=self.model)
-            labelled = windows.open_source(home, settings.source).labelled()
-            decision = retraining.decide(self.conditions, labelled, settings.retrain, store, model_name=self.model)
+            decision = retraining.decide(
+                self.conditions,
+                windows.open_source(home, settings.source).labelled(),
+                settings.retrain,
+                store,
+                model_name=self.model,
+                believed=self.believed(),
+                images=open_store(home.images),
+            )
         self.outcome = decision.reason
         self.retraining = "due" if decision.train else "not due"
         print(f"training {self.retraining}: {decision.reason}")
@@ -198,6 +206,29 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
+    def believed(self) -> "Believed":
+        """Which feedback may be learnt; read only where a training may follow."""
+        from fashion.drift import belief
+        from fashion.drift.references import References
+        from fashion.predictions import windows
+        from fashion.predictions.labelled import Believed
+        from fashion.predictions.sources import Trust
+        from fashion.registry import tracking
+
+        settings, home = self.settings, prepare_environment()
+        if not settings.retrain.enabled:
+            return Believed(Trust())
+        tracking.connect(home)
+        # The overrides of the training say whether it may learn what was rolled back.
+        may_learn = "feedback.rolled_back=learn" in parse_overrides(settings.retrain.overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            return belief.read(
+                windows.open_source(home, settings.source),
+                References(self.model, Path(folder)),
+                model_name=self.model,
+                rolled_back="learn" if may_learn else "block",
+            )
+
     def decide(self, parts: "list[WindowPart]", references: "References") -> None:
         """Decide on each version in the window, and print the decisions.
 
@@ -216,11 +247,11 @@ class DriftFlow(FlowSpec):
             inspected = [Inspection(empty_window(self.model, self.span, decision), None)]
         sentence = references.describe_unjudged(unjudged)
         self.inspected = [dataclasses.replace(each, result=with_unjudged(each.result, sentence)) for each in inspected]
-        self.remarks = describe_window(self.inspected, self.later)
+        self.remarks = [*describe_window(self.inspected, self.later), *(f"{each}." for each in self.on_sources)]
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
-        if sentence:
-            print(sentence)
+        for line in (*([sentence] if sentence else []), *self.on_sources):
+            print(line)
 
     def render_report(
         self, inspected: "Inspection", version: "VersionReference | None", history: "list[dict[str, object]]"

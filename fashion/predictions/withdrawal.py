@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 from fashion.predictions.record import FOREVER_US, Feedback
 
-Action = Literal["discard", "quarantine", "restore"]
+Action = Literal["discard", "quarantine", "restore", "release"]
+WITHDRAWING = ("discard", "quarantine")
 FIELDS = ("action", "source", "prediction_id", "since_us", "until_us", "time_us", "who", "reason")
 """Columns, in the order of `Decision`'s fields."""
 
@@ -21,7 +22,7 @@ class Decision:
     """That some feedback counts no more, or counts again."""
 
     action: Action
-    """discard and restore are a person's; quarantine is a flow's, which a person's restore overrules."""
+    """discard and restore are a person's, quarantine and release a flow's; a person's restore overrules a flow."""
     source: str | None
     """Of the feedback; None for any."""
     prediction_id: str | None
@@ -80,7 +81,7 @@ class Decisions:
     def count(self, feedback: Feedback) -> bool:
         """Return True if a piece of feedback counts."""
         last = self.last(feedback)
-        return last is None or last.action == "restore"
+        return last is None or last.action not in WITHDRAWING
 
     def counted(self, feedback: Iterable[Feedback]) -> tuple[Feedback, ...]:
         """Those pieces of feedback that count."""
@@ -100,5 +101,6 @@ def counts_sql(table: str, time_us: str, prediction_id: str) -> str:
     return (
         f"COALESCE((SELECT d.action FROM {table} d WHERE d.sequence = (SELECT max(found.sequence) FROM ("
         f"SELECT d.sequence FROM {table} d WHERE d.prediction_id = {prediction_id} AND {matches} UNION ALL "
-        f"SELECT d.sequence FROM {table} d WHERE d.prediction_id IS NULL AND {matches}) found)), 'restore') = 'restore'"
+        f"SELECT d.sequence FROM {table} d WHERE d.prediction_id IS NULL AND {matches}) found)), 'restore') "
+        f"NOT IN {WITHDRAWING}"
     )

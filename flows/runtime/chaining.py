@@ -45,7 +45,9 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
     """
     trained = run_flow("train_flow.py", overrides)
     if not trained.successful:
-        return f"training failed: see {trained.pathspec}; the champion stays"
+        return (
+            f"training failed: see {trained.pathspec}; the champion stays, and the feedback is learnt by the next one"
+        )
     outcome: str = trained.data.outcome
     if not (trained.data.promoted and settings.deploy):
         return outcome
