@@ -272,8 +272,8 @@ class App:
         return _file(self._worker().page, "review.html")
 
     async def _review_queue(self, request: Request) -> Response:
-        shown = request.query_params.get("shown", "").split(",")
-        return json_response(await asyncio.to_thread(self._worker().review.queue, shown))
+        shown, skipped = (request.query_params.get(name, "").split(",") for name in ("shown", "skipped"))
+        return json_response(await asyncio.to_thread(self._worker().review.queue, shown, skipped))
 
     async def _review_label(self, request: Request) -> Response:
         said = await self._read_json(request, ReviewRequest)

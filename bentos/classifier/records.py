@@ -103,8 +103,8 @@ class Records:
         stored_in = await self._shipping.stored_in([request.prediction_id])
         return FeedbackAnswer(request.prediction_id, self._class_names[label], stored_in)
 
-    def store_review(self, prediction_id: str, true_label: str) -> PredictionRecord:
-        """Store what a picture is as a review, and return the prediction.
+    def store_review(self, prediction_id: str, true_label: str) -> tuple[PredictionRecord, int]:
+        """Store what a picture is as a review, and return the prediction and the class.
 
         Args:
             prediction_id: of an answer.
@@ -116,7 +116,7 @@ class Records:
         label = self._label(true_label)
         record = self._find(prediction_id).record
         self._store(Feedback(prediction_id, label, REVIEW, time.time_ns() // 1000))
-        return record
+        return record, label
 
     async def add_feedback_table(self, body: bytes) -> FeedbackTableAnswer:
         """Store the rows of a CSV table; a row that cannot be stored becomes an error with its line.

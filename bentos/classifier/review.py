@@ -4,7 +4,6 @@ Half of what is shown is drawn at random, so that accuracy is estimated of all p
 (`fashion.predictions.random_share`). Who judges does not see the answer first: it would be agreed with too often.
 """
 
-import getpass
 import itertools
 import json
 import threading
@@ -16,6 +15,7 @@ import numpy as np
 from bentos.classifier.records import Records, has_classes
 from bentos.classifier.schemas import ReviewAccuracy, ReviewItem, ReviewQueue, data_url
 from bentos.classifier.unlike import Unlike
+from fashion.home import user
 from fashion.images import image_store
 from fashion.images.image_store import DamagedImage
 from fashion.predictions import random_share
@@ -69,13 +69,14 @@ class Review:
         self._by_picture: dict[str, int] = {}
         """Label by a review of any prediction on the picture."""
         self._labels: dict[str, int | None] = {}
-        """Of this worker since the rows were read; None where a label was undone."""
+        """Of this worker, as long as the rows that were read do not have them; None where a label was undone."""
 
-    def queue(self, exclude: Sequence[str] = ()) -> ReviewQueue:
+    def queue(self, shown: Sequence[str] = (), skipped: Sequence[str] = ()) -> ReviewQueue:
         """Return the next predictions to judge, and what is known so far.
 
         Args:
-            exclude: ids of predictions that the page shows already.
+            shown: ids of predictions that the page holds already.
+            skipped: those of pictures of which nobody can tell what they are: the accuracy is that of the others.
 
         Raises:
             fashion.predictions.record.LogUnavailable: the log cannot be read.
@@ -87,7 +88,8 @@ class Review:
             for row in reversed(rows):
                 if (label := self._own_label(row)) is not None:
                     self._by_picture[row.record.image_sha256] = label
-            items = list(itertools.islice(self._items(rows, set(exclude)), AT_ONCE))
+            left_out = {row.record.image_sha256 for row in rows if row.record.prediction_id in skipped}
+            items = list(itertools.islice(self._items(rows, set(shown), left_out), AT_ONCE))
             rows = [row for row in rows if row.record.image_sha256 not in self._missing]
             return ReviewQueue(
                 class_names=tuple(self._class_names),
@@ -95,7 +97,7 @@ class Review:
                 judged=sum(self._label(row) is not None for row in rows),
                 predictions=len(rows),
                 without_picture=len(self._rows) - len(rows),
-                accuracy=self._accuracy(rows),
+                accuracy=self._accuracy([row for row in rows if row.record.image_sha256 not in left_out]),
             )
 
     def label(self, prediction_id: str, true_label: str) -> str:
@@ -108,9 +110,9 @@ class Review:
         Raises:
             bentos.web.responses.ApiError: the prediction is unknown, or the label is not a class.
         """
-        record = self._records.store_review(prediction_id, true_label)
+        record, label = self._records.store_review(prediction_id, true_label)
         with self._lock:
-            self._labels[prediction_id] = list(self._class_names).index(true_label)
+            self._labels[prediction_id] = label
         return self._class_names[record.label]
 
     def undo(self, prediction_id: str) -> None:
@@ -120,8 +122,8 @@ class Review:
             prediction_id: of the queue.
         """
         now_us = time.time_ns() // 1000
-        who, until_us = getpass.getuser(), now_us + 1  # what is judged after this counts
-        decision = Decision("discard", REVIEW, prediction_id, 0, until_us, now_us, who, "undone on the review page")
+        until_us = now_us + 1  # what is judged after this counts
+        decision = Decision("discard", REVIEW, prediction_id, 0, until_us, now_us, user(), "undone on the review page")
         for log in (self._remote, self._log):
             if log is not None:
                 log.decide([decision])
@@ -131,9 +133,12 @@ class Review:
     def _read(self) -> list[LoggedPrediction]:
         """The latest rows of the served model, newest first."""
         if time.monotonic() > self._until:
-            found = (self._remote or self._log).latest(ROWS, **({} if self._remote else {"role": "champion"}))  # type: ignore[arg-type]
+            found = self._log.latest(ROWS, role="champion") if self._remote is None else self._remote.latest(ROWS)
             self._rows = [row for row in found if has_classes(row.record, self._model.name, self._class_names)]
-            self._labels.clear()
+            self._missing.clear()  # a picture is stored a moment after its prediction
+            stored = {row.record.prediction_id: _review_of(row) for row in self._rows}
+            # The shared log gets labels a moment later.
+            self._labels = {each: label for each, label in self._labels.items() if stored.get(each) != label}
             self._until = time.monotonic() + KEEP_SECONDS
         return self._rows
 
@@ -145,11 +150,17 @@ class Review:
         """The class by the latest review of this very row; None without one."""
         if row.record.prediction_id in self._labels:
             return self._labels[row.record.prediction_id]
-        said = row.judgement
-        return said.true_label if said is not None and said.source == REVIEW else None
+        return _review_of(row)
 
-    def _items(self, rows: Sequence[LoggedPrediction], exclude: set[str]) -> Iterator[ReviewItem]:
-        shown = {row.record.image_sha256 for row in rows if row.record.prediction_id in exclude}
+    def _items(self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str]) -> Iterator[ReviewItem]:
+        """Pictures to show, each once.
+
+        Args:
+            rows: the latest ones.
+            held: ids of predictions that the page holds.
+            left_out: sha256 of pictures that are not to be shown.
+        """
+        shown = left_out | {row.record.image_sha256 for row in rows if row.record.prediction_id in held}
         waiting = [row for row in rows if self._label(row) is None]
         queues = {kind: iter(found) for kind, found in self._by_kind(waiting).items()}
         ended: set[str] = set()
@@ -223,3 +234,8 @@ class Review:
         if found is None:
             return None
         return ReviewAccuracy(found.accuracy, found.low, found.high, found.drawn, found.rows)
+
+
+def _review_of(row: LoggedPrediction) -> int | None:
+    said = row.judgement
+    return said.true_label if said is not None and said.source == REVIEW else None

@@ -46,10 +46,10 @@ async function fetchMore() {
   if (fetching) return;
   fetching = true;
   try {
-    const shown = [...waiting.map((item) => item.prediction_id), ...skipped].slice(-100);
-    const queue = await request(`/review/queue?shown=${shown.join(",")}`);
+    const shown = waiting.map((item) => item.prediction_id);
+    const queue = await request(`/review/queue?shown=${shown.join(",")}&skipped=${skipped.slice(-100).join(",")}`);
     if (names.length === 0) showClasses(queue.class_names);
-    const known = new Set([...shown, ...done.map((each) => each.item.prediction_id)]);
+    const known = new Set([...shown, ...skipped, ...done.map((each) => each.item.prediction_id)]);
     waiting.push(...queue.items.filter((item) => !known.has(item.prediction_id)));
     showProgress(queue);
     show(queue);
@@ -94,7 +94,7 @@ function showProgress({ judged, predictions, accuracy }) {
   $("accuracy").replaceChildren(
     ...(accuracy === null
       ? ["–", make("small", {}, "once pictures drawn at random are reviewed")]
-      : [percent(accuracy.accuracy), make("small", {}, `${percent(accuracy.low)} to ${percent(accuracy.high)}, by ${accuracy.drawn} drawn at random`)]),
+      : [percent(accuracy.accuracy), make("small", {}, `${percent(accuracy.low)} to ${percent(accuracy.high)}, of ${accuracy.predictions.toLocaleString("en")} predictions, by ${accuracy.drawn} drawn at random`)]),
   );
 }
 
@@ -117,7 +117,7 @@ function label(index) {
       show();
       throw error;
     }
-    if (waiting.length < FEW || done.length % 10 === 0) await fetchMore();
+    if (waiting.length < FEW || done.length % 5 === 0) await fetchMore();
   });
 }
 
