@@ -463,15 +463,15 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     expected = (LogUnavailable, StoreUnavailable, DamagedPackage, RegistryError, labelled.NothingToLearn)
     with launch.exit_on(*expected), tempfile.TemporaryDirectory() as folder:
         source, references = windows.open_source(home), References(model, Path(folder))
-        for sentence in belief.quarantine(source, belief.assess(source, references, known=known)):
-            print(sentence)
+        remarks = belief.quarantine(source, belief.assess(source, references, known=known))
+        print(*remarks, sep="\n")
         rolled_back = settings.feedback.rolled_back
         believed = belief.read(source, references, model_name=model, known=known, rolled_back=rolled_back)
         images = open_store(home.images)
         collected = labelled.collect(
             source.labelled(), images, settings.data, data, settings.feedback, model_name=model, believed=believed
         )
-        return labelled.require_something(collected)
+        return labelled.require_something(collected, remarks)
 
 
 def check_network(settings: TrainConfig) -> None:

@@ -94,7 +94,7 @@ def describe_condition(name: str, result: DriftResult) -> tuple[str, str]:
         reason = (
             f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback are right ({feedback.low:.1%} to "
             f"{feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
-            f"(p = {format_p_value(feedback.p_decline)})"
+            f"(p = {format_p_value(feedback.p_decline)}){f'; {feedback.note}' if feedback.note else ''}"
         )
         return "Accuracy is down", reason
     if name == "unjudged":
@@ -165,7 +165,8 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
     if result.severity is not None:
         yield from _signals(result.severity)
     if feedback is not None:
-        yield "<p class='small'>Users choose which rows get feedback, so those rows may differ from the others.</p>"
+        note = feedback.note or "users choose which rows get feedback, so those rows may differ from the others"
+        yield f"<p class='small'>{escape(note[0].upper() + note[1:])}.</p>"
         yield from _confusions(feedback, class_names)
     yield "</section>"
 

@@ -26,8 +26,8 @@ class Batch:
     prediction_ids: Sequence[str]
     image_sha256: Sequence[str]
     models: Sequence[ModelId]
-    sources: Sequence[str | None] = ()
-    """Who gave each true label, None where there is none; empty where that is not known."""
+    sources: Sequence[str | None] | None = None
+    """(N,) who gave each true label, None where there is none; None where that is not known."""
 
     def __len__(self) -> int:
         return len(self.times_us)
@@ -45,7 +45,7 @@ class Batch:
             [self.prediction_ids[row] for row in rows],
             [self.image_sha256[row] for row in rows],
             [self.models[row] for row in rows],
-            [self.sources[row] for row in rows] if self.sources else (),
+            sources=None if self.sources is None else [self.sources[row] for row in rows],
         )
 
 
@@ -63,10 +63,10 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         ),
         np.concatenate([each.true_labels for each in batches]),
         np.concatenate([each.times_us for each in batches]),
-        *(
-            [value for each in batches for value in getattr(each, name)]
-            for name in ("prediction_ids", "image_sha256", "models", "sources")
-        ),
+        [value for each in batches for value in each.prediction_ids],
+        [value for each in batches for value in each.image_sha256],
+        [value for each in batches for value in each.models],
+        sources=[value for each in batches for value in each.sources or [None] * len(each)],
     )
 
 
@@ -98,7 +98,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
             models = list(map(ModelId, names, versions, digests))
-            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, sources)
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, sources=sources)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
 
@@ -126,7 +126,7 @@ def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
         [record.prediction_id for record in records],
         [record.image_sha256 for record in records],
         [record.model for record in records],
-        [None if row.judgement is None else row.judgement.source for row in rows],
+        sources=[None if row.judgement is None else row.judgement.source for row in rows],
     )
 
 

@@ -6,7 +6,7 @@ are users' alone; a prediction never becomes a label. `fashion.predictions.sourc
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -213,16 +213,20 @@ def why_unusable(row: LoggedPrediction, *, model_name: str, num_classes: int | N
     return "" if 0 <= (row.true_label or 0) < num_classes else "of an unknown class"
 
 
-def require_something(collected: LabelledFeedback) -> LabelledFeedback:
+def require_something(collected: LabelledFeedback, remarks: Sequence[str] = ()) -> LabelledFeedback:
     """Return what was collected.
+
+    Args:
+        collected: of all feedback that counts.
+        remarks: what else a person should know, such as which sources are quarantined.
 
     Raises:
         NothingToLearn: no picture of it can be trained on: the same model would be trained again.
     """
     if len(collected.train) == 0:
         raise NothingToLearn(
-            f"nothing is trained, for there is nothing new to learn: {collected.summary}. feedback.use=false trains on "
-            "the data set alone"
+            f"nothing is trained, for there is nothing new to learn: {'; '.join([collected.summary, *remarks])}. "
+            "feedback.use=false trains on the data set alone"
         )
     return collected
 
