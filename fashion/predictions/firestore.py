@@ -190,12 +190,17 @@ class FirestoreLog:
 
     def forget(self, prediction_id: str) -> int:
         """Delete a prediction's documents; see SharedLog."""
+        from google.cloud.firestore import FieldFilter
+
         deleted = 0
         with self._translate_errors():
             for name in (prediction_id, f"{prediction_id}.shadow"):
                 document = self._predictions().document(name)
                 deleted += document.get(retry=None, timeout=self.timeout_s).exists
                 document.delete(retry=None, timeout=self.timeout_s)
+            about = self._decisions().where(filter=FieldFilter("prediction_id", "==", prediction_id))
+            for decision in about.stream(retry=None, timeout=self.timeout_s):
+                decision.reference.delete(retry=None, timeout=self.timeout_s)
         return deleted
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:

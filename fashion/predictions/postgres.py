@@ -145,8 +145,12 @@ class PostgresLog:
 
     def forget(self, prediction_id: str) -> int:
         """Delete a prediction with its feedback; see SharedLog."""
-        values = (uuid.UUID(prediction_id),)
-        return int(self._connections.run(lambda connection: connection.execute(schema.FORGET, values).rowcount))
+
+        def forget(connection: Connection) -> int:
+            connection.execute(schema.FORGET_DECISIONS, (prediction_id,))
+            return int(connection.execute(schema.FORGET, (uuid.UUID(prediction_id),)).rowcount)
+
+        return self._connections.run(forget)
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:
         """Name the models of rows; see SharedLog."""

@@ -38,7 +38,7 @@ DECISIONS = (
         sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, action text NOT NULL, source text, prediction_id text,
         since_us bigint NOT NULL, until_us bigint NOT NULL, time_us bigint NOT NULL, who text NOT NULL,
         reason text NOT NULL)""",
-    f"CREATE INDEX decisions_by_prediction ON {SCHEMA}.decisions (prediction_id)",
+    f"CREATE INDEX decisions_by_prediction ON {SCHEMA}.decisions (prediction_id, source)",
 )
 """Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
 
@@ -159,6 +159,8 @@ DECIDED = f"SELECT {', '.join(FIELDS)} FROM {SCHEMA}.decisions ORDER BY sequence
 
 FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
 """Feedback goes with it: it references the prediction."""
+
+FORGET_DECISIONS = f"DELETE FROM {SCHEMA}.decisions WHERE prediction_id = %s"
 
 NAME_ROWS = (
     f"UPDATE {SCHEMA}.predictions SET model_name = %s, model_digest = %s WHERE model_name IS NULL "

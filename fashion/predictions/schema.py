@@ -27,7 +27,7 @@ DECISIONS = (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, source TEXT, prediction_id TEXT,
         since_us INTEGER NOT NULL, until_us INTEGER NOT NULL, time_us INTEGER NOT NULL, who TEXT NOT NULL,
         reason TEXT NOT NULL)""",
-    "CREATE INDEX decisions_by_prediction ON decisions (prediction_id)",
+    "CREATE INDEX decisions_by_prediction ON decisions (prediction_id, source)",
 )
 """Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
 

@@ -13,6 +13,7 @@ Not known: a source that is right for long and then lies is believed until RECEN
 all who share a name, as all users of the page do, share a standing.
 """
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -155,9 +156,13 @@ class Trust:
     decisions: Decisions = field(default_factory=Decisions)
     """On feedback, as they were before."""
 
+    @functools.cached_property
+    def _standings(self) -> dict[str, Standing]:
+        return {name: standing for each in self.sources for standing in [each.standing] for name in each.names}
+
     def standing(self, name: str) -> Standing:
         """How far a source is believed."""
-        return next((each.standing for each in self.sources if name in each.names), "unproven")
+        return self._standings.get(name, "unproven")
 
     def use(self, row: LoggedPrediction) -> Use:
         """What a row may be used for, by the feedback that counts.

@@ -5,7 +5,7 @@ piece of feedback the last one holds. They are rows of their own, in the log and
 leaves out feedback that does not count, so that it is neither learnt from, nor judged by, nor counted in accuracy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -62,20 +62,19 @@ class Decisions:
 
     def __init__(self, decisions: Iterable[Decision] = ()) -> None:
         self._all: Sequence[Decision] = tuple(decisions)
-        self._general = [(rank, each) for rank, each in enumerate(self._all) if each.prediction_id is None]
-        self._of: dict[str, list[tuple[int, Decision]]] = {}
+        self._by: dict[tuple[str | None, str | None], list[tuple[int, Decision]]] = {}
+        """By prediction and source: there may be one for each name that a liar made up."""
         for rank, each in enumerate(self._all):
-            if each.prediction_id is not None:
-                self._of.setdefault(each.prediction_id, []).append((rank, each))
+            key = (each.prediction_id, each.source if each.prediction_id is None else None)
+            self._by.setdefault(key, []).append((rank, each))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Decision]:
         return iter(self._all)
 
     def last(self, feedback: Feedback) -> Decision | None:
         """The decision that holds for a piece of feedback; None where none is about it."""
-        found = [
-            pair for pair in (*self._general, *self._of.get(feedback.prediction_id, ())) if pair[1].is_about(feedback)
-        ]
+        keys = ((None, None), (None, feedback.source), (feedback.prediction_id, None))
+        found = [pair for key in keys for pair in self._by.get(key, ()) if pair[1].is_about(feedback)]
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
     def count(self, feedback: Feedback) -> bool:
@@ -96,11 +95,17 @@ def counts_sql(table: str, time_us: str, prediction_id: str) -> str:
         time_us: expression for the time of `f`, in microseconds.
         prediction_id: expression for the prediction of `f`, as a text.
     """
-    matches = f"(d.source IS NULL OR d.source = f.source) AND {time_us} >= d.since_us AND {time_us} < d.until_us"
-    # Two branches, so that an index finds what is about one prediction.
+    in_time = f"{time_us} >= d.since_us AND {time_us} < d.until_us"
+    # Branches, so that an index finds each: there may be thousands of decisions.
+    branches = " UNION ALL ".join(
+        f"SELECT d.sequence FROM {table} d WHERE {which} AND {in_time}"
+        for which in (
+            f"d.prediction_id = {prediction_id} AND (d.source IS NULL OR d.source = f.source)",
+            "d.prediction_id IS NULL AND d.source = f.source",
+            "d.prediction_id IS NULL AND d.source IS NULL",
+        )
+    )
     return (
-        f"COALESCE((SELECT d.action FROM {table} d WHERE d.sequence = (SELECT max(found.sequence) FROM ("
-        f"SELECT d.sequence FROM {table} d WHERE d.prediction_id = {prediction_id} AND {matches} UNION ALL "
-        f"SELECT d.sequence FROM {table} d WHERE d.prediction_id IS NULL AND {matches}) found)), 'restore') "
-        f"NOT IN {WITHDRAWING}"
+        f"COALESCE((SELECT d.action FROM {table} d WHERE d.sequence = (SELECT max(found.sequence) FROM ({branches}) "
+        f"found)), 'restore') NOT IN {WITHDRAWING}"
     )
