@@ -235,7 +235,7 @@ class PredictionRead(Documented):
     client: str | None
     """The X-Client header of the request."""
     feedback: tuple[FeedbackRead, ...]
-    """Oldest first; the last one counts."""
+    """Oldest first; the last one counts, or the last of a review."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ PROVEN = 0.8
 """A source is proven where the lower bound of the 95 % interval of its agreement with reviews is at least this: by 16
 reviewed labels that are all right."""
 RECENT = 500
-"""Latest labels of a source that it is checked by."""
+"""Latest labels of a source that it is checked by, of those that can be checked."""
 NEWEST = 50_000
 """Labelled rows that are looked at: the latest ones, more than a training takes by default."""
 FEW = 20
@@ -91,7 +91,7 @@ class Source:
     labels: int = 0
     """Pictures that it has labelled."""
     reviewed: int = 0
-    """Of the recent ones, those that were reviewed too."""
+    """Of the recent ones that can be checked, those that were reviewed too."""
     reviewed_wrong: int = 0
     known: int = 0
     """Those of the data set's pictures."""
@@ -229,7 +229,7 @@ def assess(
         for said in _last_of_each(discarded.counted(row.feedback)):
             source = found.setdefault(said.source, Source([said.source]))
             source.labels += 1
-            if source.labels <= RECENT:
+            if source.checked < RECENT:
                 _check(source, said, row.record, truth, known or {}, expected)
     several = [each for each in found.values() if each.checked >= FEW or each.standing == "proven"]
     few = _together([each for each in found.values() if each not in several])

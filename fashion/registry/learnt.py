@@ -70,13 +70,15 @@ def rolled_back(name: str) -> list[RolledBack]:
     client, found = MlflowClient(), list[RolledBack]()
     champion = known.known.get(known.champion) if known.champion is not None else None
     kept = frozenset[str]() if champion is None else _trained_on(client, champion.mlflow_run_id)
-    last = {change.version: change for change in known.changes}
+    undone: dict[int, history.Change] = {}
     for change in known.changes:
-        version = None if change.replaced is None else known.known.get(change.replaced)
-        if change.event != "rolled back" or version is None:
-            continue
-        since = last.get(change.replaced)  # its latest promotion
-        if since is not None and known.changes.index(since) > known.changes.index(change):
+        if change.event == "rolled back" and change.replaced is not None:
+            undone[change.replaced] = change
+        if change.version is not None:
+            undone.pop(change.version, None)  # it is the champion again
+    for number, change in undone.items():
+        version = known.known.get(number)
+        if version is None:
             continue
         moment = datetime.datetime.fromisoformat(change.time)
         pictures = _trained_on(client, version.mlflow_run_id) - kept
