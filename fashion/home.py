@@ -162,3 +162,11 @@ def _user() -> str:
     except (KeyError, OSError):  # a container may run as a user id without a name
         return "fashion"
     return "fashion" if name == "root" else name
+
+
+def user() -> str:
+    """Who runs this process: METAFLOW_USER on a cluster, else the user of this machine."""
+    try:
+        return os.environ.get("METAFLOW_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user id without a name
+        return "unknown"

@@ -21,6 +21,7 @@ from metaflow import Config, FlowSpec, card, config_expr, current, package_sourc
 from runtime import cards, chaining, drift_alerts, events, launch, pods
 from runtime.drift_alerts import exit_with_alert
 
+from fashion.config.compose import parse_overrides
 from fashion.config.drift import DriftConfig
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fashion.drift.report_examples import Example
     from fashion.drift.window_part import Inspection, WindowPart
     from fashion.model.package import Package
+    from fashion.predictions.labelled import Believed
     from fashion.predictions.windows import Source, Window
 
 
@@ -55,7 +57,7 @@ class DriftFlow(FlowSpec):
     @step
     def start(self) -> None:
         """Select the window, and decide on each version in it where one task is to read it."""
-        from fashion.drift import catch_up, inspection
+        from fashion.drift import belief, catch_up, inspection
         from fashion.drift.references import References
         from fashion.predictions import windows
         from fashion.registry import tracking
@@ -68,15 +70,17 @@ class DriftFlow(FlowSpec):
         self.now_us = time.time_ns() // 1000
         asked = inspection.select_window(settings, clock=lambda: 1000 * self.now_us)
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
-            self.window = catch_up.widen(asked, settings, open_store(home.reports), model_name=self.model)
+            reports = open_store(home.reports)
+            self.window = catch_up.widen(asked, settings, reports, model_name=self.model)
             self.is_longer = self.window != asked
             source = windows.open_source(home, settings.source)
+            references = References(self.model, Path(folder), reports)
+            self.on_sources = belief.quarantine(source, belief.assess(source, references))
             self.windows = [self.window]
             if settings.workers > 1:
                 self.windows = windows.divide(self.window, source.span(self.window), settings.workers)
             self.reading = "divided" if len(self.windows) > 1 else "whole"
             if self.reading == "whole":
-                references = References(self.model, Path(folder), open_store(home.reports))
                 self.decide(source, [count_rows(source, self.window, references, settings)], references)
         self.next({"whole": self.report, "divided": self.divide}, condition="reading")
 
@@ -112,7 +116,7 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
-        self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer"])
+        self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer", "on_sources"])
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
@@ -167,8 +171,15 @@ class DriftFlow(FlowSpec):
             reported = list(zip(results, self.reports, strict=True))
             drift_alerts.send_of_window(reported, settings)
             catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
-            labelled = windows.open_source(home, settings.source).labelled()
-            decision = retraining.decide(self.conditions, labelled, settings.retrain, store, model_name=self.model)
+            decision = retraining.decide(
+                self.conditions,
+                windows.open_source(home, settings.source).labelled(),
+                settings.retrain,
+                store,
+                model_name=self.model,
+                believed=self.believed(),
+                images=open_store(home.images),
+            )
         self.outcome = decision.reason
         self.retraining = "due" if decision.train else "not due"
         print(f"training {self.retraining}: {decision.reason}")
@@ -205,6 +216,29 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
+    def believed(self) -> "Believed":
+        """Which feedback may be learnt; read only where a training may follow."""
+        from fashion.drift import belief
+        from fashion.drift.references import References
+        from fashion.predictions import windows
+        from fashion.predictions.labelled import Believed
+        from fashion.predictions.sources import Trust
+        from fashion.registry import tracking
+
+        settings, home = self.settings, prepare_environment()
+        if not settings.retrain.enabled:
+            return Believed(Trust())
+        tracking.connect(home)
+        # The overrides of the training say whether it may learn what was rolled back.
+        may_learn = "feedback.rolled_back=learn" in parse_overrides(settings.retrain.overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            return belief.read(
+                windows.open_source(home, settings.source),
+                References(self.model, Path(folder)),
+                model_name=self.model,
+                rolled_back="learn" if may_learn else "block",
+            )
+
     def decide(self, source: "Source", parts: "list[WindowPart]", references: "References") -> None:
         """Decide on each version in the window, and print the decisions.
 
@@ -235,10 +269,11 @@ class DriftFlow(FlowSpec):
         self.inspected = [context.with_context(each, around, late.rows, references) for each in inspected]
         longer_since_us = self.window.since_us if self.is_longer else None
         self.remarks = context.describe(self.inspected, around, longer_since_us=longer_since_us)
+        self.remarks += [f"{each}." for each in self.on_sources]
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
-        if around.unjudged:
-            print(around.unjudged)
+        for line in (*([around.unjudged] if around.unjudged else []), *self.on_sources):
+            print(line)
 
     def render_report(
         self,

@@ -11,6 +11,7 @@ prepare_environment()  # before metaflow, which reads its settings on import
 import dataclasses
 import functools
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ class TrainFlow(FlowSpec):
         data = load_data(settings, self.data_version)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
+        self.collected = time.time()
         self.feedback = collect_feedback(settings, data)
         self.data_digest = data.digest
         self.git_commit = lineage.git_commit()
@@ -277,9 +279,10 @@ class TrainFlow(FlowSpec):
                 settings=settings.gate,
             )
         self.version, self.promoted, self.verdict = version.number, verdict.promoted, dataclasses.asdict(verdict)
-        self.outcome = (
-            f"version {version.number} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"
-        )
+        self.outcome = registration.describe(version.number, verdict)
+        if self.feedback is not None:
+            with launch.exit_on(StoreUnavailable):
+                self.record_learnt()
         training_cards.show_verdict(current.card["verdict"], version.number, self.outcome, verdict)
         self.next(self.end)
 
@@ -293,6 +296,14 @@ class TrainFlow(FlowSpec):
             overrides = chaining.deploy_overrides(self.deploy_overrides, self.settings.tracking.registered_model)
             with launch.exit_on(events.EventsUnavailable):
                 print(events.publish(events.DEPLOY, {"overrides": overrides}))
+
+    def record_learnt(self) -> None:
+        """Store that this run's feedback was learnt: until then it stays new, whatever becomes of a training."""
+        from fashion.drift import retraining
+        from fashion.storage.address import open_store
+
+        model, store = self.settings.tracking.registered_model, open_store(current_home().reports)
+        retraining.record_learnt(store, self.collected, model_name=model)
 
     def open_mlflow_run(self, settings: TrainConfig, data: "Dataset") -> None:
         """Open the MLflow run that all steps log to."""
@@ -434,21 +445,33 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     """Labelled pictures of users, if the configuration or the event that started this run wants them."""
     if not (settings.feedback.use or events.was_started_by(events.RETRAIN)):
         return None
+    from fashion.drift import belief
+    from fashion.drift.references import References
+    from fashion.images import image_store
+    from fashion.model.package import DamagedPackage
     from fashion.predictions import labelled, windows
     from fashion.predictions.record import LogUnavailable
+    from fashion.registry.versions import RegistryError
     from fashion.storage.address import open_store
 
-    home = current_home()
-    with launch.exit_on(LogUnavailable, StoreUnavailable):
-        rows = windows.open_source(home).labelled()
-        return labelled.collect(
-            rows,
-            open_store(home.images),
-            settings.data,
-            data,
-            settings.feedback,
-            model_name=settings.tracking.registered_model,
+    home, model = current_home(), settings.tracking.registered_model
+    known = {
+        image_store.digest(image): int(label)
+        for split in data.splits.values()
+        for image, label in zip(split.images, split.labels, strict=True)
+    }
+    expected = (LogUnavailable, StoreUnavailable, DamagedPackage, RegistryError, labelled.NothingToLearn)
+    with launch.exit_on(*expected), tempfile.TemporaryDirectory() as folder:
+        source, references = windows.open_source(home), References(model, Path(folder))
+        remarks = belief.quarantine(source, belief.assess(source, references, known=known))
+        print(*remarks, sep="\n")
+        rolled_back = settings.feedback.rolled_back
+        believed = belief.read(source, references, model_name=model, known=known, rolled_back=rolled_back)
+        images = open_store(home.images)
+        collected = labelled.collect(
+            source.labelled(), images, settings.data, data, settings.feedback, model_name=model, believed=believed
         )
+        return labelled.require_something(collected, remarks)
 
 
 def check_network(settings: TrainConfig) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -21,7 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bentos.classifier import monitoring, openapi
 from bentos.classifier.batcher import Closed
-from bentos.classifier.schemas import FeedbackRequest, Gallery, Ready, Reports
+from bentos.classifier.schemas import (
+    FeedbackRequest,
+    Gallery,
+    Ready,
+    Reports,
+    ReviewAnswer,
+    ReviewRequest,
+    UndoRequest,
+)
 from bentos.classifier.site import SITE
 from bentos.classifier.worker import Worker
 from bentos.web import bodies, docs, html, responses, uploads
@@ -38,6 +46,7 @@ SCOPES: dict[str, KeyScope] = {
     "/predictions": "predict",
     "/feedback": "feedback",
     "/monitoring": "monitoring",
+    "/review": "review",
     "/metrics": "monitoring",
 }
 """Scope of the key that a path needs; paths that are not here need none."""
@@ -53,6 +62,8 @@ OTHER = "other"
 """Endpoint in the metrics of a path that there is not."""
 CLIENT_CLOSED_REQUEST = 499
 """Status in the metrics of a request whose client has gone; nginx counts such requests under the same number."""
+
+T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +92,10 @@ class App:
                 Route("/favicon.ico", self._icon, methods=["GET"]),
                 Route("/gallery", self._gallery, methods=["GET"]),
                 Route("/gallery/{name}", self._gallery_picture, methods=["GET"]),
+                Route("/review", self._review, methods=["GET"]),
+                Route("/review/queue", self._review_queue, methods=["GET"]),
+                Route("/review/label", self._review_label, methods=["POST"]),
+                Route("/review/undo", self._review_undo, methods=["POST"]),
                 Route("/monitoring", self._monitoring, methods=["GET"]),
                 Route("/monitoring/reports", self._reports, methods=["GET"]),
                 Route("/monitoring/reports/{report_id}", self._report, methods=["GET"]),
@@ -252,6 +267,35 @@ class App:
 
     async def _gallery_picture(self, request: Request) -> Response:
         return _file(self._worker().gallery, request.path_params["name"])
+
+    async def _review(self, request: Request) -> Response:
+        return _file(self._worker().page, "review.html")
+
+    async def _review_queue(self, request: Request) -> Response:
+        shown, skipped = (request.query_params.get(name, "").split(",") for name in ("shown", "skipped"))
+        return json_response(await asyncio.to_thread(self._worker().review.queue, shown, skipped))
+
+    async def _review_label(self, request: Request) -> Response:
+        said = await self._read_json(request, ReviewRequest)
+        predicted = await asyncio.to_thread(self._worker().review.label, said.prediction_id, said.true_label)
+        return json_response(ReviewAnswer(said.prediction_id, said.true_label, predicted), 201)
+
+    async def _review_undo(self, request: Request) -> Response:
+        said = await self._read_json(request, UndoRequest)
+        await asyncio.to_thread(self._worker().review.undo, said.prediction_id)
+        return Response(status_code=204)
+
+    async def _read_json(self, request: Request, kind: type[T]) -> T:
+        """Read a body that only a page of this service can send: a form of another site has another type.
+
+        Raises:
+            ApiError: it is of another type, or not what is expected.
+        """
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            message = f"a body of type {content_type or '(none)'} is not read"
+            raise ApiError(415, "unsupported_content_type", message, "send application/json")
+        return uploads.read_json(await self._read_body(request), kind)
 
     async def _monitoring(self, request: Request) -> Response:
         page = await asyncio.to_thread(monitoring.page, self._worker())

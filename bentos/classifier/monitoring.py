@@ -82,7 +82,7 @@ def _traffic(model: ModelInfo, latest: Recent, unlike: Unlike) -> Iterator[str]:
     yield _fact("Mean confidence", f"{confidence:.1%}", "calibrated: about this share should be right")
     yield from _unlike(model, recent, unlike)
     right = sum(each.true_label == each.record.label for each in labelled)
-    note = f"{right:,} of {len(labelled):,} with feedback" if labelled else "no feedback yet"
+    note = f"{right:,} of {len(labelled):,} with feedback, which people chose" if labelled else "no feedback yet"
     yield _fact("Accuracy by feedback", f"{right / len(labelled):.1%}" if labelled else "unknown", note)
     yield _fact("95th percentile of latency", f"{p95:.1f} ms", "from the request's arrival to the log")
     yield "</dl><table><caption>Predicted classes</caption>"

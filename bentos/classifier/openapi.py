@@ -120,7 +120,7 @@ def _prediction_operations(names: list[str], picture_url: str | None) -> list[Op
                     Content(FeedbackTableAnswer, example=FeedbackTableAnswer(1, 1, (LineError(3, "what is wrong"),))),
                 ),
             },
-            errors=(404, *UPLOAD_ERRORS),
+            errors=(403, 404, *UPLOAD_ERRORS),
             bodies=(
                 Content(FeedbackRequest, example=FeedbackRequest(EXAMPLE_ID, names[0])),
                 Content({"type": "string"}, "text/csv", example=csv),

@@ -24,6 +24,7 @@ from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, RowError
 from fashion.predictions.labels import to_class
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import (
+    REVIEW,
     Feedback,
     LoggedPrediction,
     LogUnavailable,
@@ -93,6 +94,7 @@ class Records:
                 the prediction is of another model than is served here.
         """
         label = self._label(request.true_label)
+        _check_source(request.source)
         try:
             feedback = Feedback(request.prediction_id, label, request.source, time.time_ns() // 1000)
         except ValueError as error:
@@ -100,6 +102,21 @@ class Records:
         await asyncio.to_thread(self._store, feedback)
         stored_in = await self._shipping.stored_in([request.prediction_id])
         return FeedbackAnswer(request.prediction_id, self._class_names[label], stored_in)
+
+    def store_review(self, prediction_id: str, true_label: str) -> tuple[PredictionRecord, int]:
+        """Store what a picture is as a review, and return the prediction and the class.
+
+        Args:
+            prediction_id: of an answer.
+            true_label: a class by name.
+
+        Raises:
+            ApiError: 404, the prediction is unknown; 422, the label is not a class, or it is of another model.
+        """
+        label = self._label(true_label)
+        record = self._find(prediction_id).record
+        self._store(Feedback(prediction_id, label, REVIEW, time.time_ns() // 1000))
+        return record, label
 
     async def add_feedback_table(self, body: bytes) -> FeedbackTableAnswer:
         """Store the rows of a CSV table; a row that cannot be stored becomes an error with its line.
@@ -165,6 +182,7 @@ class Records:
                 continue
             try:
                 label = self._label(row.true_label)
+                _check_source(row.source)
                 self._store(Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000))
                 accepted += 1
             except (ApiError, ValueError) as error:
@@ -175,6 +193,17 @@ class Records:
                 message = "cannot be stored now: send this line and those below it again"
                 return accepted, refused, [*errors, LineError(row.line, message)][-SHOWN_ERRORS:]
         return accepted, len(errors), errors[:SHOWN_ERRORS]
+
+
+def _check_source(source: str) -> None:
+    """Refuse feedback that calls itself a review: models are judged by those.
+
+    Raises:
+        ApiError: 422, it does.
+    """
+    if source == REVIEW:
+        remedy = "send another name of who says so; /review takes labels with a key of FASHION_REVIEW_KEYS"
+        raise ApiError(422, "bad_field", f"source {REVIEW!r} is reserved for the review page", remedy)
 
 
 def has_classes(record: PredictionRecord, model_name: str | None, class_names: Sequence[str]) -> bool:

@@ -109,6 +109,75 @@ class FeedbackAnswer(Documented):
     """With acknowledge=remote: where the feedback is now."""
 
 
+@dataclass(frozen=True)
+class ReviewRequest(Documented):
+    """What a picture is, by somebody who has the key of the review."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = REQUEST
+
+    prediction_id: Uuid7
+    true_label: ClassName
+
+
+@dataclass(frozen=True)
+class UndoRequest(Documented):
+    """A review that counts no more."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = REQUEST
+
+    prediction_id: Uuid7
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewAnswer(Documented):
+    """A review that was stored."""
+
+    prediction_id: Uuid7
+    true_label: ClassName
+    predicted: ClassName
+    """What the model had said, which is not shown before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewItem(Documented):
+    """A picture to label."""
+
+    prediction_id: Uuid7
+    picture: str
+    """What the network saw, as a PNG data URL."""
+    why: str
+    """Why it is worth a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewAccuracy(Documented):
+    """Accuracy of all the predictions, by those that were drawn at random."""
+
+    accuracy: float
+    low: float
+    """Lower bound of the 95 % interval."""
+    high: float
+    drawn: int
+    """Predictions that were drawn at random and judged."""
+    predictions: int
+    """Predictions that this is the accuracy of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewQueue(Documented):
+    """What to label next."""
+
+    class_names: tuple[str, ...]
+    items: tuple[ReviewItem, ...]
+    judged: int
+    """Of the latest predictions, those on pictures that were reviewed."""
+    predictions: int
+    """The latest predictions whose pictures are stored, as far as that was looked for."""
+    without_picture: int
+    accuracy: ReviewAccuracy | None
+    """None until a prediction that was drawn at random is judged."""
+
+
 @dataclass(frozen=True, slots=True)
 class LineError(Documented):
     """Why one line of a table was rejected."""
@@ -166,7 +235,7 @@ class PredictionRead(Documented):
     client: str | None
     """The X-Client header of the request."""
     feedback: tuple[FeedbackRead, ...]
-    """Oldest first; the last one counts."""
+    """Oldest first; the last one counts, or the last of a review."""
 
 
 @dataclass(frozen=True, slots=True)

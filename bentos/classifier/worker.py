@@ -21,6 +21,7 @@ from bentos.classifier.latest_report import LatestReport
 from bentos.classifier.metrics import ServiceMetrics
 from bentos.classifier.recent import RecentReader
 from bentos.classifier.records import DIGITS, Records
+from bentos.classifier.review import Review
 from bentos.classifier.schemas import (
     BatchAnswer,
     GalleryPicture,
@@ -35,7 +36,7 @@ from bentos.classifier.schemas import (
 from bentos.classifier.shipping import Shipping
 from bentos.classifier.unlike import Unlike
 from bentos.web import responses
-from bentos.web.auth import Keys
+from bentos.web.auth import Keys, Scope, is_loopback
 from bentos.web.bodies import BodyLimits
 from bentos.web.memory import Memory
 from bentos.web.rate_limit import RateLimit
@@ -44,7 +45,7 @@ from bentos.web.responses import ErrorAnswer
 from bentos.web.telemetry import Telemetry
 from bentos.web.telemetry_config import read_config
 from bentos.web.uploads import Part
-from fashion.config.serve import WORKER_BYTES
+from fashion.config.serve import WORKER_BYTES, ServiceConfig
 from fashion.drift import retention
 from fashion.home import Home
 from fashion.images import image_store
@@ -101,7 +102,7 @@ class Worker:
             raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports, self._images = open_store(home.reports), open_store(home.images)
-        self.keys = Keys(environment)
+        self.keys = Keys(environment, closed=_closed(self.settings, environment))
         limits = self.settings.limits
         self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
         # Bodies get an eighth: a picture takes more once it is decoded.
@@ -120,6 +121,15 @@ class Worker:
         self.records = Records(self.log, self._shipping, served, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
         self.unlike = Unlike(self.package, self.settings)
+        self.review = Review(
+            self.log,
+            self._shipping.remote,
+            self._images,
+            model=served,
+            class_names=self.package.class_names,
+            unlike=self.unlike,
+            records=self.records,
+        )
         self._batcher = Batcher(
             self._predictor,
             self.log,
@@ -364,6 +374,14 @@ def _start_background(deployment: Deployment, log: PredictionLog, home: Home, sh
         except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
             _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works
+
+
+def _closed(settings: ServiceConfig, environment: Mapping[str, str]) -> dict[Scope, str]:
+    """Scopes that are closed where they have no keys, and the setting that opens them."""
+    closed: dict[Scope, str] = {} if settings.review == "open" else {"review": "serve.review=open"}
+    if settings.feedback == "loopback" and not is_loopback(environment.get("BENTOML_HOST", "127.0.0.1")):
+        closed["feedback"] = "serve.feedback=open"
+    return closed
 
 
 def _blank_image(of: Package) -> NDArray[np.uint8]:

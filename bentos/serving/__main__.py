@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             supervisor = Supervisor(
                 listener,
                 state,
-                {**os.environ, **environment()},
+                {**os.environ, **environment(), "BENTOML_HOST": options.host},  # workers close what is for loopback
                 announce=lambda served: announcement(served, options.host, options.port),
                 newest=lambda: find(options.bento) if options.follow and not is_archive else None,
                 is_stored=lambda stored: find(stored) is not None,

@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import ipaddress
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,19 +10,29 @@ from starlette.datastructures import Headers
 
 from bentos.web.responses import ApiError
 
-Scope = Literal["predict", "feedback", "monitoring"]
+Scope = Literal["predict", "feedback", "monitoring", "review"]
 VARIABLES: Mapping[Scope, str] = {
     "predict": "FASHION_PREDICT_KEYS",
     "feedback": "FASHION_FEEDBACK_KEYS",
     "monitoring": "FASHION_MONITORING_KEYS",
+    "review": "FASHION_REVIEW_KEYS",
 }
-"""Environment variables with the keys of each scope, separated by commas. A scope without keys is open to all."""
+"""Environment variables with the keys of each scope, separated by commas. A scope without keys is open to all, unless
+the service has closed it."""
+PAGES: frozenset[Scope] = frozenset({"monitoring", "review"})
+"""Scopes of pages: a browser asks for a name and a password; the password is the key."""
 
 
 class Keys:
-    """API keys of three scopes."""
+    """API keys of each scope."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, closed: Mapping[Scope, str] | None = None) -> None:
+        """
+        Args:
+            environment: holds the keys.
+            closed: scope -> setting that would open it without keys, of scopes that are closed where there are none.
+        """
+        self._closed = dict(closed or {})
         self._keys: dict[Scope, list[bytes]] = {
             scope: [key.strip().encode() for key in environment.get(name, "").split(",") if key.strip()]
             for scope, name in VARIABLES.items()
@@ -31,9 +42,16 @@ class Keys:
         """Check the key of a request, and return it; empty where the scope is open.
 
         Raises:
-            ApiError: 401, the key is missing or wrong.
+            ApiError: 401, the key is missing or wrong; 403, the scope is closed.
         """
         keys = self._keys[scope]
+        if not keys and scope in self._closed:
+            raise ApiError(
+                403,
+                "closed",
+                f"{scope} takes a key here, and the service has none",
+                f"start the service with {VARIABLES[scope]}, or build it with {self._closed[scope]}",
+            )
         if not keys:
             return ""  # a key that nobody checks would let a client be another one with each request
         given = _given_key(headers)
@@ -44,10 +62,17 @@ class Keys:
                 "unauthorized",
                 "the key is missing" if given is None else "the key is wrong",
                 f"send `Authorization: Bearer KEY` with a key of {VARIABLES[scope]}",
-                # A browser then asks for a name and a password; the password is the key.
-                {"www-authenticate": 'Basic realm="fashion", charset="UTF-8"'} if scope == "monitoring" else {},
+                {"www-authenticate": f'Basic realm="fashion {scope}", charset="UTF-8"'} if scope in PAGES else {},
             )
         return given.decode()
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if only this machine reaches an address; an unknown name counts as reached by others."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _given_key(headers: Headers) -> bytes | None:

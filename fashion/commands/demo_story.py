@@ -25,6 +25,7 @@ NOISE = re.compile(
 """Lines of Metaflow and MLflow that are not about the work."""
 
 PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d \S+ )?(\[\d+/(?P<step>\w+)/\d+ \(pid \d+\)\] )?")
+REVIEWED = 40
 DEPLOY_OVERRIDES = ["serve.log.images=true", "serve.gallery=10"]
 
 
@@ -47,7 +48,7 @@ class Size:
 
 
 FULL = Size(
-    train=("tuning=off", "data.limit=20000", "training.num_epochs=4", "gate.margin=0.02"),
+    train=("tuning=off", "data.limit=20000", "training.num_epochs=4", "gate.margin=0.02", "gate.max_shifted_drop=0.1"),
     live=4000,
     clean=600,
     shifted=1000,
@@ -57,7 +58,7 @@ FULL = Size(
 SHORT = Size(
     train=(
         *("tuning=off", "data.limit=3000", "training.num_epochs=4"),
-        *("gate.margin=0.05", "gate.max_class_drop=0.3", "gate.min_feedback_rows=50"),
+        *("gate.margin=0.05", "gate.max_class_drop=0.3", "gate.max_shifted_drop=0.2", "gate.min_feedback_rows=50"),
     ),
     live=1600,
     clean=300,
@@ -215,6 +216,8 @@ def run_demo(sandbox: Sandbox, size: Size) -> None:
         detect_drift(f"rows={before.rows}", expected="drift")
         sandbox.print_heading(f"{size.labelled:,} more, and people say what half of them are; a new model is due")
         labelled_summary = send(url, dark, labelled, label_share=0.5)
+        sandbox.print_heading(f"A person reviews {REVIEWED} of them, so that what people say is believed")
+        _review(source)
         train = " ".join(overrides)
         detect_drift(
             f"rows={labelled_summary.rows}",
@@ -236,6 +239,18 @@ def run_demo(sandbox: Sandbox, size: Size) -> None:
         sandbox.wait_for(url, "1")
         send(url, rows.images, slice(0, 20))
     _print_results(sandbox, shift, results, before, after, before_clean, after_clean)
+
+
+def _review(source: str) -> None:
+    """Review pictures that people have labelled, as on the page `/review`: they were right."""
+    from fashion.predictions.log import PredictionLog
+    from fashion.predictions.record import REVIEW, Feedback
+
+    with PredictionLog(current_home().predictions) as log:
+        labelled = log.latest(10 * REVIEWED, role="champion", with_feedback=True)
+        said = [row.judgement for row in labelled if row.judgement is not None and row.judgement.source == source]
+        now_us = time.time_ns() // 1000
+        log.append_feedback(Feedback(each.prediction_id, each.true_label, REVIEW, now_us) for each in said[:REVIEWED])
 
 
 def _champion() -> str:

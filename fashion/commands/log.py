@@ -5,29 +5,41 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fashion.commands.arguments import AsJson
 from fashion.commands.errors import FAILED, CommandError, failing_on
+from fashion.commands.open_logs import open_log, open_shared
 
 if TYPE_CHECKING:
     from fashion.commands.log_classes import ClassNames
-    from fashion.home import Home
     from fashion.predictions.feedback_csv import FeedbackRow
     from fashion.predictions.log import PredictionLog
     from fashion.predictions.shared_log import SharedLog
 
-app = typer.Typer(help="Export, label, prune and ship logged predictions.", rich_markup_mode=None)
+SHOWN_SOURCES = 20
+"""Sources that `status` lists."""
+ByIds = Annotated[list[str] | None, typer.Option("--id", help="Prediction that the feedback is on; may be repeated.")]
+BySource = Annotated[str | None, typer.Option("--source", help="Who gave it, as `fashion log status` lists them.")]
+Since = Annotated[str | None, typer.Option(help="Given from this time on, such as 2026-11-25T08:00 (UTC).")]
+Until = Annotated[str | None, typer.Option(help="Given before this time.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
+
+app = typer.Typer(help="Export, label, prune and ship logged predictions; discard feedback.", rich_markup_mode=None)
 
 
 @app.command("status", epilog="Example: fashion log status --json")
 def status(as_json: AsJson = False) -> None:
-    """Show how many predictions there are, and what waits to be shipped."""
+    """Show how many predictions there are, who gave feedback and what of it counts, and what waits to be shipped."""
+    from fashion.commands import log_withdraw
+    from fashion.predictions.windows import ALL_ROWS
+
     with open_log() as log:
+        rows = log.latest(ALL_ROWS, role="champion", with_feedback=True, withdrawn=True)
+        feedback = log_withdraw.summarize(rows, log.decisions())
         backlog, counts = log.outbox.backlog(), {role: log.count(role=role) for role in ("champion", "shadow")}
         if as_json:
             content = {
@@ -40,10 +52,15 @@ def status(as_json: AsJson = False) -> None:
                 "refused_rows": backlog.refused,
                 "refused_because": list(backlog.reasons),
                 "problem": backlog.problem,
+                "feedback": feedback,
             }
             print(json.dumps(content, indent=1))
             return
         print(f"{log.path}: {counts['champion']:,} predictions, {counts['shadow']:,} by a shadow")
+        for line in feedback[:SHOWN_SOURCES]:
+            print(f"  feedback of {line}")
+        if len(feedback) > SHOWN_SOURCES:
+            print(f"  feedback of {len(feedback) - SHOWN_SOURCES:,} more sources")
         if backlog.destination is None:
             return
         print(f"shipped to {backlog.destination}: {backlog.rows:,} rows wait, {backlog.refused:,} were refused")
@@ -89,11 +106,14 @@ def feedback(
         str | None,
         typer.Option(help="Class names in order, by commas; by default those of the model that predicted."),
     ] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="People you trust gave them: they count as those of /review do.")
+    ] = False,
 ) -> None:
     """Add true labels from a CSV file; a row that cannot be stored is named, the others are stored.
 
     A label is a class name, or a class number where no class is called by a number. Exits with 1 where a row was
-    rejected.
+    rejected. The gate judges by reviewed labels, and other sources are checked by them.
     """
     from fashion.commands.log_classes import ClassNames
     from fashion.home import current_home
@@ -110,7 +130,7 @@ def feedback(
                 try:
                     if not isinstance(row, FeedbackRow):
                         raise ValueError(row.message)
-                    _store(log, shared, row, names)
+                    _store(log, shared, row, names, reviewed=reviewed)
                     stored += 1
                 except (UnknownPrediction, ValueError) as error:
                     print(f"line {row.line}: {error}", file=sys.stderr)
@@ -120,6 +140,39 @@ def feedback(
     print(f"{stored:,} rows stored, {rejected:,} rejected")
     if rejected:
         raise typer.Exit(FAILED)
+
+
+@app.command("discard", epilog="Example: fashion log discard --source mallory --dry-run")
+def discard(
+    source: BySource = None,
+    ids: ByIds = None,
+    since: Since = None,
+    until: Until = None,
+    reason: Annotated[str, typer.Option(help="Why; stored with the decision.")] = "discarded by hand",
+    dry_run: DryRun = False,
+) -> None:
+    """Let feedback count no more: it is neither learnt from, nor judged by, nor counted in accuracy.
+
+    By source also what that source gives later. Nothing is deleted: `fashion log restore` undoes it. In the log that
+    machines share, too.
+    """
+    _withdraw("discard", source, ids, since, until, reason=reason, dry_run=dry_run)
+
+
+@app.command("restore", epilog="Example: fashion log restore --source ann --reason 'the classes have changed'")
+def restore(
+    source: BySource = None,
+    ids: ByIds = None,
+    since: Since = None,
+    until: Until = None,
+    reason: Annotated[str, typer.Option(help="Why; stored with the decision.")] = "restored by hand",
+    dry_run: DryRun = False,
+) -> None:
+    """Let feedback count again that was discarded, quarantined by a flow, or learnt by a version that was rolled back.
+
+    A source that is restored is not quarantined again. In the log that machines share, too.
+    """
+    _withdraw("restore", source, ids, since, until, reason=reason, dry_run=dry_run)
 
 
 @app.command("prune", epilog="Example: fashion log prune 90")
@@ -228,15 +281,24 @@ def mark_labelled() -> None:
     print(f"{read:,} documents read, {changed:,} marked as labelled")
 
 
-def open_shared() -> "SharedLog":
-    """Return the log that machines share, as the environment names it."""
-    from fashion.home import current_home
-    from fashion.predictions.address import FORMS, open_shared_log
+def _withdraw(
+    action: Literal["discard", "restore"],
+    source: str | None,
+    ids: list[str] | None,
+    since: str | None,
+    until: str | None,
+    *,
+    reason: str,
+    dry_run: bool,
+) -> None:
+    from fashion.commands import log_withdraw
 
-    named = current_home().shared_log
-    if named is None:
-        raise CommandError(f"FASHION_LOG names no shared log: set it to {FORMS}")
-    return open_shared_log(named)
+    selection = log_withdraw.Selection.parse(source, ids or (), since, until)
+    changing, unchanged = log_withdraw.withdraw(action, selection, reason=reason, dry_run=dry_run)
+    done = f"{action}{'ed' if action == 'discard' else 'd'}"
+    by = ", ".join(f"{name} {count:,}" for name, count in changing.most_common(SHOWN_SOURCES))
+    already = f"; {unchanged.total():,} were so before" if unchanged else ""
+    print(f"{f'would be {done}' if dry_run else done}: {changing.total():,} labels{f' ({by})' if by else ''}{already}")
 
 
 def _start(days: float | None, since: str | None) -> int | None:
@@ -287,29 +349,20 @@ def _export_days(address: str, since_us: int | None, source: str, *, today: bool
         print(f"{sum(day.rows for day in days):,} predictions of {len(days)} days in {store.address}")
 
 
-@contextlib.contextmanager
-def open_log(home: "Home | None" = None) -> Iterator["PredictionLog"]:
-    """Open the log of a home; whatever goes wrong with it is one sentence. Creates none."""
-    from fashion.home import current_home
-    from fashion.predictions.log import PredictionLog
-    from fashion.predictions.record import LogUnavailable
-
-    path = (home or current_home()).predictions
-    if not path.exists():
-        raise CommandError(f"there is no prediction log {path}: `make serve` begins one")
-    with failing_on(LogUnavailable, OSError, UnicodeDecodeError), PredictionLog(path) as log:
-        yield log
-
-
-def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow", names: "ClassNames") -> None:
+def _store(
+    log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow", names: "ClassNames", *, reviewed: bool
+) -> None:
     """Append a row to the log, for the shared log too where that holds the prediction.
 
     Raises:
         UnknownPrediction: neither log holds the prediction.
-        ValueError: the label is not one of its classes, or these are not known.
+        ValueError: the label is not one of its classes, or these are not known; or the table calls its source a review.
     """
     from fashion.predictions.labels import to_class
-    from fashion.predictions.record import Feedback, UnknownPrediction
+    from fashion.predictions.record import REVIEW, Feedback, UnknownPrediction
+
+    if row.source == REVIEW and not reviewed:
+        raise ValueError(f"source {REVIEW} is reserved: --reviewed says that people you trust gave these labels")
 
     try:
         logged, elsewhere = log.get(row.prediction_id), False
@@ -318,5 +371,5 @@ def _store(log: "PredictionLog", shared: "SharedLog | None", row: "FeedbackRow",
             raise
         logged, elsewhere = shared.get(row.prediction_id), True
     label = to_class(row.true_label, names.of(logged.record))
-    said = Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000)
+    said = Feedback(row.prediction_id, label, REVIEW if reviewed else row.source, time.time_ns() // 1000)
     log.append_feedback([said], known_elsewhere=elsewhere)

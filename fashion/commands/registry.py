@@ -123,12 +123,19 @@ def rollback(
 ) -> None:
     """Make the champion's predecessor the champion again.
 
-    Called again, it goes back further in the history, to the first champion.
+    Called again, it goes back further in the history, to the first champion. What the version that is rolled back had
+    learnt of users is not learnt again until `fashion log restore` or a review says so.
     """
     with connected():
-        from fashion.registry import champions
+        from fashion.registry import champions, learnt
 
         print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
+        for each in learnt.rolled_back(name):
+            if each.pictures:
+                print(
+                    f"{len(each.pictures):,} pictures that version {each.number} had learnt are not learnt again until "
+                    "`fashion log restore` or a review says so"
+                )
 
 
 @app.command("compare", epilog="Example: fashion registry compare --rows 5000")
@@ -250,7 +257,7 @@ def _prepare() -> "Home":
 @contextlib.contextmanager
 def _open_log() -> Iterator[tuple["PredictionLog", "Home"]]:
     """The prediction log of this home; whatever goes wrong with it, or with the registry, is one sentence."""
-    from fashion.commands.log import open_log
+    from fashion.commands.open_logs import open_log
     from fashion.storage.blobs import StoreUnavailable
 
     home = _prepare()

@@ -84,6 +84,10 @@ class ServiceConfig(Strict):
     unlike_share: float
     """A picture is unlike what was learnt if all but this share of the held-out pictures are more usual: of pictures
     as in training, this share is flagged. 0 flags none."""
+    feedback: Literal["loopback", "open"]
+    """Who may give feedback where FASHION_FEEDBACK_KEYS holds no key: nobody but this machine, or anybody."""
+    review: Literal["key", "open"]
+    """Who may label on /review, by which models are judged: those with a key of FASHION_REVIEW_KEYS, or anybody."""
     limits: LimitsConfig
     log: LogConfig
 

@@ -221,8 +221,12 @@ class GateConfig(Strict):
     """Largest increase of the expected calibration error."""
     max_latency_ratio: float
     """Largest ratio of a challenger's median latency to the champion's."""
+    max_shifted_drop: float
+    """Accuracy in [0, 1] that any shifted copy of the test split may lose."""
     min_feedback_rows: int
-    """Held-out feedback rows below which the gate uses the test split only."""
+    """Held-out feedback rows with trusted labels below which the gate uses the test split only."""
+    approval: bool
+    """True to let a challenger that passes wait for a person: `fashion registry promote` makes it the champion."""
 
     def __post_init__(self) -> None:
         over_chance = self.min_accuracy_over_chance
@@ -232,6 +236,7 @@ class GateConfig(Strict):
         require(0 <= self.max_class_drop <= 1, f"max_class_drop must be in [0, 1], got {self.max_class_drop}")
         require(self.max_ece_increase >= 0, f"max_ece_increase must not be negative, got {self.max_ece_increase}")
         require(self.max_latency_ratio > 0, f"max_latency_ratio must be positive, got {self.max_latency_ratio}")
+        require(0 <= self.max_shifted_drop <= 1, f"max_shifted_drop must be in [0, 1], got {self.max_shifted_drop}")
         require(self.min_feedback_rows >= 1, f"min_feedback_rows must be at least 1, got {self.min_feedback_rows}")
 
 
@@ -247,6 +252,9 @@ class FeedbackConfig(Strict):
     """Only the latest pictures are used, at most this many."""
     repeat: int
     """Times that each picture is in an epoch: there are few of them beside the data set."""
+    rolled_back: Literal["block", "learn"]
+    """Whether pictures are learnt again that a version had learnt which was rolled back; `block` until
+    `fashion log restore` or a review says so."""
 
     def __post_init__(self) -> None:
         require(0 < self.holdout < 1, f"holdout must be in (0, 1), got {self.holdout}")

@@ -172,7 +172,8 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
     if result.severity is not None:
         yield from _signals(result.severity)
     if feedback is not None:
-        yield "<p class='small'>Users choose which rows get feedback, so those rows may differ from the others.</p>"
+        note = feedback.note or "users choose which rows get feedback, so those rows may differ from the others"
+        yield f"<p class='small'>{escape(note[0].upper() + note[1:])}.</p>"
         yield from _confusions(feedback, class_names)
     yield "</section>"
 

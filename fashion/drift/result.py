@@ -80,7 +80,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FeedbackAccuracy:
-    """Accuracy on the rows with feedback, which people chose: they may differ from the others."""
+    """Accuracy by feedback: by rows drawn at random, where enough were reviewed, or else by those that people chose."""
 
     rows: int
     """Rows with feedback."""
@@ -98,6 +98,8 @@ class FeedbackAccuracy:
     """Rows by true label, then predicted label."""
     reference_confusion: tuple[tuple[int, ...], ...]
     """Rows of the reference by true label, then predicted label."""
+    note: str = ""
+    """Which rows this rests on, and who chose them; one sentence."""
 
 
 @dataclass(frozen=True)

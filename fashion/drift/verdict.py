@@ -148,7 +148,7 @@ def describe_feedback(result: DriftResult) -> str:
     return (
         f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right "
         f"({feedback.low:.1%} to {feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
-        f"(p = {format_p_value(feedback.p_decline)})"
+        f"(p = {format_p_value(feedback.p_decline)}){f'; {feedback.note}' if feedback.note else ''}"
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
 from fashion.drift.distinct import Keys, Origins, smallest_pictures
+from fashion.drift.labelled_share import by_share
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.predictions.batch import Batch, concatenate
@@ -154,8 +155,14 @@ class VersionRows:
             settings: of the decision.
         """
         result = WindowStats(reference, self.counts).decide(settings, model_version=model.version)
-        named = dataclasses.replace(result, model_name=model.name or "", model_digest=model.digest or "")
-        return Inspection(named, self.sample.rows(), tuple(self.unusual))
+        sample = self.sample.rows()
+        named = dataclasses.replace(
+            result,
+            model_name=model.name or "",
+            model_digest=model.digest or "",
+            feedback=by_share(result.feedback, sample, reference, settings),
+        )
+        return Inspection(named, sample, tuple(self.unusual))
 
     def _extend(self, rows: int, since_us: int, until_us: int) -> None:
         self.rows += rows

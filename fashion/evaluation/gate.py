@@ -1,4 +1,11 @@
-"""Whether a challenger may replace the champion, by their predictions on the same rows. Knows no registry."""
+"""Whether a challenger may replace the champion, by their predictions on the same rows. Knows no registry.
+
+Only rows whose labels are known or trusted judge: the test split, its shifted copies (`shifted`), and held-out feedback
+that was reviewed, or is of sources that reviews have proven (`fashion.predictions.sources`). Labels of anybody else
+may be learnt, where they are on usual pictures, and never judge. So whoever sends wrong labels, under one name or
+under many, can neither promote a model that is worse on usual pictures nor keep a better one out: what was learnt of
+them shows on the test split or on its copies, and nothing that they said is asked.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +16,7 @@ from numpy.typing import NDArray
 
 from fashion.config.train import GateConfig
 from fashion.data.dataset import Split
+from fashion.evaluation import shifted
 from fashion.evaluation.latency import time_predictions
 from fashion.metrics.calibration import expected_calibration_error
 from fashion.metrics.classification import mcnemar_exact, paired_bootstrap_difference, wilson_interval
@@ -64,6 +72,8 @@ class Verdict:
     """The version that the challenger was compared with; None where there was none."""
     notes: tuple[str, ...] = ()
     """What else a person should know of how the decision came about."""
+    awaits_approval: bool = False
+    """True if every check passed, and a person is to decide: `gate.approval`."""
 
     @property
     def reason(self) -> str:
@@ -92,7 +102,8 @@ def judge(champion: Package, challenger: Package, splits: Mapping[str, Split], g
     Args:
         champion: lies in a folder.
         challenger: lies in a folder.
-        splits: name -> rows that neither was trained on; latency is measured on the first one.
+        splits: name -> rows that neither was trained on; latency is measured on the first one, and shifted copies are
+            made of it.
         gate: bounds of the checks.
 
     Returns:
@@ -114,6 +125,10 @@ def judge(champion: Package, challenger: Package, splits: Mapping[str, Split], g
     )
     return decide(
         rows,
+        copies=[
+            Rows(name, split.labels, *(predictor.predict(split.images).probabilities for predictor in predictors))
+            for name, split in shifted.copies(next(iter(splits.values())), seed=SEED)
+        ],
         class_names=champion.class_names,
         gate=gate,
         champion_latency_ms=float(champion_ms),
@@ -139,6 +154,7 @@ def judge_alone(challenger: Package, splits: Mapping[str, Split], gate: GateConf
 def decide(
     rows: Sequence[Rows],
     *,
+    copies: Sequence[Rows] = (),
     class_names: Sequence[str],
     gate: GateConfig,
     champion_latency_ms: float,
@@ -148,10 +164,12 @@ def decide(
 
     On each set of rows: accuracy is not significantly worse by McNemar's exact test, and no class loses more recall
     than allowed. On the first set, and on others with `MIN_PRECISE_ROWS`: the interval of the paired difference is not
-    below minus the margin, and calibration is within its bound. Once: latency is within its bound.
+    below minus the margin, and calibration is within its bound. Once: no shifted copy loses more accuracy than allowed,
+    and latency is within its bound.
 
     Args:
         rows: one or more sets.
+        copies: the shifted copies of the first set; none checks none.
         class_names: of both models.
         gate: bounds of the checks.
         champion_latency_ms: of one prediction, milliseconds.
@@ -174,6 +192,7 @@ def decide(
         checks += [_margin(part, gate)] if is_precise else []
         checks += _classes(part, class_names, gate)
         checks += [_calibration(part, gate)] if is_precise else []
+    checks += [_copies(copies, gate)] if copies else []
     checks.append(_latency(champion_latency_ms, challenger_latency_ms, gate))
     return Verdict(all(check.passed for check in checks), tuple(checks))
 
@@ -269,6 +288,22 @@ def _classes(rows: Rows, class_names: Sequence[str], gate: GateConfig) -> list[C
             f"{-100 * gate.max_class_drop:+.1f} allowed{left_out}",
         )
     ]
+
+
+def _copies(copies: Sequence[Rows], gate: GateConfig) -> Check:
+    """Whether no copy shows what the set itself does not: a model that was taught wrong labels on altered pictures."""
+    right = {part.name: _right(part) for part in copies}
+    changes = {name: float(after.mean() - before.mean()) for name, (before, after) in right.items()}
+    worst = min(changes, key=lambda name: changes[name])
+    before, after = (each.mean() for each in right[worst])
+    return Check(
+        "shifted copies",
+        changes[worst] >= -gate.max_shifted_drop,
+        changes[worst],
+        -gate.max_shifted_drop,
+        f"of {len(copies)} shifted copies the one that loses most is {worst}: {after:.2%} right against {before:.2%}; "
+        f"{-100 * gate.max_shifted_drop:+.1f} points allowed",
+    )
 
 
 def _calibration(rows: Rows, gate: GateConfig) -> Check:

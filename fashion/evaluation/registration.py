@@ -19,6 +19,8 @@ from fashion.registry.versions import Version
 
 VERDICT = "verdict.json"
 """Artifact of the MLflow run."""
+WAITING = "approval.time"
+"""Tag of a version that passed the gate and waits for a person; `approval.reason` says what it passed."""
 
 
 def register(
@@ -65,7 +67,7 @@ def register(
 
 
 def gate_splits(dataset: Dataset, feedback: LabelledFeedback | None, *, min_feedback_rows: int) -> dict[str, Split]:
-    """The rows that the gate compares on, by name: the test split, and held-out feedback.
+    """The rows that the gate compares on, by name: the test split, and held-out feedback with trusted labels.
 
     Args:
         dataset: gives the test split.
@@ -80,7 +82,7 @@ def gate_splits(dataset: Dataset, feedback: LabelledFeedback | None, *, min_feed
 def _earlier_verdict(version: Version, run_id: str, before: History) -> Verdict | None:
     """What an earlier call decided; None where it did not."""
     was_promoted = version.number in {change.version for change in before.changes}
-    if not was_promoted and "refused.time" not in before.known[version.number].tags:
+    if not was_promoted and not {"refused.time", WAITING} & set(before.known[version.number].tags):
         return None
     content = tracking.read_file(run_id, VERDICT)
     return None if content is None else _parse(content)
@@ -105,6 +107,8 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
             before = history.read(name)
             verdict = _judge(version, challenger, before, splits, settings, name=name, folder=Path(folder))
             verdict = dataclasses.replace(verdict, notes=(*notes, *verdict.notes))
+            if settings.approval and verdict.promoted and before.champion not in (None, version.number):
+                verdict = dataclasses.replace(verdict, promoted=False, awaits_approval=True)
             tracking.log_files(run_id, {VERDICT: json.dumps(dataclasses.asdict(verdict), indent=1).encode()})
             if before.champion == version.number:
                 return verdict
@@ -119,6 +123,11 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                         expected=expected,
                         verified=challenger,
                     )
+                elif verdict.awaits_approval:
+                    # The time last: with it, the decision counts.
+                    waits = {"approval.reason": verdict.reason, WAITING: history.now()}
+                    versions.set_tags(version, waits, name=name)
+                    return verdict
                 else:
                     champions.reject(version, reason=verdict.reason, name=name, expected=expected)
             except ChampionChanged as changed:
@@ -175,4 +184,23 @@ def _describe(judged: int | None, champion: int | None) -> str:
 def _parse(content: bytes) -> Verdict:
     fields = json.loads(content)
     checks = tuple(Check(**check) for check in fields["checks"])
-    return Verdict(fields["promoted"], checks, fields.get("champion"), tuple(fields.get("notes", ())))
+    return Verdict(
+        fields["promoted"],
+        checks,
+        fields.get("champion"),
+        tuple(fields.get("notes", ())),
+        fields.get("awaits_approval", False),
+    )
+
+
+def describe(version: int, verdict: Verdict) -> str:
+    """What became of a version, in one sentence.
+
+    Args:
+        version: its number.
+        verdict: of the gate.
+    """
+    if verdict.awaits_approval:
+        command = f'fashion registry promote {version} --expect {verdict.champion} --reason "..."'
+        return f"version {version} passed and waits for approval, by `{command}`: {verdict.reason}"
+    return f"version {version} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"

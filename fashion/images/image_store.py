@@ -55,6 +55,15 @@ def get(store: Store, sha256: str) -> Images:
     return image
 
 
+def is_stored(store: Store, sha256: str) -> bool:
+    """Return True if an image is stored.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    return store.exists(_name(sha256))
+
+
 def delete(store: Store, sha256: str) -> None:
     """Delete an image; one that is not stored changes nothing.
 

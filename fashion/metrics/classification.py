@@ -5,11 +5,11 @@ Knows labels and predictions, not probabilities (see `calibration`), and not whe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     if not 0 <= successes <= total:
         raise ValueError(f"successes must be in [0, {total}], got {successes}")
     _check_confidence(confidence)
-    z = float(special.ndtri((1 + confidence) / 2))
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = successes / total
     shrink = 1 + z**2 / total
     centre = (share + z**2 / (2 * total)) / shrink
@@ -147,6 +147,8 @@ def mcnemar_exact(champion_correct: NDArray[np.bool_], challenger_correct: NDArr
     b, c = _discordant(champion_correct, challenger_correct)
     if b + c == 0:
         return McNemar(b=0, c=0, p_value=1.0, p_worse=1.0, p_better=1.0)
+    from scipy import special  # not at the top: the service imports this module and has no scipy
+
     # scipy.special, because importing scipy.stats takes a second in each task of a flow.
     p_worse = float(special.bdtrc(b - 1, b + c, 0.5))
     p_better = float(special.bdtrc(c - 1, b + c, 0.5))

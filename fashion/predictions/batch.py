@@ -20,7 +20,7 @@ class Batch:
 
     predictions: Predictions
     true_labels: NDArray[np.int64]
-    """(N,) from the latest feedback; UNLABELLED where there is none."""
+    """(N,) from the feedback that counts; UNLABELLED where there is none."""
     times_us: NDArray[np.int64]
     """(N,) microseconds since 1970, UTC."""
     prediction_ids: Sequence[str]
@@ -28,6 +28,8 @@ class Batch:
     models: Sequence[ModelId]
     clients: Sequence[str | None] | None = None
     """(N,) opaque tags of the senders, None where a row has none; None where no row has."""
+    sources: Sequence[str | None] | None = None
+    """(N,) who gave each true label, None where there is none; None where that is not known."""
 
     def __len__(self) -> int:
         return len(self.times_us)
@@ -46,6 +48,7 @@ class Batch:
             [self.image_sha256[row] for row in rows],
             [self.models[row] for row in rows],
             None if self.clients is None else [self.clients[row] for row in rows],
+            None if self.sources is None else [self.sources[row] for row in rows],
         )
 
 
@@ -67,6 +70,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         [value for each in batches for value in each.image_sha256],
         [value for each in batches for value in each.models],
         [value for each in batches for value in each.clients or [None] * len(each)],
+        [value for each in batches for value in each.sources or [None] * len(each)],
     )
 
 
@@ -87,7 +91,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
         columns = zip(*group, strict=True)
         ids, _, times, versions, labels, confidences, probabilities, statistics, embeddings, *rest = columns
-        sha256, _, clients, names, digests, truth = rest
+        sha256, _, clients, names, digests, truth, sources = rest
         try:
             predictions = Predictions(
                 np.array(labels, np.int64),
@@ -98,7 +102,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
             models = list(map(ModelId, names, versions, digests))
-            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, clients)
+            yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, clients, sources)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
 
@@ -127,6 +131,7 @@ def _batch(rows: Sequence[LoggedPrediction]) -> Batch:
         [record.image_sha256 for record in records],
         [record.model for record in records],
         [record.client for record in records],
+        [None if row.judgement is None else row.judgement.source for row in rows],
     )
 
 

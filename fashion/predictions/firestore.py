@@ -13,6 +13,7 @@ a peak waits in the outbox.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import threading
 import time
@@ -42,9 +43,12 @@ from fashion.predictions.record import (
     request_bytes,
 )
 from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedLogUnavailable, retrying
+from fashion.predictions.withdrawal import FIELDS, Decision, Decisions
 
 DOCUMENT_BYTES = 2**20
 """The largest document that Firestore takes."""
+DECISIONS_AT_ONCE = 400
+"""Decisions in one request; Firestore takes 500 writes."""
 _OK, _ALREADY_EXISTS, _NOT_FOUND = 0, 6, 5
 _PERMANENT = {3, 9, 11, 12, 15}
 """gRPC: invalid argument, failed precondition, out of range, unimplemented, data loss. Others may be temporary."""
@@ -123,12 +127,33 @@ class FirestoreLog:
         found = self._logged(self._documents(_newest_first, max(1, min(rows, page_rows)), timeout_s))
         return islice((row for row in found if row.record.role == "champion"), rows)
 
-    def labelled(self, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+    def labelled(self, *, withdrawn: bool = False, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
         """Yield predictions with feedback, newest first; see SharedLog.
 
         Feedback from before documents had the field `labelled` is found once `mark_labelled` has run.
         """
-        return self._logged(self._documents(_labelled, page_rows))
+        found = self._logged(self._documents(_labelled, page_rows), withdrawn=withdrawn)
+        return (row for row in found if row.feedback)
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store that feedback counts no more, or again; see SharedLog. They are in a collection of their own."""
+        with self._translate_errors():
+            for start in range(0, len(decisions), DECISIONS_AT_ONCE):
+                batch = self._connected().batch()
+                for number, each in enumerate(decisions[start : start + DECISIONS_AT_ONCE], start):
+                    document = self._decisions().document(f"{time.time_ns():020d}-{number:06d}")  # in their order
+                    batch.create(document, dict(zip(FIELDS, each.as_row(), strict=True)))
+                batch.commit(retry=None, timeout=self.timeout_s)
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback; see SharedLog."""
+
+        def read() -> list[Any]:
+            with self._translate_errors():
+                return list(self._decisions().order_by("__name__").stream(retry=None, timeout=self.timeout_s))
+
+        contents = [document.to_dict() for document in retrying(read)]
+        return Decisions(Decision(*(content[name] for name in FIELDS)) for content in contents)
 
     def mark_labelled(self) -> tuple[int, int]:
         """Set the field `labelled` where it is missing, and return how many documents were read and changed.
@@ -165,12 +190,17 @@ class FirestoreLog:
 
     def forget(self, prediction_id: str) -> int:
         """Delete a prediction's documents; see SharedLog."""
+        from google.cloud.firestore import FieldFilter
+
         deleted = 0
         with self._translate_errors():
             for name in (prediction_id, f"{prediction_id}.shadow"):
                 document = self._predictions().document(name)
                 deleted += document.get(retry=None, timeout=self.timeout_s).exists
                 document.delete(retry=None, timeout=self.timeout_s)
+            about = self._decisions().where(filter=FieldFilter("prediction_id", "==", prediction_id))
+            for decision in about.stream(retry=None, timeout=self.timeout_s):
+                decision.reference.delete(retry=None, timeout=self.timeout_s)
         return deleted
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:
@@ -256,15 +286,23 @@ class FirestoreLog:
                 return
             last = page[-1]
 
-    def _logged(self, documents: Iterable[Any]) -> Iterator[LoggedPrediction]:
+    def _logged(self, documents: Iterable[Any], *, withdrawn: bool = False) -> Iterator[LoggedPrediction]:
+        decisions: Decisions | None = Decisions() if withdrawn else None
         for document in documents:
             try:
-                yield from_document(document.id, document.to_dict())
+                row = from_document(document.id, document.to_dict())
             except ValueError as error:
                 raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that document") from error
+            if row.feedback:
+                decisions = self.decisions() if decisions is None else decisions  # once, and only if it is needed
+                row = dataclasses.replace(row, feedback=decisions.counted(row.feedback))
+            yield row
 
     def _predictions(self) -> Any:
         return self._connected().collection(self.collection)
+
+    def _decisions(self) -> Any:
+        return self._connected().collection(f"{self.collection}-decisions")
 
     def _connected(self) -> Any:
         with self._lock:

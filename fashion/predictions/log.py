@@ -22,10 +22,15 @@ from fashion.predictions.record import (
 )
 from fashion.predictions.schema import (
     APPLICATION_ID,
+    COUNTS,
     CREATE,
+    DECIDE,
+    DECIDED,
     INSERT,
+    LABELLED_BY,
     MIGRATIONS,
     SELECTED,
+    TRUE_LABEL,
     VERSION,
     Key,
     conditions,
@@ -34,6 +39,7 @@ from fashion.predictions.schema import (
     to_record,
     to_row,
 )
+from fashion.predictions.withdrawal import Decision, Decisions
 
 PAGE_ROWS = 1000
 """Rows that are read, or deleted, at once."""
@@ -164,6 +170,7 @@ class PredictionLog:
         role: str | None = None,
         model_name: str | None = None,
         with_feedback: bool = False,
+        withdrawn: bool = False,
         page_rows: int = PAGE_ROWS,
     ) -> Iterator[LoggedPrediction]:
         """Yield at most `rows` predictions, newest first.
@@ -173,11 +180,13 @@ class PredictionLog:
             role: only rows of this role.
             model_name: only rows of this registered model.
             with_feedback: only predictions that have feedback.
+            withdrawn: with feedback that does not count, too.
             page_rows: rows held in memory at once.
         """
         clause, values = conditions(role, model_name)
         if with_feedback:
-            clause += " AND prediction_id IN (SELECT prediction_id FROM feedback)"
+            counts = "" if withdrawn else f" WHERE {COUNTS}"
+            clause += f" AND prediction_id IN (SELECT f.prediction_id FROM feedback f{counts})"
         before: Key = (FOREVER_US, "", "")
         while rows > 0:
             size = min(rows, page_rows)
@@ -185,6 +194,7 @@ class PredictionLog:
                 f"WHERE (time_us, prediction_id, role) < (?, ?, ?) {clause} "
                 "ORDER BY time_us DESC, prediction_id DESC, role DESC LIMIT ?",
                 (*before, *values, size),
+                withdrawn=withdrawn,
             )
             yield from page
             if len(page) < size:
@@ -202,7 +212,7 @@ class PredictionLog:
     ) -> Iterator[list[Row]]:
         """Yield what `window` does, without an object for each row: pages of undecoded rows, as `batch` reads them.
 
-        A row holds the columns of `schema.SELECTED`, then the latest true label or None.
+        A row holds the columns of `schema.SELECTED`, then the true label and its source, or None twice.
 
         Args:
             since_us: microseconds since 1970, UTC.
@@ -222,8 +232,7 @@ class PredictionLog:
             after = found[0] if found else after
         while True:
             page = self.database.read(
-                f"SELECT {SELECTED}, (SELECT f.true_label FROM feedback f WHERE f.prediction_id = p.prediction_id "
-                "ORDER BY f.time_us DESC, f.sequence DESC LIMIT 1) FROM predictions p "
+                f"SELECT {SELECTED}, {TRUE_LABEL}, {LABELLED_BY} FROM predictions p "
                 f"WHERE (time_us, prediction_id, role) {'>=' if inclusive else '>'} (?, ?, ?) AND time_us < ? "
                 "AND role = ? ORDER BY time_us, prediction_id, role LIMIT ?",
                 (*after, until_us, role, page_rows),
@@ -306,13 +315,23 @@ class PredictionLog:
         """Return the addresses of all files, folders and buckets that rows were exported to."""
         return [row[0] for row in self.database.read("SELECT address FROM exports ORDER BY address")]
 
-    def _page(self, clause: str, values: Sequence[Any]) -> list[LoggedPrediction]:
+    def decide(self, decisions: Iterable[Decision]) -> None:
+        """Store that feedback counts no more, or again. All of the decisions or none."""
+        rows = [each.as_row() for each in decisions]
+        self.database.write(lambda connection: connection.executemany(DECIDE, rows))
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback, the oldest first."""
+        return Decisions(Decision(*row) for row in self.database.read(DECIDED))
+
+    def _page(self, clause: str, values: Sequence[Any], *, withdrawn: bool = False) -> list[LoggedPrediction]:
         found = self.database.read(f"SELECT {SELECTED} FROM predictions p {clause}", values)
         with self.database.translate_errors():
             records = [to_record(row) for row in found]
         found = self.database.read(
-            "SELECT prediction_id, true_label, source, time_us FROM feedback "
-            "WHERE prediction_id IN (SELECT value FROM json_each(?)) ORDER BY time_us, sequence",
+            "SELECT f.prediction_id, f.true_label, f.source, f.time_us FROM feedback f "
+            f"WHERE f.prediction_id IN (SELECT value FROM json_each(?)) {'' if withdrawn else f'AND {COUNTS}'} "
+            "ORDER BY f.time_us, f.sequence",
             (json.dumps([record.prediction_id for record in records if record.role == "champion"]),),
         )
         feedback: dict[str, list[Feedback]] = {}

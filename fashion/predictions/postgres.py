@@ -28,6 +28,7 @@ from fashion.predictions.record import (
     is_prediction_id,
 )
 from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedLogUnavailable, retrying
+from fashion.predictions.withdrawal import Decision, Decisions
 
 EXPIRE_SECONDS = 60.0
 """Between two looks for rows that have expired."""
@@ -99,15 +100,31 @@ class PostgresLog:
                 return
             rows, before = rows - size, _key(page[-1])
 
-    def labelled(self, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+    def labelled(self, *, withdrawn: bool = False, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
         """Yield predictions with feedback, newest first; see SharedLog."""
         before: Key = ("infinity", schema.GREATEST_ID)
         while True:
-            page = self._page(schema.LABELLED, (*before, page_rows))
-            yield from page
+            page = self._page(schema.LABELLED, (*before, page_rows), withdrawn=withdrawn)
+            yield from (row for row in page if row.feedback)
             if len(page) < page_rows:
                 return
             before = _key(page[-1])
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store that feedback counts no more, or again; see SharedLog."""
+        rows = [schema.to_decision_row(each) for each in decisions]
+
+        def write(connection: Connection) -> None:
+            with connection.transaction():
+                for row in rows:
+                    connection.execute(schema.DECIDE, row)
+
+        self._connections.run(write)
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback; see SharedLog."""
+        found = self._connections.run(lambda connection: connection.execute(schema.DECIDED).fetchall())
+        return Decisions(Decision(*row) for row in found)
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction; see SharedLog."""
@@ -128,8 +145,12 @@ class PostgresLog:
 
     def forget(self, prediction_id: str) -> int:
         """Delete a prediction with its feedback; see SharedLog."""
-        values = (uuid.UUID(prediction_id),)
-        return int(self._connections.run(lambda connection: connection.execute(schema.FORGET, values).rowcount))
+
+        def forget(connection: Connection) -> int:
+            connection.execute(schema.FORGET_DECISIONS, (prediction_id,))
+            return int(connection.execute(schema.FORGET, (uuid.UUID(prediction_id),)).rowcount)
+
+        return self._connections.run(forget)
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:
         """Name the models of rows; see SharedLog."""
@@ -185,9 +206,15 @@ class PostgresLog:
         known = connection.execute(schema.INSERT_FEEDBACK, [list(column) for column in zip(*feedback, strict=True)])
         return {row[0] for row in feedback} - {found for (found,) in known.fetchall()}
 
-    def _page(self, sql: str, values: Sequence[Any], timeout_s: float | None = None) -> list[LoggedPrediction]:
+    def _page(
+        self, sql: str, values: Sequence[Any], timeout_s: float | None = None, *, withdrawn: bool = False
+    ) -> list[LoggedPrediction]:
+        feedback = schema.ALL_FEEDBACK if withdrawn else schema.FEEDBACK
+
         def read() -> list[tuple[Any, ...]]:
-            return self._connections.run(lambda connection: _read(connection, sql, values), timeout_s=timeout_s)
+            return self._connections.run(
+                lambda connection: _read(connection, sql, values, feedback), timeout_s=timeout_s
+            )
 
         return self._logged(read() if timeout_s is not None else retrying(read))
 
@@ -251,13 +278,15 @@ class PostgresLog:
             ) from error
 
 
-def _read(connection: Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _read(
+    connection: Connection, sql: str, values: Sequence[Any], feedback_sql: str = schema.FEEDBACK
+) -> list[tuple[Any, ...]]:
     """Return rows of schema.SELECT, with their feedback in the place of `labelled`."""
     # Binary: the text of a float32 would be read as another double.
     found = connection.execute(sql, values, binary=True).fetchall()
     feedback: dict[uuid.UUID, list[tuple[Any, ...]]] = {}
     if labelled := [row[1] for row in found if row[0]]:
-        for row in connection.execute(schema.FEEDBACK, (labelled,), binary=True):
+        for row in connection.execute(feedback_sql, (labelled,), binary=True):
             feedback.setdefault(row[0], []).append(row)
     return [(feedback.get(row[1], []) if row[2] == "champion" else [], *row[1:]) for row in found]
 

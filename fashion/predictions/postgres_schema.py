@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fashion.predictions.record import FOREVER_US, Feedback, PredictionRecord, pack, unpack
+from fashion.predictions.withdrawal import FIELDS, Decision, counts_sql
 
-VERSION = 2
+VERSION = 3
 """Version of the tables. A change of CREATE needs a new one, and an entry of MIGRATIONS."""
 
 SCHEMA = "prediction_log"
@@ -32,6 +33,15 @@ LOCK = "SELECT pg_advisory_xact_lock(1178686280)"
 
 CREATE_SCHEMA = f"CREATE SCHEMA {SCHEMA}"
 
+DECISIONS = (
+    f"""CREATE TABLE {SCHEMA}.decisions (
+        sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, action text NOT NULL, source text, prediction_id text,
+        since_us bigint NOT NULL, until_us bigint NOT NULL, time_us bigint NOT NULL, who text NOT NULL,
+        reason text NOT NULL)""",
+    f"CREATE INDEX decisions_by_prediction ON {SCHEMA}.decisions (prediction_id, source)",
+)
+"""Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
+
 CREATE = (
     # `labelled` says that there is feedback: the index on it holds such rows alone.
     f"""CREATE TABLE {SCHEMA}.predictions (
@@ -50,6 +60,7 @@ CREATE = (
         role text NOT NULL DEFAULT 'champion' CHECK (role = 'champion'), true_label integer NOT NULL,
         source text NOT NULL, time timestamptz NOT NULL, UNIQUE (prediction_id, time, source, true_label),
         FOREIGN KEY (prediction_id, role) REFERENCES {SCHEMA}.predictions ON DELETE CASCADE)""",
+    *DECISIONS,
     f"CREATE TABLE {SCHEMA}.version (version integer NOT NULL)",
     f"INSERT INTO {SCHEMA}.version VALUES ({VERSION})",
 )
@@ -59,7 +70,8 @@ MIGRATIONS = {
     1: (
         f"ALTER TABLE {SCHEMA}.predictions ADD COLUMN model_name text, ADD COLUMN model_digest text",
         f"UPDATE {SCHEMA}.version SET version = 2",
-    )
+    ),
+    2: (*DECISIONS, f"UPDATE {SCHEMA}.version SET version = 3"),
 }
 """Version -> statements that make the next one of it; none may take longer for a log of more rows."""
 
@@ -123,13 +135,32 @@ COUNT_AFTER = (
     "WHERE time >= %s::timestamptz ORDER BY time LIMIT %s) AS later"
 )
 
-FEEDBACK = (
-    "SELECT prediction_id, true_label, source, (extract(epoch FROM time) * 1000000)::bigint "
-    f"FROM {SCHEMA}.feedback WHERE prediction_id = ANY(%s) ORDER BY time, sequence"
+_FEEDBACK_US = "(extract(epoch FROM f.time) * 1000000)::bigint"
+
+_SELECT_FEEDBACK = (
+    f"SELECT f.prediction_id, f.true_label, f.source, {_FEEDBACK_US} FROM {SCHEMA}.feedback f "
+    "WHERE f.prediction_id = ANY(%s) {counts} ORDER BY f.time, f.sequence"
 )
+
+FEEDBACK = _SELECT_FEEDBACK.format(
+    counts=f"AND {counts_sql(f'{SCHEMA}.decisions', _FEEDBACK_US, 'f.prediction_id::text')}"
+)
+"""Feedback that counts."""
+
+ALL_FEEDBACK = _SELECT_FEEDBACK.format(counts="")
+"""With what does not count."""
+
+DECIDE = (
+    f"INSERT INTO {SCHEMA}.decisions ({', '.join(FIELDS)}) "
+    "VALUES (%s, %s::text, %s::text, %s::bigint, %s::bigint, %s::bigint, %s, %s)"
+)
+
+DECIDED = f"SELECT {', '.join(FIELDS)} FROM {SCHEMA}.decisions ORDER BY sequence"
 
 FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
 """Feedback goes with it: it references the prediction."""
+
+FORGET_DECISIONS = f"DELETE FROM {SCHEMA}.decisions WHERE prediction_id = %s"
 
 NAME_ROWS = (
     f"UPDATE {SCHEMA}.predictions SET model_name = %s, model_digest = %s WHERE model_name IS NULL "
@@ -205,6 +236,15 @@ def to_feedback_row(feedback: Feedback) -> tuple[Any, ...]:
     """
     prediction_id = uuid.UUID(feedback.prediction_id)
     return prediction_id, int(feedback.true_label), _text("source", feedback.source), to_moment(feedback.time_us)
+
+
+def to_decision_row(decision: Decision) -> tuple[Any, ...]:
+    """Return the values that DECIDE takes.
+
+    Raises:
+        ValueError: a text holds what PostgreSQL cannot store.
+    """
+    return tuple(_text("decision", value) if isinstance(value, str) else value for value in decision.as_row())
 
 
 def to_record(row: Sequence[Any]) -> PredictionRecord:

@@ -18,6 +18,9 @@ FOREVER_US = 253_402_300_800_000_000
 UNLABELLED = -1
 """True label of a row on which there is no feedback."""
 
+REVIEW = "review"
+"""Source of labels that were given with a key for it, on `/review` or by `fashion log feedback --reviewed`."""
+
 ROLES = ("champion", "shadow")
 
 TAG_BYTES = 200
@@ -177,7 +180,7 @@ class PredictionRecord:
 
 @dataclass(frozen=True)
 class Feedback:
-    """The true label of a prediction. Of several the latest counts; all are stored."""
+    """The true label of a prediction. Of several the latest counts, or the latest of a review; all are stored."""
 
     prediction_id: str
     true_label: int
@@ -203,9 +206,15 @@ class LoggedPrediction:
     """Oldest first. Empty for a shadow: feedback is on what the champion answered."""
 
     @property
+    def judgement(self) -> Feedback | None:
+        """The feedback that counts: the latest of a review, or else the latest; None without any."""
+        return max(reversed(self.feedback), key=lambda each: (each.source == REVIEW, each.time_us), default=None)
+
+    @property
     def true_label(self) -> int | None:
-        """The label of the latest feedback, or None."""
-        return self.feedback[-1].true_label if self.feedback else None
+        """The label of the feedback that counts, or None."""
+        found = self.judgement
+        return None if found is None else found.true_label
 
 
 def is_prediction_id(text: str) -> bool:

@@ -113,6 +113,7 @@ def forget(log: PredictionLog, prediction_id: str) -> int:
     def delete(connection: sqlite3.Connection) -> int:
         connection.execute("DELETE FROM outbox WHERE prediction_id = ?", (prediction_id,))
         connection.execute("DELETE FROM facts WHERE name = 'problem' AND instr(value, ?)", (prediction_id,))
+        connection.execute("DELETE FROM decisions WHERE prediction_id = ?", (prediction_id,))
         return sum(
             connection.execute(f"DELETE FROM {table} WHERE prediction_id = ?", (prediction_id,)).rowcount
             for table in ("feedback", "predictions")
@@ -146,6 +147,7 @@ def _drop_page(connection: sqlite3.Connection, *, limit_us: int, after: Key) -> 
     connection.executemany("INSERT OR IGNORE INTO dropped_pictures VALUES (?)", [(each[2],) for each in dropped])
     connection.executemany("DELETE FROM predictions WHERE prediction_id = ? AND role = ?", keys)
     connection.executemany("DELETE FROM feedback WHERE prediction_id = ?", answered)
+    connection.executemany("DELETE FROM decisions WHERE prediction_id = ?", answered)
     connection.executemany("DELETE FROM outbox WHERE prediction_id = ? AND role = ?", keys)
     return len(keys), tuple(page[-1][:3]) if len(page) == PAGE_ROWS else None
 

@@ -3,9 +3,10 @@
 import struct
 
 from fashion.predictions.database import Row, UnreadableRow
-from fashion.predictions.record import Feedback, PredictionRecord, pack, unpack
+from fashion.predictions.record import REVIEW, Feedback, PredictionRecord, pack, unpack
+from fashion.predictions.withdrawal import FIELDS, counts_sql
 
-VERSION = 2
+VERSION = 3
 """Version of the tables. A change of CREATE needs a new one, and an entry of MIGRATIONS."""
 
 APPLICATION_ID = 0x46415348
@@ -20,6 +21,15 @@ DROPPED_PICTURES = "CREATE TABLE dropped_pictures (image_sha256 TEXT PRIMARY KEY
 
 EXPORTS = "CREATE TABLE exports (address TEXT PRIMARY KEY)"
 """Files, folders and buckets with copies of rows."""
+
+DECISIONS = (
+    """CREATE TABLE decisions (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, action TEXT NOT NULL, source TEXT, prediction_id TEXT,
+        since_us INTEGER NOT NULL, until_us INTEGER NOT NULL, time_us INTEGER NOT NULL, who TEXT NOT NULL,
+        reason TEXT NOT NULL)""",
+    "CREATE INDEX decisions_by_prediction ON decisions (prediction_id, source)",
+)
+"""Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
 
 CREATE = (
     """CREATE TABLE predictions (
@@ -46,6 +56,7 @@ CREATE = (
         VALUES (new.prediction_id, 'champion', new.sequence, {_NOW_US}); END""",
     DROPPED_PICTURES,
     EXPORTS,
+    *DECISIONS,
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
@@ -58,7 +69,8 @@ MIGRATIONS = {
         DROPPED_PICTURES,
         EXPORTS,
         "PRAGMA user_version = 2",
-    )
+    ),
+    2: (*DECISIONS, "PRAGMA user_version = 3"),
 }
 """Version -> statements that make the next one of it; none may take longer for a log of more rows."""
 
@@ -82,6 +94,19 @@ INSERT = (
     f"INSERT INTO predictions ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     "ON CONFLICT (prediction_id, role) DO NOTHING"
 )
+
+COUNTS = counts_sql("decisions", "f.time_us", "f.prediction_id")
+"""Condition that feedback `f` counts."""
+
+TRUE_LABEL, LABELLED_BY = (
+    f"(SELECT f.{column} FROM feedback f WHERE f.prediction_id = p.prediction_id AND {COUNTS} "
+    f"ORDER BY f.source = '{REVIEW}' DESC, f.time_us DESC, f.sequence DESC LIMIT 1)"
+    for column in ("true_label", "source")
+)
+"""The label of prediction `p` by the feedback that counts, and who gave it."""
+
+DECIDE = f"INSERT INTO decisions ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})"
+DECIDED = f"SELECT {', '.join(FIELDS)} FROM decisions ORDER BY sequence"
 
 Key = tuple[int, str, str]
 """time_us, prediction_id, role: the order of the log."""

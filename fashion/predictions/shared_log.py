@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import KnownModel, LoggedPrediction, LogUnavailable
+from fashion.predictions.withdrawal import Decision, Decisions
 
 T = TypeVar("T")
 
@@ -99,12 +100,23 @@ class SharedLog(Protocol):
                 in READ_ATTEMPTS attempts.
         """
 
-    def labelled(self, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
+    def labelled(self, *, withdrawn: bool = False, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
         """Yield predictions with feedback, newest first. Reads no other rows.
 
         Args:
+            withdrawn: with feedback that does not count, too; every other method leaves it out.
             page_rows: rows held in memory at once.
         """
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store that feedback counts no more, or again. All of the decisions or none.
+
+        Args:
+            decisions: any number.
+        """
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback, the oldest first."""
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction, of whichever machine.

@@ -4,7 +4,7 @@ A window holds rows of the role champion, of whichever versions served at the ti
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_reader import Export
 from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId, pages
 from fashion.predictions.shared_log import SharedLog
+from fashion.predictions.withdrawal import Decision, Decisions
 from fashion.storage.address import open_store
 
 BATCH_ROWS = 10_000
@@ -89,13 +90,32 @@ class LocalRows:
         """
         return self._log.span(window.since_us, window.until_us, role="champion")
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
+    def labelled(self, *, withdrawn: bool = False) -> Iterator[LoggedPrediction]:
         """Yield rows with feedback, newest first.
+
+        Args:
+            withdrawn: with feedback that does not count, too.
 
         Raises:
             LogUnavailable: the log cannot be read.
         """
-        return self._log.latest(ALL_ROWS, role="champion", with_feedback=True)
+        return self._log.latest(ALL_ROWS, role="champion", with_feedback=True, withdrawn=withdrawn)
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback, the oldest first.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        return self._log.decisions()
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store that feedback counts no more, or again.
+
+        Raises:
+            LogUnavailable: the log cannot be written.
+        """
+        self._log.decide(decisions)
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
         """Yield the counts of the feedback that arrived in a window on predictions of before it.
@@ -146,9 +166,17 @@ class SharedRows:
             return None
         return first.record.time_us, max(first.record.time_us, min(last.record.time_us, window.until_us - 1))
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
-        """Yield rows with feedback, newest first."""
-        return self._log.labelled()
+    def labelled(self, *, withdrawn: bool = False) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first; with `withdrawn` with feedback that does not count, too."""
+        return self._log.labelled(withdrawn=withdrawn)
+
+    def decisions(self) -> Decisions:
+        """Return all decisions on feedback, the oldest first."""
+        return self._log.decisions()
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store that feedback counts no more, or again."""
+        self._log.decide(decisions)
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
         """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
@@ -174,13 +202,20 @@ class ExportedRows:
         """Return the times of the window's first and last row, None without rows."""
         return self._export.span(window.since_us, window.until_us)
 
-    def labelled(self) -> Iterator[LoggedPrediction]:
-        """Yield rows with feedback, newest first."""
+    def labelled(self, *, withdrawn: bool = False) -> Iterator[LoggedPrediction]:
+        """Yield rows with feedback, newest first. Feedback that did not count then was not exported."""
         return self._export.labelled()
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
         """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
         return _late_feedback(self.labelled(), window, oldest_us)
+
+    def decisions(self) -> Decisions:
+        """Return none: an export holds no decisions."""
+        return Decisions()
+
+    def decide(self, decisions: Sequence[Decision]) -> None:
+        """Store nothing: an export is a copy. What is quarantined in this run is left out in this run alone."""
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 from mlflow import MlflowClient
 
+from fashion.home import user
 from fashion.model.package import DamagedPackage, Package
 from fashion.registry import history, versions
 from fashion.registry.exclusive import exclusive
@@ -176,7 +177,7 @@ def _change(name: str, champions: History, version: int, event: Event, reason: s
         reason: for the history and the tags.
         check: raises where the lock is held no longer.
     """
-    change = Change(version, champions.champion, event, history.user(), history.now(), reason)
+    change = Change(version, champions.champion, event, user(), history.now(), reason)
     pending = Pending(champions.next_tag, (*champions.unstored, change))
     check()
     MlflowClient().set_registered_model_tag(name, history.PENDING, history.serialize_pending(pending))

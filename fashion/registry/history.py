@@ -7,9 +7,7 @@ way: whoever finds it completes it (`champions.settle`). Registries without thes
 
 import dataclasses
 import datetime
-import getpass
 import json
-import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,14 +155,6 @@ def serialize_pending(pending: Pending) -> str:
 def now() -> str:
     """UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def user() -> str:
-    """Who runs this process: METAFLOW_USER on a cluster, else the user of this machine."""
-    try:
-        return os.environ.get("METAFLOW_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user id without a name
-        return "unknown"
 
 
 def _found(last: int | None, champion: int | None, known: Container[int | None]) -> Change:

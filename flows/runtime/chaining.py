@@ -54,7 +54,9 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
     """
     trained = run_flow("train_flow.py", overrides)
     if not trained.successful:
-        sentence = f"training failed: see {trained.pathspec}; the champion stays"
+        sentence = (
+            f"training failed: see {trained.pathspec}; the champion stays, and the feedback is learnt by the next one"
+        )
         return Outcome(sentence, False, False, f"python flows/train_flow.py resume --origin-run-id {trained.id}")
     outcome: str = trained.data.outcome
     if not trained.data.promoted:

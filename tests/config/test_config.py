@@ -216,6 +216,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("gate.max_ece_increase", [-0.1], [0]),
     ("gate.max_latency_ratio", [0], [1]),
     ("gate.min_feedback_rows", [0], [1]),
+    ("feedback.rolled_back", ["forget"], ["learn"]),
+    ("gate.max_shifted_drop", [-0.1, 1.1], [0, 1]),
     ("feedback.holdout", [0, 1], [0.1, 0.9]),
     ("feedback.max_rows", [0], [1]),
     ("feedback.repeat", [0], [1, 10]),
@@ -258,6 +260,7 @@ def test_bounds(key: str, wrong: list[Any], right: list[Any], composed: dict[str
 def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -> None:
     free = {"data.name", "data.manifest", "data.sources", "architecture.name", "architecture.kwargs"}
     free |= {"architecture.pretrained", "architecture.channels_last", "tuning.enabled", "tuning.optimizers"}
+    free |= {"gate.approval"}
     free |= {"optimizer.name", "feedback.use"}  # refused by TestWords
     groups = (
         "data",

@@ -16,7 +16,7 @@ from fashion.evaluation.gate import Verdict
 from fashion.home import Home
 from fashion.model import package
 from fashion.model.package import MODEL, REFERENCE, WEIGHTS, DamagedPackage, Package
-from fashion.registry import champions, history, tracking, versions
+from fashion.registry import champions, history, learnt, tracking, versions
 from fashion.registry.versions import DIGEST, MODEL_NAME, Version
 
 Train = Callable[..., tuple[str, str]]
@@ -227,3 +227,34 @@ def test_a_version_that_is_promoted_by_hand_before_it_is_judged_stays_champion(
     champions.promote(versions.register(address, run_id=run, tags={}), reason="by hand")
     _, verdict = register(trained)
     assert (verdict.promoted, verdict.reason) == (True, "it was promoted by hand before this verdict")
+
+
+def test_a_challenger_that_passes_waits_where_people_approve(train: Train, register: Registered) -> None:
+    assert register(train("good"), approval=True)[1].promoted  # a first champion is nobody's successor
+    trained = train("good")
+    version, verdict = register(trained, approval=True)
+    assert (verdict.promoted, verdict.awaits_approval, champion()) == (False, True, 1)
+    said = registration.describe(version.number, verdict)
+    command = 'fashion registry promote 2 --expect 1 --reason "..."'
+    assert said.startswith(f"version 2 passed and waits for approval, by `{command}`: all ")
+    assert "refused.time" not in versions.get("2").tags
+    assert register(trained, approval=True)[1] == verdict  # as a retried task does
+    assert register(train("worse"), approval=True)[1].awaits_approval is False
+    champions.promote(versions.get("2"), reason="looked at", expected=1)
+    assert champion() == 2
+
+
+@pytest.mark.fault("what was rolled back is learnt again")
+def test_what_a_rolled_back_version_alone_had_learnt_is_known(train: Train, register: Registered) -> None:
+    table = "sha256,label,part\n{}"
+    for number, pictures in (("1", ["a,1,train"]), ("2", ["a,1,train", "b,2,train", "c,3,held out"])):
+        register(train("good"))
+        run = versions.get(number).mlflow_run_id
+        tracking.log_files(run, {learnt.FEEDBACK: table.format("\n".join(pictures)).encode()})
+        tracking.log_tags(run, {"feedback": "some"})
+    assert learnt.rolled_back(MODEL_NAME) == []
+    champions.rollback(reason="users report shirts")
+    (found,) = learnt.rolled_back(MODEL_NAME)
+    assert (found.number, found.reason, found.pictures) == (2, "users report shirts", {"b"})
+    champions.promote(versions.get("2"), reason="it was right after all")
+    assert learnt.rolled_back(MODEL_NAME) == []

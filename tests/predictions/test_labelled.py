@@ -17,13 +17,18 @@ from fashion.data.dataset import Dataset, Split
 from fashion.images import image_store
 from fashion.images.transform import Images
 from fashion.predictions import labelled
-from fashion.predictions.labelled import TEST_ROWS, LabelledFeedback
+from fashion.predictions.labelled import TEST_ROWS, Believed, LabelledFeedback
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LoggedPrediction
+from fashion.predictions.sources import Source, Trust
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 
-SETTINGS = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2)
+SETTINGS = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2, rolled_back="block")
+PROVEN = Believed(
+    Trust((Source(["page"], reviewed=30), Source([TEST_ROWS], reviewed=30), Source(["csv"], reviewed=30)))
+)
+"""Sources that reviews have proven."""
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2000)]
 
 
@@ -54,7 +59,9 @@ class Users:
         return list(self.log.latest(10_000, role="champion", with_feedback=True))
 
     def collect(self, settings: FeedbackConfig = SETTINGS) -> LabelledFeedback:
-        return labelled.collect(self.rows(), self.store, self.data, self.dataset, settings, model_name=MODEL_NAME)
+        return labelled.collect(
+            self.rows(), self.store, self.data, self.dataset, settings, model_name=MODEL_NAME, believed=PROVEN
+        )
 
 
 @pytest.fixture
@@ -103,7 +110,9 @@ def test_each_labelled_picture_is_trained_on_or_held_out_unchanged(users: Users)
 def test_rows_without_feedback_are_ignored(users: Users) -> None:
     users.send(pictures(1)[0])
     rows = users.log.window(0, 2**62)
-    collected = labelled.collect(rows, users.store, users.data, users.dataset, SETTINGS, model_name=MODEL_NAME)
+    collected = labelled.collect(
+        rows, users.store, users.data, users.dataset, SETTINGS, model_name=MODEL_NAME, believed=PROVEN
+    )
     assert (labels_of(collected), collected.left_out) == ({}, {})
 
 

@@ -147,7 +147,9 @@ def test_a_log_with_other_tables_than_its_version_is_one_sentence_when_opened(
         with PredictionLog(path) as log:
             log.append([record()])
         return
-    with pytest.raises(LogUnavailable, match=re.escape(f"{path} says that it has schema 2, but its table {differs}")):
+    with pytest.raises(
+        LogUnavailable, match=re.escape(f"{path} says that it has schema {schema.VERSION}, but its table {differs}")
+    ):
         PredictionLog(path)
 
 
@@ -233,7 +235,8 @@ def test_a_newer_shared_log_is_one_sentence(backend: Backend, owner: psycopg.Con
     with (
         contextlib.closing(backend.connect()) as log,
         pytest.raises(
-            SharedLogUnavailable, match=r"newer version of this program \(schema 9, this one reads up to 2\)"
+            SharedLogUnavailable,
+            match=rf"newer version of this program \(schema 9, this one reads up to {postgres_schema.VERSION}\)",
         ),
     ):
         stored(log)

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fashion.commands.main import main
-from fashion.home import Home
+from fashion.home import Home, user
 from fashion.model import package
 from fashion.model.package import MANIFEST, MODEL, DamagedPackage, Package
 from fashion.registry import champions, history, tracking, versions
@@ -94,7 +94,7 @@ def test_each_change_of_the_champion_is_kept_with_who_when_and_why(three: tuple[
         (2, "rolled back"),
     ]
     last = history.read().changes[-1]
-    assert (last.replaced, last.who, last.reason) == (3, history.user(), "users report shirts")
+    assert (last.replaced, last.who, last.reason) == (3, user(), "users report shirts")
     assert last.time == versions.get("3").tags["rolled_back.time"]
 
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from fashion.images.statistics import STATISTICS
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
+    REVIEW,
     Feedback,
     LoggedPrediction,
     PredictionRecord,
@@ -36,6 +38,19 @@ MODEL_NAME = "fashion-classifier"
 """Of rows that no test gives another."""
 DIGEST = "0123456789abcdef" * 4
 """Of the package that made them."""
+
+
+def review(path: Path, rows: int) -> None:
+    """Review the latest predictions that have feedback, as somebody who agrees with it.
+
+    Args:
+        path: of the log.
+        rows: how many.
+    """
+    with PredictionLog(path) as log:
+        said = [row.judgement for row in log.latest(rows, role="champion", with_feedback=True)]
+        now_us = time.time_ns() // 1000
+        log.append_feedback(Feedback(each.prediction_id, each.true_label, REVIEW, now_us) for each in said if each)
 
 
 EDGES = {

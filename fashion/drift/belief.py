@@ -1,0 +1,104 @@
+"""Which feedback of a log is believed, by what the registry's models are sure of; and what is quarantined for it."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from fashion.drift.references import References
+from fashion.predictions import sources
+from fashion.predictions.labelled import Believed, Unlearnt
+from fashion.predictions.record import FOREVER_US, ModelId
+from fashion.predictions.sources import Outlook, Trust
+from fashion.predictions.windows import Source
+from fashion.predictions.withdrawal import Decision
+from fashion.registry import learnt
+
+FLOW = "the flow"
+"""Who quarantines and releases."""
+SHOWN = 5
+"""Sources that are named; there may be one for each label."""
+
+
+def read(
+    source: Source,
+    references: References,
+    *,
+    model_name: str,
+    known: Mapping[str, int] | None = None,
+    rolled_back: Literal["block", "learn"] = "block",
+) -> Believed:
+    """Say which feedback may be learnt, and judged by.
+
+    Args:
+        source: the log.
+        references: of the model's versions.
+        model_name: of the registered model.
+        known: sha256 of a picture -> its label, where that is known.
+        rolled_back: whether what a version learnt that was rolled back is left out.
+
+    Raises:
+        fashion.predictions.record.LogUnavailable: the log cannot be read.
+        fashion.model.package.DamagedPackage: a version's files are not those that were registered.
+    """
+    unlearnt: dict[str, Unlearnt] = {}
+    if rolled_back == "block":
+        for version in learnt.rolled_back(model_name):
+            unlearnt |= dict.fromkeys(version.pictures, Unlearnt(version.number, version.since_us))
+    return Believed(assess(source, references, known=known), unlearnt)
+
+
+def assess(source: Source, references: References, *, known: Mapping[str, int] | None = None) -> Trust:
+    """Check every source of feedback; see `fashion.predictions.sources`.
+
+    Args:
+        source: the log.
+        references: of the model's versions.
+        known: sha256 of a picture -> its label, where that is known.
+
+    Raises:
+        fashion.predictions.record.LogUnavailable: the log cannot be read.
+        fashion.model.package.DamagedPackage: a version's files are not those that were registered.
+    """
+    outlooks: dict[ModelId, Outlook | None] = {}
+
+    def outlook(model: ModelId) -> Outlook | None:
+        if model not in outlooks:
+            loaded = references.load(model)
+            outlooks[model] = None if loaded is None else Outlook.of(loaded.package)
+        return outlooks[model]
+
+    return sources.assess(source.labelled(withdrawn=True), outlook, decisions=source.decisions(), known=known)
+
+
+def quarantine(source: Source, trust: Trust, clock: Callable[[], float] = time.time) -> list[str]:
+    """Store which sources are quarantined from now on, and which no more.
+
+    Args:
+        source: the log.
+        trust: from `assess`.
+        clock: seconds since 1970.
+
+    Returns:
+        A sentence for each source that is quarantined, or was released.
+
+    Raises:
+        fashion.predictions.record.LogUnavailable: the log cannot be written.
+    """
+    held = trust.held()
+    wanted = trust.quarantined()
+    now_us = int(clock() * 1e6)
+
+    def decision(action: Literal["quarantine", "release"], name: str, why: str) -> Decision:
+        return Decision(action, name, None, 0, FOREVER_US, now_us, FLOW, why)
+
+    released = {name: "its labels agree with what is known" for name in held if name not in wanted}
+    changes = [decision("quarantine", name, why) for name, why in wanted.items() if name not in held]
+    changes += [decision("release", name, why) for name, why in released.items()]
+    if changes:
+        source.decide(changes)
+    remedy = "`fashion log restore --source NAME` accepts a source, `fashion log discard --source NAME` refuses it"
+    sentences = [f"feedback of {name!r} is quarantined ({why})" for name, why in sorted(wanted.items())[:SHOWN]]
+    if len(wanted) > SHOWN:
+        sentences.append(f"feedback of {len(wanted) - SHOWN:,} more sources is quarantined")
+    sentences += [f"feedback of {name!r} counts again: {why}" for name, why in sorted(released.items())[:SHOWN]]
+    return [*sentences, remedy] if wanted else sentences

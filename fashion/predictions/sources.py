@@ -1,0 +1,301 @@
+"""Who gives feedback, and how far each source is believed: by what is known to be true. Knows no files and no registry.
+
+Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything. A source
+is checked against reviews of the same pictures, against known labels of the data set's pictures, and against answers
+that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. A source
+
+- is *proven* if reviews show that its labels are right: it is learnt from, and the gate judges by it;
+- is *refuted* if its labels are wrong more often than MAX_WRONG, beyond chance: it is quarantined;
+- is else *unproven*: its labels on usual pictures are learnt, for a model that gets them wrong is refused on the test
+  split and its shifted copies; those on unusual pictures wait for a review, for nothing else tells whether they lie.
+
+Not known: a source that is right for long and then lies is believed until RECENT of its labels are mostly lies, and
+all who share a name, as all users of the page do, share a standing.
+"""
+
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from fashion.metrics.classification import wilson_interval
+from fashion.model.package import Package
+from fashion.model.reference import Reference
+from fashion.model.typicality import Typicality
+from fashion.predictions.record import REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
+from fashion.predictions.withdrawal import Decisions
+
+SURE = 0.95
+"""Confidence from which an answer on a usual picture counts as true."""
+USUAL = 0.01
+"""A picture is usual if at least this share of the held-out pictures is less usual; `serve.unlike_share` by default."""
+MAX_WRONG = 0.1
+"""Share of a source's labels that may be wrong: people err, and judge wrong answers more often than right ones."""
+SIGNIFICANCE = 0.001
+"""A source is refuted where so many wrong labels would have been this likely at MAX_WRONG."""
+PROVEN = 0.8
+"""A source is proven where the lower bound of the 95 % interval of its agreement with reviews is at least this: by 16
+reviewed labels that are all right."""
+RECENT = 500
+"""Latest labels of a source that it is checked by, of those that can be checked."""
+NEWEST = 50_000
+"""Labelled rows that are looked at: the latest ones, more than a training takes by default."""
+FEW = 20
+"""Sources with fewer labels that can be checked are checked together: a name for each lie is no way out."""
+
+Standing = Literal["proven", "unproven", "refuted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What one model is sure of."""
+
+    typicality: Typicality
+    sure_wrong: float
+    """Share of its sure answers on held-out pictures that are wrong."""
+
+    @classmethod
+    def of(cls, package: Package) -> "Outlook":
+        """Read that of a package; one of before packages held what is usual is measured by its reference.
+
+        Raises:
+            fashion.model.package.DamagedPackage: a file of the package cannot be read.
+        """
+        reference = Reference.of(package)
+        sure = reference.predictions.confidences >= SURE
+        wrong = reference.predictions.labels[sure] != reference.labels[sure]
+        return cls(Typicality.of(package) or Typicality.fit(reference), float(wrong.mean()) if len(wrong) else 0.0)
+
+    def usual(self, records: Sequence[PredictionRecord]) -> NDArray[np.bool_]:
+        """(N,) True for pictures like those that the model has learnt.
+
+        Args:
+            records: N of this model.
+        """
+        features = np.array([[*each.embedding, *each.statistics] for each in records], np.float64)
+        usual: NDArray[np.bool_] = self.typicality.shares(self.typicality.distances_of(features)) >= USUAL
+        return usual
+
+
+@dataclass
+class Source:
+    """What is known of one source, or of several that have few labels."""
+
+    names: list[str]
+    labels: int = 0
+    """Pictures that it has labelled."""
+    reviewed: int = 0
+    """Of the recent ones that can be checked, those that were reviewed too."""
+    reviewed_wrong: int = 0
+    known: int = 0
+    """Those of the data set's pictures."""
+    known_wrong: int = 0
+    sure: int = 0
+    """Those on usual pictures of which the model was sure."""
+    sure_wrong: int = 0
+    """Those of them that contradict the model."""
+    expected_wrong: float = 0.0
+    """How many of them contradict it where the source is right, by the models' held-out rows."""
+
+    @property
+    def checked(self) -> int:
+        """Labels that can be checked."""
+        return self.reviewed + self.known + self.sure
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is believed. A review counts more than a model; that of one source proves nothing of another."""
+        is_alone = len(self.names) == 1
+        right = self.reviewed - self.reviewed_wrong
+        if is_alone and self.reviewed and wilson_interval(right, self.reviewed)[0] >= PROVEN:
+            return "refuted" if _is_beyond_chance(self.known_wrong, self.known, MAX_WRONG) else "proven"
+        if _is_beyond_chance(self.reviewed_wrong + self.known_wrong, self.reviewed + self.known, MAX_WRONG):
+            return "refuted"
+        allowed = MAX_WRONG + (self.expected_wrong / self.sure if self.sure else 0.0)
+        return "refuted" if _is_beyond_chance(self.sure_wrong, self.sure, allowed) else "unproven"
+
+    @property
+    def evidence(self) -> str:
+        """Its labels and what became of them, for a person."""
+        parts = [
+            f"{wrong:,} of {total:,} contradict {what}"
+            for wrong, total, what in (
+                (self.reviewed_wrong, self.reviewed, "reviews"),
+                (self.known_wrong, self.known, "the data set"),
+                (self.sure_wrong, self.sure, "sure answers on usual pictures"),
+            )
+            if total
+        ]
+        return f"{self.labels:,} labels: {'; '.join(parts) or 'none can be checked'}"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a labelled row may be used for."""
+
+    learn: bool
+    judge: bool
+    why_not: str = ""
+    """Why it may not be learnt, after "1 row "; empty where it may."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known of all sources."""
+
+    sources: tuple[Source, ...] = ()
+    """Those of few labels as one, the last; the reviewers are not among them."""
+    usual: frozenset[str] = frozenset()
+    """Ids of labelled predictions on usual pictures."""
+    decisions: Decisions = field(default_factory=Decisions)
+    """On feedback, as they were before."""
+
+    @functools.cached_property
+    def _standings(self) -> dict[str, Standing]:
+        return {name: standing for each in self.sources for standing in [each.standing] for name in each.names}
+
+    def standing(self, name: str) -> Standing:
+        """How far a source is believed."""
+        return self._standings.get(name, "unproven")
+
+    def use(self, row: LoggedPrediction) -> Use:
+        """What a row may be used for, by the feedback that counts.
+
+        Args:
+            row: with feedback.
+        """
+        said = row.judgement
+        assert said is not None, "only rows with feedback have a use"
+        last = self.decisions.last(said)
+        accepted = last is not None and last.action == "restore"
+        standing = self.standing(said.source)
+        if said.source == REVIEW or standing == "proven":
+            return Use(True, True)
+        if standing == "refuted" and not accepted:
+            return Use(False, False, "of quarantined sources")
+        if not accepted and row.record.prediction_id not in self.usual:
+            return Use(False, False, "on unusual pictures, by sources that no review has proven (see /review)")
+        return Use(True, False)
+
+    def held(self) -> set[str]:
+        """Sources that a flow has quarantined before, as long as nobody has decided otherwise."""
+        last = {each.source: each.action for each in self.decisions if each.source and each.prediction_id is None}
+        return {name for name, action in last.items() if action == "quarantine"}
+
+    def quarantined(self) -> dict[str, str]:
+        """Source -> why it is refuted, without those that a person has restored."""
+        restored = {each.source for each in self.decisions if each.action == "restore" and each.prediction_id is None}
+        return {
+            name: each.evidence
+            for each in self.sources
+            if each.standing == "refuted"
+            for name in each.names
+            if name not in restored
+        }
+
+
+def assess(
+    rows: Iterable[LoggedPrediction],
+    outlook: Callable[[ModelId], Outlook | None],
+    *,
+    decisions: Decisions,
+    known: Mapping[str, int] | None = None,
+) -> Trust:
+    """Check every source by its recent labels.
+
+    Args:
+        rows: with feedback, that which does not count too, newest first.
+        outlook: of the model that made a prediction; None where its package is not available.
+        decisions: on feedback. What a person has discarded is left out; quarantined sources are checked anew.
+        known: sha256 of a picture -> its label, where that is known.
+    """
+    labelled = list(itertools.islice(rows, NEWEST))
+    discarded = Decisions(each for each in decisions if each.action != "quarantine")
+    truth = {
+        row.record.image_sha256: each.true_label
+        for row in reversed(labelled)
+        for each in discarded.counted(row.feedback)
+        if each.source == REVIEW
+    }
+    usual, expected = _usual(labelled, outlook)
+    found: dict[str, Source] = {}
+    for row in labelled:
+        for said in _last_of_each(discarded.counted(row.feedback)):
+            source = found.setdefault(said.source, Source([said.source]))
+            source.labels += 1
+            if source.checked < RECENT:
+                _check(source, said, row.record, truth, known or {}, expected)
+    several = [each for each in found.values() if each.checked >= FEW or each.standing == "proven"]
+    few = _together([each for each in found.values() if each not in several])
+    return Trust((*several, *few), usual, decisions)
+
+
+def _usual(
+    rows: Sequence[LoggedPrediction], outlook: Callable[[ModelId], Outlook | None]
+) -> tuple[frozenset[str], dict[str, float]]:
+    """Ids of predictions on usual pictures; and of those of them that are sure, how often such answers are wrong."""
+    by_model: defaultdict[ModelId, list[PredictionRecord]] = defaultdict(list)
+    for row in rows:
+        by_model[row.record.model].append(row.record)
+    usual: set[str] = set()
+    expected: dict[str, float] = {}
+    for model, records in by_model.items():
+        known = outlook(model)
+        if known is None:
+            continue
+        for record, is_usual in zip(records, known.usual(records), strict=True):
+            if is_usual:
+                usual.add(record.prediction_id)
+                if record.confidence >= SURE:
+                    expected[record.prediction_id] = known.sure_wrong
+    return frozenset(usual), expected
+
+
+def _last_of_each(feedback: Iterable[Feedback]) -> list[Feedback]:
+    """The latest feedback of each source but the reviewers."""
+    return list({each.source: each for each in feedback if each.source != REVIEW}.values())
+
+
+def _check(
+    source: Source,
+    said: Feedback,
+    record: PredictionRecord,
+    truth: Mapping[str, int],
+    known: Mapping[str, int],
+    expected: Mapping[str, float],
+) -> None:
+    """Count one label by the best that is known of its picture."""
+    sha256 = record.image_sha256
+    if sha256 in truth:
+        source.reviewed += 1
+        source.reviewed_wrong += said.true_label != truth[sha256]
+    elif sha256 in known:
+        source.known += 1
+        source.known_wrong += said.true_label != known[sha256]
+    elif record.prediction_id in expected:
+        source.sure += 1
+        source.sure_wrong += said.true_label != record.label
+        source.expected_wrong += expected[record.prediction_id]
+
+
+def _together(sources: Sequence[Source]) -> list[Source]:
+    """Sources of few labels as one; none where there are none."""
+    if not sources:
+        return []
+    total = Source(sorted(name for each in sources for name in each.names))
+    for each in sources:
+        for count in ("labels", "reviewed", "reviewed_wrong", "known", "known_wrong", "sure", "sure_wrong"):
+            setattr(total, count, getattr(total, count) + getattr(each, count))
+        total.expected_wrong += each.expected_wrong
+    return [total]
+
+
+def _is_beyond_chance(wrong: int, total: int, allowed: float) -> bool:
+    """Whether labels are wrong more often than allowed, by the binomial test."""
+    return total > 0 and float(stats.binom.sf(wrong - 1, total, allowed)) < SIGNIFICANCE
