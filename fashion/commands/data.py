@@ -96,18 +96,37 @@ def push(overrides: Overrides = None) -> None:
         print(f"{_title(manifest.read(data))}: complete in {address}")
 
 
-@app.command("add", epilog="Example: fashion data add pictures/ data=mine")
+@app.command("add", epilog="Examples: fashion data add pictures/; fashion data add pictures/ data=mine")
 def add(
-    folder: Annotated[Path, typer.Argument(help="Holds train/CLASS/ and test/CLASS/ pictures, or IDX files.")],
+    folder: Annotated[
+        str,
+        typer.Argument(help="Folder, archive or bucket of pictures in class folders; a table of files; IDX files."),
+    ],
     overrides: Overrides = None,
 ) -> None:
-    """Make a new version of your own pictures."""
+    """Make a new version of your own pictures.
+
+    Without `data=NAME` it is found out what they are, and a data config is written, as `make train DATA=` does."""
     with _failing_on_data():
-        from fashion.data import from_folder, manifest
+        from fashion.data import adoption, config_file, manifest, requested
+        from fashion.data.found import screen
         from fashion.home import current_home
 
-        data, cache = _configure(overrides), current_home().data
-        version, report = from_folder.add(data, folder, cache)
+        cache = current_home().data
+        if any(override.startswith("data=") for override in overrides or []):
+            data = _configure(overrides)
+            named = next(text.removeprefix("data=") for text in overrides or [] if text.startswith("data="))
+            config_file.check_manifest(data, named)
+            version, report, found = adoption.add(data, folder, cache)
+        else:
+            request, others = requested.split_request([f"data.root={folder}", *(overrides or [])])
+            assert request is not None
+            if others:
+                raise CommandError(f"{others[0]} says nothing about how pictures are read: data.name= or data.size= do")
+            adopted = adoption.adopt(request, cache)
+            data, version, report, found = adopted.data, adopted.version, adopted.report, adopted.found
+        if found is not None:
+            print(screen(found))
         print(_describe(version, cache))
         _print_report(report)
         print(f"Commit {manifest.locate(data)}; `fashion data push` shares the files.")

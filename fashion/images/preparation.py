@@ -29,6 +29,8 @@ class PreparedImage:
     """`(size, size)` uint8, or `(size, size, 3)` for three channels."""
     steps: tuple[str, ...]
     """Phrases that describe each change, in order, for people."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels of the picture as it came."""
 
 
 def prepare(
@@ -60,10 +62,10 @@ def prepare(
         decoded, full_size = decode(picture, mode, steps, exact=exact)
     if exact:
         steps.append("used as it is" if len(steps) == 1 else "used as it is: the size fits")
-        return PreparedImage(np.asarray(decoded), tuple(steps))
+        return PreparedImage(np.asarray(decoded), tuple(steps), full_size)
     if preparation == "whole_picture":
-        return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps))
-    return PreparedImage(_product_photo(decoded, full_size, size, steps), tuple(steps))
+        return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps), full_size)
+    return PreparedImage(_product_photo(decoded, full_size, size, steps), tuple(steps), full_size)
 
 
 def _product_photo(picture: Image.Image, full_size: tuple[int, int], size: int, steps: list[str]) -> Images:

@@ -14,6 +14,8 @@ DAMAGED = "checkpoint-damaged.pt"
 """Where one is put that cannot be used."""
 
 logger = logging.getLogger(__name__)
+SINCE_LATER = {"first"}
+"""Fields that states of older versions lack."""
 
 
 def save(store: Store, state: dict[str, Any]) -> None:
@@ -40,7 +42,8 @@ def read(store: Store | None, fields: Collection[str]) -> bytes | None:
         return None
     try:
         found = set(parse(content, torch.device("cpu")))
-        problem = None if found == set(fields) else "it is of another version of this program"
+        is_whole = set(fields) - SINCE_LATER <= found <= set(fields)
+        problem = None if is_whole else "it is of another version of this program"
     except Exception as error:  # what torch raises depends on the byte that is wrong
         problem = f"{len(content):,} bytes, {type(error).__name__}"
     if problem is None:

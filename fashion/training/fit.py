@@ -97,6 +97,8 @@ class State:
     """Weights of the best epoch."""
     recent: collections.deque[Tensor] = field(default_factory=lambda: collections.deque(maxlen=CHANCE_STEPS // 4))
     """Losses of the last batches."""
+    first: list[Tensor] = field(default_factory=list)
+    """Losses of the first batches, as many."""
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
@@ -122,6 +124,7 @@ class State:
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
             "recent": list(self.recent),
+            "first": self.first,
             "random": random,
         }
 
@@ -135,6 +138,7 @@ class State:
         self.history = [Epoch(**epoch) for epoch in stored["history"]]
         self.best = stored["best"]
         self.recent.extend(stored["recent"])
+        self.first = stored.get("first", [])  # checkpoints of older versions have none
 
 
 def fit(
@@ -333,6 +337,8 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
             state.averaged.update_parameters(state.model)
         total += loss.detach()
         state.recent.append(loss.detach())
+        if step <= CHANCE_STEPS // 4:
+            state.first.append(loss.detach())
         check_loss(fabric, state, step, config)
         if on_step is not None and fabric.is_global_zero:
             on_step(step, num_steps, loss.item())
@@ -355,14 +361,22 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
         config: of the training.
 
     Raises:
-        Diverged: it is NaN or infinite, or no better than guessing at the step that `patience_to_diverge` names.
+        Diverged: it is NaN or infinite; or no better than guessing, at the step that `patience_to_diverge` names if it
+            has not fallen since the first steps, and half-way in any case.
     """
     if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
         raise Diverged(_diverged(last, step, "not a finite number", config.optimizer))
+    num_steps = config.training.num_epochs * len(state.batches)
     patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
-    if step == max(CHANCE_STEPS, patience):
+    warm = math.ceil(config.optimizer.warmup_fraction * num_steps) + CHANCE_STEPS
+    early = max(CHANCE_STEPS, patience, warm)
+    late = max(early, num_steps // 2)
+    if step in (early, late):
         recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
         loss, chance = float(recent), math.log(len(config.data.class_names))
+        if loss >= chance and step < late and state.first:  # a slow start may still be above guessing, but falls
+            if loss < float(distributed.mean(fabric, torch.stack(state.first).mean())):
+                return
         if not loss < chance:  # so that NaN counts as diverged
             raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
