@@ -98,7 +98,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
     return Adopted(name, data, version, report, facts, is_new)
 
 
-def add(data: DataConfig, folder: Path, cache: Path) -> tuple[Manifest, DataReport, Found | None]:
+def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataReport, Found | None]:
     """Make a version of pictures that a data config describes: its classes, its size, its preparation.
 
     IDX files are taken as they are; nothing is found out about them.
@@ -111,7 +111,7 @@ def add(data: DataConfig, folder: Path, cache: Path) -> tuple[Manifest, DataRepo
     Raises:
         DataError: the pictures differ from the data config, or cannot be trained on.
     """
-    with unpacking.unpacked(str(folder)) as root:
+    with unpacking.unpacked(folder) as root:
         if (arrays := read_idx_folder(root)) is not None:
             return *_store(data, _converted(arrays, data), cache)[:2], None
         found = _named_as_in(data, layout.find_layout(root))
@@ -127,15 +127,10 @@ def add(data: DataConfig, folder: Path, cache: Path) -> tuple[Manifest, DataRepo
     if missing:
         raise DataError(f"{folder} has too few pictures of {', '.join(missing)}; add some, or remove the class")
     if data.val_fraction is not None and "val" in made:
-        joined = [made["train"], made.pop("val")]
-        made["train"] = Split(
-            *(np.concatenate([getattr(each, what) for each in joined]) for what in ("images", "labels"))
-        )
+        train, val = made["train"], made.pop("val")  # they are held out anew, as the config says
+        made["train"] = Split(np.concatenate([train.images, val.images]), np.concatenate([train.labels, val.labels]))
     version, report, _ = _store(data, made, cache)
-    sizes = tuple((data.size, data.size) for _ in range(1))
-    facts = Found(
-        found, sizes, float(data.channels == 3), data.size, data.channels, data.mirrored, unreadable, names, chosen
-    )
+    facts = Found(found, (), 0.0, data.size, data.channels, data.mirrored, unreadable, names, chosen)
     return version, report, facts
 
 

@@ -43,7 +43,7 @@ class Found:
 
     layout: Layout
     sizes: tuple[tuple[int, int], ...]
-    """Widths and heights of a sample of the pictures."""
+    """Widths and heights of a sample of the pictures; empty where a config says how they are used."""
     coloured: float
     """Share of the sample that has colours."""
     size: int
@@ -74,10 +74,8 @@ def _sections(found: Found) -> Iterator[tuple[str, list[str]]]:
     yield "classes", list(_classes(found))
     yield "pictures", list(_pictures(found))
     shares = ", ".join(f"{name} {count:,}" for name, count in totals.items())
-    made = (
-        f"; {' and '.join(selection.divided)} divided here, by class" if selection.divided else "; as they were given"
-    )
-    yield "splits", [f"{shares}{made}"]
+    made = f"{', '.join(selection.divided)} divided here, by class" if selection.divided else "as they were given"
+    yield "splits", [f"{shares}; {made}"]
     if alike := list(_alike(selection)):
         yield "alike", alike
     if left_out := list(_left_out(found, pictures)):
@@ -97,7 +95,11 @@ def _classes(found: Found) -> Iterator[str]:
 
 
 def _pictures(found: Found) -> Iterator[str]:
+    kind = "colour" if found.channels == 3 else "grey"
     sizes = Counter(found.sizes)
+    if not sizes:
+        yield f"used at {found.size}x{found.size} in {kind}, as the data config says"
+        return
     if len(sizes) == 1:
         width, height = next(iter(sizes))
         seen = f"all {width}x{height}"
@@ -105,7 +107,6 @@ def _pictures(found: Found) -> Iterator[str]:
         edges = [max(size) for size in found.sizes]
         seen = f"{min(edges)} to {max(edges)} pixels at the longer edge, {np.median(edges):.0f} at the median"
     yield f"{seen}; used at {found.size}x{found.size} (data.size= sets another size)"
-    kind = "colour" if found.channels == 3 else "grey"
     yield f"used in {kind}: {found.coloured:.0%} of {len(found.sizes):,} that were looked at have colours"
     if not found.mirrored:
         yield "not mirrored in training, as the classes look like digits or letters (data.mirrored=true to mirror them)"

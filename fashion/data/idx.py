@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fashion.data.manifest import DataError
 
-TYPES = {0x08: np.dtype(np.uint8), 0x0B: np.dtype(">i2")}
+TYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype(np.uint8), 0x0B: np.dtype(">i2")}
 """Type byte of the format -> values: labels of more than 256 classes need the second."""
 
 
@@ -31,7 +31,8 @@ def read_idx(content: bytes, name: str) -> NDArray[Any]:
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
     if len(content) - start != math.prod(shape) * kind.itemsize:
         raise DataError(f"{name} has {len(content) - start:,} bytes after its header, not the product of {shape}")
-    return np.frombuffer(content, kind, offset=start).reshape(shape)
+    values: NDArray[Any] = np.frombuffer(content, kind, offset=start).reshape(shape)
+    return values
 
 
 def write_idx(values: NDArray[Any]) -> bytes:

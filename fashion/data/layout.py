@@ -207,9 +207,7 @@ def _from_folders(folder: Path, names: Sequence[str]) -> Layout:
         ]
         kind = f"folders of splits ({', '.join(sorted(has_classes, key=natural_key))}), in each one folder a class"
     else:
-        entries = [
-            Entry(str(wrapped / top / rest), _label(top + "/"), None, None) for top in tops for rest in tops[top]
-        ]
+        entries = [Entry(str(wrapped / top / rest), _label(top), None, None) for top in tops for rest in tops[top]]
         kind = "one folder a class"
     if len({entry.label for entry in entries}) < 2:
         pictures = sum(_is_picture(name) for name in names)

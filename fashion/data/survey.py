@@ -58,7 +58,7 @@ def look(paths: Sequence[Path]) -> tuple[list[tuple[int, int]], float]:
     seen = list(in_threads(lambda path: read(path, size=64, channels=3, preparation="whole_picture"), paths[::step]))
     images = [picture.image for picture in seen if picture.image is not None]
     coloured = [has_colour(image) for image in images]
-    return [picture.size for picture in seen if picture.image is not None], float(np.mean(coloured or [0.0]))
+    return [picture.size for picture in seen if picture.image is not None], sum(coloured) / max(1, len(coloured))
 
 
 def has_colour(image: Images) -> bool:

@@ -1,4 +1,4 @@
-"""Make pictures a folder on this disk, wherever they are: an archive, a bucket, or a folder already. Knows no layouts."""
+"""Make pictures a folder on this disk, wherever they are: an archive, a bucket, or one already. Knows no layouts."""
 
 import contextlib
 import tarfile

@@ -374,10 +374,9 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
     if step in (early, late):
         recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
         loss, chance = float(recent), math.log(len(config.data.class_names))
-        if loss >= chance and step < late and state.first:  # a slow start may still be above guessing, but falls
-            if loss < float(distributed.mean(fabric, torch.stack(state.first).mean())):
-                return
-        if not loss < chance:  # so that NaN counts as diverged
+        may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls
+        began = float(distributed.mean(fabric, torch.stack(state.first).mean())) if may_be_slow else chance
+        if not loss < max(began, chance):  # so that NaN counts as diverged
             raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
 
