@@ -126,7 +126,7 @@ def evaluate(
         embedding_mean=embedding_mean,
         embedding_components=components,
         architecture=dict(architecture),
-        data={"name": dataset.name, "digest": dataset.digest},
+        data={"name": dataset.name, "digest": dataset.digest, "words": dataclasses.asdict(data.words)},
         lineage=dict(lineage),
         training=dict(training),
         metrics={},

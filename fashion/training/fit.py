@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ from fashion.training.convnet import ConvNet
 from fashion.training.ranks import ALONE, Rank
 
 VALIDATION_BATCH = 1000
-"""Images."""
+"""Images of 28x28 pixels; fewer of larger ones, as their activations need memory."""
 WHITENING_IMAGES = 5000
+"""Likewise."""
+REFERENCE_PIXELS = 28 * 28
 CHANCE_STEPS = 20
 """Steps after which the loss is first compared with guessing, at the earliest."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -276,7 +279,8 @@ def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: Tr
         rows=rank.rows,
     )
     if isinstance(model, ConvNet):
-        images = normalise(dataset.train.images[:WHITENING_IMAGES], dataset.mean, dataset.std)
+        count = _as_many(WHITENING_IMAGES, dataset)
+        images = normalise(dataset.train.images[:count], dataset.mean, dataset.std)
         model.fit_whitening(torch.from_numpy(images))
     model = distributed.synchronized(fabric, model)
     wrapped, optimizer = fabric.setup(model, optimizers.build(model, config.optimizer))
@@ -293,7 +297,7 @@ def ordered_batches(split: Split, dataset: Dataset, device: torch.device) -> Bat
     """
     return Batches(
         *_tensors(split, device),
-        batch_size=VALIDATION_BATCH,
+        batch_size=_as_many(VALIDATION_BATCH, dataset),
         mean=dataset.mean,
         std=dataset.std,
         augmentation=None,
@@ -427,6 +431,12 @@ def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32
 def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(with_channels(split.images)).contiguous()
     return images.to(device), torch.from_numpy(split.labels).to(device, torch.int64)
+
+
+def _as_many(count: int, dataset: Dataset) -> int:
+    """How many images have as many pixels as `count` of 28x28; never more, and at least 16."""
+    pixels = int(np.prod(dataset.train.images.shape[1:3]))
+    return min(count, max(16, count * REFERENCE_PIXELS // pixels))
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
