@@ -101,8 +101,8 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, name: str = N
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_sources(context, bentos, bento)
-        for name, content in files.items():
-            path = context / "bentos" / bento / name
+        for inside, content in files.items():
+            path = context / "bentos" / bento / inside
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         # A process of its own: the service is imported from the copy, not from the repository.

@@ -113,16 +113,13 @@ def add(
         from fashion.home import current_home
 
         cache = current_home().data
-        if any(override.startswith("data=") for override in overrides or []):
+        request, others = requested.split_request([f"data.root={folder}", *(overrides or [])], named=True)
+        if request is None or others:
             data = _configure(overrides)
-            named = next(text.removeprefix("data=") for text in overrides or [] if text.startswith("data="))
-            config_file.check_manifest(data, named)
+            name = next((text.removeprefix("data=") for text in others if text.startswith("data=")), None)
+            config_file.check_manifest(data, name)
             version, report, found = adoption.add(data, folder, cache)
         else:
-            request, others = requested.split_request([f"data.root={folder}", *(overrides or [])])
-            assert request is not None
-            if others:
-                raise CommandError(f"{others[0]} says nothing about how pictures are read: data.name= or data.size= do")
             adopted = adoption.adopt(request, cache)
             data, version, report, found = adopted.data, adopted.version, adopted.report, adopted.found
         if found is not None:

@@ -67,7 +67,7 @@ class Layout:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """What names are sorted by: digits as numbers, letters without their case, then as they are."""
     parts = re.findall(r"\d+|\D+", unicodedata.normalize("NFKC", name).casefold())
-    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (2, 0, name))
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, name))
 
 
 def plain(name: str) -> str:

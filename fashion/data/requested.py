@@ -13,8 +13,12 @@ KEYS = {f"data.{field.name}": field.name for field in dataclasses.fields(Request
 """Overrides that say how pictures are read, and not how a version that was made is used."""
 
 
-def split_request(overrides: Sequence[str]) -> tuple[Request | None, list[str]]:
+def split_request(overrides: Sequence[str], *, named: bool = False) -> tuple[Request | None, list[str]]:
     """Divide overrides into what is asked of somebody's pictures, and the others; None without `data.root`.
+
+    Args:
+        overrides: of the configuration.
+        named: True where `data=NAME` may be among them too.
 
     Raises:
         ConfigError: a value is of the wrong type.
@@ -22,7 +26,7 @@ def split_request(overrides: Sequence[str]) -> tuple[Request | None, list[str]]:
     values = dict(override.partition("=")[::2] for override in overrides)
     if "data.root" not in values:
         return None, list(overrides)
-    if "data" in values:
+    if "data" in values and not named:
         raise ConfigError(f"give either data={values['data']} or data.root={values['data.root']}: one names a data set")
     asked: dict[str, Any] = {}
     others = []
