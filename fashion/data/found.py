@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fashion.data.counting import counted
 from fashion.data.layout import Layout
 
 WIDTH = 100
@@ -115,29 +116,33 @@ def _pictures(found: Found) -> Iterator[str]:
 def _alike(selection: Selection) -> Iterator[str]:
     kept = ", kept in one split" if selection.divided else ""
     if selection.copies:
-        yield f"{selection.copies:,} pictures are exact copies of another one{kept}"
+        yield f"{_are(selection.copies)} exactly like another one{kept}"
     if selection.near_copies:
-        yield f"{selection.near_copies:,} are nearly like another one{kept}"
+        yield f"{_are(selection.near_copies)} nearly like another one{kept}"
     if selection.contradictions:
-        yield f"{selection.contradictions:,} have the same pixels as a picture of another class: one of them is wrong"
+        yield f"{_are(selection.contradictions)} equal to a picture of another class: one of the two is wrong"
     if selection.groups:
-        yield f"{selection.groups:,} groups{kept}"
+        yield f"{counted(selection.groups, 'group')}{kept}"
 
 
 def _left_out(found: Found, pictures: int) -> Iterator[str]:
     if found.unreadable:
-        yield f"{len(found.unreadable):,} of {pictures + len(found.unreadable):,} files that cannot be read:"
+        yield f"{counted(len(found.unreadable), 'file')} of {pictures + len(found.unreadable):,} cannot be read:"
         yield from (f"  {path}: {reason}" for path, reason in list(found.unreadable.items())[:NAMED])
         if len(found.unreadable) > NAMED:
             yield f"  and {len(found.unreadable) - NAMED:,} more"
     if found.layout.junk:
         names = [path.rpartition("/")[2] for path in found.layout.junk]
-        yield f"{len(names):,} files of systems and tools: {_some(list(dict.fromkeys(names)))}"
+        yield f"{counted(len(names), 'file')} of systems and tools: {_some(list(dict.fromkeys(names)))}"
     if few := found.selection.too_few:
         some = _some([f"{name} ({count})" for name, count in few.items()])
-        yield f"{len(few):,} classes with too few pictures to be in every split: {some}"
+        yield f"{counted(len(few), 'class')} with too few pictures to be in every split: {some}"
     if found.selection.unlearnt:
-        yield f"{found.selection.unlearnt:,} held-out pictures of classes that no training picture has"
+        yield f"{counted(found.selection.unlearnt, 'held-out picture')} of classes that no training picture has"
+
+
+def _are(count: int) -> str:
+    return f"{counted(count, 'picture')} {'is' if count == 1 else 'are'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fashion.data.counting import counted
 from fashion.data.junk import is_junk
 from fashion.data.manifest import DataError, SplitName
 from fashion.data.tables import ENDINGS, FILE_COLUMNS, LABEL_COLUMNS, Row, read_table
@@ -144,11 +145,11 @@ def _from_tables(folder: Path, tables: Sequence[str], names: Sequence[str]) -> L
         return None
     repeated = len(entries) - len({entry.path for entry in entries})
     if repeated:
-        notes.append(f"{repeated:,} files are named more than once: the last row counts")
+        notes.append(f"{counted(repeated, 'file')} named more than once: the last row counts")
         entries = list({entry.path: entry for entry in entries}.values())
     unnamed = sum(_is_picture(name) for name in names) - len(entries)
     if unnamed > 0:
-        notes.append(f"{unnamed:,} pictures are in no table: passed over")
+        notes.append(f"{counted(unnamed, 'picture')} in no table: passed over")
     return Layout(f"files and labels of {', '.join(used)}", tuple(entries), notes=tuple(notes))
 
 
@@ -193,7 +194,7 @@ def _from_folders(folder: Path, names: Sequence[str]) -> Layout:
         tops = _by_top(names)
     tops = _by_top(names)
     beside = sum("/" not in name for name in names)
-    notes = [f"{beside:,} files beside the classes were passed over"] if beside else []
+    notes = [f"{counted(beside, 'file')} beside the classes: passed over"] if beside else []
     splits = {top: SPLITS[top.casefold()] for top in tops if top.casefold() in SPLITS}
     has_classes = {top for top in splits if _is_split(top, tops[top])}
     if has_classes and (set(tops) == set(splits) or "train" in {splits[top] for top in has_classes}):

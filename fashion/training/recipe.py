@@ -65,11 +65,11 @@ def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]
     augmentation, training, train = config.augmentation, config.training, dataset.train
     if not config.data.mirrored:
         augmentation = dataclasses.replace(augmentation, flip="none")
-    if config.data.limit is None:
+    steps = training.num_epochs * max(1, len(train) // training.batch_size)
+    if config.data.limit is None and steps < training.min_steps:
         batch_size = min(training.batch_size, max(SMALLEST_BATCH, len(train) // STEPS_OF_AN_EPOCH))
         training = dataclasses.replace(training, batch_size=batch_size)
-        steps = training.num_epochs * max(1, len(train) // batch_size)
-        times = math.ceil(training.min_steps / steps)
+        times = math.ceil(training.min_steps * batch_size / (training.num_epochs * len(train)))
         train = Split(*(np.concatenate([rows] * times) for rows in (train.images, train.labels)))
     return (
         dataclasses.replace(config, augmentation=augmentation, training=training),

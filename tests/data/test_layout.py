@@ -32,7 +32,7 @@ def test_class_folders(tmp_path: Path) -> None:
     layout = find_layout(make(tmp_path, "cat/1.png", "cat/deep/2.jpg", "dog/1.png", "README.md"))
     assert layout.kind == "one folder a class"
     assert counted(layout) == {(None, "cat"): 2, (None, "dog"): 1}
-    assert layout.notes == ("1 files beside the classes were passed over",)
+    assert layout.notes == ("1 file beside the classes: passed over",)
 
 
 @pytest.mark.parametrize("given", [("train",), ("train", "test"), ("Training", "valid", "TEST"), ("train", "val")])
@@ -105,7 +105,7 @@ def test_a_table_gives_labels_splits_and_groups(tmp_path: Path, kind: str) -> No
         "images/c.png": ("dog", None, "p2"),
     }
     assert any("1 of 4 files" in note for note in layout.notes)
-    assert any("1 pictures are in no table" in note for note in layout.notes)
+    assert any("1 picture in no table" in note for note in layout.notes)
 
 
 def test_image_folders_with_metadata_of_each_split(tmp_path: Path) -> None:

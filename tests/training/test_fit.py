@@ -33,7 +33,7 @@ STEPS = ROWS // BATCH
 # Every source of randomness at once: order, crops, flips, erasing, dropout; and an average of weights beside them.
 WORDS = [
     *("architecture.drop_rate=0.2", f"training.num_epochs={EPOCHS}", f"training.batch_size={BATCH}"),
-    *("training.ema_decay=0.9", "augmentation.erase_probability=0.5"),
+    *("training.ema_decay=0.9", "augmentation.erase_probability=0.5", "training.min_steps=0"),
 ]
 SMALL = "architecture.kwargs.widths=[8,16]"
 
@@ -234,6 +234,22 @@ class TestDiverged:
         ]
         with pytest.raises(Diverged, match="after 1 steps .*not a finite number"):
             recipe.train(configured(*words, "training.gradient_clip_norm=null"), data)
+
+    def test_a_network_that_learns_nothing_is_stopped_half_way(self, data: Dataset) -> None:
+        steps: list[int] = []
+        settings = configured("optimizer=sgd", "optimizer.learning_rate=1e-9", "training.num_epochs=20")
+        with pytest.raises(Diverged, match=r"guessing has 2\.303"):
+            recipe.train(settings, data, on_step=lambda done, total, loss: steps.append(done))
+        assert len(steps) <= 20 * STEPS // 2
+
+    def test_a_slow_start_that_falls_goes_on(self, data: Dataset) -> None:
+        words = ["optimizer=sgd", "optimizer.learning_rate=0.01", "training.num_epochs=8", "training.ema_decay=null"]
+        model = recipe.build(configured(*words))
+        with torch.no_grad():  # a first loss far above guessing, as of a network with many layers
+            model.get_classifier().weight.mul_(30)
+        result = fit.fit(model, data, configured(*words))
+        assert result.history[0].train_loss > 2.31
+        assert result.history[-1].val_accuracy > 0.3
 
     def test_usual_values_do_not_diverge(self, data: Dataset) -> None:
         recipe.train(configured("training.num_epochs=5", "training.patience_to_diverge=0.1"), data)
