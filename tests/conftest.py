@@ -32,7 +32,7 @@ FLOWS = ("story", "machine")
 SLOW = {
     *FLOWS,
     *("own", "watched", "templates", "emulator", "postgres_server", "new_backend", "chromium", "sound_package"),
-    "migrated_database",
+    *("migrated_database", "own_pictures"),
 }
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 TEAM = {"emulator", "postgres_server", "new_backend", "templates"}
