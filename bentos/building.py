@@ -84,14 +84,16 @@ def stored_package(tag: str) -> package.Package:
     return package.read(Path(bentoml.models.get(tag).path))
 
 
-def build(bento: str, files: Mapping[str, bytes], *, version: str, name: str = NAME, bentos: Path = BENTOS) -> str:
+def build(
+    bento: str, files: Mapping[str, bytes], *, version: str, name: str | None = None, bentos: Path = BENTOS
+) -> str:
     """Build a bento of a service as it is in this repository, and return its tag.
 
     Args:
         bento: its folder in `bentos`, which holds a `bentofile.yaml`.
         files: to put into the folder, by path: what the service needs beside its code.
         version: of the bento.
-        name: of the bento.
+        name: of the bento; None for that of its `bentofile.yaml`.
         bentos: the folder of all bentos.
 
     Raises:
@@ -106,7 +108,8 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, name: str = N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         # A process of its own: the service is imported from the copy, not from the repository.
-        command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version, "--name", name]
+        command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version]
+        command += ["--name", name] if name else []
         command += ["--bentofile", str(context / "bentos" / bento / "bentofile.yaml"), str(context)]
         process = subprocess.run(command, cwd=context, capture_output=True, text=True)
     if process.returncode != 0:
