@@ -129,6 +129,28 @@ def add(
         print(f"Commit {manifest.locate(data)}; `fashion data push` shares the files.")
 
 
+@app.command("look", epilog="Example: fashion data look data=mine --output look.html")
+def look(
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the page goes.", show_default="look.html beside the version's files")
+    ] = None,
+) -> None:
+    """Write a page of pictures to look through: labels that may be wrong, near copies, unusual pictures."""
+    with _failing_on_data():
+        from fashion.data import adoption, dataset, look_page, manifest, requested
+        from fashion.home import current_home
+        from fashion.storage.folder import write_atomically
+
+        data, cache = _configure(requested.with_known(overrides or [])), current_home().data
+        version = manifest.read(data)
+        loaded = dataset.load(data, cache, version=version)
+        known = adoption.read_paths(version, cache) if data.limit is None and not data.live_rows else None
+        page = output or manifest.folder_of(version, cache) / "look.html"
+        write_atomically(page, look_page.page(loaded, known).encode())
+        print(f"{_title(version)}: {page}")
+
+
 def _failing_on_data() -> Any:
     from fashion.config.schema import ConfigError
     from fashion.data.manifest import DataError

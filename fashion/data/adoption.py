@@ -1,6 +1,7 @@
 """Make a data version of pictures as somebody has them, with a config to keep. Knows the parts, not how each works."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from fashion.config.schema import DataConfig, WordsConfig
 from fashion.data import config_file, dataset, layout, manifest, selection, survey, unpacking
 from fashion.data.checks import DataReport, check_dataset
 from fashion.data.dataset import Split
-from fashion.data.found import Found
+from fashion.data.found import Found, Selection
 from fashion.data.idx import write_idx
 from fashion.data.idx_folder import read_idx_folder
 from fashion.data.layout import Entry, Layout
@@ -24,6 +25,8 @@ from fashion.images.transform import Preparation
 from fashion.storage.folder import write_atomically
 
 MOST_CLASSES = 1000
+PATHS = "paths.json"
+"""Beside the files of a version, and none of them: the file that each row was read from."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
     data = dataclasses.replace(data, class_names=names)
     version, report, is_new = _store(data, made, cache)
     config_file.write(path, data, count=sum(map(len, made.values())))
+    _store_paths(version, cache, chosen)
     facts = Found(found, tuple(sizes), coloured, data.size, data.channels, data.mirrored, unreadable, names, chosen)
     return Adopted(name, data, version, report, facts, is_new)
 
@@ -130,6 +134,8 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
         train, val = made["train"], made.pop("val")  # they are held out anew, as the config says
         made["train"] = Split(np.concatenate([train.images, val.images]), np.concatenate([train.labels, val.labels]))
     version, report, _ = _store(data, made, cache)
+    if data.val_fraction is None:
+        _store_paths(version, cache, chosen)
     facts = Found(found, (), 0.0, data.size, data.channels, data.mirrored, unreadable, names, chosen)
     return version, report, facts
 
@@ -216,6 +222,20 @@ def _named_as_in(data: DataConfig, found: Layout) -> Layout:
             raise DataError(f"{label} is not named after a class; the classes are {', '.join(data.class_names)}")
     entries = tuple(dataclasses.replace(entry, label=names[layout.plain(entry.label)]) for entry in found.entries)
     return dataclasses.replace(found, entries=entries)
+
+
+def read_paths(version: Manifest, cache: Path) -> dict[str, Sequence[str]] | None:
+    """The file that each row of each split was read from; None where it is not known."""
+    try:
+        paths = json.loads((manifest.folder_of(version, cache) / PATHS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return paths if isinstance(paths, dict) else None
+
+
+def _store_paths(version: Manifest, cache: Path, chosen: Selection) -> None:
+    content = json.dumps(chosen.paths, ensure_ascii=True).encode()  # also of names that are no UTF-8
+    write_atomically(manifest.folder_of(version, cache) / PATHS, content)
 
 
 def _converted(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], data: DataConfig) -> dict[SplitName, Split]:

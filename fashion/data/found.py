@@ -36,6 +36,8 @@ class Selection:
     """Groups of pictures that were given, by a column or by name."""
     divided: tuple[str, ...]
     """Splits that were made here, not given."""
+    paths: dict[str, tuple[str, ...]]
+    """Split -> the file of each of its rows."""
 
 
 @dataclass(frozen=True, eq=False)

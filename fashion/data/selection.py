@@ -85,11 +85,8 @@ def select(
         splits[rows] = dividing.divide(labels[rows], groups[rows], [keys[row] for row in rows], chosen, seed=seed)
     left = tuple(name for label, name in enumerate(class_names) if (labels[kept] == label).any())
     renumbered = np.array([left.index(name) if name in left else -1 for name in class_names], np.int64)[labels]
-    made = {
-        name: Split(pictures.images[rows], renumbered[rows])
-        for name in ("train", *(each for each in ("val", "test") if each in fractions or (splits == each).any()))
-        if (rows := np.flatnonzero(kept & (splits == name))).size
-    }
+    rows_of = {name: np.flatnonzero(kept & (splits == name)) for name in ("train", "val", "test")}
+    made = {name: Split(pictures.images[rows], renumbered[rows]) for name, rows in rows_of.items() if rows.size}
     return (
         made,
         left,
@@ -104,6 +101,7 @@ def select(
             contradictions=sum(labels[one] != labels[other] for one, other in equal),
             groups=len({group for group in named if group is not None}),
             divided=tuple(wanted) and ("train", *wanted),
+            paths={name: tuple(entries[int(row)].path for row in rows_of[name]) for name in made},
         ),
     )
 
