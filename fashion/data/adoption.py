@@ -78,7 +78,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
     name = name or config_file.slug(request.name or unpacking.stem(root))
     path = config_file.path_of(name)
     kept = config_file.values_of(path) if path.exists() else {}
-    if kept and kept.get("root") != root:
+    if kept and kept.get("root") != root and not _has_moved(kept.get("root")):
         raise DataError(
             f"{path} describes other pictures ({kept.get('root') or kept.get('name')}): name yours with data.name=NAME"
         )
@@ -138,6 +138,11 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
         _store_paths(version, cache, chosen)
     facts = Found(found, (), 0.0, data.size, data.channels, data.mirrored, unreadable, names, chosen)
     return version, report, facts
+
+
+def _has_moved(root: Any) -> bool:
+    """True for a path where nothing is any more: pictures of the same name that lie elsewhere are the same."""
+    return isinstance(root, str) and bool(root) and "://" not in root and not Path(root).exists()
 
 
 def absolute(root: str) -> str:

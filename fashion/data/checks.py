@@ -68,9 +68,7 @@ def _class_counts(name: str, split: Split, data: DataConfig) -> tuple[int, ...]:
     counts = np.bincount(split.labels, minlength=len(data.class_names))
     empty = [data.class_names[i] for i in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(
-            f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or leave the class out"
-        )
+        raise DataError(f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or leave the class out")
     return tuple(int(count) for count in counts)
 
 

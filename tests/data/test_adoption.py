@@ -89,6 +89,14 @@ def test_a_config_of_other_pictures_is_not_replaced(adopt: Adopt, tmp_path: Path
     assert adopt(other, name="theirs").name == "theirs"
 
 
+def test_pictures_that_were_moved_keep_their_config(adopt: Adopt, tmp_path: Path) -> None:
+    first = adopt(draw(tmp_path / "here" / "mine", {"a": 5, "b": 5}))
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = adopt(tmp_path / "there" / "mine")
+    assert again.version == first.version
+    assert composed(config_file.path_of("mine")).root == str(tmp_path / "there" / "mine")
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
 def test_archives_give_the_version_of_their_folder(adopt: Adopt, tmp_path: Path, kind: str) -> None:
     folder = draw(tmp_path / "plain", {"a": 6, "b": 6})
