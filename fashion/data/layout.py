@@ -190,7 +190,7 @@ def _from_folders(folder: Path, names: Sequence[str]) -> Layout:
     wrapped = PurePosixPath()
     tops = _by_top(names)
     while len(tops) == 1 and not _is_split(*tops.popitem()) and (inner := _inner(names)):
-        wrapped, names = wrapped / inner, [name.partition("/")[2] for name in names if "/" in name]
+        wrapped, names = wrapped / inner, [name.partition("/")[2] for name in names if name.startswith(f"{inner}/")]
         tops = _by_top(names)
     tops = _by_top(names)
     beside = sum("/" not in name for name in names)

@@ -56,7 +56,7 @@ def test_other_folders_beside_splits_are_passed_over_and_said(tmp_path: Path) ->
 
 
 def test_a_folder_around_all_is_looked_into(tmp_path: Path) -> None:
-    layout = find_layout(make(tmp_path, "archive/pictures/cat/1.png", "archive/pictures/dog/1.png"))
+    layout = find_layout(make(tmp_path, "archive/pictures/cat/1.png", "archive/pictures/dog/1.png", "docs/cat/x.txt"))
     assert {entry.path for entry in layout.entries} == {"archive/pictures/cat/1.png", "archive/pictures/dog/1.png"}
     assert layout.class_names == ("cat", "dog")
 
