@@ -100,7 +100,7 @@ class TrainingConfig(Strict):
     """Passes over the training split."""
     min_steps: int
     """Optimizer steps of a training, at least: of few pictures each is shown several times an epoch, in smaller
-    batches. It does not hold with `data.limit`, for quick runs."""
+    batches, and of many classes more often. It does not hold with `data.limit`, for quick runs."""
     batch_size: int
     """Images in one optimizer step."""
     label_smoothing: float

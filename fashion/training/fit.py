@@ -33,6 +33,8 @@ WHITENING_IMAGES = 5000
 REFERENCE_PIXELS = 28 * 28
 CHANCE_STEPS = 20
 """Steps after which the loss is first compared with guessing, at the earliest."""
+SLOW_START = 2
+"""Times the loss of guessing that a loss may still be at the first look, if it has fallen: some networks begin so."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3): how much free memory is given back, -1 for none; from which size memory is mapped."""
 
@@ -380,7 +382,7 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
         loss, chance = float(recent), math.log(len(config.data.class_names))
         may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls
         began = float(distributed.mean(fabric, torch.stack(state.first).mean())) if may_be_slow else chance
-        if not loss < max(began, chance):  # so that NaN counts as diverged
+        if not loss < max(chance, min(began, SLOW_START * chance)):  # so that NaN counts as diverged
             raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
 

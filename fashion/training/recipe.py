@@ -19,6 +19,9 @@ from fashion.training.ranks import ALONE, Rank
 
 SMALLEST_BATCH = 16
 """Images: the statistics of a batch, which networks normalise by, are too noisy with fewer."""
+SEEN_OF_A_CLASS = 180
+"""Pictures of each class that such a training sees at least. Of 120 classes with 3 pictures each, 50 % of the test were
+right after 73 of each, 67 % after 183 (120 rows, one seed)."""
 STEPS_OF_AN_EPOCH = 16
 """Batches into which a small training split is divided."""
 
@@ -69,7 +72,8 @@ def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]
     if config.data.limit is None and steps < training.min_steps:
         batch_size = min(training.batch_size, max(SMALLEST_BATCH, len(train) // STEPS_OF_AN_EPOCH))
         training = dataclasses.replace(training, batch_size=batch_size)
-        times = math.ceil(training.min_steps * batch_size / (training.num_epochs * len(train)))
+        seen = max(training.min_steps * batch_size, SEEN_OF_A_CLASS * len(dataset.class_names))
+        times = math.ceil(seen / (training.num_epochs * len(train)))
         train = Split(*(np.concatenate([rows] * times) for rows in (train.images, train.labels)))
     return (
         dataclasses.replace(config, augmentation=augmentation, training=training),

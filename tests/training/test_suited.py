@@ -52,3 +52,9 @@ def test_many_pictures_stay_as_they_are(small_dataset: Dataset) -> None:
 def test_what_may_not_be_mirrored_is_not(small_dataset: Dataset) -> None:
     assert recipe.suited(configured("data.mirrored=false"), small_dataset)[0].augmentation.flip == "none"
     assert recipe.suited(configured(), small_dataset)[0].augmentation.flip == "alternating"
+
+
+def test_each_of_many_classes_is_seen_often_enough(small_dataset: Dataset) -> None:
+    few = dataclasses.replace(of_rows(small_dataset, 360), class_names=tuple(map(str, range(120))))
+    suited, data = recipe.suited(configured(), few)
+    assert suited.training.num_epochs * len(data.train) >= 120 * recipe.SEEN_OF_A_CLASS
