@@ -182,10 +182,10 @@ def collect(home: Home, url: str, overrides: Sequence[str] = (), *, deadline_s: 
     name = next((text.removeprefix("data=") for text in overrides if text.startswith("data=")), None)
     found = Overview(home=str(home.root), **{name: parts.get(name, late) for name in readers}, data_name=name)
     command, reason = choose_next(found)
-    return dataclasses.replace(found, next_command=_of_data(command, name, overrides), next_reason=reason)
+    return dataclasses.replace(found, next_command=of_data(command, name, overrides), next_reason=reason)
 
 
-def _of_data(command: str | None, name: str | None, overrides: Sequence[str]) -> str | None:
+def of_data(command: str | None, name: str | None, overrides: Sequence[str]) -> str | None:
     """The command for another data set than the usual one."""
     if command is None or name is None:
         return command

@@ -133,12 +133,6 @@ def test_no_card_speaks_of_another_data_set(own_pictures: Machine, step: str, na
     assert OTHERS_WORDS.findall(PACKED.sub("", own_pictures.card(own_pictures.runs()[0], step, name))) == []
 
 
-def test_status_speaks_of_this_one(own_pictures: Machine) -> None:
-    done = own_pictures.python("-m", "fashion", "status", "--brief", "data=my_shapes")
-    assert "version 1: test accuracy" in done.stdout
-    assert "make serve DATA=my_shapes" in done.stdout
-
-
 def test_pictures_that_were_not_trained_on_are_one_sentence_to_other_flows(own_pictures: Machine) -> None:
     process = own_pictures.start("run", "data.root=/nowhere", name="deploy_flow")
     output, _ = process.communicate(timeout=120)
