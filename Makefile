@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(BIN)/uv
 # What there is after a flow, and what to type next. The flow's own exit code counts.
-STATUS = echo; $(BIN)/fashion status --brief || true
+STATUS = echo; $(BIN)/fashion status --brief $(OF_DATA) || true
+# DATA=path/to/pictures, or the name of a data config. The shell's own variable: a path may hold quotes and spaces.
+OF_DATA = $(if $(DATA),"data.root=$$DATA")
 
 .DEFAULT_GOAL := help
 
@@ -28,18 +30,18 @@ $(STAMP): requirements.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-train: $(STAMP) ## Train, evaluate and register a model: ARGS="architecture=resnet training.num_epochs=3"
-	$(BIN)/python flows/train_flow.py run $(ARGS)
+train: $(STAMP) ## Train, evaluate and register a model: DATA=path/to/pictures ARGS="architecture=resnet"
+	$(BIN)/python flows/train_flow.py run $(OF_DATA) $(ARGS)
 	@$(STATUS)
 
 ui: $(STAMP) ## Compare runs and versions in the MLflow UI, on http://127.0.0.1:5000
 	$(BIN)/fashion ui
 
 bento: $(STAMP) ## Build a bento of the champion: ARGS="version=7 serve.shadow=challenger"
-	$(BIN)/python flows/deploy_flow.py run $(ARGS)
+	$(BIN)/python flows/deploy_flow.py run $(OF_DATA) $(ARGS)
 
 serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento takes its place
-	$(BIN)/fashion serve --follow
+	$(BIN)/fashion serve --follow $(OF_DATA)
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
@@ -51,7 +53,7 @@ predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --ou
 	$(BIN)/python flows/predict_flow.py run $(ARGS)
 
 drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retrain.enabled=true"
-	$(BIN)/python flows/drift_flow.py run $(ARGS)
+	$(BIN)/python flows/drift_flow.py run $(OF_DATA) $(ARGS)
 	@$(STATUS)
 
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."

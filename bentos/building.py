@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bentos import store
+from fashion.config.serve import bento_name
 from fashion.home import REPOSITORY
 from fashion.model import package
 
@@ -45,7 +45,7 @@ def store_model(folder: Path, *, name: str, version: int, labels: Mapping[str, s
     from bentoml.exceptions import NotFound
 
     digest = package.read(folder).digest
-    tag = f"{_tag_name(name)}:v{version}-{digest[:12]}"
+    tag = f"{bento_name(name)}:v{version}-{digest[:12]}"
     store.put_aside_damaged(own=tag)
     if is_stored(tag, digest):
         return tag
@@ -84,13 +84,16 @@ def stored_package(tag: str) -> package.Package:
     return package.read(Path(bentoml.models.get(tag).path))
 
 
-def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path = BENTOS) -> str:
+def build(
+    bento: str, files: Mapping[str, bytes], *, version: str, name: str | None = None, bentos: Path = BENTOS
+) -> str:
     """Build a bento of a service as it is in this repository, and return its tag.
 
     Args:
         bento: its folder in `bentos`, which holds a `bentofile.yaml`.
         files: to put into the folder, by path: what the service needs beside its code.
         version: of the bento.
+        name: of the bento; None for that of its `bentofile.yaml`.
         bentos: the folder of all bentos.
 
     Raises:
@@ -100,12 +103,13 @@ def build(bento: str, files: Mapping[str, bytes], *, version: str, bentos: Path 
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_sources(context, bentos, bento)
-        for name, content in files.items():
-            path = context / "bentos" / bento / name
+        for inside, content in files.items():
+            path = context / "bentos" / bento / inside
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         # A process of its own: the service is imported from the copy, not from the repository.
         command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--version", version]
+        command += ["--name", name] if name else []
         command += ["--bentofile", str(context / "bentos" / bento / "bentofile.yaml"), str(context)]
         process = subprocess.run(command, cwd=context, capture_output=True, text=True)
     if process.returncode != 0:
@@ -127,10 +131,6 @@ def _copy_sources(context: Path, bentos: Path, bento: str) -> None:
     shutil.copy(bentos / "__init__.py", context / "bentos")
     shutil.copy(REPOSITORY / "requirements-serve.lock", context / "requirements.txt")
     shutil.copy(REPOSITORY / "README.md", context)
-
-
-def _tag_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9_.-]", "-", name.lower())
 
 
 def _label(value: str) -> str:

@@ -20,7 +20,7 @@ from runtime import cards, events, launch, pods
 
 from fashion.config.compose import as_dict
 from fashion.config.schema import ConfigError
-from fashion.config.serve import ServeConfig
+from fashion.config.serve import ServeConfig, bento_name
 from fashion.storage.blobs import StoreUnavailable
 from fashion.storage.servers import ServerUnavailable
 
@@ -97,7 +97,9 @@ class DeployFlow(FlowSpec):
         settings, home = self.settings, prepare_environment()
         restore(self.model, self.shadow)
         pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
+        name = bento_name(settings.data.model)
         self.deployment = {
+            "bento": name,
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
@@ -108,6 +110,7 @@ class DeployFlow(FlowSpec):
                 "classifier",
                 bento_files(self.deployment, pictures),
                 version=f"v{self.model['version']}-{current.run_id}",
+                name=name,
             )
         self.archive = write_archive(self.bento, self.model, home.bento_archives)
         cards.show(

@@ -30,7 +30,7 @@ from bentos.classifier.schemas import (
     ReviewRequest,
     UndoRequest,
 )
-from bentos.classifier.site import SITE
+from bentos.classifier.site import render, site_of, words_of
 from bentos.classifier.worker import Worker
 from bentos.web import bodies, docs, html, responses, uploads
 from bentos.web.auth import Scope as KeyScope
@@ -253,7 +253,9 @@ class App:
         return json_response(readiness, 503, {"retry-after": "5"})
 
     async def _index(self, request: Request) -> Response:
-        return _file(self._worker().page, "index.html")
+        worker = self._worker()
+        page = render(worker.page / "index.html", words_of(worker.package))
+        return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
     async def _page(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -313,12 +315,15 @@ class App:
         return json_response(self._document())
 
     async def _docs(self, request: Request) -> Response:
-        return HTMLResponse(docs.page(SITE, self._document(), str(request.base_url).rstrip("/")))
+        return HTMLResponse(
+            docs.page(site_of(self._worker().package), self._document(), str(request.base_url).rstrip("/"))
+        )
 
     def _document(self) -> dict[str, Any]:
         worker = self._worker()
         pictures = worker.gallery_pictures()
-        return openapi.document(worker.package, picture_url=pictures[0].url if pictures else None)
+        url = pictures[0].url if pictures else None
+        return openapi.document(worker.package, picture_url=url, model_name=worker.model_info().name)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from bentos.classifier.recent import Recent
 from bentos.classifier.records import has_classes
 from bentos.classifier.schemas import ModelInfo, Report
-from bentos.classifier.site import SITE
+from bentos.classifier.site import site_of
 from bentos.classifier.unlike import Unlike
 from bentos.web import html
 from bentos.web.html import text
@@ -62,7 +62,7 @@ def page(worker: "Worker") -> str:
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]
-    return html.page(SITE, "Monitoring", lead, sections)
+    return html.page(site_of(worker.package), "Monitoring", lead, sections)
 
 
 def _traffic(model: ModelInfo, latest: Recent, unlike: Unlike) -> Iterator[str]:

@@ -20,6 +20,7 @@ from bentos.classifier.schemas import (
     Ready,
     Reports,
 )
+from bentos.classifier.site import words_of
 from bentos.web.openapi import READ_ERRORS, UPLOAD_ERRORS, Content, Operation, Schema, object_schema
 from bentos.web.openapi import document as make_document
 from bentos.web.responses import ErrorAnswer, ErrorDetail
@@ -52,19 +53,22 @@ PREDICTION_ID = {
 }
 
 
-def document(model: Package, *, picture_url: str | None = None) -> dict[str, Any]:
+def document(
+    model: Package, *, picture_url: str | None = None, model_name: str = "fashion-classifier"
+) -> dict[str, Any]:
     """Make the document of a service.
 
     Args:
         model: the package that is served: its classes are part of the schemas.
         picture_url: where a picture is that can be sent as an example.
+        model_name: of the registered model, for examples.
     """
-    names = list(model.class_names)
+    names, words = list(model.class_names), words_of(model)
     number: Schema = {"type": "number"}
     return make_document(
-        [*_prediction_operations(names, picture_url), *_service_operations(model)],
-        title="fashion",
-        description="Classifies pictures of clothes, and logs each prediction. Errors have one shape.",
+        [*_prediction_operations(model, model_name, picture_url), *_service_operations(model, model_name)],
+        title=words.title,
+        description=f"Classifies {words.subject}, and logs each prediction. Errors have one shape.",
         named={
             "ClassName": {"enum": names},
             "ClassNumber": {"minimum": 0, "maximum": len(names) - 1},
@@ -73,8 +77,9 @@ def document(model: Package, *, picture_url: str | None = None) -> dict[str, Any
     )
 
 
-def _prediction_operations(names: list[str], picture_url: str | None) -> list[Operation]:
-    prediction = _example_prediction(names)
+def _prediction_operations(model: Package, model_name: str, picture_url: str | None) -> list[Operation]:
+    names = list(model.class_names)
+    prediction = _example_prediction(model, model_name)
     rejected = ErrorAnswer(ErrorDetail("not_an_image", "what is wrong", "what to do about it"), "notes.txt")
     form = object_schema({"image": PICTURE}, {"explain": EXPLAIN})
     table = object_schema({"table": {"type": "string", "format": "binary"}})
@@ -132,19 +137,19 @@ def _prediction_operations(names: list[str], picture_url: str | None) -> list[Op
             "/predictions/{prediction_id}",
             "getPrediction",
             "Get a prediction as it was logged, with all feedback",
-            answers={200: ("The record", Content(PredictionRead, example=_example_record(names)))},
+            answers={200: ("The record", Content(PredictionRead, example=_example_record(names, model_name)))},
             errors=(401, 404, 429, 503),
             parameters=(PREDICTION_ID,),
         ),
     ]
 
 
-def _service_operations(model: Package) -> list[Operation]:
+def _service_operations(model: Package, model_name: str) -> list[Operation]:
     html, plain = Content({"type": "string"}, "text/html"), Content({"type": "string"}, "text/plain")
     ready = Ready(True, "1", LogState(None, 0, 0.0, 0, (), None))
     not_ready = NotReady(False, "what is wrong with the prediction log")
     info = ModelInfo(
-        name="fashion-classifier",
+        name=model_name,
         version="1",
         digest=EXAMPLE_DIGEST,
         class_names=tuple(model.class_names),
@@ -197,22 +202,23 @@ def _get(path: str, name: str, summary: str, content: Content, errors: tuple[int
     return Operation("get", path, name, summary, {200: ("The answer", content)}, errors)
 
 
-def _example_prediction(names: list[str]) -> PredictionAnswer:
+def _example_prediction(model: Package, model_name: str) -> PredictionAnswer:
+    names, mode = list(model.class_names), "L" if model.channels == 1 else "RGB"
     return PredictionAnswer(
         prediction_id=EXAMPLE_ID,
         label=names[-1],
         confidence=EXAMPLE_CONFIDENCE,
         probabilities=_example_probabilities(names),
-        model=ModelVersion("fashion-classifier", "1", EXAMPLE_DIGEST),
-        preprocessing=("read as PNG, 28x28, L", "used as it is"),
+        model=ModelVersion(model_name, "1", EXAMPLE_DIGEST),
+        preprocessing=(f"read as PNG, {model.size}x{model.size}, {mode}", "used as it is"),
     )
 
 
-def _example_record(names: list[str]) -> PredictionRead:
+def _example_record(names: list[str], model_name: str) -> PredictionRead:
     return PredictionRead(
         prediction_id=EXAMPLE_ID,
         time=EXAMPLE_TIME,
-        model_name="fashion-classifier",
+        model_name=model_name,
         model_version="1",
         model_digest=EXAMPLE_DIGEST[:16],
         label=names[-1],

@@ -33,7 +33,7 @@ class ServiceBehindApp(Service[Any]):
 
 
 @bentoml.service(
-    name="fashion-classifier",
+    name=DEPLOYMENT.get("bento", "fashion-classifier"),
     workers=DEPLOYMENT["settings"]["workers"],
     http={"host": "127.0.0.1"},  # BentoML's default is every address; BENTOML_HOST and --host change it
     # App counts and limits requests; an access log would cost a probe more than its answer.
@@ -42,7 +42,7 @@ class ServiceBehindApp(Service[Any]):
     service_class=ServiceBehindApp,
 )
 class Classifier:
-    """Classifies pictures of clothes."""
+    """Classifies pictures."""
 
     model = BentoModel(DEPLOYMENT["model"]["tag"])
     if SHADOW is not None:

@@ -1,5 +1,35 @@
-"""The name and the pages of the classifier's site. Knows nothing of what is on them."""
+"""The name, the words and the pages of the classifier's site. Knows nothing of what is on the pages."""
 
+import functools
+from pathlib import Path
+
+from bentos.web import html
 from bentos.web.html import Site
+from fashion.config.schema import WordsConfig
+from fashion.model.package import Package
 
-SITE = Site("Fashion classifier", {"Monitoring": "/monitoring", "API": "/docs"})
+LINKS = {"Monitoring": "/monitoring", "API": "/docs"}
+
+
+def words_of(package: Package) -> WordsConfig:
+    """How pages and API speak of a model's pictures; packages of older versions say nothing of it."""
+    return WordsConfig(**package.data.get("words", {}))
+
+
+def site_of(package: Package) -> Site:
+    """What the top of each page of a model's service shows."""
+    return Site(words_of(package).title, LINKS)
+
+
+@functools.lru_cache(maxsize=4)
+def render(page: Path, words: WordsConfig) -> str:
+    """The page to try pictures with, in the words of its data set.
+
+    Args:
+        page: HTML with `{{title}}`, `{{question}}`, `{{hint}}` and `{{subject}}` in it.
+        words: plain text for them.
+    """
+    content = page.read_text(encoding="utf-8")
+    for name in ("title", "question", "hint", "subject"):
+        content = content.replace(f"{{{{{name}}}}}", html.text(getattr(words, name)))
+    return content

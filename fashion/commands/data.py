@@ -96,21 +96,59 @@ def push(overrides: Overrides = None) -> None:
         print(f"{_title(manifest.read(data))}: complete in {address}")
 
 
-@app.command("add", epilog="Example: fashion data add pictures/ data=mine")
+@app.command("add", epilog="Examples: fashion data add pictures/; fashion data add pictures/ data=mine")
 def add(
-    folder: Annotated[Path, typer.Argument(help="Holds train/CLASS/ and test/CLASS/ pictures, or IDX files.")],
+    folder: Annotated[
+        str,
+        typer.Argument(help="Folder, archive or bucket of pictures in class folders; a table of files; IDX files."),
+    ],
     overrides: Overrides = None,
 ) -> None:
-    """Make a new version of your own pictures."""
+    """Make a new version of your own pictures.
+
+    Without `data=NAME` it is found out what they are, and a data config is written, as `make train DATA=` does."""
     with _failing_on_data():
-        from fashion.data import from_folder, manifest
+        from fashion.data import adoption, config_file, manifest, requested
+        from fashion.data.found import screen
         from fashion.home import current_home
 
-        data, cache = _configure(overrides), current_home().data
-        version, report = from_folder.add(data, folder, cache)
+        cache = current_home().data
+        request, others = requested.split_request([f"data.root={folder}", *(overrides or [])], named=True)
+        if request is None or others:
+            data = _configure(overrides)
+            name = next((text.removeprefix("data=") for text in others if text.startswith("data=")), None)
+            config_file.check_manifest(data, name)
+            version, report, found = adoption.add(data, folder, cache)
+        else:
+            adopted = adoption.adopt(request, cache)
+            data, version, report, found = adopted.data, adopted.version, adopted.report, adopted.found
+        if found is not None:
+            print(screen(found))
         print(_describe(version, cache))
         _print_report(report)
         print(f"Commit {manifest.locate(data)}; `fashion data push` shares the files.")
+
+
+@app.command("look", epilog="Example: fashion data look data=mine --output look.html")
+def look(
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the page goes.", show_default="look.html beside the version's files")
+    ] = None,
+) -> None:
+    """Write a page of pictures to look through: labels that may be wrong, near copies, unusual pictures."""
+    with _failing_on_data():
+        from fashion.data import adoption, dataset, look_page, manifest, requested
+        from fashion.home import current_home
+        from fashion.storage.folder import write_atomically
+
+        data, cache = _configure(requested.with_known(overrides or [])), current_home().data
+        version = manifest.read(data)
+        loaded = dataset.load(data, cache, version=version)
+        known = adoption.read_paths(version, cache) if data.limit is None and not data.live_rows else None
+        page = output or manifest.folder_of(version, cache) / "look.html"
+        write_atomically(page, look_page.page(loaded, known).encode())
+        print(f"{_title(version)}: {page}")
 
 
 def _failing_on_data() -> Any:

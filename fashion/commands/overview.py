@@ -136,6 +136,8 @@ class Overview:
     next_command: str | None = None
     """What to type next; None when there is nothing to do."""
     next_reason: str = field(default="")
+    data_name: str | None = None
+    """Of the data config, where it is not the usual one."""
 
     @property
     def failures(self) -> dict[str, str]:
@@ -144,17 +146,18 @@ class Overview:
         return {name: part.error for name, part in parts.items() if isinstance(part, Failure)}
 
 
-def collect(home: Home, url: str, *, deadline_s: float = DEADLINE_SECONDS) -> Overview:
+def collect(home: Home, url: str, overrides: Sequence[str] = (), *, deadline_s: float = DEADLINE_SECONDS) -> Overview:
     """Read every part at once.
 
     Args:
         home: where the state is.
         url: address of the service.
+        overrides: of the configuration, such as `data=NAME`.
         deadline_s: seconds for all of it.
     """
     readers: dict[str, Callable[[], Any]] = {
-        "data": lambda: read_data(home),
-        "models": lambda: read_models(home),
+        "data": lambda: read_data(home, overrides),
+        "models": lambda: read_models(home, overrides),
         "service": lambda: read_service(url),
         "drift": lambda: read_drift(home),
         "log": lambda: read_log(home),
@@ -176,34 +179,59 @@ def collect(home: Home, url: str, *, deadline_s: float = DEADLINE_SECONDS) -> Ov
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     late = Failure(f"no answer within {deadline_s:.0f} s")
-    found = Overview(home=str(home.root), **{name: parts.get(name, late) for name in readers})
+    name = next((text.removeprefix("data=") for text in overrides if text.startswith("data=")), None)
+    found = Overview(home=str(home.root), **{name: parts.get(name, late) for name in readers}, data_name=name)
     command, reason = choose_next(found)
-    return dataclasses.replace(found, next_command=command, next_reason=reason)
+    return dataclasses.replace(found, next_command=of_data(command, name, overrides), next_reason=reason)
 
 
-def read_data(home: Home) -> DataPart:
+def of_data(command: str | None, name: str | None, overrides: Sequence[str]) -> str | None:
+    """The command for another data set than the usual one."""
+    if command is None or name is None:
+        return command
+    if command.startswith("make schedule"):
+        return f'{command} ARGS="data={name}"'
+    if command.startswith("make "):
+        return f"{command} DATA={name}"
+    if command.startswith("fashion traffic"):
+        return f"{command} data={name}"
+    return f"{command} --name {_model_name(overrides)}" if command.startswith("fashion registry") else command
+
+
+def read_data(home: Home, overrides: Sequence[str] = ()) -> DataPart:
     """The version of the data, and whether it is cached. Looks at sizes; `fashion data verify` reads the files."""
     from fashion.config.compose import compose
     from fashion.config.train import load_train_config
     from fashion.data import manifest
 
-    version = manifest.read(load_train_config(compose()).data)
+    version = manifest.read(load_train_config(compose(overrides)).data)
     folder = manifest.folder_of(version, home.data)
     paths = [(folder / entry.path, entry.size) for entry in version.files]
     return DataPart(version.name, version.digest, all(p.is_file() and p.stat().st_size == size for p, size in paths))
 
 
-def read_models(home: Home) -> ModelsPart:
+def read_models(home: Home, overrides: Sequence[str] = ()) -> ModelsPart:
     """Champion, challenger and the newest version."""
     if _is_absent(home.tracking_uri):
         return ModelsPart()
     from fashion.registry import tracking, versions
 
     tracking.connect(home)
-    found = versions.list_versions()
+    found = versions.list_versions(_model_name(overrides))
     by_alias = {alias: version for version in reversed(found) for alias in version.aliases}
     champion, challenger = by_alias.get(versions.CHAMPION), by_alias.get(versions.CHALLENGER)
     return ModelsPart(*(None if each is None else _model(each) for each in (champion, challenger, *found[:1])))
+
+
+def _model_name(overrides: Sequence[str]) -> str:
+    from fashion.registry.versions import MODEL_NAME
+
+    if not overrides:
+        return MODEL_NAME
+    from fashion.config.compose import compose
+    from fashion.config.train import load_train_config
+
+    return load_train_config(compose(overrides)).tracking.registered_model
 
 
 def read_service(url: str) -> ServicePart:

@@ -6,11 +6,21 @@ from typing import Annotated
 
 import typer
 
+from fashion.commands.errors import failing_on
+
 
 def serve(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="data=NAME", show_default=False, help="The data set whose bento is served."),
+    ] = None,
     bento: Annotated[
-        str, typer.Option(help="Tag of the bento, or the address of an archive of one, such as gs://bucket/x.bento.")
-    ] = "fashion-classifier:latest",
+        str | None,
+        typer.Option(
+            help="Tag of the bento, or the address of an archive of one, such as gs://bucket/x.bento.",
+            show_default="the data set's latest",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is seen by this machine only.")] = (
         "127.0.0.1"
     ),
@@ -23,6 +33,22 @@ def serve(
 
     `make bento` builds one of the champion.
     """
+    if bento is None:
+        bento = f"{_bento_name(overrides or [])}:latest"
     command = [sys.executable, "-m", "bentos.serving", "--bento", bento, "--host", host, "--port", str(port)]
     sys.stdout.flush()
     os.execv(sys.executable, command + ["--follow"] * follow)
+
+
+def _bento_name(overrides: list[str]) -> str:
+    """Name of the bentos of a data set: that of its model, as `make bento` builds them."""
+    if not overrides:
+        return "fashion-classifier"
+    from fashion.config.compose import compose, load_as
+    from fashion.config.schema import ConfigError
+    from fashion.config.serve import ServeConfig, bento_name
+    from fashion.data.manifest import DataError
+    from fashion.data.requested import with_known
+
+    with failing_on(ConfigError, DataError):
+        return bento_name(load_as(ServeConfig, compose(with_known(overrides), root="serve")).data.model)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fashion.commands.arguments import AsJson
-from fashion.commands.errors import FAILED
+from fashion.commands.arguments import AsJson, Overrides
+from fashion.commands.errors import FAILED, failing_on
 
 if TYPE_CHECKING:
     from fashion.commands.overview import DriftPart, Failure, LogPart, ModelsPart, ModelVersion, Overview, ServicePart
@@ -21,6 +21,7 @@ INDENT = 14
 
 
 def status(
+    overrides: Overrides = None,
     url: Annotated[str, typer.Option(help="Address of the service.")] = DEFAULT_URL,
     brief: Annotated[bool, typer.Option("--brief", help="Only model, service, drift and the next command.")] = False,
     as_json: AsJson = False,
@@ -30,13 +31,18 @@ def status(
     Data, models, service, predictions, drift and disk use. Creates nothing. Exits with 1 where a part cannot be read.
     """
     from fashion.commands import overview
+    from fashion.config.schema import ConfigError
+    from fashion.data.manifest import DataError
+    from fashion.data.requested import with_known
     from fashion.home import current_home, set_environment
 
     home = current_home()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     set_environment(home)
-    found = overview.collect(home, url.rstrip("/"))
+    with failing_on(ConfigError, DataError):
+        chosen = with_known(overrides or [])
+    found = overview.collect(home, url.rstrip("/"), chosen)
     if as_json:
         print(json.dumps({**dataclasses.asdict(found), "failures": found.failures}, indent=1))
     else:

@@ -53,6 +53,24 @@ class SourceConfig(Strict):
 
 
 @dataclass(frozen=True)
+class WordsConfig(Strict):
+    """How the service's pages and its API speak of the pictures. They travel in the model package."""
+
+    title: str = "Picture classifier"
+    """Name of the service, at the top of each page."""
+    question: str = "What is on this picture?"
+    """Headline of the page."""
+    hint: str = "Show one picture."
+    """What a user is to do."""
+    subject: str = "pictures"
+    """What is classified, as in "Classifies pictures"."""
+
+    def __post_init__(self) -> None:
+        for name in ("title", "question", "hint", "subject"):
+            require(bool(getattr(self, name).strip()), f"{name} must not be empty")
+
+
+@dataclass(frozen=True)
 class DataConfig(Strict):
     """What the images are, and where they come from. The only place that knows how many classes there are."""
 
@@ -71,14 +89,25 @@ class DataConfig(Strict):
     """Path of the manifest (file names, sizes, sha256), relative to the repository."""
     sources: tuple[SourceConfig, ...]
     """Tried in order."""
-    val_fraction: float
-    """Fraction of the training files held out for validation, stratified by class."""
+    val_fraction: float | None
+    """Fraction of the training files held out for validation, stratified by class; null where the version has
+    validation files of its own."""
     split_seed: int
     """Seed of that split."""
     limit: int | None
     """Rows of each split (a stratified subset) for quick runs; null for all."""
     live_rows: int = 0
     """Test rows (a stratified subset) that play the traffic of users: never trained on, nor scored on."""
+    model: str = "fashion-classifier"
+    """Name of the registered model, unless `tracking.registered_model` is set, and of its bentos."""
+    mirrored: bool = True
+    """True if a mirrored picture is still one of its class; false for digits and letters. Training mirrors no pictures
+    where it is false."""
+    root: str = ""
+    """Where the pictures were read from, with `data.root=`; empty for files that have a source."""
+    group_by: str | None = None
+    """Regular expression: pictures in whose paths it finds the same stay in one split; null for none."""
+    words: WordsConfig = WordsConfig()
 
     def __post_init__(self) -> None:
         require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
@@ -88,13 +117,16 @@ class DataConfig(Strict):
         )
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
         require(self.size >= 8, f"size must be at least 8 pixels, got {self.size}")
-        require(0 < self.val_fraction < 1, f"val_fraction must be in (0, 1), got {self.val_fraction}")
+        fraction = self.val_fraction
+        require(fraction is None or 0 < fraction < 1, f"val_fraction must be in (0, 1), got {fraction}")
         require(0 <= self.split_seed < 2**32, f"split_seed must be in [0, 2**32), got {self.split_seed}")
         require(
             self.limit is None or self.limit >= len(self.class_names),
             f"limit must leave a row for each of {len(self.class_names)} classes, got {self.limit}",
         )
         require(self.live_rows >= 0, f"live_rows must not be negative, got {self.live_rows}")
+        require(re.fullmatch(NAME, self.name) is not None, f"name must consist of {NAME_RULE}, got {self.name!r}")
+        require(re.fullmatch(NAME, self.model) is not None, f"model must consist of {NAME_RULE}, got {self.model!r}")
 
 
 @dataclass(frozen=True)

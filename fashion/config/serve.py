@@ -1,5 +1,6 @@
 """Configuration of DeployFlow: which version is served, its limits, and what is logged of a prediction."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -117,3 +118,8 @@ class ServeConfig(Strict):
     def __post_init__(self) -> None:
         require(bool(self.alias.strip()), "alias must not be empty")
         require(self.version is None or self.version >= 1, f"version must be at least 1, got {self.version}")
+
+
+def bento_name(model: str) -> str:
+    """Name of a model and of its bentos in BentoML's stores: small ASCII letters and digits, and `_.-` between."""
+    return re.sub(r"[^a-z0-9_.-]", "-", model.lower()).strip("-._") or "classifier"

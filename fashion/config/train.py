@@ -98,6 +98,9 @@ class TrainingConfig(Strict):
 
     num_epochs: int
     """Passes over the training split."""
+    min_steps: int
+    """Optimizer steps of a training, at least: of few pictures each is shown several times an epoch, in smaller
+    batches, and of many classes more often. It does not hold with `data.limit`, for quick runs."""
     batch_size: int
     """Images in one optimizer step."""
     label_smoothing: float
@@ -107,7 +110,8 @@ class TrainingConfig(Strict):
     gradient_clip_norm: float | None
     """Largest gradient norm; null does not clip."""
     patience_to_diverge: float
-    """Fraction of the first epoch after which a loss that is not below chance level ends the training."""
+    """Fraction of the first epoch, its end included, after which a loss that has risen and is not below chance level
+    ends the training. The warm-up is waited for; half-way, a loss that is still not below chance level ends it too."""
     num_threads: int
     """torch threads on a CPU. One is fastest on busy cores; bit-equal results need equal numbers."""
     seed: int
@@ -115,6 +119,7 @@ class TrainingConfig(Strict):
 
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
+        require(self.min_steps >= 0, f"min_steps must not be negative, got {self.min_steps}")
         require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
         require(0 <= self.label_smoothing < 1, f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.ema_decay is not None:

@@ -1,6 +1,5 @@
 """Check a data set before training: empty classes, wrong labels, duplicates across splits, constant channels."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from fashion.config.schema import DataConfig
 from fashion.data.dataset import Dataset, Split, check_split
 from fashion.data.manifest import DataError
-from fashion.images.transform import Images
+from fashion.data.similar import content_keys
 
 _IMBALANCED = 1.5
 """Largest class over smallest class above which a split is reported as imbalanced."""
@@ -44,7 +43,7 @@ def check_dataset(dataset: Dataset, data: DataConfig) -> DataReport:
         raise DataError(
             f"{data.name}: a channel has the same value in every pixel of every training image; check the image files"
         )
-    keys = {name: _content_keys(split.images) for name, split in dataset.splits.items()}
+    keys = {name: content_keys(split.images) for name, split in dataset.splits.items()}
     training = [*keys["train"], *keys["val"]]
     training_keys = set(training)
     test_in_training = np.array([key in training_keys for key in keys["test"]], np.bool_)
@@ -69,15 +68,8 @@ def _class_counts(name: str, split: Split, data: DataConfig) -> tuple[int, ...]:
     counts = np.bincount(split.labels, minlength=len(data.class_names))
     empty = [data.class_names[i] for i in np.flatnonzero(counts == 0)]
     if empty:
-        raise DataError(
-            f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or remove the class from `class_names`"
-        )
+        raise DataError(f"{data.name}: {name} has no image of {', '.join(empty)}; add some, or leave the class out")
     return tuple(int(count) for count in counts)
-
-
-def _content_keys(images: Images) -> list[bytes]:
-    """Hash each image to 16 bytes: equal for equal pixels only."""
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
 
 
 def _warnings(counts: Mapping[str, Sequence[int]], duplicates: Mapping[str, int]) -> list[str]:

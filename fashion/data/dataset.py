@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.idx import read_idx
-from fashion.data.manifest import DataError, Manifest, SplitName
+from fashion.data.manifest import DataError, Manifest
 from fashion.images.transform import Images
 
 Labels = NDArray[np.int64]
@@ -61,7 +61,8 @@ class Dataset:
 def load(data: DataConfig, cache: Path, *, version: Manifest | None = None) -> Dataset:
     """Read and verify the cached files, and split them. `loading.load_dataset` fetches what is missing first.
 
-    The split is stratified by class and depends on the labels, `val_fraction` and `split_seed` alone.
+    Where a version has no validation files, they are held out of the training files: stratified by class, and depending
+    on the labels, `val_fraction` and `split_seed` alone.
 
     Args:
         data: the version to load, and how it is split.
@@ -77,12 +78,12 @@ def load(data: DataConfig, cache: Path, *, version: Manifest | None = None) -> D
         name: convert(
             name, _read(version.entry(name, "images"), folder), _read(version.entry(name, "labels"), folder), data
         )
-        for name in get_args(SplitName)
+        for name in version.splits
     }
-    return split(files["train"], files["test"], data, digest=version.digest)
+    return split(files["train"], files["test"], data, digest=version.digest, val=files.get("val"))
 
 
-def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], data: DataConfig) -> Split:
+def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.integer[Any]], data: DataConfig) -> Split:
     """Copy what was read from IDX files into writable arrays of the usual types, and check them.
 
     Args:
@@ -94,12 +95,12 @@ def convert(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], dat
     Raises:
         DataError: the shapes differ from the data config, or a label is out of range.
     """
-    converted = Split(images.copy(), labels.astype(np.int64))
+    converted = Split(images.astype(np.uint8), labels.astype(np.int64))
     check_split(name, converted, data)
     return converted
 
 
-def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dataset:
+def split(training: Split, test: Split, data: DataConfig, *, digest: str, val: Split | None = None) -> Dataset:
     """Hold out validation rows of the training files and live rows of the test files; limit each split.
 
     Args:
@@ -107,12 +108,21 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
         test: the test files; `data.live_rows` of their rows become the live split.
         data: the fractions, the seed, and `limit`, the most rows of each split.
         digest: version of the data.
+        val: the validation files; None where validation rows are held out of the training files.
 
     Raises:
-        DataError: `data.live_rows` is not less than the number of test rows.
+        DataError: `data.live_rows` is not less than the number of test rows, or it is not said which rows are for
+            validation.
     """
-    is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
-    train = _limit(_select(training, ~is_val), data)
+    if (val is None) == (data.val_fraction is None):
+        missing = "has no validation files: set data.val_fraction, such as 0.2"
+        given = f"has validation files of its own: data.val_fraction must be null, got {data.val_fraction}"
+        raise DataError(f"{data.name} {missing if val is None else given}")
+    if val is None:
+        assert data.val_fraction is not None
+        is_val = _choose(training.labels, data.val_fraction, seed=data.split_seed, data=data)
+        training, val = _select(training, ~is_val), _select(training, is_val)
+    train = _limit(training, data)
     mean, std = _channel_statistics(train.images)
     live = None
     if data.live_rows:
@@ -125,7 +135,7 @@ def split(training: Split, test: Split, data: DataConfig, *, digest: str) -> Dat
         digest=digest,
         class_names=data.class_names,
         train=train,
-        val=_limit(_select(training, is_val), data),
+        val=_limit(val, data),
         test=_limit(test, data),
         mean=mean,
         std=std,
@@ -166,7 +176,7 @@ def choose_evenly(labels: Labels, count: int) -> list[int]:
     return [int(rows[turn]) for turn in turns for rows in by_class if turn < len(rows)][:count]
 
 
-def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[np.uint8]:
+def _read(entry: manifest.FileEntry, folder: Path) -> NDArray[Any]:
     try:
         return read_idx(manifest.read_verified(entry, folder), entry.path)
     except FileNotFoundError:

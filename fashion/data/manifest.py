@@ -18,7 +18,9 @@ from fashion.config.schema import DataConfig
 from fashion.home import REPOSITORY
 from fashion.storage.folder import write_atomically
 
-SplitName = Literal["train", "test"]
+SplitName = Literal["train", "val", "test"]
+REQUIRED: tuple[SplitName, ...] = ("train", "test")
+"""Splits that each version has; one without `val` has its validation rows held out of `train`."""
 Role = Literal["images", "labels"]
 
 
@@ -63,6 +65,11 @@ class Manifest:
         """Name of the manifest in a bucket."""
         return f"manifests/{self.digest}.json"
 
+    @property
+    def splits(self) -> tuple[SplitName, ...]:
+        """The splits that have files."""
+        return tuple(split for split in get_args(SplitName) if any(entry.split == split for entry in self.files))
+
     def entry(self, split: SplitName, role: Role) -> FileEntry:
         """Return the file with the images or the labels of a split."""
         return next(entry for entry in self.files if (entry.split, entry.role) == (split, role))
@@ -104,8 +111,9 @@ def parse(text: str) -> Manifest:
     files = tuple(FileEntry(**entry) for entry in content["files"])
     manifest = Manifest(str(content["name"]), int(content["num_classes"]), files)
     parts = sorted((entry.split, entry.role) for entry in files)
-    if parts != sorted((split, role) for split in get_args(SplitName) for role in get_args(Role)):
-        raise ValueError("it must name one file of images and one of labels for train and for test")
+    expected = sorted((split, role) for split in {*manifest.splits, *REQUIRED} for role in get_args(Role))
+    if parts != expected:
+        raise ValueError("it must name one file of images and one of labels for train and for test, and maybe for val")
     if any(Path(entry.path).name != entry.path or entry.path.startswith(".") for entry in files):
         raise ValueError("its files must be names without folders")
     return manifest

@@ -65,10 +65,20 @@ def render(
     with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)
     if len(with_feedback) >= MIN_LABELLED:
         labelled = sample[with_feedback.tolist()]
+        if not _can_be_drawn(labelled, reference, reference_stats.class_names):
+            return pages
         note = f"Shows {len(labelled):,} rows with feedback, and all {reference_stats.rows:,} rows of the reference."
         html = _quality(labelled, reference, reference_stats.class_names)
         pages.append(EvidentlyPage("Classification quality", note, html))
     return pages
+
+
+def _can_be_drawn(labelled: Batch, reference: Reference, class_names: Sequence[str]) -> bool:
+    """False where Evidently would fail: it takes rows that show two labels for a binary task, which needs both."""
+    pairs = ((labelled.true_labels, labelled.predictions.labels), (reference.labels, reference.predictions.labels))
+    if len(class_names) == 2:
+        return all(len({*true, *predicted}) == 2 for true, predicted in pairs)
+    return all(2 not in (len(set(true)), len({*true, *predicted})) for true, predicted in pairs)
 
 
 def _distributions(sample: Batch, compared: Predictions, reference_stats: ReferenceStats, alpha: float) -> str:
@@ -96,13 +106,17 @@ def _distributions(sample: Batch, compared: Predictions, reference_stats: Refere
 
 def _quality(labelled: Batch, reference: Reference, class_names: Sequence[str]) -> str:
     import pandas as pd
-    from evidently import DataDefinition, Dataset, MulticlassClassification, Report
+    from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Report
     from evidently.metrics import Accuracy
     from evidently.presets import ClassificationQuality, ClassificationQualityByLabel
 
     def dataset(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> Any:
         columns = {TRUE_LABEL: _named(true, class_names), LABELS: _named(predicted, class_names)}
-        task = MulticlassClassification(target=TRUE_LABEL, prediction_labels=LABELS)
+        task: BinaryClassification | MulticlassClassification
+        if len(class_names) == 2:
+            task = BinaryClassification(target=TRUE_LABEL, prediction_labels=LABELS, pos_label=class_names[1])
+        else:
+            task = MulticlassClassification(target=TRUE_LABEL, prediction_labels=LABELS)
         definition = DataDefinition(categorical_columns=list(columns), classification=[task])
         return Dataset.from_pandas(pd.DataFrame(columns), data_definition=definition)
 

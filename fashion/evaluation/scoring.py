@@ -41,6 +41,9 @@ CAPTIONS = {
 }
 """Name of a figure -> its caption."""
 SEED = 0
+TEMPERATURE_PRIOR = 2.0
+"""Of a normal distribution of the temperature's logarithm around 0 with standard deviation 0.5: a few validation rows
+that are all right do not make a model certain of everything."""
 UNLIKE = 0.01
 """Test pictures are counted that are less usual than all but this share of the validation split."""
 """Of the windows that severity is calibrated on."""
@@ -122,11 +125,11 @@ def evaluate(
         size=data.size,
         mean=dataset.mean,
         std=dataset.std,
-        temperature=fit_temperature(val_logits, dataset.val.labels),
+        temperature=fit_temperature(val_logits, dataset.val.labels, prior=TEMPERATURE_PRIOR),
         embedding_mean=embedding_mean,
         embedding_components=components,
         architecture=dict(architecture),
-        data={"name": dataset.name, "digest": dataset.digest},
+        data={"name": dataset.name, "digest": dataset.digest, "words": dataclasses.asdict(data.words)},
         lineage=dict(lineage),
         training=dict(training),
         metrics={},

@@ -12,7 +12,7 @@ from fashion.images.errors import BadPicture, too_large, undecodable
 TOLERANCE = 0.05
 """Largest difference from the background's colour that still counts as background, as a share of 255."""
 WORKING_PIXELS = 512
-"""Longest edge, in pixels, at which the garment is located: finer detail does not survive 28 pixels."""
+"""Longest edge, in pixels, at which the object is located: finer detail does not survive 28 pixels."""
 BAND_PIXELS = 1_000_000
 """Pixels of a large picture that are reduced at once."""
 
@@ -148,7 +148,7 @@ def _to_eight_bits(picture: Image.Image, steps: list[str], *, is_sixteen_bit: bo
 def _remove_transparency(picture: Image.Image, steps: list[str], *, exact: bool) -> Image.Image:
     """Replace transparency by a background.
 
-    White, as in product photos; black under a white garment, which would vanish, and in a picture of the exact size,
+    White, as in product photos; black under a white object, which would vanish, and in a picture of the exact size,
     which is not inverted later.
     """
     if "A" not in picture.getbands() and "a" not in picture.getbands() and "transparency" not in picture.info:

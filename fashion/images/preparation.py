@@ -2,7 +2,7 @@
 
 A picture of exactly the network's size is used as it is. Any other goes through the data set's preparation:
 `product_photo` does what the makers of Fashion-MNIST describe (Xiao, Rasul, Vollgraf 2017, section 2): trim to the
-garment, scale its longest edge, sharpen, centre, invert if the background is light. `whole_picture` scales and centres.
+object, scale its longest edge, sharpen, centre, invert if the background is light. `whole_picture` scales and centres.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ class PreparedImage:
     """`(size, size)` uint8, or `(size, size, 3)` for three channels."""
     steps: tuple[str, ...]
     """Phrases that describe each change, in order, for people."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels of the picture as it came."""
 
 
 def prepare(
@@ -60,17 +62,17 @@ def prepare(
         decoded, full_size = decode(picture, mode, steps, exact=exact)
     if exact:
         steps.append("used as it is" if len(steps) == 1 else "used as it is: the size fits")
-        return PreparedImage(np.asarray(decoded), tuple(steps))
+        return PreparedImage(np.asarray(decoded), tuple(steps), full_size)
     if preparation == "whole_picture":
-        return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps))
-    return PreparedImage(_product_photo(decoded, full_size, size, steps), tuple(steps))
+        return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps), full_size)
+    return PreparedImage(_product_photo(decoded, full_size, size, steps), tuple(steps), full_size)
 
 
 def _product_photo(picture: Image.Image, full_size: tuple[int, int], size: int, steps: list[str]) -> Images:
     """Prepare a picture that may have been reduced from `full_size`."""
-    background, box = _find_garment(np.asarray(picture))
+    background, box = _find_object(np.asarray(picture))
     if box is None:
-        steps.append("blank: no garment was found")
+        steps.append("blank: nothing was found on the background")
         return np.zeros((size, size) + ((3,) if picture.mode == "RGB" else ()), np.uint8)
     if box != (0, 0, *picture.size):
         steps.append(f"trimmed the background, to {_describe_box(box, picture.size, full_size)}")
@@ -121,7 +123,7 @@ def _background(pixels: Images) -> Colour:
     return int(median) if median.ndim == 0 else tuple(int(value) for value in median)
 
 
-def _find_garment(pixels: Images) -> tuple[Colour, tuple[int, int, int, int] | None]:
+def _find_object(pixels: Images) -> tuple[Colour, tuple[int, int, int, int] | None]:
     """Return the background's colour, and the box of everything else as left, top, right, bottom; None if blank."""
     colour = _background(pixels)
     distance = np.abs(pixels.astype(np.int16) - np.asarray(colour, np.int16))

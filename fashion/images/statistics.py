@@ -20,7 +20,7 @@ STATISTICS = (
 """Names of the columns of `statistics`."""
 
 _FOREGROUND = 32
-"""Grey level above which a pixel counts as garment; the background of the data is 0."""
+"""Grey level above which a pixel counts as foreground; the background of Fashion-MNIST is 0."""
 _SATURATED = 250
 """Grey level from which a pixel counts as saturated."""
 

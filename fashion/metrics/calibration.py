@@ -120,7 +120,9 @@ def negative_log_likelihood(probabilities: NDArray[np.floating[Any]], labels: ND
     return float(-np.mean(np.log(np.clip(true, np.finfo(np.float64).eps, 1.0))))
 
 
-def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> float:
+def fit_temperature(
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], *, prior: float = 0.0
+) -> float:
     """Find the temperature that minimises the negative log-likelihood of the labels (Guo et al. 2017).
 
     It is below 1 for an underconfident network, such as one trained with label smoothing, and never changes the
@@ -129,6 +131,9 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
     Args:
         logits: `(N, C)` outputs of the network.
         labels: `(N,)` true classes.
+        prior: how much a temperature far from 1 costs: this times the square of its logarithm is added to the sum of
+            the rows' losses. It decides where there are few rows, which may all be right, and counts for nothing where
+            there are thousands.
 
     Raises:
         ValueError: the logits are empty or not finite, or the labels do not match them.
@@ -141,7 +146,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.intege
 
     def loss(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
-        return float(np.mean(np.logaddexp.reduce(margins * scale, axis=1)))
+        return float(np.mean(np.logaddexp.reduce(margins * scale, axis=1)) + prior * log_temperature**2 / len(labels))
 
     # Convex in 1 / temperature, hence a single minimum in its logarithm too.
     result = optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURE_BOUNDS), method="bounded")

@@ -69,7 +69,7 @@ def heat_map_png(image: Images, heat: NDArray[np.float32], *, pixels: int = 280)
         PNG, RGB.
     """
     grey = Image.fromarray(image).convert("L").resize((pixels, pixels), Image.Resampling.BICUBIC)
-    # About half as bright: the colour must be visible on white garments too.
+    # About half as bright: the colour must be visible on white objects too.
     base = np.asarray(grey, np.float32)[..., None] * 0.55 * np.ones(3, np.float32)
     smooth = Image.fromarray(heat.astype(np.float32)).resize((pixels, pixels), Image.Resampling.BICUBIC)
     strength = np.asarray(smooth) / max(float(np.abs(heat).max()), FAINT)

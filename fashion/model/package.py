@@ -85,7 +85,8 @@ class Package:
     architecture: dict[str, Any]
     """Name and arguments of the network."""
     data: dict[str, Any]
-    """Name and manifest digest of the data set; `training` says whether labelled feedback was trained on besides."""
+    """Name and manifest digest of the data set, and `words`, which older packages lack: how pages speak of it, as in
+    `WordsConfig`. `training` says whether labelled feedback was trained on besides."""
     lineage: dict[str, Any]
     """git_commit, metaflow_run_id, mlflow_run_id; git_commit.resumed where a resumed run went on with other code."""
     training: dict[str, Any]

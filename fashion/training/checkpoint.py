@@ -15,6 +15,8 @@ DAMAGED = "checkpoint-damaged.pt"
 """Where one is put that cannot be used."""
 
 logger = logging.getLogger(__name__)
+SINCE_LATER = {"first"}
+"""Fields that states of older versions lack."""
 
 
 def save(store: Store, state: dict[str, Any]) -> None:
@@ -42,7 +44,8 @@ def read(store: Store | None, fields: Collection[str]) -> bytes | None:
     try:
         broken = zipfile.ZipFile(io.BytesIO(content)).testzip()  # torch does not compare its checksums itself
         found = set() if broken else set(parse(content, torch.device("cpu")))
-        problem = None if found == set(fields) else "it is of another version of this program"
+        is_whole = set(fields) - SINCE_LATER <= found <= set(fields)
+        problem = None if is_whole else "it is of another version of this program"
         problem = f"the checksum of {broken} is wrong" if broken else problem
     except Exception as error:  # what torch raises depends on the byte that is wrong
         problem = f"{len(content):,} bytes, {type(error).__name__}"

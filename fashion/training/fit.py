@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -26,10 +27,14 @@ from fashion.training.convnet import ConvNet
 from fashion.training.ranks import ALONE, Rank
 
 VALIDATION_BATCH = 1000
-"""Images."""
+"""Images of 28x28 pixels; fewer of larger ones, as their activations need memory."""
 WHITENING_IMAGES = 5000
+"""Likewise."""
+REFERENCE_PIXELS = 28 * 28
 CHANCE_STEPS = 20
 """Steps after which the loss is first compared with guessing, at the earliest."""
+SLOW_START = 2
+"""Times the loss of guessing that a loss may still be at the first look, if it has fallen: some networks begin so."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3): how much free memory is given back, -1 for none; from which size memory is mapped."""
 
@@ -97,6 +102,8 @@ class State:
     """Weights of the best epoch."""
     recent: collections.deque[Tensor] = field(default_factory=lambda: collections.deque(maxlen=CHANCE_STEPS // 4))
     """Losses of the last batches."""
+    first: list[Tensor] = field(default_factory=list)
+    """Losses of the first batches, as many."""
 
     @property
     def models(self) -> tuple[nn.Module, ...]:
@@ -122,6 +129,7 @@ class State:
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
             "recent": list(self.recent),
+            "first": self.first,
             "random": random,
         }
 
@@ -135,6 +143,7 @@ class State:
         self.history = [Epoch(**epoch) for epoch in stored["history"]]
         self.best = stored["best"]
         self.recent.extend(stored["recent"])
+        self.first = stored.get("first", [])  # checkpoints of older versions have none
 
 
 def fit(
@@ -272,7 +281,8 @@ def initial_state(fabric: Fabric, model: nn.Module, dataset: Dataset, config: Tr
         rows=rank.rows,
     )
     if isinstance(model, ConvNet):
-        images = normalise(dataset.train.images[:WHITENING_IMAGES], dataset.mean, dataset.std)
+        count = _as_many(WHITENING_IMAGES, dataset)
+        images = normalise(dataset.train.images[:count], dataset.mean, dataset.std)
         model.fit_whitening(torch.from_numpy(images))
     model = distributed.synchronized(fabric, model)
     wrapped, optimizer = fabric.setup(model, optimizers.build(model, config.optimizer))
@@ -289,7 +299,7 @@ def ordered_batches(split: Split, dataset: Dataset, device: torch.device) -> Bat
     """
     return Batches(
         *_tensors(split, device),
-        batch_size=VALIDATION_BATCH,
+        batch_size=_as_many(VALIDATION_BATCH, dataset),
         mean=dataset.mean,
         std=dataset.std,
         augmentation=None,
@@ -333,6 +343,8 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
             state.averaged.update_parameters(state.model)
         total += loss.detach()
         state.recent.append(loss.detach())
+        if step <= CHANCE_STEPS // 4:
+            state.first.append(loss.detach())
         check_loss(fabric, state, step, config)
         if on_step is not None and fabric.is_global_zero:
             on_step(step, num_steps, loss.item())
@@ -355,15 +367,22 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
         config: of the training.
 
     Raises:
-        Diverged: it is NaN or infinite, or no better than guessing at the step that `patience_to_diverge` names.
+        Diverged: it is NaN or infinite; or no better than guessing, at the step that `patience_to_diverge` names if it
+            has not fallen since the first steps, and half-way in any case.
     """
     if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
         raise Diverged(_diverged(last, step, "not a finite number", config.optimizer))
+    num_steps = config.training.num_epochs * len(state.batches)
     patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
-    if step == max(CHANCE_STEPS, patience):
+    warm = math.ceil(config.optimizer.warmup_fraction * num_steps) + CHANCE_STEPS
+    early = max(CHANCE_STEPS, patience, warm)
+    late = max(early, num_steps // 2)
+    if step in (early, late):
         recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
         loss, chance = float(recent), math.log(len(config.data.class_names))
-        if not loss < chance:  # so that NaN counts as diverged
+        may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls
+        began = float(distributed.mean(fabric, torch.stack(state.first).mean())) if may_be_slow else chance
+        if not loss < max(chance, min(began, SLOW_START * chance)):  # so that NaN counts as diverged
             raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
 
@@ -414,6 +433,12 @@ def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32
 def _tensors(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(with_channels(split.images)).contiguous()
     return images.to(device), torch.from_numpy(split.labels).to(device, torch.int64)
+
+
+def _as_many(count: int, dataset: Dataset) -> int:
+    """How many images have as many pixels as `count` of 28x28; never more, and at least 16."""
+    pixels = int(np.prod(dataset.train.images.shape[1:3]))
+    return min(count, max(16, count * REFERENCE_PIXELS // pixels))
 
 
 def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:

@@ -11,7 +11,7 @@ from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset
 from fashion.training.fit import Diverged, Epoch
 from fashion.training.recipe import train
-from fashion.training.search_space import suggest, with_params
+from fashion.training.search_space import VAL_ROWS, suggest, with_params
 
 
 class Objective:
@@ -50,6 +50,7 @@ class Objective:
             trial.set_user_attr("diverged", str(error))
             self._report(f"trial {trial.number}: {error}")
             raise optuna.TrialPruned from error
+        trial.set_user_attr(VAL_ROWS, len(self._dataset.val))
         trial.set_user_attr("cpu_seconds", result.history[-1].cpu_seconds)
         self._report(f"trial {trial.number}: validation accuracy {result.best.val_accuracy:.2%}")
         return result.best.val_accuracy

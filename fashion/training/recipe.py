@@ -1,18 +1,29 @@
 """One configured training: build the network that a configuration names, and train it on a data set."""
 
+import dataclasses
+import math
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fashion.config.compose import as_dict
 from fashion.config.train import TrainConfig
-from fashion.data.dataset import Dataset
+from fashion.data.dataset import Dataset, Split
 from fashion.storage.blobs import Store
 from fashion.training import models
 from fashion.training.fit import FitResult, OnEpoch, OnRestored, OnStep, fit
 from fashion.training.ranks import ALONE, Rank
+
+SMALLEST_BATCH = 16
+"""Images: the statistics of a batch, which networks normalise by, are too noisy with fewer."""
+SEEN_OF_A_CLASS = 180
+"""Pictures of each class that such a training sees at least. Of 120 classes with 3 pictures each, 50 % of the test were
+right after 73 of each, 67 % after 183 (120 rows, one seed)."""
+STEPS_OF_AN_EPOCH = 16
+"""Batches into which a small training split is divided."""
 
 
 def train(
@@ -31,6 +42,7 @@ def train(
         ConfigError: the network cannot be built.
         Diverged: the loss is NaN or infinite, or no better than guessing.
     """
+    config, dataset = suited(config, dataset)
     model = build(config)
     result = fit(
         model,
@@ -43,6 +55,30 @@ def train(
         on_restored=on_restored,
     )
     return model, result
+
+
+def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
+    """Adapt a training to what there is: smaller batches of few pictures, each shown several times an epoch, and no
+    mirrored ones where those would be of another class.
+
+    Args:
+        config: of the training.
+        dataset: its training split is repeated where it is small.
+    """
+    augmentation, training, train = config.augmentation, config.training, dataset.train
+    if not config.data.mirrored:
+        augmentation = dataclasses.replace(augmentation, flip="none")
+    steps = training.num_epochs * max(1, len(train) // training.batch_size)
+    if config.data.limit is None and steps < training.min_steps:
+        batch_size = min(training.batch_size, max(SMALLEST_BATCH, len(train) // STEPS_OF_AN_EPOCH))
+        training = dataclasses.replace(training, batch_size=batch_size)
+        seen = max(training.min_steps * batch_size, SEEN_OF_A_CLASS * len(dataset.class_names))
+        times = math.ceil(seen / (training.num_epochs * len(train)))
+        train = Split(*(np.concatenate([rows] * times) for rows in (train.images, train.labels)))
+    return (
+        dataclasses.replace(config, augmentation=augmentation, training=training),
+        dataclasses.replace(dataset, train=train),
+    )
 
 
 def build(config: TrainConfig) -> nn.Module:

@@ -10,6 +10,8 @@ from fashion.config.train import Distribution, SearchConfig, TrainConfig, load_t
 
 Params = dict[str, Any]
 """Dotted configuration key -> value, as Optuna stores them."""
+VAL_ROWS = "val_rows"
+"""Attribute of a trial: rows that its accuracy was measured on."""
 
 
 def suggest(trial: Trial, config: TrainConfig) -> Params:

@@ -8,6 +8,7 @@ often.
 import contextlib
 import dataclasses
 import datetime
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from fashion.config.train import TrainConfig, TuningConfig
-from fashion.training.search_space import Params, configured_params, suggest
+from fashion.training.search_space import VAL_ROWS, Params, configured_params, suggest
 from fashion.training.study_storage import open_storage, reading
 
 if TYPE_CHECKING:
@@ -199,15 +200,25 @@ def choose(trials: list[FrozenTrial], config: TrainConfig) -> Choice:
     best = max(completed, key=lambda trial: trial.value or 0.0)
     assert best.value is not None
     configured = next((trial.value for trial in completed if trial.user_attrs.get("configured")), None)
-    if configured is not None and best.value < configured + config.tuning.min_improvement:
+    needed = config.tuning.min_improvement
+    noise = 0.0 if configured is None else _noise(configured, best.user_attrs.get(VAL_ROWS))
+    if configured is not None and best.value < configured + max(needed, noise):
+        bound = f"min_improvement ({100 * needed:g} points)"
+        if noise > needed:
+            bound = f"what chance makes of {best.user_attrs[VAL_ROWS]:,} rows ({100 * noise:.1f} points)"
         reason = (
             f"trial {best.number} is best with {best.value:.2%}; the configured values reached {configured:.2%}, less "
-            f"than min_improvement ({100 * config.tuning.min_improvement:g} points) below, and stay"
+            f"than {bound} below, and stay"
         )
         return Choice({}, best.value, reason)
     reached = "did not complete" if configured is None else f"reached {configured:.2%}"
     reason = f"training takes the values of trial {best.number}, {best.value:.2%}; the configured values {reached}"
     return Choice(_suggested(best, config), best.value, reason)
+
+
+def _noise(accuracy: float, rows: int | None) -> float:
+    """Standard error of the difference of two accuracies on rows of their own; 0 where their number is not known."""
+    return 0.0 if not rows else math.sqrt(2 * accuracy * (1 - accuracy) / rows)
 
 
 def trials(storage: str, name: str) -> list[FrozenTrial]:

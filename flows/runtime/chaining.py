@@ -19,7 +19,8 @@ def train_overrides(settings: RetrainConfig, model: str) -> list[str]:
         settings: with the configured overrides.
         model: registered model that DriftFlow looks at.
     """
-    return [*parse_overrides(settings.overrides), "feedback.use=true", f"tracking.registered_model={model}"]
+    own = parse_overrides(settings.overrides)
+    return [*_same_data(own), *own, "feedback.use=true", f"tracking.registered_model={model}"]
 
 
 def deploy_overrides(configured: str, model: str) -> str:
@@ -29,7 +30,16 @@ def deploy_overrides(configured: str, model: str) -> str:
         configured: as in HYDRA_ARGS.
         model: registered model that was trained.
     """
-    return shlex.join([f"tracking.registered_model={model}", *parse_overrides(configured)])
+    own = parse_overrides(configured)
+    return shlex.join([*_same_data(own), f"tracking.registered_model={model}", *own])
+
+
+def _same_data(overrides: Sequence[str]) -> list[str]:
+    """The choice of the data set that this flow was started with, unless another one is configured."""
+    if any(override.startswith("data=") for override in overrides):
+        return []
+    started = parse_overrides(os.environ.get("HYDRA_ARGS", ""))
+    return [override for override in started if override.startswith("data=")][-1:]
 
 
 class Outcome(NamedTuple):

@@ -128,6 +128,8 @@ def run(
         # HYDRA_ARGS may be exported for runs in general: it does not keep one from being resumed.
         exported = "" if "resume" in rest else os.environ.get("HYDRA_ARGS", "")
         overrides = [*parse_overrides(exported), *overrides]
+        if "run" in rest:
+            overrides = with_pictures(overrides, kind=kind)
         if creates_template(rest):
             branch = branches.branch_of(rest, os.environ["METAFLOW_USER"])
             composed = compose(overrides, root=kind.root)
@@ -139,6 +141,36 @@ def run(
     sys.argv[1:] = rest
     os.environ["HYDRA_ARGS"] = shlex.join(overrides)
     run_plain(flow)
+
+
+def with_pictures(overrides: Sequence[str], *, kind: type[Any]) -> list[str]:
+    """Put `data=NAME` in the place of `data.root=PATH`: a training reads those pictures, others need that it did.
+
+    Args:
+        overrides: of a run.
+        kind: the dataclass of the flow's configuration.
+
+    Raises:
+        ConfigError: a value is not allowed, or the pictures cannot be used.
+    """
+    if not any(override.startswith("data.root=") for override in overrides):
+        return list(overrides)
+    from fashion.data import config_file, requested
+    from fashion.data.found import screen
+    from fashion.data.manifest import DataError
+
+    try:
+        if kind is not TrainConfig:
+            return requested.with_known(overrides)
+        replaced, adopted = requested.with_adopted(overrides, current_home().data)
+    except (DataError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    if adopted is not None:
+        print(screen(adopted.found))
+        new = "" if adopted.is_new else ", which was there already"
+        print(f"{'kept':14}data={adopted.name}: {config_file.path_of(adopted.name)} and its manifest are yours to keep")
+        print(f"{'version':14}{adopted.version.digest[:12]}{new}\n", flush=True)
+    return replaced
 
 
 def run_plain(flow: Callable[[], Any]) -> None:

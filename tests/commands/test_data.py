@@ -118,7 +118,7 @@ def test_add_makes_a_version_that_verifies(
 def test_add_of_a_missing_folder_is_one_sentence(tiny: TinyDataset, run: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = run("add", "/nowhere")
     assert code == 1
-    assert err == "error: there is no folder /nowhere\n"
+    assert err == "error: there is no folder or file /nowhere\n"
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "folder"])

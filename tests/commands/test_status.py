@@ -378,3 +378,18 @@ class TestNextRun:
     def test_a_day_that_does_not_exist_is_named(self) -> None:
         with pytest.raises(ValueError, match="never runs"):
             next_time("0 0 31 2 *", self.NOW)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("make serve", "make serve DATA=digits"),
+        ("make schedule", 'make schedule ARGS="data=digits"'),
+        ("fashion traffic --rows 500", "fashion traffic --rows 500 data=digits"),
+        ("fashion log status", "fashion log status"),
+        (None, None),
+    ],
+)
+def test_the_next_command_is_of_the_data_set_that_was_asked_for(command: str | None, expected: str | None) -> None:
+    assert overview.of_data(command, "digits", ["data=digits"]) == expected
+    assert overview.of_data(command, None, []) == command

@@ -179,6 +179,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("data.split_seed", [-1, 2**32], [0]),
     ("data.limit", [9, -1], ["null", 10]),
     ("data.live_rows", [-1], [0, 5000]),
+    ("data.model", ["''", "a/b", "a'b"], ["shoes", "two words"]),
+    ("data.words", ["{title: ''}", "{subject: ' '}", "{headline: x}"], ["{}", "{title: Shoes, subject: Schuhe}"]),
     ("architecture.min_final_map", [0], [1]),
     ("architecture.drop_rate", [-0.1, 1, "nan"], [0, 0.9]),
     ("architecture.drop_path_rate", [-0.1, 1], ["null", 0, 0.9]),
@@ -194,6 +196,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("augmentation.erase_probability", [-0.1, 1.1], [0, 1]),
     ("augmentation.erase_scale", ["[0,0.2]", "[0.3,0.2]", "[0.1,1]", "[0.1]"], ["[0.1,0.1]", "[0.1,0.9]"]),
     ("training.num_epochs", [0, -1], [1]),
+    ("training.min_steps", [-1], [0, 400]),
     ("training.batch_size", [0, 1], [2]),
     ("training.label_smoothing", [-0.1, 1], [0, 0.9]),
     ("training.ema_decay", [0, 1], ["null", 0.999]),
@@ -258,7 +261,7 @@ def test_bounds(key: str, wrong: list[Any], right: list[Any], composed: dict[str
 
 
 def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -> None:
-    free = {"data.name", "data.manifest", "data.sources", "architecture.name", "architecture.kwargs"}
+    free = {"data.name", "data.manifest", "data.sources", "data.mirrored", "architecture.name", "architecture.kwargs"}
     free |= {"architecture.pretrained", "architecture.channels_last", "tuning.enabled", "tuning.optimizers"}
     free |= {"gate.approval"}
     free |= {"optimizer.name", "feedback.use"}  # refused by TestWords

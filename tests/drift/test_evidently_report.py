@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from support import shifts
-from support.imagined import decide
+from support.imagined import HARMLESS, decide
 
 from fashion.config.drift import DecisionConfig
 from fashion.data.dataset import Dataset
@@ -13,7 +13,7 @@ from fashion.drift import evidently_report
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
-from fashion.model.predictor import Predictor
+from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
@@ -70,3 +70,25 @@ def test_the_note_says_that_rows_were_sampled(window: Batch, sound_package: Pack
     )
     assert drawn[0].note.startswith("Shows 50 of its distinct pictures, sampled at random")
     assert [drawing.title for drawing in drawn] == ["Distributions"]  # 17 judged rows are too few
+
+
+@pytest.mark.parametrize(("classes", "seen"), [(2, 2), (2, 1), (3, 3), (3, 2), (3, 1)])
+def test_two_classes_are_drawn_and_two_of_more_fail_no_report(classes: int, seen: int) -> None:
+    names = ("cat", "dog", "bird")[:classes]
+    rng = np.random.default_rng(0)
+
+    def rows(count: int, among: int) -> Predictions:
+        labels = np.arange(count) % among
+        probabilities = np.full((count, classes), 0.1 / (classes - 1), np.float32)
+        probabilities[np.arange(count), labels] = 0.9
+        values = rng.normal(size=(count, 8)).astype(np.float32)
+        return Predictions(
+            labels, probabilities[:, 0], probabilities, values, rng.normal(size=(count, 16)).astype("f2")
+        )
+
+    reference = Reference(np.arange(120) % classes, rows(120, classes))
+    sent = [str(row) for row in range(60)]
+    sample = Batch(rows(60, seen), np.arange(60) % seen, np.arange(1, 61), sent, sent, ["1"] * 60)
+    stats = ReferenceStats(reference, HARMLESS, names)
+    drawn = evidently_report.render(sample, reference, stats, alpha=0.01, total_rows=60)
+    assert len(drawn) == (1 if (classes, seen) in ((3, 2), (2, 1)) else 2)

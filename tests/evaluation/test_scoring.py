@@ -136,7 +136,8 @@ def test_the_package_predicts_what_was_scored(found: Evaluation, packed: Package
 
 def test_the_package_says_where_it_came_from(found: Evaluation, leaky: Dataset) -> None:
     packed = found.package
-    assert packed.data == {"name": leaky.name, "digest": leaky.digest}
+    assert {key: packed.data[key] for key in ("name", "digest")} == {"name": leaky.name, "digest": leaky.digest}
+    assert packed.data["words"]["subject"] == "pictures of clothes"
     assert packed.architecture == {"name": "tiny", "kwargs": {"width": 64}}
     assert packed.training == {"best_epoch": 3}
     assert packed.lineage == {"mlflow_run_id": "abc"}

@@ -103,7 +103,7 @@ class TestGood:
     def test_a_blank_picture_is_black_and_reported_as_blank(self, shade: int) -> None:
         prepared = prepare(saved(Image.new("RGB", (300, 200), (shade, shade, shade)), "PNG"), size=28, channels=1)
         assert not prepared.image.any()
-        assert prepared.steps[-1] == "blank: no garment was found"
+        assert prepared.steps[-1] == "blank: nothing was found on the background"
 
     def test_light_and_dark_backgrounds_give_the_same_image(self) -> None:
         light = garment("L", (200, 260))

@@ -155,3 +155,19 @@ def test_calibration_rejects_settings_out_of_range():
     for temperature in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match=f"temperature must be positive and finite, got {temperature}"):
             calibration.softmax(np.array([[0.5, 0.5]]), temperature)
+
+
+def test_few_rows_that_are_all_right_do_not_make_a_model_certain() -> None:
+    logits = np.array([[3.0, 0.0], [0.0, 3.0]] * 3)
+    labels = np.array([0, 1] * 3)
+    assert calibration.fit_temperature(logits, labels) < 0.1
+    assert 0.5 < calibration.fit_temperature(logits, labels, prior=2.0) < 1
+
+
+def test_a_prior_counts_for_nothing_with_many_rows() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 10_000)
+    logits = rng.normal(size=(10_000, 10)) + 2 * np.eye(10)[labels]
+    assert calibration.fit_temperature(2 * logits, labels, prior=2.0) == pytest.approx(
+        calibration.fit_temperature(2 * logits, labels), rel=2e-3
+    )

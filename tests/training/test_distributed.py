@@ -34,6 +34,7 @@ STEPS = ROWS // BATCH
 WORDS = [
     *("architecture.kwargs.widths=[8,16]", "architecture.drop_rate=0.2", f"training.num_epochs={EPOCHS}"),
     *(f"training.batch_size={BATCH}", "training.ema_decay=0.9", "augmentation.erase_probability=0.5"),
+    "training.min_steps=0",
 ]
 LONG = 300.0
 """Seconds: a busy machine takes its time to start processes."""

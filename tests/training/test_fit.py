@@ -34,7 +34,7 @@ STEPS = ROWS // BATCH
 # Every source of randomness at once: order, crops, flips, erasing, dropout; and an average of weights beside them.
 WORDS = [
     *("architecture.drop_rate=0.2", f"training.num_epochs={EPOCHS}", f"training.batch_size={BATCH}"),
-    *("training.ema_decay=0.9", "augmentation.erase_probability=0.5"),
+    *("training.ema_decay=0.9", "augmentation.erase_probability=0.5", "training.min_steps=0"),
 ]
 SMALL = "architecture.kwargs.widths=[8,16]"
 
@@ -227,7 +227,7 @@ class TestDiverged:
         with pytest.raises(Diverged, match=r"loss .* lower optimizer.learning_rate, now 10000") as caught:
             recipe.train(settings, data, on_step=lambda done, total, loss: steps.append(done))
         assert "\n" not in str(caught.value)
-        assert len(steps) <= fit.CHANCE_STEPS
+        assert len(steps) <= 2 * fit.CHANCE_STEPS
 
     def test_short_training_is_caught_at_the_end_of_its_epoch(self, data: Dataset) -> None:
         settings = configured("optimizer=sgd", "optimizer.learning_rate=1e30", "training.num_epochs=1")
@@ -244,6 +244,24 @@ class TestDiverged:
         ]
         with pytest.raises(Diverged, match="after 1 steps .*not a finite number"):
             recipe.train(configured(*words, "training.gradient_clip_norm=null"), data)
+
+    def test_a_network_that_learns_nothing_is_stopped_half_way(self, data: Dataset) -> None:
+        steps: list[int] = []
+        settings = configured("optimizer=sgd", "optimizer.learning_rate=1e-9", "training.num_epochs=20")
+        with pytest.raises(Diverged, match=r"guessing has 2\.303"):
+            recipe.train(settings, data, on_step=lambda done, total, loss: steps.append(done))
+        assert len(steps) <= 20 * STEPS // 2
+
+    def test_a_slow_start_that_falls_goes_on(self, data: Dataset) -> None:
+        words = ["optimizer=sgd", "optimizer.learning_rate=0.03", "training.num_epochs=12", "training.ema_decay=null"]
+        settings, losses = configured(*words, "architecture.drop_rate=0"), list[float]()
+        model = recipe.build(settings)
+        with torch.no_grad():  # a first loss far above guessing, as of a network with many layers
+            model.get_classifier().weight.mul_(10)
+        fit.fit(model, data, settings, on_step=lambda done, total, loss: losses.append(loss))
+        first_look = losses[fit.CHANCE_STEPS - 5 : fit.CHANCE_STEPS]
+        assert np.mean(first_look) > math.log(10)
+        assert len(losses) == 12 * STEPS
 
     def test_usual_values_do_not_diverge(self, data: Dataset) -> None:
         recipe.train(configured("training.num_epochs=5", "training.patience_to_diverge=0.1"), data)

@@ -72,7 +72,7 @@ class TestArchitectures:
     ) -> None:
         words = [f"architecture={name}", "architecture.drop_rate=0", "training.label_smoothing=0"]
         words += ["augmentation.flip=none", "augmentation.crop_padding=0", "training.ema_decay=null"]
-        words += [f"training.batch_size={batch_size}", f"training.num_epochs={num_epochs}"]
+        words += [f"training.batch_size={batch_size}", f"training.num_epochs={num_epochs}", "training.min_steps=0"]
         words += [f"optimizer.learning_rate={learning_rate}"] if learning_rate else []
         words += ["architecture.name=test_resnet"] if name == "timm" else []  # is for any name: a small one
         settings = load_train_config(compose(words))

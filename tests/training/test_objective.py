@@ -15,6 +15,7 @@ from fashion.training.objective import Objective
 from fashion.training.search_space import configured_params
 
 WORDS = ["architecture.kwargs.widths=[8,8]", "training.batch_size=50", "tuning.num_workers=1", "tuning.num_epochs=4"]
+WORDS += ["training.min_steps=0"]
 
 
 def configured(*words: str) -> TrainConfig:

@@ -53,7 +53,7 @@ class Watched:
 @pytest.fixture
 def settings() -> TrainConfig:
     words = ["architecture.kwargs.widths=[8,8]", f"training.num_epochs={EPOCHS}", "training.batch_size=50"]
-    return load_train_config(compose(words))
+    return load_train_config(compose([*words, "training.min_steps=0"]))
 
 
 @pytest.fixture

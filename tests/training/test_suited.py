@@ -1,0 +1,60 @@
+"""A training is suited to what there is: few pictures are seen often, many as configured, digits never mirrored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fashion.config.compose import compose
+from fashion.config.train import TrainConfig, load_train_config
+from fashion.data.dataset import Dataset, Split
+from fashion.training import recipe
+
+
+def configured(*words: str) -> TrainConfig:
+    return load_train_config(compose(list(words)))
+
+
+def of_rows(data: Dataset, count: int) -> Dataset:
+    rows = np.resize(np.arange(len(data.train)), count)
+    return dataclasses.replace(data, train=Split(data.train.images[rows], data.train.labels[rows]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 3000))
+def test_few_pictures_get_the_least_steps_and_no_more_than_an_epoch_above(small_dataset: Dataset, count: int) -> None:
+    config = configured()
+    suited, data = recipe.suited(config, of_rows(small_dataset, count))
+    steps_of_an_epoch = max(1, len(data.train) // suited.training.batch_size)
+    steps = suited.training.num_epochs * steps_of_an_epoch
+    assert steps >= 0.99 * config.training.min_steps
+    assert len(data.train) % count == 0
+    assert 2 <= suited.training.batch_size <= config.training.batch_size
+
+
+@pytest.mark.parametrize("words", [["data.limit=1000"], ["training.min_steps=0"]])
+def test_quick_runs_stay_as_they_are(small_dataset: Dataset, words: list[str]) -> None:
+    config = configured(*words)
+    suited, data = recipe.suited(config, small_dataset)
+    assert suited == config
+    assert data.train is small_dataset.train
+
+
+def test_many_pictures_stay_as_they_are(small_dataset: Dataset) -> None:
+    config, many = configured(), of_rows(small_dataset, 50_000)
+    suited, data = recipe.suited(config, many)
+    assert suited == config
+    assert data.train is many.train
+
+
+def test_what_may_not_be_mirrored_is_not(small_dataset: Dataset) -> None:
+    assert recipe.suited(configured("data.mirrored=false"), small_dataset)[0].augmentation.flip == "none"
+    assert recipe.suited(configured(), small_dataset)[0].augmentation.flip == "alternating"
+
+
+def test_each_of_many_classes_is_seen_often_enough(small_dataset: Dataset) -> None:
+    few = dataclasses.replace(of_rows(small_dataset, 360), class_names=tuple(map(str, range(120))))
+    suited, data = recipe.suited(configured(), few)
+    assert suited.training.num_epochs * len(data.train) >= 120 * recipe.SEEN_OF_A_CLASS
