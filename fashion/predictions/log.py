@@ -27,6 +27,7 @@ from fashion.predictions.schema import (
     DECIDE,
     DECIDED,
     INSERT,
+    JUDGEMENT,
     LABELLED_BY,
     MIGRATIONS,
     SELECTED,
@@ -282,7 +283,7 @@ class PredictionLog:
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 
     def count_late_feedback(self, since_us: int, until_us: int, *, oldest_us: int) -> list[Row]:
-        """Count the feedback of a span on predictions of before it, where it is the latest on its prediction.
+        """Count the feedback of a span on predictions of before it, where it is the one that counts.
 
         Args:
             since_us: microseconds since 1970, UTC.
@@ -295,9 +296,8 @@ class PredictionLog:
         return self.database.read(
             "SELECT p.model_name, p.model_version, p.model_digest, p.label, f.true_label, count(*) FROM feedback f "
             "JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
-            "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? AND NOT EXISTS ("
-            "SELECT 1 FROM feedback l WHERE l.prediction_id = f.prediction_id "
-            "AND (l.time_us, l.sequence) > (f.time_us, f.sequence)) GROUP BY 1, 2, 3, 4, 5",
+            "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? "
+            f"AND f.sequence = {JUDGEMENT} GROUP BY 1, 2, 3, 4, 5",
             (since_us, until_us, oldest_us, since_us),
         )
 

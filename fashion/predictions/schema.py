@@ -98,12 +98,12 @@ INSERT = (
 COUNTS = counts_sql("decisions", "f.time_us", "f.prediction_id")
 """Condition that feedback `f` counts."""
 
-TRUE_LABEL, LABELLED_BY = (
+TRUE_LABEL, LABELLED_BY, JUDGEMENT = (
     f"(SELECT f.{column} FROM feedback f WHERE f.prediction_id = p.prediction_id AND {COUNTS} "
     f"ORDER BY f.source = '{REVIEW}' DESC, f.time_us DESC, f.sequence DESC LIMIT 1)"
-    for column in ("true_label", "source")
+    for column in ("true_label", "source", "sequence")
 )
-"""The label of prediction `p` by the feedback that counts, and who gave it."""
+"""The label of prediction `p` by the feedback that counts, who gave it, and the feedback's own number."""
 
 DECIDE = f"INSERT INTO decisions ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})"
 DECIDED = f"SELECT {', '.join(FIELDS)} FROM decisions ORDER BY sequence"

@@ -225,9 +225,9 @@ class ExportedRows:
 def _late_feedback(labelled: Iterator[LoggedPrediction], window: Window, oldest_us: int) -> Iterator[LateFeedback]:
     """Of rows with feedback, newest first; what is older than `oldest_us` is not read."""
     for row in itertools.takewhile(lambda row: row.record.time_us >= oldest_us, labelled):
-        latest = row.feedback[-1]
-        if row.record.time_us < window.since_us <= latest.time_us < window.until_us:
-            yield LateFeedback(row.record.model, row.record.label, latest.true_label, 1)
+        judged = row.judgement
+        if judged and row.record.time_us < window.since_us <= judged.time_us < window.until_us:
+            yield LateFeedback(row.record.model, row.record.label, judged.true_label, 1)
 
 
 Source = LocalRows | SharedRows | ExportedRows
