@@ -60,10 +60,10 @@ def tables(
         rows.append(_row(name, without, origins, found))
         say(str(rows[-1]))
     note = (
-        f"Shares of windows of test pictures, {clean} (of rows alone, a fourth) of each kind without a shift and "
-        f"{shifted} with each of {len(names)} shifts (tests/support/shifts.py, traffic.py), alpha "
-        f"{settings.alpha:g}. `rows alone`: as if each row were of another picture and of nobody. `worth`: independent "
-        "rows of the test that they are worth "
+        f"Shares of windows of test pictures, {clean} of each kind without a shift (a fourth of them by rows alone) "
+        f"and {shifted} with each of "
+        f"{len(names)} shifts (tests/support/shifts.py, traffic.py), alpha {settings.alpha:g}. `rows alone`: as if "
+        "each row were of another picture and of nobody. `worth`: independent rows of the test that they are worth "
         "least to, median."
     )
     yield Table("Drift decisions on traffic that repeats", rows, note, _formats(rows))

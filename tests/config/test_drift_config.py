@@ -46,6 +46,27 @@ class TestFile:
         )
         assert not settings.retrain.enabled
 
+    @pytest.mark.parametrize(
+        ("cron", "runs"),
+        [
+            ("0 6 * * *", 365),
+            ("*/15 * * * *", 35_040),
+            ("0 6 * * 1-5", 261),
+            ("0 6 1 * *", 12),
+            ("0 6 1 * 0", 63),  # the first of a month, and Sundays: one day is both
+            ("0 0 29 2 *", 1),  # never in a year of 365 days
+        ],
+    )
+    def test_runs_of_a_year_are_those_of_cron(self, cron: str, runs: int) -> None:
+        assert loaded(f"cron='{cron}'").decision.runs_per_year == runs
+
+    def test_false_alarms_of_a_year_are_divided_among_its_runs(self) -> None:
+        assert loaded().decision.run_alpha == 0.01
+        assert loaded("decision.false_alarms_per_year=1").decision.run_alpha == pytest.approx(1 / 365)
+        assert loaded("decision.false_alarms_per_year=1", "cron='0 6 1 * *'").decision.run_alpha == 0.01
+        own = loaded("decision.false_alarms_per_year=1", "decision.runs_per_year=5000")
+        assert own.decision.run_alpha == pytest.approx(1 / 5000)
+
     def test_data_and_tracking_are_those_of_a_training(self) -> None:
         settings, training = loaded(), load_train_config(compose())
         assert (settings.data, settings.tracking) == (training.data, training.tracking)
@@ -143,6 +164,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("decision.alpha", [0, 0.5, -0.1, float("nan")], [1e-6, 0.01, 0.49]),
     ("decision.min_rows", [49, 0, -1], [50]),
     ("decision.min_labels", [9, 0, -1], [10]),
+    ("decision.false_alarms_per_year", [0, -1, float("nan"), float("inf")], [None, 0.5, 12]),
+    ("decision.runs_per_year", [0, -1], [None, 365]),
     ("decision.resplits", [-1], [0, 1000]),
     ("report.rows", [99, 0], [100]),
     ("report.examples", [-1, 101], [0, 100]),

@@ -134,6 +134,22 @@ def test_feedback_on_one_picture_counts_once(reference_stats: ReferenceStats, us
     assert (found.rows, found.accuracy) == (100, 0.9)
 
 
+def test_a_limit_of_false_alarms_holds_over_a_year(reference_stats: ReferenceStats, usual: Predictions) -> None:
+    """A year of 100 runs, at rates that are high enough to be seen in it."""
+    free = dataclasses.replace(SETTINGS, alpha=0.3, runs_per_year=100)
+    limited = dataclasses.replace(free, false_alarms_per_year=5)
+    alarms = {}
+    for name, settings in (("free", free), ("limited", limited)):
+        found = [
+            decide(reference_stats, usual, each, settings) for each in windows(traffic.independent(100), usual, 100)
+        ]
+        alarms[name] = sum(each.decision == "drift" for each in found)
+        assert found[0].false_alarms_per_year == pytest.approx({"free": 30, "limited": 5}[name])
+        assert found[0].alpha == pytest.approx({"free": 0.3, "limited": 0.05}[name])
+    assert alarms["limited"] <= 9  # the 97th percentile of 5
+    assert alarms["limited"] < alarms["free"] <= 40
+
+
 @pytest.mark.slow
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
