@@ -145,9 +145,9 @@ class DriftFlow(FlowSpec):
             for inspected in self.inspected:
                 result, version = inspected.result, self.references.get(inspected.result.model_version)
                 report_id = reports.make_id(self.now_us, self.model, result.model_version)
-                page, copy = self.render_report(inspected, version, history, report_id)
+                page, copy, snapshots = self.render_report(inspected, version, history, report_id)
                 content = result_as_dict(result)
-                reports.publish(store, report_id, page, content)
+                reports.publish(store, report_id, page, content, snapshots)
                 digest = None if version is None else version.package.data["digest"]
                 tracking.log_drift(experiment_id, report_id, content, copy, data_digest=digest)
                 self.reports.append(report_id)
@@ -281,11 +281,12 @@ class DriftFlow(FlowSpec):
         version: "VersionReference | None",
         history: "list[dict[str, object]]",
         report_id: str,
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str, dict[str, str]]:
         """A version's report as one HTML page, with plots and examples where there is a reference to compare with.
 
         Returns:
-            The page, and a copy without pictures of users, for where neither retention nor `fashion log forget` reach.
+            The page, a copy without pictures of users, for where neither retention nor `fashion log forget` reach, and
+            Evidently's snapshots by title.
         """
         from fashion.drift import evidently_report, report_page
 
@@ -314,7 +315,7 @@ class DriftFlow(FlowSpec):
             evidently_pages=plots,
             remarks=self.remarks,
         )
-        return render(examples=examples), render(examples=())
+        return render(examples=examples), render(examples=()), {each.title: each.snapshot for each in plots}
 
 
 def count_rows(source: "Source", window: "Window", references: "References", settings: DriftConfig) -> "WindowPart":

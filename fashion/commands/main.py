@@ -52,7 +52,7 @@ app.add_typer(schedule.app, name="schedule")
 app.add_typer(drift.app, name="drift")
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(cluster.app, name="cluster")
-app.command("ui", epilog="Example: fashion ui --port 5001")(ui.ui)
+app.command("ui", epilog="Examples: fashion ui --port 5001; fashion ui --drift; fashion ui --studies")(ui.ui)
 app.command("demo", epilog="Example: fashion demo --short")(demo.demo)
 
 

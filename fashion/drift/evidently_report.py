@@ -4,9 +4,11 @@ Every column names the method and threshold of `fashion.drift.decision`: Evident
 rows.
 """
 
+import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ class EvidentlyPage:
     note: str
     """One sentence on the rows that it shows."""
     html: str
+    snapshot: str
+    """What Evidently's own UI opens: JSON of distributions, without rows."""
 
 
 def render(
@@ -61,15 +65,15 @@ def render(
     of_all = f"{len(sample):,} of its distinct pictures, sampled at random"
     shown = of_all if len(sample) < total_rows else "each of its distinct pictures"
     note = f"Shows {shown}, and all {reference_stats.rows:,} rows of the reference."
-    pages = [EvidentlyPage("Distributions", note, _distributions(sample, compared, reference_stats, alpha))]
+    pages = [EvidentlyPage("Distributions", note, *_distributions(sample, compared, reference_stats, alpha))]
     with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)
     if len(with_feedback) >= MIN_LABELLED:
         labelled = sample[with_feedback.tolist()]
         if not _can_be_drawn(labelled, reference, reference_stats.class_names):
             return pages
         note = f"Shows {len(labelled):,} rows with feedback, and all {reference_stats.rows:,} rows of the reference."
-        html = _quality(labelled, reference, reference_stats.class_names)
-        pages.append(EvidentlyPage("Classification quality", note, html))
+        drawn = _quality(labelled, reference, reference_stats.class_names)
+        pages.append(EvidentlyPage("Classification quality", note, *drawn))
     return pages
 
 
@@ -81,7 +85,32 @@ def _can_be_drawn(labelled: Batch, reference: Reference, class_names: Sequence[s
     return all(2 not in (len(set(true)), len({*true, *predicted})) for true, predicted in pairs)
 
 
-def _distributions(sample: Batch, compared: Predictions, reference_stats: ReferenceStats, alpha: float) -> str:
+def build_workspace(folder: Path, snapshots: Iterable[tuple[str, str, float, str]]) -> int:
+    """Write a workspace of Evidently's own UI, with a project for each model, and return how many snapshots it has.
+
+    Args:
+        folder: of the workspace, which is made anew.
+        snapshots: project, name, time in seconds since 1970, and `EvidentlyPage.snapshot`.
+    """
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from evidently.core.report import Snapshot
+    from evidently.ui.workspace import Workspace
+
+    workspace, projects, count = Workspace.create(str(folder)), dict[str, Any](), 0
+    for project, name, time_s, content in snapshots:
+        if project not in projects:
+            projects[project] = workspace.create_project(project)
+        snapshot = Snapshot.loads(content)
+        snapshot.set_name(name)
+        snapshot._timestamp = datetime.datetime.fromtimestamp(time_s, datetime.UTC).replace(tzinfo=None)
+        workspace.add_run(projects[project].id, snapshot)
+        count += 1
+    return count
+
+
+def _distributions(
+    sample: Batch, compared: Predictions, reference_stats: ReferenceStats, alpha: float
+) -> tuple[str, str]:
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
 
@@ -101,10 +130,10 @@ def _distributions(sample: Batch, compared: Predictions, reference_stats: Refere
         current_data=Dataset.from_pandas(window, data_definition=definition),
         reference_data=Dataset.from_pandas(before, data_definition=definition),
     )
-    return str(snapshot.get_html_str(as_iframe=False))
+    return str(snapshot.get_html_str(as_iframe=False)), str(snapshot.dumps())
 
 
-def _quality(labelled: Batch, reference: Reference, class_names: Sequence[str]) -> str:
+def _quality(labelled: Batch, reference: Reference, class_names: Sequence[str]) -> tuple[str, str]:
     import pandas as pd
     from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Report
     from evidently.metrics import Accuracy
@@ -126,7 +155,7 @@ def _quality(labelled: Batch, reference: Reference, class_names: Sequence[str]) 
         current_data=dataset(labelled.true_labels, labelled.predictions.labels),
         reference_data=dataset(reference.labels, reference.predictions.labels),
     )
-    return str(snapshot.get_html_str(as_iframe=False))
+    return str(snapshot.get_html_str(as_iframe=False)), str(snapshot.dumps())
 
 
 def _frame(rows: Predictions, distances: NDArray[np.float64], class_names: Sequence[str]) -> Any:

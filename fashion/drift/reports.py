@@ -5,6 +5,7 @@ The result is written last: a report without one is incomplete, and readers trea
 
 import contextlib
 import datetime
+import gzip
 import hashlib
 import json
 import re
@@ -17,6 +18,8 @@ from fashion.storage.blobs import BlobNotFound, Store
 
 PAGE, RESULT = "report.html", "result.json"
 """Files of a report, in a folder named by its id."""
+SNAPSHOT = re.compile(r"([^/]+)/evidently-(.+)\.json\.gz")
+"""Further files, of which there may be none: what Evidently's own UI opens."""
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """What an id looks like."""
 ID_TIME = "%Y%m%dT%H%M%SZ"
@@ -62,7 +65,9 @@ def link(report_id: str, *, reports: str, service: str | None) -> str:
     return f"{reports.rstrip('/')}/{report_id}/{PAGE}"
 
 
-def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) -> None:
+def publish(
+    store: Store, report_id: str, page: str, result: Mapping[str, Any], snapshots: Mapping[str, str] | None = None
+) -> None:
     """Store a report, replacing one with the same id.
 
     Args:
@@ -70,8 +75,12 @@ def publish(store: Store, report_id: str, page: str, result: Mapping[str, Any]) 
         report_id: from `make_id`.
         page: HTML.
         result: JSON, without NaN.
+        snapshots: title -> JSON of Evidently's.
     """
     content = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    for title, snapshot in (snapshots or {}).items():
+        name = title.lower().replace(" ", "-")
+        store.put(f"{report_id}/evidently-{name}.json.gz", gzip.compress(snapshot.encode(), mtime=0))
     store.put(f"{report_id}/{PAGE}", page.encode())
     store.put(f"{report_id}/{RESULT}", content.encode())
 
@@ -168,6 +177,18 @@ def read_page(store: Store, report_id: str) -> bytes:
     if not store.exists(f"{report_id}/{RESULT}"):
         raise BlobNotFound(report_id)
     return content
+
+
+def read_snapshots(store: Store) -> Iterator[tuple[str, str, str]]:
+    """Yield the report's id, the title and the JSON of each snapshot of Evidently's, oldest first.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    for name in sorted(store.list()):
+        if match := SNAPSHOT.fullmatch(name):
+            with contextlib.suppress(BlobNotFound, OSError, EOFError):  # removed meanwhile, or damaged
+                yield match[1], match[2].replace("-", " "), gzip.decompress(store.get(name)).decode()
 
 
 def read_result(store: Store, report_id: str) -> dict[str, Any]:

@@ -321,6 +321,7 @@ def log_drift(
         **{f"p/{family}": value for family, value in result["p_values"].items()},
         **{f"severity/{key}": value for key, value in ((result["severity"] or {}).get("signals") or {}).items()},
         "accuracy/estimated": (result["estimated"] or {}).get("accuracy"),
+        "accuracy/estimated_is_reliable": (result["estimated"] or {}).get("reliable"),
         "accuracy/feedback": (result["feedback"] or {}).get("accuracy"),
     }
     content = json.dumps(result, indent=1).encode()

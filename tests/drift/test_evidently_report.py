@@ -1,6 +1,7 @@
 """What Evidently draws agrees with what was decided, and needs no connection."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from support.imagined import HARMLESS, decide
 
 from fashion.config.drift import DecisionConfig
 from fashion.data.dataset import Dataset
-from fashion.drift import evidently_report
+from fashion.drift import evidently_report, reports
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.package import Package
@@ -17,6 +18,7 @@ from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
+from fashion.storage.address import open_store
 
 SETTINGS = DecisionConfig(alpha=0.01, min_rows=200, min_labels=50, resplits=0)
 ROWS = 300
@@ -37,7 +39,12 @@ def window(request: pytest.FixtureRequest, sound_package: Package, whole_dataset
 def drawings(window: Batch, sound_package: Package) -> list[EvidentlyPage]:
     reference_stats = ReferenceStats.of(sound_package)
     return evidently_report.render(
-        window, Reference.of(sound_package), reference_stats, alpha=SETTINGS.alpha, total_rows=ROWS
+        window,
+        Reference.of(sound_package),
+        reference_stats,
+        compared=Reference.of(sound_package).predictions,
+        alpha=SETTINGS.alpha,
+        total_rows=ROWS,
     )
 
 
@@ -66,7 +73,12 @@ def test_nothing_is_loaded_from_elsewhere(drawings: list[EvidentlyPage]) -> None
 def test_the_note_says_that_rows_were_sampled(window: Batch, sound_package: Package) -> None:
     few = window[list(range(50))]
     drawn = evidently_report.render(
-        few, Reference.of(sound_package), ReferenceStats.of(sound_package), alpha=0.01, total_rows=ROWS
+        few,
+        Reference.of(sound_package),
+        ReferenceStats.of(sound_package),
+        compared=Reference.of(sound_package).predictions,
+        alpha=0.01,
+        total_rows=ROWS,
     )
     assert drawn[0].note.startswith("Shows 50 of its distinct pictures, sampled at random")
     assert [drawing.title for drawing in drawn] == ["Distributions"]  # 17 judged rows are too few
@@ -90,5 +102,31 @@ def test_two_classes_are_drawn_and_two_of_more_fail_no_report(classes: int, seen
     sent = [str(row) for row in range(60)]
     sample = Batch(rows(60, seen), np.arange(60) % seen, np.arange(1, 61), sent, sent, ["1"] * 60)
     stats = ReferenceStats(reference, HARMLESS, names)
-    drawn = evidently_report.render(sample, reference, stats, alpha=0.01, total_rows=60)
+    drawn = evidently_report.render(sample, reference, stats, compared=reference.predictions, alpha=0.01, total_rows=60)
     assert len(drawn) == (1 if (classes, seen) in ((3, 2), (2, 1)) else 2)
+
+
+def test_snapshots_open_in_evidentlys_own_workspace_and_hold_no_rows(
+    drawings: list[EvidentlyPage], window: Batch, tmp_path: Path
+) -> None:
+    from evidently.ui.workspace import Workspace
+
+    store = open_store(str(tmp_path / "reports"))
+    report_id = reports.make_id(1_800_000_000_000_000, "shoes", "3")
+    reports.publish(store, report_id, "", {"model_name": "shoes"}, {each.title: each.snapshot for each in drawings})
+    kept = [
+        ("shoes", f"{report} {title}", reports.time_of(report), text)
+        for report, title, text in reports.read_snapshots(store)
+    ]
+    assert evidently_report.build_workspace(tmp_path / "workspace", kept) == 2
+    workspace = Workspace(str(tmp_path / "workspace"))
+    (project,) = workspace.list_projects()
+    assert project.name == "shoes"
+    runs = [workspace.get_run(project.id, run) for run in workspace.list_runs(project.id)]
+    assert {run.name for run in runs} == {f"{report_id} distributions", f"{report_id} classification quality"}
+    assert {run.timestamp.isoformat() for run in runs} == {"2027-01-15T08:00:00"}
+    # A single row could be told from its probabilities.
+    exact = f"{float(window.predictions.probabilities[0, 0])!r}"
+    assert all(exact not in each.snapshot for each in drawings)
+    assert reports.delete_before(store, 1_900_000_000) == 1
+    assert list(store.list()) == []

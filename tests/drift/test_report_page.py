@@ -109,7 +109,7 @@ def test_text_from_outside_is_escaped(reference: Reference) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(reference: Reference) -> None:
-    evidently = EvidentlyPage("Distributions", "Shows all of its rows.", "<p>" + "x" * 10_000)
+    evidently = EvidentlyPage("Distributions", "Shows all of its rows.", "<p>" + "x" * 10_000, "{}")
     page = render(inspect(reference, shift=0.8), reference, evidently_pages=[evidently])
     assert re.findall(r"(?:src|href)=['\"]?(?:https?:)?//", page) == []
     assert "Distributions, by Evidently" in page
