@@ -8,6 +8,7 @@ A window is counted, not stored: `WindowStats` takes any number of rows in const
 Knows arrays, no logs.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,19 +24,20 @@ from fashion.drift.result import (
     Column,
     Decision,
     DriftResult,
-    Estimate,
     FeedbackAccuracy,
     Severity,
 )
 from fashion.metrics.classification import wilson_interval
+from fashion.model.accuracy import HARMFUL, SIGNALS, Estimate
 from fashion.model.predictor import Predictions
-from fashion.model.severity import SIGNALS, is_harmful
+from fashion.model.severity import SIGNALS as OLD_SIGNALS
+from fashion.model.severity import is_harmful
 from fashion.predictions.record import FOREVER_US
 
 SMALL_CHANGE = 0.02
-"""Change of the mean confidence up to which the accuracy estimated from it is reliable: with `convnet`
-no shift of tests/support/shifts.py within it was estimated a point off, one beyond it 72 points (benchmark
-drift_power)."""
+"""With older packages: change of the mean confidence up to which the accuracy estimated from it is reliable."""
+WORTH_SAYING = 0.03
+"""Estimated fall of accuracy from which on a reason tells of it, harmful or not."""
 CONFIDENCE_UNITS = 2**40
 """Parts into which a confidence is divided to be summed: finer than float32 tells confidences apart, and 8 million
 rows of a batch stay below 2**63."""
@@ -44,7 +46,7 @@ SIGNAL_WORDS = {
     "output_distance": "the distribution of a class probability moved by",
     "outlier_fraction": "the share of rows unlike the reference is",
 }
-"""The signals of severity in a sentence."""
+"""The signals of older packages in a sentence."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class WindowCounts:
 
     label_counts: NDArray[np.int64]
     """(classes,) rows by predicted label."""
+    signals: NDArray[np.int64]
+    """(K,) sums of `fashion.model.accuracy.SIGNALS`; zeros where there is no estimator of accuracy."""
     confusion: NDArray[np.int64]
     """(classes, classes) rows with feedback, by true and predicted label."""
     slots: list[NDArray[np.int64]]
@@ -62,6 +66,7 @@ class WindowCounts:
     unreadable: int = 0
     """Rows with NaN, infinity or an unknown class, which are in no other sum."""
     outliers: int = 0
+    """Rows beyond `SeverityMeter.outlier_distance`; 0 where there is an estimator of accuracy."""
     confidence: int = 0
     """Sum of the confidences, in units of 1 / CONFIDENCE_UNITS: sums of floats depend on their order."""
     since_us: int = FOREVER_US
@@ -78,11 +83,13 @@ class WindowCounts:
         """
         classes = len(reference.class_names)
         slots = [np.zeros(2 * len(column.values) + 1, np.int64) for column in reference.columns]
-        return cls(np.zeros(classes, np.int64), np.zeros((classes, classes), np.int64), slots)
+        signals = np.zeros(len(SIGNALS), np.int64)
+        return cls(np.zeros(classes, np.int64), signals, np.zeros((classes, classes), np.int64), slots)
 
     def add(self, other: "WindowCounts") -> None:
         """Add the rows of another part of the window."""
         self.label_counts += other.label_counts
+        self.signals += other.signals
         self.confusion += other.confusion
         for mine, theirs in zip(self.slots, other.slots, strict=True):
             mine += theirs
@@ -130,8 +137,7 @@ class WindowStats:
             counts.unreadable += len(window.labels)
             return np.zeros(len(window.labels), np.bool_)
         matrix = np.concatenate([window.statistics, window.probabilities], axis=1)
-        distances = self._reference.meter.distances(window.embeddings)
-        good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1) & np.isfinite(distances)
+        good: NDArray[np.bool_] = np.isfinite(matrix).all(axis=1) & np.isfinite(window.embeddings).all(axis=1)
         good &= np.isfinite(window.confidences)
         good &= (window.labels >= 0) & (window.labels < classes)
         counts.unreadable += int((~good).sum())
@@ -141,7 +147,11 @@ class WindowStats:
             left = np.searchsorted(column.values, values, "left")
             slots += np.bincount(left + np.searchsorted(column.values, values, "right"), minlength=len(slots))
         counts.rows += int(good.sum())
-        counts.outliers += int((distances[good] > self._reference.meter.outlier_distance).sum())
+        if self._reference.estimator is not None:
+            counts.signals += self._reference.estimator.signals(window[good]).sum(axis=0)
+        else:
+            distances = self._reference.meter.distances(window.embeddings[good])
+            counts.outliers += int((distances > self._reference.meter.outlier_distance).sum())
         counts.confidence += int(np.rint(window.confidences[good].astype(np.float64) * CONFIDENCE_UNITS).sum())
         counts.label_counts += np.bincount(window.labels[good], minlength=classes)
         labelled = good & (true_labels >= 0) & (true_labels < classes)
@@ -162,14 +172,17 @@ class WindowStats:
         enough = counts.rows >= settings.min_rows
         columns = tuple(self._columns(settings.alpha)) if enough else ()
         drifted = [column for column in columns if column.drifted]
-        severity = self._severity(columns, changed=bool(drifted)) if enough else None
+        estimate = self._estimate() if enough else None
+        severity = self._severity(columns, estimate, changed=bool(drifted)) if estimate else None
+        if estimate and severity and severity.thresholds and severity.level == "harmful":
+            estimate = dataclasses.replace(estimate, reliable=False)
         decision: Decision = "insufficient_data" if not enough else "drift" if drifted else "no_drift"
         false_alarms = None
         if enough and settings.resplits:
             false_alarms = reference.false_alarms(counts.rows, settings.alpha, settings.resplits, seed)
         return DriftResult(
             decision=decision,
-            reason=_reason(counts.rows, settings.min_rows, drifted, severity),
+            reason=_reason(counts.rows, settings.min_rows, drifted, severity, estimate, reference.accuracy),
             since_us=counts.since_us if counts.rows else 0,
             until_us=counts.until_us,
             rows=counts.rows,
@@ -183,7 +196,7 @@ class WindowStats:
             reference_rows=reference.rows,
             reference_accuracy=reference.accuracy,
             mean_confidence=self.mean_confidence,
-            estimated=self._estimate(severity) if enough else None,
+            estimated=estimate,
             feedback=self._feedback(settings),
             unreadable=counts.unreadable,
         )
@@ -199,8 +212,11 @@ class WindowStats:
         threshold = reference.threshold(FAMILIES[2], alpha)
         yield chi_square_test(counts.label_counts, reference.label_counts, threshold)
 
-    def _severity(self, columns: Sequence[Column], *, changed: bool) -> Severity:
+    def _severity(self, columns: Sequence[Column], estimate: Estimate, *, changed: bool) -> Severity:
         thresholds = self._reference.thresholds
+        if self._reference.estimator is not None or thresholds is None:
+            harmful = changed and self._reference.accuracy - estimate.accuracy > HARMFUL
+            return Severity("harmful" if harmful else "harmless" if changed else "none")
         signals = self._reference.meter.signals(
             rows=self.counts.rows,
             mean_confidence=self.mean_confidence,
@@ -210,10 +226,12 @@ class WindowStats:
         harmful = changed and is_harmful(signals, thresholds)
         return Severity("harmful" if harmful else "harmless" if changed else "none", signals, thresholds)
 
-    def _estimate(self, severity: Severity | None) -> Estimate:
+    def _estimate(self) -> Estimate:
+        if self._reference.estimator is not None:
+            return self._reference.estimator.estimate(self.counts.signals, self.counts.rows)
+        # Difference of confidences, Guillory et al. 2021 (arXiv:2107.03315).
         change = self.mean_confidence - self._reference.meter.mean_confidence
-        reliable = (severity is None or severity.level != "harmful") and abs(change) <= SMALL_CHANGE
-        return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), reliable)
+        return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), abs(change) <= SMALL_CHANGE)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
         total = int(self.counts.confusion.sum())
@@ -245,24 +263,37 @@ def _family_p_values(columns: Sequence[Column]) -> dict[str, float]:
     return p_values
 
 
-def _reason(rows: int, min_rows: int, drifted: Sequence[Column], severity: Severity | None) -> str:
-    if severity is None:
+def _reason(
+    rows: int,
+    min_rows: int,
+    drifted: Sequence[Column],
+    severity: Severity | None,
+    estimate: Estimate | None,
+    accuracy: float,
+) -> str:
+    if severity is None or estimate is None:
         return f"{rows:,} rows are too few to judge: {min_rows:,} are needed"
     if not drifted:
         return f"{rows:,} rows look like the reference: no test is below its threshold"
     strongest = sorted(drifted, key=lambda column: (column.p_value, -column.distance))[:3]
     names = ", ".join(column.name for column in strongest)
     more = len(drifted) - len(strongest)
-    what = f"{names}{f' and {more} more' if more else ''} differ{'s' if len(drifted) == 1 else ''}"
+    what = f"{names}{f' and {more} more' if more else ''} differ{'s' if len(drifted) == 1 else ''} from the reference"
+    between = "" if estimate.low is None else f", {estimate.low:.1%} to {estimate.high:.1%}"
+    estimated = f"without labels it is estimated to be {estimate.accuracy:.1%}{between}; it was {accuracy:.1%}"
     if severity.level != "harmful":
-        return f"{what} from the reference, but no signal says that accuracy suffers"
+        if accuracy - estimate.accuracy >= WORTH_SAYING:
+            return f"{what}, and accuracy may have fallen: {estimated}"
+        return f"{what}, but no signal says that accuracy suffers"
+    if severity.signals is None or severity.thresholds is None:
+        return f"{what}, and accuracy is likely to suffer: {estimated}"
     beyond = [
         f"{SIGNAL_WORDS[name]} {getattr(severity.signals, name):.2f} "
         f"(harmless up to {getattr(severity.thresholds, name):.2f})"
-        for name in SIGNALS
+        for name in OLD_SIGNALS
         if getattr(severity.signals, name) > getattr(severity.thresholds, name)
     ]
-    return f"{what} from the reference, and accuracy is likely to suffer: {'; '.join(beyond)}"
+    return f"{what}, and accuracy is likely to suffer: {'; '.join(beyond)}"
 
 
 def _as_tuples(matrix: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

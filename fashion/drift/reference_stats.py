@@ -15,10 +15,12 @@ from scipy import stats
 from fashion.drift.result import FAMILIES, LABELS, Column, FalseAlarms
 from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
+from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import DamagedPackage, Package, SeverityThresholds
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.model.severity import SeverityMeter, Spread
+from fashion.model.typicality import features
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +52,19 @@ class Distribution:
 class ReferenceStats:
     """A model's reference, prepared to compare windows with."""
 
-    def __init__(self, reference: Reference, thresholds: SeverityThresholds, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        thresholds: SeverityThresholds | None,
+        class_names: Sequence[str],
+        estimator: AccuracyEstimator | None = None,
+    ) -> None:
         """
         Args:
             reference: N held-out rows.
-            thresholds: bounds of severity, calibrated for this model.
+            thresholds: bounds of severity of an older package; None where there is an estimator.
             class_names: of the model, in the order of its probabilities.
+            estimator: of a window's accuracy; None for an older package.
         """
         rows = reference.predictions
         self.class_names = tuple(class_names)
@@ -63,8 +72,8 @@ class ReferenceStats:
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
         self.label_counts = np.bincount(rows.labels, minlength=len(class_names))
-        self.thresholds = thresholds
-        self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance)
+        self.thresholds, self.estimator = thresholds, estimator
+        self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance if thresholds else None)
         names = [
             *((name, FAMILIES[0]) for name in STATISTICS),
             *((f"p({name})", FAMILIES[1]) for name in class_names),
@@ -75,22 +84,32 @@ class ReferenceStats:
         self._statistics = Spread(rows.statistics.astype(np.float64))
 
     @classmethod
-    def of(cls, package: Package, reference: Reference | None = None) -> "ReferenceStats":
+    def of(
+        cls, package: Package, reference: Reference | None = None, estimator: AccuracyEstimator | None = None
+    ) -> "ReferenceStats":
         """Prepare a package's reference.
 
         Args:
             package: of the model.
             reference: the package's; None to read it from the package's folder.
+            estimator: the package's; None to read it likewise, where the package holds one.
 
         Raises:
-            fashion.model.package.DamagedPackage: the reference cannot be read, or severity was never calibrated.
+            fashion.model.package.DamagedPackage: a file cannot be read, or the package holds neither what accuracy is
+                estimated by nor severity thresholds.
         """
-        if package.severity is None:
-            raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
-        return cls(reference or Reference.of(package), package.severity, package.class_names)
+        estimator = estimator or AccuracyEstimator.of(package)
+        if estimator is None and package.severity is None:
+            raise DamagedPackage(
+                f"{package.folder} holds nothing to estimate accuracy by, nor severity thresholds: train this version "
+                "again"
+            )
+        return cls(reference or Reference.of(package), package.severity, package.class_names, estimator)
 
     def distances(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows is from the reference, `(N,)`: by its image statistics and embedding together."""
+        if self.estimator is not None:
+            return self.estimator.pictures.distances(features(window))
         return np.hypot(
             self.meter.distances(window.embeddings), self._statistics.distances(window.statistics.astype(np.float64))
         )

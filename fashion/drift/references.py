@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.predictions.record import ModelId
@@ -18,14 +19,16 @@ class VersionReference:
 
     package: Package
     reference: Reference
+    estimator: AccuracyEstimator | None
+    """None where the package was made before packages held one."""
 
     def stats(self) -> ReferenceStats:
         """Prepare the reference for tests.
 
         Raises:
-            fashion.model.package.DamagedPackage: the version has no severity thresholds.
+            fashion.model.package.DamagedPackage: the version has nothing to tell harm by.
         """
-        return ReferenceStats.of(self.package, self.reference)
+        return ReferenceStats.of(self.package, self.reference, self.estimator)
 
 
 class References:
@@ -58,7 +61,7 @@ class References:
         """The same reference, prepared for tests.
 
         Raises:
-            fashion.model.package.DamagedPackage: as for `load`, or the version has no severity thresholds.
+            fashion.model.package.DamagedPackage: as for `load`, or the version has nothing to tell harm by.
         """
         loaded = self.load(model)
         if loaded is None:
@@ -97,6 +100,6 @@ class References:
             loaded = None
             if version in self._known:
                 package = versions.fetch(self._known[version], self._folder / version)
-                loaded = VersionReference(package, Reference.of(package))
+                loaded = VersionReference(package, Reference.of(package), AccuracyEstimator.of(package))
             self.loaded[version] = loaded
         return self.loaded[version]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fashion.config.drift import DecisionConfig
+from fashion.model.accuracy import Estimate
 from fashion.model.package import SeverityThresholds
 from fashion.model.severity import Signals
 
@@ -57,22 +58,13 @@ class Severity:
     """Whether a change is likely to cost accuracy."""
 
     level: Level
-    """none: no drift; harmless: drift with every signal within its threshold; harmful: a signal is above it."""
-    signals: Signals
-    thresholds: SeverityThresholds
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Accuracy without labels: that of the reference plus the change of the mean confidence.
-
-    Difference of confidences, Guillory et al. 2021 (arXiv:2107.03315).
-    """
-
-    accuracy: float
-    """In [0, 1]."""
-    reliable: bool
-    """False if the change is too large for the estimate to be trusted."""
+    """none: no drift; harmful: drift, and the estimated accuracy has fallen by more than
+    `fashion.model.accuracy.HARMFUL`; harmless: drift without that. Of older packages, harmful if a signal is above its
+    threshold."""
+    signals: Signals | None = None
+    """None since packages hold what the estimate needs."""
+    thresholds: SeverityThresholds | None = None
+    """None likewise."""
 
 
 @dataclass(frozen=True)
