@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bentos.classifier.background import Background
     from fashion.predictions.outbox import Backlog
 
-CONDITIONS = ("drift", "harmful", "decline", "unjudged")
+CONDITIONS = ("drift", "harmful", "decline", "coverage", "unjudged")
 """What a drift report may say; each is a series of 0 or 1."""
 OUTCOMES = ("done", "dropped", "failed")
 """What may become of a picture in background work."""

@@ -203,6 +203,7 @@ def _example_prediction(names: list[str]) -> PredictionAnswer:
         probabilities=_example_probabilities(names),
         model=ModelVersion("fashion-classifier", "1", EXAMPLE_DIGEST),
         preprocessing=("read as PNG, 28x28, L", "used as it is"),
+        prediction_set=(names[-1],),
     )
 
 

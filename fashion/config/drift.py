@@ -20,6 +20,9 @@ class DecisionConfig(Strict):
     """Rows below which a window is not tested."""
     min_labels: int
     """Rows with feedback below which their accuracy is not tested."""
+    coverage: float
+    """`serve.coverage` of the service: the share of true labels that its prediction sets are to hold, in whole
+    thousandths."""
     resplits: int
     """Windows sampled from the reference itself, to measure the false alarms of this model."""
 
@@ -27,6 +30,11 @@ class DecisionConfig(Strict):
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
         require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows cannot show drift")
         require(self.min_labels >= 10, f"min_labels must be at least 10, got {self.min_labels}")
+        thousandths = 1000 * self.coverage
+        require(
+            0 < self.coverage < 1 and abs(thousandths - round(thousandths)) < 1e-6,
+            f"coverage must be in (0, 1) and have at most three decimals, got {self.coverage}",
+        )
         require(self.resplits >= 0, f"resplits must not be negative, got {self.resplits}")
 
 
@@ -51,8 +59,9 @@ class ReportConfig(Strict):
 class AlertsConfig(Strict):
     """When alerts are sent. Variables such as FASHION_WEBHOOK name the channels; the flow's output always has them."""
 
-    on: tuple[Literal["drift", "harmful", "decline", "unjudged", "problem"], ...]
+    on: tuple[Literal["drift", "harmful", "decline", "coverage", "unjudged", "problem"], ...]
     """drift: any drift; harmful: drift that is likely to cost accuracy; decline: feedback shows that accuracy is down;
+    coverage: prediction sets hold the true label less often than `decision.coverage`;
     unjudged: the window has rows of another model, or of a package that the registry does not hold; problem: the flow
     failed."""
     cooldown_hours: float

@@ -22,6 +22,7 @@ from fashion.drift.reference_stats import ReferenceStats, chi_square_test, ks_te
 from fashion.drift.result import (
     FAMILIES,
     Column,
+    Coverage,
     Decision,
     DriftResult,
     FeedbackAccuracy,
@@ -29,6 +30,7 @@ from fashion.drift.result import (
 )
 from fashion.metrics.classification import wilson_interval
 from fashion.model.accuracy import HARMFUL, SIGNALS, Estimate
+from fashion.model.prediction_sets import STEPS
 from fashion.model.predictor import Predictions
 from fashion.model.severity import SIGNALS as OLD_SIGNALS
 from fashion.model.severity import is_harmful
@@ -57,6 +59,8 @@ class WindowCounts:
     """(classes,) rows by predicted label."""
     signals: NDArray[np.int64]
     """(K,) sums of `fashion.model.accuracy.SIGNALS`; zeros where there is no estimator of accuracy."""
+    set_steps: NDArray[np.int64]
+    """(STEPS,) rows with feedback by `PredictionSets.steps` of their true label."""
     confusion: NDArray[np.int64]
     """(classes, classes) rows with feedback, by true and predicted label."""
     slots: list[NDArray[np.int64]]
@@ -84,12 +88,14 @@ class WindowCounts:
         classes = len(reference.class_names)
         slots = [np.zeros(2 * len(column.values) + 1, np.int64) for column in reference.columns]
         signals = np.zeros(len(SIGNALS), np.int64)
-        return cls(np.zeros(classes, np.int64), signals, np.zeros((classes, classes), np.int64), slots)
+        steps, confusion = np.zeros(STEPS, np.int64), np.zeros((classes, classes), np.int64)
+        return cls(np.zeros(classes, np.int64), signals, steps, confusion, slots)
 
     def add(self, other: "WindowCounts") -> None:
         """Add the rows of another part of the window."""
         self.label_counts += other.label_counts
         self.signals += other.signals
+        self.set_steps += other.set_steps
         self.confusion += other.confusion
         for mine, theirs in zip(self.slots, other.slots, strict=True):
             mine += theirs
@@ -156,6 +162,8 @@ class WindowStats:
         counts.label_counts += np.bincount(window.labels[good], minlength=classes)
         labelled = good & (true_labels >= 0) & (true_labels < classes)
         np.add.at(counts.confusion, (true_labels[labelled], window.labels[labelled]), 1)
+        steps = self._reference.sets.steps(window.probabilities[labelled], true_labels[labelled])
+        counts.set_steps += np.bincount(steps, minlength=STEPS)
         counts.since_us = min(counts.since_us, int(times_us[good].min()))
         counts.until_us = max(counts.until_us, int(times_us[good].max()))
         return good
@@ -199,6 +207,7 @@ class WindowStats:
             estimated=estimate,
             feedback=self._feedback(settings),
             unreadable=counts.unreadable,
+            coverage=self._coverage(settings),
         )
 
     def _columns(self, alpha: float) -> Iterator[Column]:
@@ -252,6 +261,18 @@ class WindowStats:
             confusion=_as_tuples(self.counts.confusion),
             reference_confusion=_as_tuples(reference.confusion),
         )
+
+    def _coverage(self, settings: DecisionConfig) -> Coverage | None:
+        total = int(self.counts.set_steps.sum())
+        if total == 0:
+            return None
+        below = round(settings.coverage * STEPS)
+        held = int(self.counts.set_steps[:below].sum())
+        expected = int(self._reference.set_steps[:below].sum())
+        table = [[held, total - held], [expected, self._reference.rows - expected]]
+        p_fall = float(stats.fisher_exact(table, alternative="less").pvalue)
+        fallen = p_fall < settings.alpha if total >= settings.min_labels else None
+        return Coverage(settings.coverage, total, held / total, *wilson_interval(held, total), p_fall, fallen)
 
 
 def _family_p_values(columns: Sequence[Column]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import DamagedPackage, Package, SeverityThresholds
+from fashion.model.prediction_sets import STEPS, PredictionSets
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.model.severity import SeverityMeter, Spread
@@ -71,6 +72,8 @@ class ReferenceStats:
         self.rows = len(rows.labels)
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
+        self.sets = PredictionSets.fit(reference)
+        self.set_steps = np.bincount(self.sets.steps(rows.probabilities, reference.labels), minlength=STEPS)
         self.label_counts = np.bincount(rows.labels, minlength=len(class_names))
         self.thresholds, self.estimator = thresholds, estimator
         self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance if thresholds else None)

@@ -17,7 +17,7 @@ from fashion.drift.charts import format_p_value
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.report_examples import Example
 from fashion.drift.report_style import STYLE, UNPACK
-from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy
+from fashion.drift.result import FAMILIES, Coverage, DriftResult, FeedbackAccuracy
 from fashion.drift.window_part import Inspection
 from fashion.model.accuracy import BEYOND, HARMFUL, Estimate
 from fashion.model.package import SeverityThresholds
@@ -108,9 +108,19 @@ def describe_condition(name: str, result: DriftResult) -> tuple[str, str]:
             f"(p = {format_p_value(feedback.p_decline)})"
         )
         return "Accuracy is down", reason
+    if name == "coverage" and result.coverage is not None:
+        return "Prediction sets miss the truth", _describe_coverage(result.coverage)
     if name == "unjudged":
         return "Rows that are not judged", result.unjudged
     return _verdict(result), result.reason
+
+
+def _describe_coverage(coverage: Coverage) -> str:
+    return (
+        f"the prediction sets of {coverage.held:.1%} of {coverage.rows:,} rows with feedback hold the true label "
+        f"({coverage.low:.1%} to {coverage.high:.1%}); they are to hold {coverage.nominal:.1%} "
+        f"(p = {format_p_value(coverage.p_fall)})"
+    )
 
 
 def _verdict(result: DriftResult) -> str:
@@ -118,7 +128,7 @@ def _verdict(result: DriftResult) -> str:
 
 
 def _header(result: DriftResult, model: str) -> Iterator[str]:
-    if result.conditions & {"harmful", "decline"}:
+    if result.conditions & {"harmful", "decline", "coverage"}:
         tone = "bad"
     else:
         tone = {"drift": "warn", "no_drift": "good", "insufficient_data": "plain"}[result.decision]
@@ -169,6 +179,9 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
         change = {None: "too few rows", True: "down", False: "not shown to be down"}[feedback.declined]
         note = f"Fisher's exact test, p = {format_p_value(feedback.p_decline)}"
         yield _fact("Against the reference", change, note)
+    if result.coverage is not None:
+        note = f"to be {result.coverage.nominal:.1%}; {result.coverage.low:.1%} to {result.coverage.high:.1%}"
+        yield _fact("Sets with the true label", f"{result.coverage.held:.1%}", note)
     if result.reference_rows:
         note = f"{result.reference_rows:,} held-out rows"
         yield _fact("Accuracy, reference", f"{result.reference_accuracy:.1%}", note)

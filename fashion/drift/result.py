@@ -90,6 +90,27 @@ class FeedbackAccuracy:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How often prediction sets hold the true label, of the rows with feedback."""
+
+    nominal: float
+    """How often they are to, for each true class: in whatever mix of classes people judged."""
+    rows: int
+    """Rows with feedback."""
+    held: float
+    """Share of them whose set holds the true label, in [0, 1]. The most probable class, which answers add to a set
+    that would lack it, is not added here."""
+    low: float
+    """Lower bound of Wilson's 95 % interval."""
+    high: float
+    """Upper bound of Wilson's 95 % interval."""
+    p_fall: float
+    """p-value of Fisher's exact test, one-sided: small if fewer sets hold the label than of the held-out rows."""
+    fallen: bool | None
+    """True if `p_fall` is below alpha; None with too few rows for a decision."""
+
+
+@dataclass(frozen=True)
 class DriftResult:
     """The decision on one window of one version's predictions, with every number it rests on."""
 
@@ -124,6 +145,8 @@ class DriftResult:
     """Of the version's package, its first digits; empty without rows."""
     unjudged: str = ""
     """One sentence on rows of the same window that have no reference, and why; empty without any."""
+    coverage: Coverage | None = None
+    """None without feedback."""
 
     @property
     def level(self) -> Level:
@@ -135,19 +158,22 @@ class DriftResult:
         """The conditions for which there were enough rows, whether they hold or not."""
         enough = {"drift", "harmful"} if self.decision != "insufficient_data" else set()
         enough.add("unjudged")
-        return enough | ({"decline"} if self.feedback is not None and self.feedback.declined is not None else set())
+        enough |= {"decline"} if self.feedback is not None and self.feedback.declined is not None else set()
+        return enough | ({"coverage"} if self.coverage is not None and self.coverage.fallen is not None else set())
 
     @property
     def conditions(self) -> set[str]:
         """The conditions that hold.
 
-        drift, harmful, decline (accuracy by feedback is below the reference's), and unjudged (the window has rows of
-        another model, or of a package that the registry does not hold).
+        drift, harmful, decline (accuracy by feedback is below the reference's), coverage (prediction sets hold the true
+        label less often than they are to), and unjudged (the window has rows of another model, or of a package that the
+        registry does not hold).
         """
         holds = {
             "drift": self.decision == "drift",
             "harmful": self.level == "harmful",
             "decline": self.feedback is not None and bool(self.feedback.declined),
+            "coverage": self.coverage is not None and bool(self.coverage.fallen),
             "unjudged": bool(self.unjudged),
         }
         return {name for name, value in holds.items() if value}

@@ -28,7 +28,8 @@ from fashion.metrics.calibration import (
 )
 from fashion.metrics.classification import ClassScore
 from fashion.model import accuracy_calibration
-from fashion.model.package import ACCURACY, MODEL, REFERENCE, TYPICALITY, WEIGHTS, Metric, Package
+from fashion.model.package import ACCURACY, MODEL, REFERENCE, SETS, TYPICALITY, WEIGHTS, Metric, Package
+from fashion.model.prediction_sets import PredictionSets
 from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, axes, interpret
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
@@ -162,6 +163,7 @@ def evaluate(
             REFERENCE: reference.to_parquet(),
             TYPICALITY: typicality.to_bytes(),
             ACCURACY: pools.fit().to_bytes(),
+            SETS: PredictionSets.fit(reference).to_bytes(),
         },
         figures=_figures(dataset, test, uncalibrated, metrics, scores, package.temperature),
         scores=scores,

@@ -75,7 +75,7 @@ def measure(
         seed: of the sampling and the corruptions.
     """
     rng = np.random.default_rng(seed)
-    estimator = _without_weights(reference, typicality)
+    estimator = without_weights(reference, typicality)
     right = reference.predictions.labels == reference.labels
     rows = min(rows, len(images))
     kinds, signals, falls = [], [], []
@@ -90,7 +90,13 @@ def measure(
     return Pools(estimator, tuple(kinds), np.array(signals), np.array(falls))
 
 
-def _without_weights(reference: Reference, typicality: Typicality) -> AccuracyEstimator:
+def without_weights(reference: Reference, typicality: Typicality) -> AccuracyEstimator:
+    """An estimator that finds the signals of rows and draws nothing from them.
+
+    Args:
+        reference: held-out rows.
+        typicality: of the reference.
+    """
     confidences = reference.predictions.confidences
     accuracy = float((reference.predictions.labels == reference.labels).mean())
     embeddings = Typicality.fit(reference, statistics=False)

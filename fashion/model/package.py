@@ -2,7 +2,8 @@
 
 Files: `model.onnx` (input `image` (N, C, H, W) float32 normalised; outputs `logits` (N, classes) and `embedding`
 (N, D)), `weights.safetensors`, `reference.parquet` (held-out rows to compare windows with), `typicality.npz` (what a
-usual picture is), `accuracy.npz` (how a window's accuracy is estimated), `package.json`.
+usual picture is), `accuracy.npz` (how a window's accuracy is estimated), `prediction_sets.npz` (which classes hold the
+truth in a chosen share of cases), `package.json`.
 """
 
 import dataclasses
@@ -22,8 +23,9 @@ WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.parquet"
 TYPICALITY = "typicality.npz"
 ACCURACY = "accuracy.npz"
-FILES = (MODEL, WEIGHTS, REFERENCE, TYPICALITY, ACCURACY)
-SINCE_LATER = {TYPICALITY, ACCURACY}
+SETS = "prediction_sets.npz"
+FILES = (MODEL, WEIGHTS, REFERENCE, TYPICALITY, ACCURACY, SETS)
+SINCE_LATER = {TYPICALITY, ACCURACY, SETS}
 """Files that older packages lack."""
 
 
