@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bentos.classifier.background import Background
     from fashion.predictions.outbox import Backlog
 
-CONDITIONS = ("drift", "harmful", "decline", "unreadable", "unjudged", "no_traffic")
+CONDITIONS = ("drift", "harmful", "decline", "coverage", "unreadable", "unjudged", "no_traffic")
 """What a drift report may say; each is a series of 0 or 1."""
 OUTCOMES = ("done", "dropped", "failed")
 """What may become of a picture in background work."""

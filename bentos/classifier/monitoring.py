@@ -3,7 +3,7 @@
 import datetime
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.responses import Response
 
@@ -111,13 +111,22 @@ def _reports(listed: Sequence[Report]) -> Iterator[str]:
     if not listed:
         yield "<p>There is no report yet. The drift flow writes them.</p></section>"
         return
-    yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>model</th></tr>"
+    yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>accuracy, estimated</th><th>model</th></tr>"
     for each in listed:
         link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
         named = f"{each.get('model_name', '')} {each.get('model_version', '')}".strip()
-        cells = (text(value) for value in (each.get("decision", ""), each.get("rows", ""), named))
+        cells = (text(value) for value in (each.get("decision", ""), each.get("rows", ""), _estimate(each), named))
         yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</table></section>"
+
+
+def _estimate(report: Report) -> str:
+    """A report's accuracy without labels, and whether it is reliable."""
+    estimated = cast(dict[str, Any], report).get("estimated") or {}
+    accuracy = estimated.get("accuracy")
+    if not isinstance(accuracy, float):
+        return ""
+    return f"{accuracy:.1%}" if estimated.get("reliable") else f"{accuracy:.1%} (unreliable)"
 
 
 def _log(backlog: Backlog) -> Iterator[str]:

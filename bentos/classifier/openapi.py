@@ -211,6 +211,7 @@ def _example_prediction(model: Package, model_name: str) -> PredictionAnswer:
         probabilities=_example_probabilities(names),
         model=ModelVersion(model_name, "1", EXAMPLE_DIGEST),
         preprocessing=(f"read as PNG, {model.size}x{model.size}, {mode}", "used as it is"),
+        prediction_set=(names[-1],),
     )
 
 

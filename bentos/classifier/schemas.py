@@ -22,6 +22,12 @@ Statistics = Annotated[
     dict[str, float],
     WithJsonSchema({"type": "object", "required": list(STATISTICS), "additionalProperties": {"type": "number"}}),
 ]
+PredictionSet = Annotated[
+    tuple[ClassName, ...] | None,
+    WithJsonSchema({"type": "array", "items": {"$ref": "#/components/schemas/ClassName"}, "minItems": 1}),
+    Field(exclude_if=lambda value: value is None),
+]
+"""Classes, left out of the JSON where it is None."""
 StoredIn = Annotated[OptionalText, WithJsonSchema({"type": "string", "enum": ["firestore", "postgresql", "disk"]})]
 """Where the record is at the time of the answer; left out where that is not waited for."""
 
@@ -75,6 +81,9 @@ class PredictionAnswer(Documented):
     models that cannot tell."""
     typicality: OptionalNumber = None
     """Share of the held-out pictures that are less usual than this one: evenly distributed for usual pictures."""
+    prediction_set: PredictionSet = None
+    """The classes that together hold the true one in `serve.coverage` of the cases, most probable first: of pictures
+    like those that the model was tested on, whatever their true class. Left out by models that cannot tell."""
     heat_map: OptionalText = None
     """With explain: what the prediction rests on, as a PNG data URL."""
     picture: OptionalText = None

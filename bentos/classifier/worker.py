@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bentos.classifier import background
 from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
+from bentos.classifier.covering import Covering
 from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
@@ -130,6 +131,7 @@ class Worker:
             unlike=self.unlike,
             records=self.records,
         )
+        self._covering = Covering(self.package, self.settings)
         self._batcher = Batcher(
             self._predictor,
             self.log,
@@ -298,6 +300,7 @@ class Worker:
             preprocessing=prepared.steps,
             typical=typical,
             typicality=None if scored.typicality is None else round(scored.typicality, DIGITS),
+            prediction_set=self._covering.prediction_set(record),
             stored_in=stored_in,
             filename=filename,
         )

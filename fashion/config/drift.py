@@ -22,6 +22,9 @@ class DecisionConfig(Strict):
     """Rows below which a window is not tested."""
     min_labels: int
     """Rows with feedback below which their accuracy is not tested."""
+    coverage: float
+    """`serve.coverage` of the service: the share of true labels that its prediction sets are to hold, in whole
+    thousandths."""
     resplits: int
     """Windows sampled from the reference itself, to measure the false alarms of this model."""
     false_alarms_per_year: float | None = None
@@ -41,6 +44,11 @@ class DecisionConfig(Strict):
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
         require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows cannot show drift")
         require(self.min_labels >= 10, f"min_labels must be at least 10, got {self.min_labels}")
+        thousandths = 1000 * self.coverage
+        require(
+            0 < self.coverage < 1 and abs(thousandths - round(thousandths)) < 1e-6,
+            f"coverage must be in (0, 1) and have at most three decimals, got {self.coverage}",
+        )
         require(self.resplits >= 0, f"resplits must not be negative, got {self.resplits}")
         for name in ("false_alarms_per_year", "runs_per_year"):
             value = getattr(self, name)
@@ -70,12 +78,22 @@ class AlertsConfig(Strict):
 
     on: tuple[
         Literal[
-            "drift", "harmful", "decline", "unreadable", "unjudged", "no_traffic", "training", "channel", "problem"
+            "drift",
+            "harmful",
+            "decline",
+            "coverage",
+            "unreadable",
+            "unjudged",
+            "no_traffic",
+            "training",
+            "channel",
+            "problem",
         ],
         ...,
     ]
     """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
-    decline: feedback shows that accuracy is down; unreadable: rows that hold no numbers; unjudged: rows of a version
+    decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than
+    `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version
     that the registry does not hold; no_traffic: nothing was predicted, and something was before; training: what became
     of a training that drift started; channel: an address of alerts that cannot be used; problem: the flow failed."""
     cooldown_hours: float

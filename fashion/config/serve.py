@@ -89,10 +89,13 @@ class ServiceConfig(Strict):
     """Who may give feedback where FASHION_FEEDBACK_KEYS holds no key: nobody but this machine, or anybody."""
     review: Literal["key", "open"]
     """Who may label on /review, by which models are judged: those with a key of FASHION_REVIEW_KEYS, or anybody."""
+    coverage: float
+    """Share of the cases in which the `prediction_set` of an answer is to hold the true class, of each class."""
     limits: LimitsConfig
     log: LogConfig
 
     def __post_init__(self) -> None:
+        require(0 < self.coverage < 1, f"coverage must be in (0, 1), got {self.coverage}")
         require(1 <= self.workers <= 64, f"workers must be between 1 and 64, got {self.workers}")
         require(0 <= self.gallery <= 200, f"gallery must be between 0 and 200, got {self.gallery}")
         require(0 <= self.unlike_share < 1, f"unlike_share must be in [0, 1), got {self.unlike_share}")

@@ -19,9 +19,9 @@ from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import (
     FAMILIES,
     Column,
+    Coverage,
     Decision,
     DriftResult,
-    Estimate,
     FeedbackAccuracy,
     Severity,
     Slice,
@@ -30,20 +30,23 @@ from fashion.drift.result import (
 from fashion.drift.slices import find_slices
 from fashion.drift.sources import Clusters
 from fashion.metrics.classification import confusion_matrix, wilson_interval
+from fashion.model.accuracy import HARMFUL, Estimate
+from fashion.model.prediction_sets import STEPS
 from fashion.model.predictor import Predictions
-from fashion.model.severity import SIGNALS, is_harmful
+from fashion.model.severity import SIGNALS as OLD_SIGNALS
+from fashion.model.severity import is_harmful
 from fashion.predictions.record import FOREVER_US
 
 SMALL_CHANGE = 0.02
-"""Change of the mean confidence up to which the accuracy estimated from it is reliable: with `convnet`
-no shift of tests/support/shifts.py within it was estimated a point off, one beyond it 72 points (benchmark
-drift_power)."""
+"""With older packages: change of the mean confidence up to which the accuracy estimated from it is reliable."""
+WORTH_SAYING = 0.03
+"""Estimated fall of accuracy from which on a reason tells of it, harmful or not."""
 SIGNAL_WORDS = {
     "confidence_drop": "mean confidence is lower by",
     "output_distance": "the distribution of a class probability moved by",
     "outlier_fraction": "the share of rows unlike the reference is",
 }
-"""The signals of severity in a sentence."""
+"""The signals of older packages in a sentence."""
 
 
 @dataclass
@@ -179,28 +182,37 @@ class WindowStats:
             traffic=traffic if counts.rows else None,
             slices=slices,
             false_alarms_per_year=None if settings.runs_per_year is None else alpha * settings.runs_per_year,
+            coverage=self._coverage(settings),
         )
         if pictures is None or found is None or not found.is_conclusive:
             return result
         drifted = found.drifted
         decision: Decision = "drift" if drifted else "no_drift"
-        severity = self._severity(pictures.predictions, found.columns, changed=bool(drifted))
+        estimate = self._estimate(pictures.predictions)
+        severity = self._severity(pictures.predictions, found.columns, estimate, changed=bool(drifted))
+        if severity.thresholds and severity.level == "harmful":
+            estimate = dataclasses.replace(estimate, reliable=False)
         false_alarms = None
         if settings.resplits:
             false_alarms = reference.false_alarms(compared, alpha, settings.resplits, seed)
         return dataclasses.replace(
             result,
             decision=decision,
-            reason=_reason(counts.rows, traffic, drifted, severity),
+            reason=_reason(counts.rows, traffic, drifted, severity, estimate, reference.accuracy),
             p_values=family_p_values(found.columns),
             columns=found.columns,
             severity=severity,
             false_alarms=false_alarms,
-            estimated=self._estimate(result.mean_confidence, severity),
+            estimated=estimate,
         )
 
-    def _severity(self, pictures: Predictions, columns: Sequence[Column], *, changed: bool) -> Severity:
+    def _severity(
+        self, pictures: Predictions, columns: Sequence[Column], estimate: Estimate, *, changed: bool
+    ) -> Severity:
         meter, thresholds = self._reference.meter, self._reference.thresholds
+        if self._reference.estimator is not None or thresholds is None:
+            harmful = changed and self._reference.accuracy - estimate.accuracy > HARMFUL
+            return Severity("harmful" if harmful else "harmless" if changed else "none")
         signals = meter.signals(
             rows=len(pictures.labels),
             mean_confidence=_mean_confidence(pictures),
@@ -210,10 +222,13 @@ class WindowStats:
         harmful = changed and is_harmful(signals, thresholds)
         return Severity("harmful" if harmful else "harmless" if changed else "none", signals, thresholds)
 
-    def _estimate(self, mean_confidence: float, severity: Severity) -> Estimate:
-        change = mean_confidence - self._reference.meter.mean_confidence
-        reliable = severity.level != "harmful" and abs(change) <= SMALL_CHANGE
-        return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), reliable)
+    def _estimate(self, pictures: Predictions) -> Estimate:
+        estimator = self._reference.estimator
+        if estimator is not None:
+            return estimator.estimate(estimator.signals(pictures).sum(axis=0), len(pictures.labels))
+        # Difference of confidences, Guillory et al. 2021 (arXiv:2107.03315).
+        change = _mean_confidence(pictures) - self._reference.meter.mean_confidence
+        return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), abs(change) <= SMALL_CHANGE)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
         rows, late, reference = self.counts.labelled.rows(), self.counts.late, self._reference
@@ -238,6 +253,19 @@ class WindowStats:
             confusion=_as_tuples(confusion),
             reference_confusion=_as_tuples(reference.confusion),
         )
+
+    def _coverage(self, settings: DecisionConfig) -> Coverage | None:
+        rows, reference = self.counts.labelled.rows(), self._reference
+        if rows is None:
+            return None
+        below, total = round(settings.coverage * STEPS), len(rows)
+        held = reference.sets.steps(rows.predictions.probabilities, rows.true_labels) < below
+        expected = int(reference.set_steps[:below].sum())
+        p_fall = reference.p_fewer(held, Clusters(rows.origins.clients), expected)
+        enough = total >= settings.min_labels and not math.isnan(p_fall)
+        low, high = wilson_interval(int(held.sum()), total)
+        fallen = p_fall < settings.run_alpha if enough else None
+        return Coverage(settings.coverage, total, float(held.mean()), low, high, p_fall, fallen)
 
 
 def _right(confusion: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -277,7 +305,14 @@ def _too_few(rows: int, traffic: Traffic, min_rows: int, found: Comparison | Non
     return f"{rows:,} rows show only {traffic.pictures:,} distinct pictures, too few to judge: {min_rows:,} are needed"
 
 
-def _reason(rows: int, traffic: Traffic, drifted: Sequence[Column], severity: Severity) -> str:
+def _reason(
+    rows: int,
+    traffic: Traffic,
+    drifted: Sequence[Column],
+    severity: Severity,
+    estimate: Estimate,
+    accuracy: float,
+) -> str:
     if not drifted:
         what = f"{rows:,} rows"
         if traffic.pictures != rows:
@@ -286,16 +321,22 @@ def _reason(rows: int, traffic: Traffic, drifted: Sequence[Column], severity: Se
     strongest = sorted(drifted, key=lambda column: (column.p_value, -column.distance))[:3]
     names = ", ".join(column.name for column in strongest)
     more = len(drifted) - len(strongest)
-    what = f"{names}{f' and {more} more' if more else ''} differ{'s' if len(drifted) == 1 else ''}"
+    what = f"{names}{f' and {more} more' if more else ''} differ{'s' if len(drifted) == 1 else ''} from the reference"
+    between = "" if estimate.low is None else f", {estimate.low:.1%} to {estimate.high:.1%}"
+    estimated = f"without labels it is estimated to be {estimate.accuracy:.1%}{between}; it was {accuracy:.1%}"
     if severity.level != "harmful":
-        return f"{what} from the reference, but no signal says that accuracy suffers"
+        if accuracy - estimate.accuracy >= WORTH_SAYING:
+            return f"{what}, and accuracy may have fallen: {estimated}"
+        return f"{what}, but no signal says that accuracy suffers"
+    if severity.signals is None or severity.thresholds is None:
+        return f"{what}, and accuracy is likely to suffer: {estimated}"
     beyond = [
         f"{SIGNAL_WORDS[name]} {getattr(severity.signals, name):.2f} "
         f"(harmless up to {getattr(severity.thresholds, name):.2f})"
-        for name in SIGNALS
+        for name in OLD_SIGNALS
         if getattr(severity.signals, name) > getattr(severity.thresholds, name)
     ]
-    return f"{what} from the reference, and accuracy is likely to suffer: {'; '.join(beyond)}"
+    return f"{what}, and accuracy is likely to suffer: {'; '.join(beyond)}"
 
 
 def _as_tuples(matrix: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:

@@ -19,10 +19,13 @@ from fashion.drift.result import FAMILIES, LABELS, Column, FalseAlarms
 from fashion.drift.sources import Clusters, Worth, widen
 from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
+from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import DamagedPackage, Package, SeverityThresholds
+from fashion.model.prediction_sets import STEPS, PredictionSets
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.model.severity import SeverityMeter, Spread
+from fashion.model.typicality import features
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +65,17 @@ class ReferenceStats:
     def __init__(
         self,
         reference: Reference,
-        thresholds: SeverityThresholds,
+        thresholds: SeverityThresholds | None,
         class_names: Sequence[str],
+        estimator: AccuracyEstimator | None = None,
         accepted: Predictions | None = None,
     ) -> None:
         """
         Args:
             reference: N held-out rows.
-            thresholds: bounds of severity, calibrated for this model.
+            thresholds: bounds of severity of an older package; None where there is an estimator.
             class_names: of the model, in the order of its probabilities.
+            estimator: of a window's accuracy; None for an older package.
             accepted: rows that the distribution of a window is compared with in place of the held-out ones. Accuracy
                 and the signs of harm are still measured against those.
         """
@@ -83,9 +88,11 @@ class ReferenceStats:
         """Held-out rows, whose accuracy is known."""
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
+        self.sets = PredictionSets.fit(reference)
+        self.set_steps = np.bincount(self.sets.steps(rows.probabilities, reference.labels), minlength=STEPS)
         self.label_counts = np.bincount(compared.labels, minlength=len(class_names))
-        self.thresholds = thresholds
-        self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance)
+        self.thresholds, self.estimator = thresholds, estimator
+        self.meter = SeverityMeter(rows, outlier_distance=thresholds.outlier_distance if thresholds else None)
         names = [
             *((name, FAMILIES[0]) for name in STATISTICS),
             *((f"p({name})", FAMILIES[1]) for name in class_names),
@@ -97,21 +104,31 @@ class ReferenceStats:
 
     @classmethod
     def of(
-        cls, package: Package, reference: Reference | None = None, accepted: Predictions | None = None
+        cls,
+        package: Package,
+        reference: Reference | None = None,
+        estimator: AccuracyEstimator | None = None,
+        accepted: Predictions | None = None,
     ) -> "ReferenceStats":
         """Prepare a package's reference.
 
         Args:
             package: of the model.
             reference: the package's; None to read it from the package's folder.
+            estimator: the package's; None to read it likewise, where the package holds one.
             accepted: rows of windows that were accepted as the new normal; None without any.
 
         Raises:
-            fashion.model.package.DamagedPackage: the reference cannot be read, or severity was never calibrated.
+            fashion.model.package.DamagedPackage: a file cannot be read, or the package holds neither what accuracy is
+                estimated by nor severity thresholds.
         """
-        if package.severity is None:
-            raise DamagedPackage(f"{package.folder} holds no severity thresholds: train this version again")
-        return cls(reference or Reference.of(package), package.severity, package.class_names, accepted)
+        estimator = estimator or AccuracyEstimator.of(package)
+        if estimator is None and package.severity is None:
+            raise DamagedPackage(
+                f"{package.folder} holds nothing to estimate accuracy by, nor severity thresholds: train this version "
+                "again"
+            )
+        return cls(reference or Reference.of(package), package.severity, package.class_names, estimator, accepted)
 
     def of_class(self, label: int) -> "ReferenceStats":
         """The rows of the reference that were predicted as one class, to compare rows of that class with."""
@@ -125,6 +142,8 @@ class ReferenceStats:
 
     def distances(self, window: Predictions) -> NDArray[np.float64]:
         """How far each of N rows is from the reference, `(N,)`: by its image statistics and embedding together."""
+        if self.estimator is not None:
+            return self.estimator.pictures.distances(features(window))
         return np.hypot(
             self.meter.distances(window.embeddings), self._statistics.distances(window.statistics.astype(np.float64))
         )
@@ -134,23 +153,27 @@ class ReferenceStats:
         return alpha / len(FAMILIES) / max(1, sum(column.family == family for column in self.columns))
 
     def p_decline(self, right: NDArray[np.bool_], clusters: Clusters) -> float:
-        """Fisher's exact test of whether fewer rows are right than of the reference, one-sided.
+        """As `p_fewer`, of whether the feedback agrees with the predictions."""
+        return self.p_fewer(right, clusters, int(np.trace(self.confusion)))
+
+    def p_fewer(self, holds: NDArray[np.bool_], clusters: Clusters, of_reference: int) -> float:
+        """Fisher's exact test of whether something holds for fewer rows than of the reference, one-sided.
 
         Args:
-            right: (N,) whether the feedback agrees with each prediction.
+            holds: (N,) for which rows it holds.
             clusters: the same rows by client.
+            of_reference: for how many held-out rows it holds.
 
         Returns:
-            The p-value; NaN if a few clients that differ from each other gave the feedback.
+            The p-value; NaN if a few clients that differ from each other sent the rows.
         """
-        (worth,) = clusters.worth([], right.astype(np.int64))
+        (worth,) = clusters.worth([], holds.astype(np.int64))
         if not worth.is_testable:
             return math.nan
-        share = float(right.mean() if worth.weights is None else right @ worth.weights)
+        share = float(holds.mean() if worth.weights is None else holds @ worth.weights)
         rows = round(worth.rows)
-        wrong = round(rows * (1 - share))
-        reference_right = int(np.trace(self.confusion))
-        table = [[rows - wrong, wrong], [reference_right, self.labelled_rows - reference_right]]
+        without = round(rows * (1 - share))
+        table = [[rows - without, without], [of_reference, self.labelled_rows - of_reference]]
         return float(stats.fisher_exact(table, alternative="less").pvalue)
 
     def false_alarms(self, rows: int, alpha: float, resplits: int, seed: int = 0) -> FalseAlarms:

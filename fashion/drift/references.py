@@ -7,6 +7,7 @@ from pathlib import Path
 from fashion.drift import accepted
 from fashion.drift.accepted import Accepted
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import Package
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
@@ -22,6 +23,8 @@ class VersionReference:
 
     package: Package
     reference: Reference
+    estimator: AccuracyEstimator | None
+    """None where the package was made before packages held one."""
     accepted: Accepted | None = None
     """Rows of windows that were accepted as the new normal."""
 
@@ -39,10 +42,10 @@ class VersionReference:
         """Prepare the reference for tests.
 
         Raises:
-            fashion.model.package.DamagedPackage: the version has no severity thresholds.
+            fashion.model.package.DamagedPackage: the version has nothing to tell harm by.
         """
         accepted = None if self.accepted is None else self.accepted.predictions
-        return ReferenceStats.of(self.package, self.reference, accepted)
+        return ReferenceStats.of(self.package, self.reference, self.estimator, accepted)
 
 
 class References:
@@ -77,7 +80,7 @@ class References:
         """The same reference, prepared for tests.
 
         Raises:
-            fashion.model.package.DamagedPackage: as for `load`, or the version has no severity thresholds.
+            fashion.model.package.DamagedPackage: as for `load`, or the version has nothing to tell harm by.
         """
         loaded = self.load(model)
         if loaded is None:
@@ -127,6 +130,6 @@ class References:
                 package = versions.fetch(self._known[version], self._folder / version)
                 known = ModelId.of(self._model, version, package.digest)
                 rows = None if self._reports is None else accepted.load(self._reports, known)
-                loaded = VersionReference(package, Reference.of(package), rows)
+                loaded = VersionReference(package, Reference.of(package), AccuracyEstimator.of(package), rows)
             self.loaded[version] = loaded
         return self.loaded[version]

@@ -16,7 +16,7 @@ from fashion.drift import charts, report_examples, report_traffic
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.report_examples import Example
 from fashion.drift.report_style import STYLE, UNPACK
-from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy, Severity
+from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy
 from fashion.drift.verdict import (
     VERDICTS,
     Step,
@@ -30,7 +30,10 @@ from fashion.drift.verdict import (
     what_to_do,
 )
 from fashion.drift.window_part import Inspection
+from fashion.model.accuracy import BEYOND, HARMFUL, Estimate
+from fashion.model.package import SeverityThresholds
 from fashion.model.predictor import Predictions
+from fashion.model.severity import Signals
 
 MAX_CONFUSIONS = 6
 """Kinds of mistakes that are listed."""
@@ -38,6 +41,14 @@ MIN_CLASS_ROWS = 5
 """Rows with feedback of a class that are needed to list its mistakes."""
 TONES = {"Yes": "bad", "Likely": "bad", "No": "good"}
 """Colours of answers."""
+SIGNAL_WORDS = {
+    "confidence": "Mean confidence",
+    "entropy": "Mean entropy of the probabilities",
+    "unsure": "Unsure rows",
+    **{f"embedding_{share}": f"Rows that the network finds unusual, {1 - share:.1%}" for share in BEYOND},
+    **{f"picture_{share}": f"Rows that are unusual as pictures too, {1 - share:.1%}" for share in BEYOND},
+}
+"""The signals of the estimated accuracy."""
 
 
 def render(
@@ -90,7 +101,7 @@ def render(
 
 def _header(result: DriftResult, model: str, report_id: str) -> Iterator[str]:
     """The first screen."""
-    if result.conditions & {"harmful", "decline", "no_traffic", "unreadable"}:
+    if result.conditions & {"harmful", "decline", "coverage", "no_traffic", "unreadable"}:
         tone = "bad"
     else:
         tone = {"drift": "warn", "no_drift": "good", "insufficient_data": "plain"}[result.decision]
@@ -154,9 +165,8 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
     yield "<section><h2>How bad</h2><dl>"
     if result.estimated is not None:
         reliable = result.estimated.reliable
-        yield _fact(
-            "Accuracy, estimated", f"{result.estimated.accuracy:.1%}", reliability(result.estimated), reliable=reliable
-        )
+        note = reliability(result.estimated)
+        yield _fact("Accuracy, estimated", f"{result.estimated.accuracy:.1%}", note, reliable=reliable)
     feedback = result.feedback
     if feedback is not None:
         late = f", {result.context.late_labels:,} on earlier predictions" if result.context.late_labels else ""
@@ -165,12 +175,17 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
         change = {None: "too few rows", True: "down", False: "not shown to be down"}[feedback.declined]
         note = f"Fisher's exact test, p = {format_p_value(feedback.p_decline)}"
         yield _fact("Against the reference", change, note)
+    if result.coverage is not None:
+        note = f"to be {result.coverage.nominal:.1%}; {result.coverage.low:.1%} to {result.coverage.high:.1%}"
+        yield _fact("Sets with the true label", f"{result.coverage.held:.1%}", note)
     if result.reference_rows:
         note = f"{result.reference_rows:,} held-out rows"
         yield _fact("Accuracy, reference", f"{result.reference_accuracy:.1%}", note)
     yield "</dl>"
-    if result.severity is not None:
-        yield from _signals(result.severity)
+    if result.severity is not None and result.severity.signals is not None:
+        yield from _old_signals(result.severity.signals, result.severity.thresholds)
+    elif result.estimated is not None and result.estimated.signals:
+        yield from _signals(result.estimated)
     if feedback is not None:
         note = feedback.note or "users choose which rows get feedback, so those rows may differ from the others"
         yield f"<p class='small'>{escape(note[0].upper() + note[1:])}.</p>"
@@ -178,8 +193,25 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
     yield "</section>"
 
 
-def _signals(severity: Severity) -> Iterator[str]:
-    signals, bounds = severity.signals, severity.thresholds
+def _signals(estimated: Estimate) -> Iterator[str]:
+    yield "<table><tr><th>sign of harm</th><th class='n'>now</th><th class='n'>usual</th>"
+    yield "<th class='n'>costs, points</th></tr>"
+    for name, now, usual, fall in estimated.signals:
+        form = ".2f" if name == "entropy" else ".1%"
+        numbers = "".join(
+            f"<td class='n'>{text}</td>" for text in (f"{now:{form}}", f"{usual:{form}}", f"{100 * fall:.1f}")
+        )
+        yield f"<tr><th>{escape(SIGNAL_WORDS[name])}</th>{numbers}</tr>"
+    yield (
+        "</table><p class='small'>How much accuracy each sign costs was learnt when this version was trained, from "
+        "held-out pictures that were corrupted in many ways. A negative cost takes back what another sign counts twice."
+        f" A window is called harmful from {100 * HARMFUL:.0f} points on.</p>"
+    )
+
+
+def _old_signals(signals: Signals, bounds: SeverityThresholds | None) -> Iterator[str]:
+    if bounds is None:
+        return
     rows = [
         ("Loss of mean confidence", signals.confidence_drop, bounds.confidence_drop),
         ("Largest distance of a class probability", signals.output_distance, bounds.output_distance),
@@ -233,15 +265,11 @@ def _history(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"<td>{escape(str(past.get('model_version', '')))}</td>",
             f"<td class='n'>{int(past.get('rows') or 0):,}</td>",
             f"<td class='{'hit' if decision == 'drift' else ''}'>{escape(words)}</td>",
-            f"<td class='n'>{_format_share(estimated.get('accuracy'))}{_doubt(estimated)}</td>",
+            f"<td class='n'>{_format_estimate(estimated)}</td>",
             f"<td class='n'>{_format_share(feedback.get('accuracy'))}</td>",
         ]
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</table><p class='small'>(?): an estimate that is not reliable.</p></section>"
-
-
-def _doubt(estimated: Mapping[str, Any]) -> str:
-    return " (?)" if estimated and not estimated.get("reliable") else ""
 
 
 def _evidently(pages: Sequence[EvidentlyPage]) -> Iterator[str]:
@@ -261,6 +289,11 @@ def _fact(name: str, value: str, note: str, *, reliable: bool = True) -> str:
         f"<div class='{'' if reliable else 'unsure'}'><dt>{escape(name)}</dt><dd>{escape(value)}"
         f"<small>{escape(note)}</small></dd></div>"
     )
+
+
+def _format_estimate(estimated: Mapping[str, Any]) -> str:
+    share = _format_share(estimated.get("accuracy"))
+    return f"{share} (unreliable)" if share and not estimated.get("reliable", True) else share
 
 
 def _format_share(value: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fashion.config.drift import DecisionConfig
+from fashion.model.accuracy import Estimate
 from fashion.model.package import SeverityThresholds
 from fashion.model.severity import Signals
 
@@ -60,22 +61,13 @@ class Severity:
     """Whether a change is likely to cost accuracy."""
 
     level: Level
-    """none: no drift; harmless: drift with every signal within its threshold; harmful: a signal is above it."""
-    signals: Signals
-    thresholds: SeverityThresholds
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Accuracy without labels: that of the reference plus the change of the mean confidence.
-
-    Difference of confidences, Guillory et al. 2021 (arXiv:2107.03315).
-    """
-
-    accuracy: float
-    """In [0, 1]."""
-    reliable: bool
-    """False if the change is too large for the estimate to be trusted."""
+    """none: no drift; harmful: drift, and the estimated accuracy has fallen by more than
+    `fashion.model.accuracy.HARMFUL`; harmless: drift without that. Of older packages, harmful if a signal is above its
+    threshold."""
+    signals: Signals | None = None
+    """None since packages hold what the estimate needs."""
+    thresholds: SeverityThresholds | None = None
+    """None likewise."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +161,27 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How often prediction sets hold the true label, of the rows with feedback."""
+
+    nominal: float
+    """How often they are to, for each true class: in whatever mix of classes people judged."""
+    rows: int
+    """Rows with feedback."""
+    held: float
+    """Share of them whose set holds the true label, in [0, 1]. The most probable class, which answers add to a set
+    that would lack it, is not added here."""
+    low: float
+    """Lower bound of Wilson's 95 % interval."""
+    high: float
+    """Upper bound of Wilson's 95 % interval."""
+    p_fall: float
+    """p-value of Fisher's exact test, one-sided: small if fewer sets hold the label than of the held-out rows."""
+    fallen: bool | None
+    """True if `p_fall` is below alpha; None with too few rows for a decision."""
+
+
+@dataclass(frozen=True)
 class DriftResult:
     """The decision on one window of one version's predictions, with every number it rests on."""
 
@@ -210,6 +223,8 @@ class DriftResult:
     false_alarms_per_year: float | None = None
     """Windows of a year that are called drift in expectation though nothing changed, at most; None if unknown."""
     context: Context = Context()
+    coverage: Coverage | None = None
+    """None without feedback."""
 
     @property
     def level(self) -> Level:
@@ -226,6 +241,8 @@ class DriftResult:
             testable.add("unreadable")
         if self.feedback is not None and self.feedback.declined is not None:
             testable.add("decline")
+        if self.coverage is not None and self.coverage.fallen is not None:
+            testable.add("coverage")
         if self.rows or self.context.last_before_us:
             testable.add("no_traffic")
         return testable
@@ -234,14 +251,16 @@ class DriftResult:
     def conditions(self) -> set[str]:
         """The conditions that hold.
 
-        drift, harmful, decline (accuracy by feedback is below the reference's), unreadable (more than MAX_UNREADABLE of
-        the rows), unjudged (rows of a version that the registry does not hold, or of another package of its number),
-        and no_traffic (nothing was predicted, and something was before).
+        drift, harmful, decline (accuracy by feedback is below the reference's), coverage (prediction sets hold the true
+        label less often than they are to), unreadable (more than MAX_UNREADABLE of the rows), unjudged (rows of a
+        version that the registry does not hold, or of another package of its number), and no_traffic (nothing was
+        predicted, and something was before).
         """
         holds = {
             "drift": self.decision == "drift",
             "harmful": self.level == "harmful",
             "decline": self.feedback is not None and bool(self.feedback.declined),
+            "coverage": self.coverage is not None and bool(self.coverage.fallen),
             "unreadable": "unreadable" in self.testable and self.unreadable_share > MAX_UNREADABLE,
             "unjudged": bool(self.context.unknown),
             "no_traffic": not self.rows and self.context.last_before_us > 0,

@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fashion.drift.result import LABELS, DriftResult, Estimate, FeedbackAccuracy
+from fashion.drift.result import LABELS, Coverage, DriftResult, FeedbackAccuracy
+from fashion.model.accuracy import Estimate
 
 VERDICTS = {
     "insufficient_data": "Not enough data",
@@ -46,6 +47,8 @@ def headline(result: DriftResult) -> str:
     if "decline" in conditions:
         return f"{_verdict(result)}: accuracy is down" if result.decision == "drift" else "Accuracy is down"
     if result.decision != "drift":
+        if "coverage" in conditions:
+            return "Prediction sets miss the truth"
         if "unreadable" in conditions:
             return "Rows cannot be read"
         if "unjudged" in conditions and not result.rows:
@@ -57,6 +60,8 @@ def describe_condition(name: str, result: DriftResult) -> tuple[str, str]:
     """A condition of `DriftResult.conditions` as a title and the reason for it."""
     if name == "decline" and result.feedback is not None:
         return "Accuracy is down", describe_feedback(result)
+    if name == "coverage" and result.coverage is not None:
+        return "Prediction sets miss the truth", _describe_coverage(result.coverage)
     if name == "unreadable":
         return "Rows cannot be read", _describe_unreadable(result)
     if name == "unjudged":
@@ -73,9 +78,13 @@ def is_wrong(result: DriftResult) -> Answer:
         if name in conditions:
             return Answer("Yes", describe_condition(name, result)[1])
     if result.decision == "drift":
-        return Answer("Yes" if conditions & {"harmful", "decline"} else "Something changed", _describe_changes(result))
+        return Answer(
+            "Yes" if conditions & {"harmful", "decline", "coverage"} else "Something changed", _describe_changes(result)
+        )
     if "decline" in conditions:
         return Answer("Yes", "The pictures look as usual, but more of the answers are wrong")
+    if "coverage" in conditions:
+        return Answer("Yes", describe_condition("coverage", result)[1])
     if "unjudged" in conditions:
         return Answer("In part", result.unjudged)
     return Answer("No" if result.decision == "no_drift" else "Cannot tell", result.reason)
@@ -113,7 +122,7 @@ def what_to_do(result: DriftResult, report_id: str) -> list[Step]:
     take_back = Step("If a new version came shortly before, take it back", 'make rollback REASON="accuracy is down"')
     if "no_traffic" in conditions:
         return [Step("Look whether the service is up, and asked", "fashion status")]
-    if "decline" in conditions:
+    if conditions & {"decline", "coverage"}:
         train = Step("Otherwise train on the labelled pictures", 'make drift ARGS="retrain.enabled=true"')
         return [take_back, train]
     if "unreadable" in conditions:
@@ -137,7 +146,10 @@ def describe_estimate(estimated: Estimate) -> str:
 
 def reliability(estimated: Estimate) -> str:
     """Whether an estimate can be relied on, in a few words."""
-    return "reliable" if estimated.reliable else "not reliable: the change is too large"
+    if estimated.low is None or estimated.high is None:
+        return "reliable" if estimated.reliable else "unreliable: the change is too large"
+    between = f"between {estimated.low:.1%} and {estimated.high:.1%}"
+    return between if estimated.reliable else f"{between}: too wide to rely on"
 
 
 def describe_feedback(result: DriftResult) -> str:
@@ -149,6 +161,14 @@ def describe_feedback(result: DriftResult) -> str:
         f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right "
         f"({feedback.low:.1%} to {feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
         f"(p = {format_p_value(feedback.p_decline)}){f'; {feedback.note}' if feedback.note else ''}"
+    )
+
+
+def _describe_coverage(coverage: Coverage) -> str:
+    return (
+        f"the prediction sets of {coverage.held:.1%} of {coverage.rows:,} rows with feedback hold the true label "
+        f"({coverage.low:.1%} to {coverage.high:.1%}); they are to hold {coverage.nominal:.1%} "
+        f"(p = {format_p_value(coverage.p_fall)})"
     )
 
 

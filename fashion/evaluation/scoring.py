@@ -27,8 +27,9 @@ from fashion.metrics.calibration import (
     softmax,
 )
 from fashion.metrics.classification import ClassScore
-from fashion.model import severity
-from fashion.model.package import MODEL, REFERENCE, TYPICALITY, WEIGHTS, Metric, Package
+from fashion.model import accuracy_calibration
+from fashion.model.package import ACCURACY, MODEL, REFERENCE, SETS, TYPICALITY, WEIGHTS, Metric, Package
+from fashion.model.prediction_sets import PredictionSets
 from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, axes, interpret
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
@@ -41,12 +42,12 @@ CAPTIONS = {
 }
 """Name of a figure -> its caption."""
 SEED = 0
+"""Of the corruptions that the estimate of accuracy is calibrated on."""
 TEMPERATURE_PRIOR = 2.0
 """Of a normal distribution of the temperature's logarithm around 0 with standard deviation 0.5: a few validation rows
 that are all right do not make a model certain of everything."""
 UNLIKE = 0.01
 """Test pictures are counted that are less usual than all but this share of the validation split."""
-"""Of the windows that severity is calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,16 @@ def evaluate(
     typicality = Typicality.fit(reference)
     unlike = typicality.shares(typicality.distances(test)) < UNLIKE
     metrics["test/unlike_reference"] = Metric(float(unlike.mean()))
-    thresholds = severity.calibrate(predict, dataset.val.images, reference, seed=SEED)
+    pools = accuracy_calibration.measure(predict, dataset.val.images, reference, typicality, seed=SEED)
     return Evaluation(
-        package=dataclasses.replace(package, metrics=metrics, severity=thresholds),
+        package=dataclasses.replace(package, metrics=metrics),
         files={
             MODEL: exported["onnx"],
             WEIGHTS: exported["weights"],
             REFERENCE: reference.to_parquet(),
             TYPICALITY: typicality.to_bytes(),
+            ACCURACY: pools.fit().to_bytes(),
+            SETS: PredictionSets.fit(reference).to_bytes(),
         },
         figures=_figures(dataset, test, uncalibrated, metrics, scores, package.temperature),
         scores=scores,

@@ -2,7 +2,8 @@
 
 Files: `model.onnx` (input `image` (N, C, H, W) float32 normalised; outputs `logits` (N, classes) and `embedding`
 (N, D)), `weights.safetensors`, `reference.parquet` (held-out rows to compare windows with), `typicality.npz` (what a
-usual picture is), `package.json`.
+usual picture is), `accuracy.npz` (how a window's accuracy is estimated), `prediction_sets.npz` (which classes hold the
+truth in a chosen share of cases), `package.json`.
 """
 
 import dataclasses
@@ -21,8 +22,10 @@ MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
 REFERENCE = "reference.parquet"
 TYPICALITY = "typicality.npz"
-FILES = (MODEL, WEIGHTS, REFERENCE, TYPICALITY)
-SINCE_LATER = {TYPICALITY}
+ACCURACY = "accuracy.npz"
+SETS = "prediction_sets.npz"
+FILES = (MODEL, WEIGHTS, REFERENCE, TYPICALITY, ACCURACY, SETS)
+SINCE_LATER = {TYPICALITY, ACCURACY, SETS}
 """Files that older packages lack."""
 
 
@@ -47,7 +50,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class SeverityThresholds:
-    """Bounds above which a window counts as harmful, calibrated for each model by `fashion.model.severity`."""
+    """Bounds above which a window counts as harmful, of packages from before `accuracy.npz`."""
 
     confidence_drop: float
     """Mean confidence of the reference minus that of the window."""
@@ -94,7 +97,7 @@ class Package:
     metrics: dict[str, Metric]
     """By name, such as `test/accuracy`."""
     severity: SeverityThresholds | None
-    """None only before calibration."""
+    """None since packages hold `accuracy.npz`."""
     export_check: dict[str, Any]
     """Difference of the exported network's outputs from the trained one's: rows, max_difference, label_agreement."""
     preparation: Preparation = "product_photo"

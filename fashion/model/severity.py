@@ -1,30 +1,18 @@
-"""Whether a window of predictions is likely to be less accurate than the reference, measured without labels.
+"""Whether a window is likely to be less accurate than the reference, by the thresholds of an older package.
 
-Knows no tests of drift: those find out whether anything changed, this whether the change is likely to do harm.
+Packages hold `accuracy.npz` instead (`fashion.model.accuracy`). Knows no tests of drift.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fashion.images.corruptions import CORRUPTIONS, corrupt
-from fashion.images.transform import Images
 from fashion.model.package import SeverityThresholds
 from fashion.model.predictor import Predictions
-from fashion.model.reference import Reference
-
-HARMFUL = 0.05
-"""Loss of accuracy above which a window of calibration counts as harmful."""
-AMOUNTS = (0.1, 0.3, 0.6)
-"""Strengths of each corruption in calibration: from hardly visible to obvious."""
-CLEAN_WINDOWS = 20
-"""Windows without corruption in calibration."""
-QUANTILE = 0.98
-"""Share of the harmless windows of calibration that each signal stays below."""
 
 
 @dataclass(frozen=True)
@@ -117,67 +105,3 @@ class SeverityMeter:
 def is_harmful(signals: Signals, thresholds: SeverityThresholds) -> bool:
     """True if any signal is above its threshold."""
     return any(getattr(signals, name) > getattr(thresholds, name) for name in SIGNALS)
-
-
-def calibrate(
-    predict: Callable[[Images], Predictions],
-    images: Images,
-    reference: Reference,
-    *,
-    window: int = 500,
-    seed: int = 0,
-) -> SeverityThresholds:
-    """Find the thresholds that tell one model's harmful windows from its harmless ones.
-
-    Windows of held-out images are corrupted in every way and strength; one whose accuracy falls by more than `HARMFUL`
-    is harmful. Each threshold is the `QUANTILE` of its signal over the harmless windows: the rate of false alarms is
-    chosen, the rate of detection is measured.
-
-    Args:
-        predict: the model.
-        images: (N, H, W) or (N, H, W, C) uint8, the held-out images of the rows of `reference`.
-        reference: predictions of the images as they are.
-        window: rows of each window; at most half of the reference is used.
-        seed: of the sampling and the corruptions.
-    """
-    rng = np.random.default_rng(seed)
-    window = min(window, len(images) // 2)
-    meter = SeverityMeter(reference.predictions)
-    usual_accuracy = float((reference.predictions.labels == reference.labels).mean())
-    signals, drops = [], []
-    for rows, corrupted in calibration_windows(images, window, rng):
-        predictions = reference.predictions[rows] if corrupted is None else predict(corrupted)
-        signals.append(meter.measure(predictions))
-        drops.append(usual_accuracy - float((predictions.labels == reference.labels[rows]).mean()))
-    harmful = np.array(drops) > HARMFUL
-    table = np.array([dataclasses.astuple(each) for each in signals])
-    bounds = np.quantile(table[~harmful], QUANTILE, axis=0)
-    flagged = (table > bounds).any(axis=1)
-    return SeverityThresholds(
-        **dict(zip(SIGNALS, bounds.tolist(), strict=True)),
-        outlier_distance=meter.outlier_distance,
-        window=window,
-        detected=float(flagged[harmful].mean()) if harmful.any() else 1.0,
-        false_alarms=float(flagged[~harmful].mean()),
-    )
-
-
-def calibration_windows(
-    images: Images, window: int, rng: np.random.Generator
-) -> Iterator[tuple[NDArray[np.int64], Images | None]]:
-    """The windows that thresholds are calibrated on.
-
-    Args:
-        images: N held-out images.
-        window: rows of each window.
-        rng: of the sampling and the corruptions.
-
-    Yields:
-        `(window,)` rows and their corrupted images; None where the images are not corrupted.
-    """
-    for _ in range(CLEAN_WINDOWS):
-        yield rng.choice(len(images), window, replace=False), None
-    for name in sorted(CORRUPTIONS):
-        for amount in AMOUNTS:
-            rows = rng.choice(len(images), window, replace=False)
-            yield rows, corrupt(images[rows], name, amount, seed=int(rng.integers(2**31)))

@@ -7,13 +7,14 @@ own, drawn towards the common one where it has few rows (Friedman, "Regularized 
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.model.package import TYPICALITY, DamagedPackage, Package
-from fashion.model.predictor import Predictions
+from fashion.model.predictor import EMBEDDING_SIZE, Predictions
 from fashion.model.reference import Reference
 
 Rows = NDArray[np.float64]
@@ -26,7 +27,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class _Classes:
+class ClassGaussians:
     """Gaussians of C classes in D columns."""
 
     columns: NDArray[np.int64]
@@ -39,7 +40,13 @@ class _Classes:
     """(C,) logarithm of each covariance's determinant."""
 
     @classmethod
-    def fit(cls, rows: Rows, labels: NDArray[np.int64]) -> "_Classes":
+    def fit(cls, rows: Rows, labels: NDArray[np.int64]) -> "ClassGaussians":
+        """Fit one Gaussian to each class.
+
+        Args:
+            rows: (N, D) features.
+            labels: (N,) classes; one without rows has no Gaussian.
+        """
         columns = np.flatnonzero(rows.std(axis=0) > 0)
         rows = rows[:, columns]
         present = np.unique(labels)
@@ -68,24 +75,31 @@ class _Classes:
 class Typicality:
     """What is usual for one model."""
 
-    def __init__(self, classes: _Classes, usual: Rows) -> None:
+    def __init__(self, classes: ClassGaussians, usual: Rows) -> None:
         """
         Args:
             classes: Gaussians of the reference's classes.
             usual: (M,) distances of the reference's own rows, ascending.
         """
-        self._classes, self._usual = classes, usual
+        self.classes, self._usual = classes, usual
 
     @classmethod
-    def fit(cls, reference: Reference) -> "Typicality":
-        """Learn what is usual from a model's reference of at least `FOLDS` rows."""
-        rows, labels = _features(reference.predictions), reference.labels
+    def fit(cls, reference: Reference, *, statistics: bool = True) -> "Typicality":
+        """Learn what is usual from a model's reference of at least `FOLDS` rows.
+
+        Args:
+            reference: held-out rows.
+            statistics: False to look at the embedding alone.
+        """
+        rows, labels = features(reference.predictions), reference.labels
+        if not statistics:
+            rows = rows[:, :EMBEDDING_SIZE]
         fold = np.random.default_rng(0).permutation(len(rows)) % FOLDS
         usual = np.empty(len(rows))
         for each in range(FOLDS):
             unseen = fold == each
-            usual[unseen] = _Classes.fit(rows[~unseen], labels[~unseen]).distances(rows[unseen])
-        return cls(_Classes.fit(rows, labels), np.sort(usual))
+            usual[unseen] = ClassGaussians.fit(rows[~unseen], labels[~unseen]).distances(rows[unseen])
+        return cls(ClassGaussians.fit(rows, labels), np.sort(usual))
 
     @classmethod
     def of(cls, package: Package) -> "Typicality | None":
@@ -103,23 +117,23 @@ class Typicality:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 usual = arrays["usual"]
-                return cls(_Classes(**{name: arrays[name] for name in arrays.files if name != "usual"}), usual)
+                return cls(ClassGaussians(**{name: arrays[name] for name in arrays.files if name != "usual"}), usual)
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise DamagedPackage(f"{path} cannot be read: {error}") from None
 
     def to_bytes(self) -> bytes:
         """NumPy's npz, without pickles."""
         buffer = io.BytesIO()
-        np.savez(buffer, usual=self._usual, **vars(self._classes))
+        np.savez(buffer, usual=self._usual, **vars(self.classes))
         return buffer.getvalue()
 
     def distances(self, predictions: Predictions) -> Rows:
         """How far each of N pictures is from the nearest class, `(N,)`; larger is less usual."""
-        return self.distances_of(_features(predictions))
+        return self.distances_of(features(predictions))
 
     def distances_of(self, features: Rows) -> Rows:
         """The same of N rows of embedding and statistics, `(N, 16 + 8)`, as the prediction log holds them."""
-        return self._classes.distances(features)
+        return self.classes.distances(features)
 
     def shares(self, distances: Rows) -> Rows:
         """The share of the reference's pictures that are less usual than each of N, `(N,)` in [0, 1].
@@ -131,6 +145,12 @@ class Typicality:
         """
         return 1 - np.searchsorted(self._usual, distances, "left") / len(self._usual)
 
+    def distances_beyond(self, shares: Sequence[float]) -> Rows:
+        """The distances that shares of the reference's pictures are beyond, in the shares' order."""
+        bounds: Rows = np.quantile(self._usual, 1 - np.asarray(shares))
+        return bounds
 
-def _features(predictions: Predictions) -> Rows:
+
+def features(predictions: Predictions) -> Rows:
+    """The rows that distances are measured of: embedding and statistics, `(N, 16 + 8)`."""
     return np.concatenate([predictions.embeddings, predictions.statistics], axis=1, dtype=np.float64)

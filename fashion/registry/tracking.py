@@ -320,8 +320,7 @@ def log_drift(
         "mean_confidence": result["mean_confidence"],
         **{f"p/{family}": value for family, value in result["p_values"].items()},
         **{f"severity/{key}": value for key, value in ((result["severity"] or {}).get("signals") or {}).items()},
-        "accuracy/estimated": (result["estimated"] or {}).get("accuracy"),
-        "accuracy/estimated_is_reliable": (result["estimated"] or {}).get("reliable"),
+        **_estimated(result["estimated"] or {}),
         "accuracy/feedback": (result["feedback"] or {}).get("accuracy"),
     }
     content = json.dumps(result, indent=1).encode()
@@ -330,6 +329,12 @@ def log_drift(
         log_files(run_id, {"drift/report.html": page.encode(), "drift/result.json": content})
         finish_run(run_id)
     return run_id
+
+
+def _estimated(estimate: Mapping[str, Any]) -> dict[str, float | None]:
+    """The accuracy without labels, its interval, and whether it is reliable: 1 or 0."""
+    ends = {f"accuracy/estimated_{end}": estimate.get(end) for end in ("low", "high", "reliable")}
+    return {"accuracy/estimated": estimate.get("accuracy"), **ends}
 
 
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:

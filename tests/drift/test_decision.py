@@ -18,6 +18,7 @@ from fashion.data.dataset import Dataset
 from fashion.drift.decision import WindowStats
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import FAMILIES, empty_window, result_as_dict
+from fashion.images.corruptions import corrupt
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.model.reference import Reference
@@ -168,7 +169,7 @@ class TestAccuracy:
         truth = (window.labels + (np.arange(300) % 3 == 0)) % 3
         found = decide(reference_stats, window, truth)
         assert found.decision == "no_drift"
-        assert found.conditions == {"decline"}
+        assert found.conditions == {"coverage", "decline"}
         expected = stats.fisher_exact([[200, 100], [1800, 200]], alternative="less").pvalue
         assert found.feedback is not None
         assert found.feedback.p_decline == pytest.approx(expected)
@@ -187,6 +188,92 @@ class TestAccuracy:
         feedback = decide(reference_stats, window, window.labels).feedback
         assert feedback is not None
         assert (feedback.accuracy, feedback.declined) == (1.0, False)
+
+
+class TestCoverage:
+    def test_sets_that_hold_the_truth_as_often_as_they_are_to_are_no_condition(self, reference: Reference) -> None:
+        stats = ReferenceStats(reference, HARMLESS, CLASSES)
+        found = decide(stats, reference.predictions, reference.labels).coverage
+        assert found is not None
+        assert found.held == pytest.approx(0.9, abs=0.005)
+        assert found.fallen is False
+
+    def test_sets_that_miss_the_truth_are_a_condition(self, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
+        truth = (window.labels + (np.arange(300) % 3 == 0)) % 3
+        found = decide(reference_stats, window, truth)
+        assert found.coverage is not None
+        assert found.coverage.held < 0.8
+        assert found.conditions == {"coverage", "decline"}
+
+    @pytest.mark.parametrize("labels", [0, 19])
+    def test_little_feedback_gives_no_decision(self, labels: int, reference_stats: ReferenceStats) -> None:
+        window = sample_predictions(300, seed=7)
+        truth = np.where(np.arange(300) < labels, (window.labels + 1) % 3, UNLABELLED)
+        found = decide(reference_stats, window, truth)
+        assert "coverage" not in found.testable
+        assert (found.coverage is None) == (labels == 0)
+
+    def test_another_mix_of_classes_is_no_fall(
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
+    ) -> None:
+        rows = np.flatnonzero(np.isin(whole_dataset.test.labels, [2, 4, 6]))[:1000]
+        tops = Predictor(sound_package).predict(whole_dataset.test.images[rows])
+        found = decide(sound, tops, whole_dataset.test.labels[rows], defaults)
+        assert "coverage" not in found.conditions
+        assert "decline" in found.conditions  # tops are harder than the other classes
+
+    @pytest.mark.parametrize("name", ["noisy", "blurred", "negative", "half covered"])
+    def test_coverage_falls_where_pictures_change(
+        self,
+        name: str,
+        sound: ReferenceStats,
+        sound_package: Package,
+        whole_dataset: Dataset,
+        defaults: DecisionConfig,
+    ) -> None:
+        changed = Predictor(sound_package).predict(shifts.apply(whole_dataset.test.images[:500], name))
+        found = decide(sound, changed, whole_dataset.test.labels[:500], defaults)
+        assert "coverage" in found.conditions
+
+
+class TestHarm:
+    """With an estimate of accuracy, in the package of a real network."""
+
+    def test_harm_is_a_fall_of_the_estimate(
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
+    ) -> None:
+        predictor = Predictor(sound_package)
+        usual = decide(sound, predictor.predict(whole_dataset.test.images[:1000]), settings=defaults)
+        assert usual.level == "none"
+        assert usual.estimated is not None
+        assert usual.estimated.reliable
+        noisy = predictor.predict(shifts.apply(whole_dataset.test.images[:1000], "noisy"))
+        found = decide(sound, noisy, settings=defaults)
+        assert found.conditions == {"drift", "harmful"}
+        assert "accuracy is likely to suffer: without labels it is estimated to be" in found.reason
+
+    def test_an_estimated_fall_is_said_though_it_is_not_harmful(
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
+    ) -> None:
+        predictor = Predictor(sound_package)
+        for amount in np.linspace(0.01, 0.3, 30):
+            window = predictor.predict(corrupt(whole_dataset.test.images[:1000], "noise", float(amount)))
+            found = decide(sound, window, settings=defaults)
+            assert found.estimated is not None
+            lost = sound.accuracy - found.estimated.accuracy
+            says = "no signal says that accuracy suffers" in found.reason
+            assert says == (found.decision == "drift" and lost < 0.03)
+            if lost > 0.05:
+                return
+        raise AssertionError("no noise was harmful")
+
+    def test_sneakers_alone_are_not_harmful(
+        self, sound: ReferenceStats, sound_package: Package, whole_dataset: Dataset, defaults: DecisionConfig
+    ) -> None:
+        sneakers = whole_dataset.test.images[whole_dataset.test.labels == 7]
+        found = decide(sound, Predictor(sound_package).predict(sneakers), settings=defaults)
+        assert found.conditions == {"drift"}
 
 
 class TestResult:

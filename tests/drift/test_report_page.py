@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import browser
-from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
+from support.imagined import CLASSES, HARMLESS, SETTINGS, estimator, sample_predictions
 
 from fashion.data.dataset import Split
 from fashion.drift import inspection, report_page, verdict
@@ -37,7 +37,13 @@ def reference() -> Reference:
 
 
 def inspect(
-    reference: Reference, *, rows: int = 300, shift: float = 0.0, sharpness: float = 3.0, wrong: float | None = None
+    reference: Reference,
+    *,
+    rows: int = 300,
+    shift: float = 0.0,
+    sharpness: float = 3.0,
+    wrong: float | None = None,
+    older: bool = False,
 ) -> Inspection:
     """A window of 300 rows like the reference; with `wrong`, that share of feedback contradicts the predictions."""
     predictions = sample_predictions(rows, seed=7, shift=shift, sharpness=sharpness)
@@ -48,7 +54,7 @@ def inspect(
     batch = Batch(
         predictions, truth, 1_800_000_000_000_000 + np.arange(rows), names, names, [ModelId("m", "7", "0" * 16)] * rows
     )
-    stats = ReferenceStats(reference, HARMLESS, NAMES)
+    stats = ReferenceStats(reference, HARMLESS if older else None, NAMES, None if older else estimator(reference))
     settings = dataclasses.replace(SETTINGS, resplits=10)
     ((found,), _) = inspection.inspect([batch], lambda _: stats, settings, max_plot_rows=100, max_examples=4)
     return found
@@ -70,6 +76,7 @@ def render(found: Inspection, reference: Reference | None, **more: object) -> st
         ({"sharpness": 0.5, "wrong": 0.5}, "Harmful drift: accuracy is down", "bad"),
         ({"shift": 0.8, "wrong": 0.5}, "Harmless drift: accuracy is down", "bad"),
         ({"wrong": 0.5}, "Accuracy is down", "bad"),
+        ({"sharpness": 0.5, "older": True}, "Harmful drift", "bad"),
         ({"rows": 40, "wrong": 0.5}, "Accuracy is down", "bad"),
     ],
 )
@@ -114,6 +121,40 @@ def test_nothing_is_loaded_from_elsewhere(reference: Reference) -> None:
     assert re.findall(r"(?:src|href)=['\"]?(?:https?:)?//", page) == []
     assert "Distributions, by Evidently" in page
     assert "x" * 100 not in page  # it is compressed
+
+
+def test_an_estimate_has_its_interval_and_what_it_is_drawn_from(reference: Reference) -> None:
+    found = inspect(reference, sharpness=0.5)
+    estimated = found.result.estimated
+    assert estimated is not None
+    assert estimated.low is not None
+    assert estimated.high is not None
+    page = render(found, reference)
+    assert f"between {estimated.low:.1%} and {estimated.high:.1%}: too wide to rely on" in page
+    assert "<th>Mean confidence</th>" in page
+    assert "<th>Rows that the network finds unusual, 99.0%</th>" in page
+    assert "harmless up to" not in page
+    older = render(inspect(reference, sharpness=0.5, older=True), reference)
+    assert "harmless up to" in older
+    assert "unreliable: the change is too large" in older
+
+
+def test_earlier_estimates_that_are_not_reliable_say_so(reference: Reference) -> None:
+    history = [
+        {**result_as_dict(inspect(reference, sharpness=sharpness).result), "id": "1"} for sharpness in (3.0, 0.5)
+    ]
+    page = render(inspect(reference), reference, history=history)
+    shown = [f"<td class='n'>{each['estimated']['accuracy']:.1%}" for each in history]
+    assert f"{shown[1]} (unreliable)</td>" in page
+    assert history[1]["estimated"]["reliable"] is False
+
+
+def test_sets_that_miss_the_truth_are_told_with_their_numbers(reference: Reference) -> None:
+    result = inspect(reference, wrong=0.5).result
+    title, reason = verdict.describe_condition("coverage", result)
+    assert title == "Prediction sets miss the truth"
+    assert "of 300 rows with feedback hold the true label" in reason
+    assert "they are to hold 90.0%" in reason
 
 
 def test_the_condition_of_an_alert_names_its_numbers(reference: Reference) -> None:

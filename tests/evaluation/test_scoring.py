@@ -18,7 +18,7 @@ from fashion.images import transform
 from fashion.images.statistics import STATISTICS
 from fashion.metrics import calibration
 from fashion.model import package
-from fashion.model.package import MODEL, REFERENCE, TYPICALITY, WEIGHTS, Package
+from fashion.model.package import ACCURACY, FILES, REFERENCE, WEIGHTS, Package
 from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Predictor
 from fashion.model.reference import Reference
 
@@ -143,17 +143,17 @@ def test_the_package_says_where_it_came_from(found: Evaluation, leaky: Dataset) 
     assert packed.lineage == {"mlflow_run_id": "abc"}
     assert packed.export_check == {"rows": 7, "max_difference": 0.25, "label_agreement": 1.0}
     assert (packed.class_names, packed.mean, packed.std) == (leaky.class_names, leaky.mean, leaky.std)
-    assert packed.severity is not None
-    assert set(found.files) == {MODEL, WEIGHTS, REFERENCE, TYPICALITY}
+    assert set(found.files) == set(FILES)
     assert found.files[WEIGHTS] == b"w"
 
 
 def test_calibration_is_deterministic_and_ignores_test_rows(found: Evaluation, tiny_package: Package) -> None:
     # The two data sets differ in their test rows alone.
-    for field in ("temperature", "embedding_mean", "embedding_components", "severity"):
+    for field in ("temperature", "embedding_mean", "embedding_components"):
         assert getattr(found.package, field) == getattr(tiny_package, field), field
     assert tiny_package.folder is not None
-    assert (tiny_package.folder / REFERENCE).read_bytes() == found.files[REFERENCE]
+    for name in (REFERENCE, ACCURACY):
+        assert (tiny_package.folder / name).read_bytes() == found.files[name]
 
 
 def test_logged_embeddings_are_principal_components_of_validation(packed: Package, leaky: Dataset) -> None:

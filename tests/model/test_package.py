@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fashion.model import package
-from fashion.model.package import MANIFEST, MODEL, REFERENCE, TYPICALITY, WEIGHTS, DamagedPackage, Metric, Package
+from fashion.model.package import FILES, MANIFEST, MODEL, REFERENCE, WEIGHTS, DamagedPackage, Metric, Package
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_package_needs_nothing_but_its_folder(tiny_package: Package, copy: Pat
     moved = package.read(copy)
     assert moved.folder == copy
     assert dataclasses.replace(moved, folder=tiny_package.folder) == tiny_package
-    assert {path.name for path in copy.iterdir()} == {MANIFEST, MODEL, WEIGHTS, REFERENCE, TYPICALITY}
+    assert {path.name for path in copy.iterdir()} == {MANIFEST, *FILES}
     assert "folder" not in json.loads((copy / MANIFEST).read_text())
 
 
@@ -63,13 +63,13 @@ def test_a_package_written_over_another_replaces_it(tiny_package: Package, copy:
 
 @pytest.mark.parametrize("names", [[MODEL, WEIGHTS], [MODEL, WEIGHTS, REFERENCE, "notes.txt"], []])
 def test_a_package_is_not_written_with_other_files(names: list[str], tiny_package: Package, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"^a package has {MODEL}, {WEIGHTS}, {REFERENCE}, {TYPICALITY}, got "):
+    with pytest.raises(ValueError, match=f"^a package has {', '.join(FILES)}, got "):
         package.write(tiny_package, tmp_path, dict.fromkeys(names, b""))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.fault("file missing in a package")
-@pytest.mark.parametrize("name", [MODEL, WEIGHTS, REFERENCE, TYPICALITY])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(name: str, copy: Path) -> None:
     (copy / name).unlink()
     with pytest.raises(DamagedPackage, match=f"{copy} is damaged: {name} is missing$"):

@@ -1,13 +1,19 @@
 """Random predictions of a model that does not exist, and the decision on them."""
 
+import dataclasses
+
 import numpy as np
 
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowStats
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
+from fashion.model import accuracy_calibration
+from fashion.model.accuracy import SIGNALS, AccuracyEstimator
 from fashion.model.package import SeverityThresholds
 from fashion.model.predictor import Predictions
+from fashion.model.reference import Reference
+from fashion.model.typicality import Typicality
 from fashion.predictions.record import UNLABELLED
 
 CLASSES = ("cat", "dog", "bird")
@@ -24,7 +30,14 @@ HARMLESS = SeverityThresholds(
 )
 
 
-SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
+SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, coverage=0.9, resplits=0)
+
+
+def estimator(reference: Reference) -> AccuracyEstimator:
+    """An estimate of accuracy that follows the mean confidence."""
+    found = accuracy_calibration.without_weights(reference, Typicality.fit(reference))
+    weights = np.array([-1.0, *[0.0] * (len(SIGNALS) - 1)])
+    return dataclasses.replace(found, weights=weights, error=0.5)
 
 
 def sample_predictions(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:

@@ -1,0 +1,163 @@
+"""Estimate the accuracy of a window of predictions without labels. Knows sums over rows, no logs and no tests of drift.
+
+The fall of accuracy below the reference's is a weighted sum of how far the window's `SIGNALS` are from the usual:
+confidence, as in "difference of confidences" (Guillory et al., ICCV 2021, arXiv:2107.03315); the share of rows below a
+confidence, as in "average thresholded confidence" (Garg et al., ICLR 2022, arXiv:2201.04234); and the shares of rows
+that are unlike the reference, which see what a model is confidently wrong about. `fashion.model.accuracy_calibration`
+finds the weights.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.model.package import ACCURACY, DamagedPackage, Package
+from fashion.model.predictor import Predictions
+from fashion.model.typicality import ClassGaussians, Rows, Typicality, features
+
+BEYOND = (0.05, 0.01, 0.001)
+"""Rows are counted that are less usual than all but these shares of the reference."""
+SIGNALS = (
+    "confidence",
+    "entropy",
+    "unsure",
+    *(f"embedding_{share}" for share in BEYOND),
+    *(f"picture_{share}" for share in BEYOND),
+)
+"""Means over a window's rows: of the confidence; of the entropy of the class probabilities, in nats; the shares of rows
+below the confidence `AccuracyEstimator.unsure`, and of rows with an unusual embedding, and with an unusual embedding
+and image statistics together."""
+UNITS = np.array([2.0**32, 2.0**32, *[1.0] * (len(SIGNALS) - 2)])
+"""Parts that a signal is divided into to be summed as an integer: sums of floats depend on their order."""
+HARMFUL = 0.05
+"""Fall of accuracy above which a window counts as harmful."""
+RELIABLE = 0.05
+"""Half of the width that the interval of a reliable estimate has at most."""
+FLOOR = 0.02
+"""Fall of accuracy below which the error of an estimate does not shrink with it any more."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Accuracy without labels."""
+
+    accuracy: float
+    """In [0, 1]."""
+    reliable: bool
+    """True if the interval is at most 2 `RELIABLE` wide. Of windows where it is true, the interval holds the accuracy
+    of at least 95 % (benchmark `severity`). Of older packages: True if the mean confidence has hardly changed."""
+    low: float | None = None
+    """Lower bound of the interval: error of the estimate on corruptions that it was not fitted to, and chance. None
+    with packages from before `accuracy.npz`."""
+    high: float | None = None
+    """Upper bound likewise."""
+    signals: tuple[tuple[str, float, float, float], ...] = ()
+    """Name of each of `SIGNALS`, its value, the usual one, and the fall of accuracy that the estimate draws from it."""
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyEstimator:
+    """Estimates the accuracy of one model's windows."""
+
+    pictures: ClassGaussians
+    """Of embedding and image statistics, from `typicality.npz`."""
+    embeddings: ClassGaussians
+    """Of the embedding."""
+    bounds: Rows
+    """(2, 3) distances that the shares `BEYOND` of the reference are beyond: of the embedding, of both."""
+    unsure: float
+    """Confidence that as many rows of the reference are below as are wrong."""
+    accuracy: float
+    """Of the reference."""
+    usual: Rows
+    """(K,) signals of the reference."""
+    weights: Rows
+    """(K,) fall of accuracy for each unit of a signal above the usual."""
+    error: float
+    """Of an estimated fall f, the error is at most this times FLOOR + |f| for most kinds of change."""
+
+    @classmethod
+    def of(cls, package: Package) -> "AccuracyEstimator | None":
+        """Read that of a package; None where it was made before packages held one.
+
+        Raises:
+            DamagedPackage: the file is not what `to_bytes` writes.
+            ValueError: the package is in no folder.
+        """
+        typicality = Typicality.of(package)
+        if package.folder is None or typicality is None or not (package.folder / ACCURACY).is_file():
+            return None
+        path = package.folder / ACCURACY
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                fields: dict[str, Any] = {name: arrays[name] for name in arrays.files}
+            gaussians = {name: fields.pop(name) for name in ("columns", "whitening", "offsets", "log_volumes")}
+            fields |= {name: float(fields[name]) for name in ("unsure", "accuracy", "error")}
+            found = cls(typicality.classes, ClassGaussians(**gaussians), **fields)
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise DamagedPackage(f"{path} cannot be read: {error}") from None
+        if len(found.weights) != len(SIGNALS):
+            raise DamagedPackage(f"{path} has {len(found.weights)} signals; this version of fashion has {len(SIGNALS)}")
+        return found
+
+    def to_bytes(self) -> bytes:
+        """NumPy's npz, without pickles and without what `typicality.npz` holds."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("pictures", "embeddings")}
+        buffer = io.BytesIO()
+        np.savez(buffer, **vars(self.embeddings), **fields)
+        return buffer.getvalue()
+
+    def signals(self, rows: Predictions) -> NDArray[np.int64]:
+        """The signals of each of N rows, (N, K), in `UNITS`: sums over parts of a window add up to those of the whole.
+
+        Args:
+            rows: without NaN and infinity.
+        """
+        probabilities = rows.probabilities.astype(np.float64)
+        entropies = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+        found = np.empty((len(rows.labels), len(SIGNALS)), np.int64)
+        found[:, 0] = np.rint(rows.confidences.astype(np.float64) * UNITS[0])
+        found[:, 1] = np.rint(entropies * UNITS[1])
+        found[:, 2] = rows.confidences < self.unsure
+        both = features(rows)
+        found[:, 3:6] = self.embeddings.distances(both)[:, None] > self.bounds[0]
+        found[:, 6:9] = self.pictures.distances(both)[:, None] > self.bounds[1]
+        return found
+
+    def fall(self, sums: NDArray[np.int64], rows: int) -> float:
+        """Estimate how much lower the accuracy is than the reference's; negative where it is higher.
+
+        Args:
+            sums: (K,) of `signals`, over the window.
+            rows: of the window, at least one.
+        """
+        return float(self._falls(sums, rows).sum())
+
+    def estimate(self, sums: NDArray[np.int64], rows: int) -> Estimate:
+        """Estimate the accuracy of a window. The arguments are those of `fall`."""
+        falls = self._falls(sums, rows)
+        fall = float(falls.sum())
+        accuracy = min(1.0, max(0.0, self.accuracy - fall))
+        chance = 1.96 * np.sqrt(max(accuracy * (1 - accuracy), 1 / rows) / rows)
+        margin = float(np.hypot(self.error * (FLOOR + abs(fall)), chance))
+        signals = zip(SIGNALS, means(sums, rows).tolist(), self.usual.tolist(), falls.tolist(), strict=True)
+        low, high = max(0.0, accuracy - margin), min(1.0, accuracy + margin)
+        return Estimate(accuracy, margin <= RELIABLE, low, high, tuple(signals))
+
+    def _falls(self, sums: NDArray[np.int64], rows: int) -> Rows:
+        falls: Rows = self.weights * (means(sums, rows) - self.usual)
+        return falls
+
+
+def means(sums: NDArray[np.int64], rows: int) -> Rows:
+    """The signals of a window, (K,).
+
+    Args:
+        sums: (K,) of `AccuracyEstimator.signals`, over it.
+        rows: of the window, at least one.
+    """
+    found: Rows = sums / rows / UNITS
+    return found
