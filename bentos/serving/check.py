@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bentos.classifier.deployment import DEPLOYMENT, GALLERY, KnownAnswer
+from fashion.predictions.record import CHECK
 
-CLIENT = "deployment"
-"""`client` of the predictions in the log that checks ask for."""
 READY_SECONDS = 180.0
 """How long a worker may take to become ready."""
 LOOK_SECONDS = 0.1
@@ -53,7 +52,7 @@ def check(
 
 
 def _check_answer(address: tuple[str, int], picture: bytes, known: KnownAnswer, environment: Mapping[str, str]) -> None:
-    headers = {"content-type": "image/png", "x-client": CLIENT}
+    headers = {"content-type": "image/png", "x-client": CHECK}
     if key := environment.get("FASHION_PREDICT_KEYS", "").partition(",")[0].strip():
         headers["x-api-key"] = key
     status, content = _send(address, "POST", "/predict", picture, headers)

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 from fashion.config.deploy import SloConfig
 from fashion.deployment.rollout import Check
+from fashion.predictions.record import ROLLOUT
 
-CLIENT = "rollout"
-"""`client` of these predictions in the log."""
 TIMEOUT_SECONDS = 10.0
 """An answer that takes longer counts as none."""
 WARM_UP = 5
@@ -175,7 +174,7 @@ class _Connection:
         parts = urlsplit(url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
-        self._path, self._headers = parts.path.rstrip("/"), {**headers, "x-client": CLIENT}
+        self._path, self._headers = parts.path.rstrip("/"), {**headers, "x-client": ROLLOUT}
 
     def __enter__(self) -> "_Connection":
         return self

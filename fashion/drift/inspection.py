@@ -48,7 +48,7 @@ def count(
     """Count a window or a part of one.
 
     Args:
-        batches: its rows.
+        batches: its rows; those that this project itself sent, to try a new bento, are left out.
         reference_stats: returns what a model's rows are compared with, or None where there is no reference.
         max_plot_rows: size of each model's sample.
         max_examples: unusual rows of each model.
@@ -59,14 +59,15 @@ def count(
     """
     part: WindowPart = {}
     read = 0
-    for batch in batches:
+    for everything in batches:
+        batch = everything.of_others()
         for model in sorted(set(batch.models), key=lambda each: each.order):
             stats = reference_stats(model)
             if model not in part:
                 counts = None if stats is None else WindowCounts.empty(stats)
                 part[model] = VersionRows(counts, Sample(max_plot_rows), max_examples)
             part[model].add(batch.of(model), stats)
-        read += len(batch)
+        read += len(everything)
         on_rows(read)
     return part
 

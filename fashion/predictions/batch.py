@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import EMBEDDING_SIZE, Predictions
 from fashion.predictions.database import Row, UnreadableRow
-from fashion.predictions.record import UNLABELLED, LoggedPrediction, ModelId
+from fashion.predictions.record import OWN_CLIENTS, UNLABELLED, LoggedPrediction, ModelId
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,11 @@ class Batch:
         """Return the rows of one model."""
         selected = [row for row, each in enumerate(self.models) if each == model]
         return self if len(selected) == len(self) else self[selected]
+
+    def of_others(self) -> "Batch":
+        """Return the rows that others sent: not those of OWN_CLIENTS."""
+        selected = [row for row, client in enumerate(self.clients or ()) if client not in OWN_CLIENTS]
+        return self if self.clients is None or len(selected) == len(self) else self[selected]
 
     def __getitem__(self, rows: Sequence[int]) -> "Batch":
         return Batch(

@@ -18,6 +18,9 @@ FOREVER_US = 253_402_300_800_000_000
 UNLABELLED = -1
 """True label of a row on which there is no feedback."""
 
+OWN_CLIENTS = CHECK, ROLLOUT = ("fashion-check", "fashion-rollout")
+"""Clients of this project's own requests, which try a new bento or revision: no traffic."""
+
 REVIEW = "review"
 """Source of labels that were given with a key for it, on `/review` or by `fashion log feedback --reviewed`."""
 

@@ -116,6 +116,17 @@ def test_a_result_says_what_of_its_window_was_not_judged(reference_stats: Refere
     assert nothing.reason == "nothing in this window can be judged. 30 are of another model"
 
 
+def test_what_this_project_sends_to_try_a_new_bento_is_no_traffic(reference_stats: ReferenceStats) -> None:
+    usual = batch(sample_predictions(200, seed=7))
+    checks = batch(sample_predictions(60, seed=8, shift=3.0), start=200)
+    usual = dataclasses.replace(usual, clients=["shop"] * 100 + [None] * 100)
+    checks = dataclasses.replace(checks, clients=["fashion-check", "fashion-rollout"] * 30)
+    (found,) = inspect([mixed(usual, checks)], reference_stats)
+    (alone,) = inspect([usual], reference_stats)
+    assert found.result == alone.result
+    assert inspect([checks], reference_stats) == []
+
+
 def test_an_empty_window_gives_nothing(reference_stats: ReferenceStats) -> None:
     assert inspect_all([], reference_stats) == ([], {})
 
