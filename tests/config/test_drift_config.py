@@ -78,7 +78,7 @@ class TestWords:
         ("words", "sentence"),
         [
             (["windw=7d"], "windw=7d: there is no key 'windw'; the configuration has alerts, cron, data, "),
-            (["decision.alfa=0.1"], "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, min_labels, "),
+            (["decision.alfa=0.1"], "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, coverage, min_labels, "),
             (["training.seed=1"], "training.seed=1: there is no key 'training'"),
             (["window=7"], "window: input should be a valid string, got 7"),
             (["window=null"], "window: input should be a valid string, got None"),
@@ -94,7 +94,7 @@ class TestWords:
             ),
             (
                 ["alerts.on=[drift,rain]"],
-                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'unjudged' or 'problem', got 'rain'",
+                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'coverage', 'unjudged' or 'problem', got 'rain'",
             ),
             (["retrain.on=[problem]"], "retrain.on.0 must be 'drift', 'harmful' or 'decline', got 'problem'"),
             (["rows=1000", "since=2026-11-25"], "give either rows or since, got 1000 and 2026-11-25"),
@@ -135,6 +135,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("decision.alpha", [0, 0.5, -0.1, float("nan")], [1e-6, 0.01, 0.49]),
     ("decision.min_rows", [49, 0, -1], [50]),
     ("decision.min_labels", [9, 0, -1], [10]),
+    ("decision.coverage", [0, 1, -0.1, float("nan"), 0.99999], [0.5, 0.9, 0.975]),
     ("decision.resplits", [-1], [0, 1000]),
     ("report.rows", [99, 0], [100]),
     ("report.examples", [-1, 101], [0, 100]),
