@@ -20,7 +20,7 @@ POOL_ROWS = 300
 """Held-out pictures under each corruption and strength."""
 RIDGE = 0.05
 """Penalty of a weight, as a share of what the data say of it."""
-ERROR_QUANTILE = 0.9
+ERROR_QUANTILE = 0.95
 """Share of the pools that the error of the estimate is within, each left out with its kind of corruption."""
 
 
@@ -121,7 +121,7 @@ def _weights(signals: Rows, falls: NDArray[np.float64]) -> Rows:
     A mixture of clean and corrupted rows has the same share of both, signals and fall; errors are weighted as if
     they grow with the fall, so that pools far above the bound of harm do not decide what is near it.
     """
-    importance = (FLOOR + np.abs(falls)) ** -1.5
+    importance = 1 / (FLOOR + np.abs(falls))
     scale = np.sqrt(np.average(signals**2, axis=0, weights=importance)) + 1e-9
     scaled = signals / scale
     gram = (scaled * importance[:, None]).T @ scaled
