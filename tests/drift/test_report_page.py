@@ -144,3 +144,25 @@ def test_examples_are_paired_with_held_out_pictures_of_the_same_class(reference:
     assert "<h2>The most unusual rows</h2>" in page
     assert page.count("no picture") >= 3
     assert "confidence " in page
+
+
+def test_what_was_counted_and_how_many_false_alarms_a_year_has_are_said(reference: Reference) -> None:
+    found = inspect(reference)
+    page = render(found, reference)
+    assert "300 predictions" in page
+    assert "300 distinct pictures, each counted once; no row names its client." in page
+    assert "By design it is at most 0.01." in page
+    yearly = dataclasses.replace(found, result=dataclasses.replace(found.result, false_alarms_per_year=3.65))
+    assert "By design it is at most 0.01: of all runs of a year, at most 3.6 in expectation." in render(
+        yearly, reference
+    )
+
+
+def test_a_column_that_cannot_be_tested_is_shown_as_such(reference: Reference) -> None:
+    found = inspect(reference, shift=0.8)
+    columns = [dataclasses.replace(found.result.columns[0], p_value=float("nan")), *found.result.columns[1:]]
+    page = render(
+        dataclasses.replace(found, result=dataclasses.replace(found.result, columns=tuple(columns))), reference
+    )
+    assert "not tested" in page
+    assert "nan" not in page.split("<details>")[0]
