@@ -83,7 +83,7 @@ def test_each_verdict_has_its_headline(
 def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None:
     found = inspect(reference, sharpness=0.5, wrong=0.5)
     page = render(found, reference, history=[{"id": "x", **result_as_dict(found.result)}, {"decision": "unreadable"}])
-    assert re.findall("<h2>(.*?)</h2>", page) == ["Why", "How bad", "What changed", "Earlier windows"]
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Why", "How bad", "Where", "What changed", "Earlier windows"]
     assert "of 10 windows of 300 rows, drawn from the model's own held-out data, were called drift" in page
     assert "<td>Harmful drift" in re.sub("<td class=[^>]*>", "<td>", page)
     assert "unreadable" in page
