@@ -158,7 +158,11 @@ class WindowStats:
             found = compare(pictures, reference, alpha)
             slices = find_slices(pictures, counts.labelled.rows(), reference, alpha=alpha)
         traffic = Traffic(
-            counts.pictures.count, counts.clients.count, counts.untagged, compared, found.worth if found else compared
+            min(counts.pictures.count, counts.rows),
+            counts.clients.count,
+            counts.untagged,
+            compared,
+            found.worth if found else compared,
         )
         result = DriftResult(
             decision="insufficient_data",
@@ -316,7 +320,8 @@ def _reason(
     if not drifted:
         what = f"{rows:,} rows"
         if traffic.pictures != rows:
-            what = f"{traffic.pictures:,} distinct pictures in {rows:,} rows"
+            about = "about " if traffic.compared < traffic.pictures else ""
+            what = f"{about}{traffic.pictures:,} distinct pictures in {rows:,} rows"
         return f"{what} look like the reference: no test is below its threshold"
     strongest = sorted(drifted, key=lambda column: (column.p_value, -column.distance))[:3]
     names = ", ".join(column.name for column in strongest)

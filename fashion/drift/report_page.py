@@ -147,7 +147,7 @@ def _why(result: DriftResult) -> Iterator[str]:
     if alarms is not None:
         yield (
             f"<p>How often this decision is wrong when nothing changed: {alarms.alarms} of {alarms.resplits} windows "
-            f"of {alarms.rows:,} pictures, drawn from the model's own held-out data, were called drift "
+            f"of {alarms.rows:,} rows, drawn from the model's own held-out data, were called drift "
             f"({alarms.alarms / alarms.resplits:.1%}; 95&nbsp;% interval {alarms.low:.1%} to {alarms.high:.1%}). "
             f"By design it is at most {result.alpha:.2g}{_yearly(result)}.</p>"
         )

@@ -117,7 +117,7 @@ class TestWords:
             ),
             (
                 ["alerts.on=[drift,rain]"],
-                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'coverage', 'unreadable', 'unjudged', 'no_traffic', ",
+                "alerts.on.1 must be 'drift', 'harmful', 'decline', 'coverage', 'unreadable', 'unjudged', 'no_traf",
             ),
             (["retrain.on=[problem]"], "retrain.on.0 must be 'drift', 'harmful' or 'decline', got 'problem'"),
             (["rows=1000", "since=2026-11-25"], "give either rows or since, got 1000 and 2026-11-25"),

@@ -93,7 +93,8 @@ def test_each_verdict_has_its_headline(
 def test_sections_follow_the_questions_of_a_reader(reference: Reference) -> None:
     found = inspect(reference, sharpness=0.5, wrong=0.5)
     page = render(found, reference, history=[{"id": "x", **result_as_dict(found.result)}, {"decision": "unreadable"}])
-    assert re.findall("<h2>(.*?)</h2>", page) == [*QUESTIONS, "Why", "How bad", "What changed", "Earlier windows"]
+    titles = [*QUESTIONS, "Why", "How bad", "Where", "What changed", "Earlier windows"]
+    assert re.findall("<h2>(.*?)</h2>", page) == titles
     assert "of 10 windows of 300 rows, drawn from the model's own held-out data, were called drift" in page
     assert "<td>Harmful drift" in re.sub("<td class=[^>]*>", "<td>", page)
     assert "unreadable" in page
@@ -191,16 +192,16 @@ def test_examples_are_paired_with_held_out_pictures_of_the_same_class(reference:
 
 
 def test_an_estimate_that_is_not_reliable_is_never_shown_without_saying_so(reference: Reference) -> None:
-    result = inspect(reference, sharpness=0.5).result
+    result = inspect(reference, sharpness=0.5, older=True).result
     assert result.estimated is not None
     assert not result.estimated.reliable
     shown = f"{result.estimated.accuracy:.1%}"
     page = render(Inspection(result, None), None, history=[{"id": "x", **result_as_dict(result)}])
     assert page.count(shown) == 3
-    assert f"estimated at {shown} (not reliable" in page
-    assert f"{shown}<small>not reliable" in page
-    assert f"<td class='n'>{shown} (?)</td>" in page
-    assert "not reliable" in verdict.does_it_hurt(result).sentence
+    assert f"estimated at {shown} (unreliable" in page
+    assert f"{shown}<small>unreliable" in page
+    assert f"<td class='n'>{shown} (unreliable)</td>" in page
+    assert "unreliable" in verdict.does_it_hurt(result).sentence
 
 
 def test_rows_that_cannot_be_read_are_the_verdict_where_they_are_many(reference: Reference) -> None:
@@ -233,3 +234,25 @@ def test_the_first_screen_fits_a_phone_and_nothing_is_wider(reference: Reference
         answers = driver.find_elements("css selector", ".answers > div")
         assert [each.find_element("tag name", "b").text for each in answers][:2] == ["Yes", "Yes"]
         assert max(each.rect["y"] + each.rect["height"] for each in answers) <= 844
+
+
+def test_what_was_counted_and_how_many_false_alarms_a_year_has_are_said(reference: Reference) -> None:
+    found = inspect(reference)
+    page = render(found, reference)
+    assert "300 predictions" in page
+    assert "300 distinct pictures, each counted once; no row names its client." in page
+    assert "By design it is at most 0.01." in page
+    yearly = dataclasses.replace(found, result=dataclasses.replace(found.result, false_alarms_per_year=3.65))
+    assert "By design it is at most 0.01: of all runs of a year, at most 3.6 in expectation." in render(
+        yearly, reference
+    )
+
+
+def test_a_column_that_cannot_be_tested_is_shown_as_such(reference: Reference) -> None:
+    found = inspect(reference, shift=0.8)
+    columns = [dataclasses.replace(found.result.columns[0], p_value=float("nan")), *found.result.columns[1:]]
+    page = render(
+        dataclasses.replace(found, result=dataclasses.replace(found.result, columns=tuple(columns))), reference
+    )
+    assert "not tested" in page
+    assert "nan" not in page.split("<details>")[0]

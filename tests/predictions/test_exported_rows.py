@@ -93,6 +93,7 @@ def everything(batches: Iterator[Batch]) -> dict[str, tuple[object, ...]]:
             int(batch.true_labels[row]),
             int(batch.times_us[row]),
             batch.image_sha256[row],
+            None if batch.clients is None else batch.clients[row],
             batch.models[row],
             batch.predictions.embeddings.dtype,
             batch.predictions.statistics.dtype,

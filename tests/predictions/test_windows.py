@@ -58,6 +58,7 @@ def record(row: int, *, role: str = "champion", version: str = "1", classes: int
         statistics=tuple(row + column / 8 for column in range(8)),
         embedding=tuple(float(row) for _ in range(16)),
         image_sha256=f"{row:064x}",
+        client=f"client {row}" if row % 2 else None,
     )
 
 
@@ -142,6 +143,8 @@ class TestAnyLog:
                 assert batch.times_us[row] == logged.time_us
                 assert batch.models[row] == logged.model
                 assert batch.image_sha256[row] == logged.image_sha256
+                assert batch.clients is not None
+                assert batch.clients[row] == logged.client
                 assert batch.predictions.labels[row] == logged.label
                 assert batch.predictions.confidences[row] == np.float32(logged.confidence)
                 assert batch.predictions.statistics[row] == pytest.approx(logged.statistics)
