@@ -94,7 +94,9 @@ class TestStory:
     def test_the_gate_judged_by_feedback_too(self, story: tuple[Machine, str]) -> None:
         trained = story[0].runs()[-1].data
         assert trained.promoted
-        assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {"test", "feedback", "latency"}
+        assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {
+            *("test", "feedback", "shifted copies", "latency"),
+        }
         assert len(trained.feedback.train) > len(trained.feedback.held_out) > 50
 
     def test_what_was_learnt_from_is_on_the_run(self, story: tuple[Machine, str]) -> None:
