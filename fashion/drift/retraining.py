@@ -103,7 +103,7 @@ def record_learnt(store: Store, collected: float, *, model_name: str) -> None:
         fashion.storage.blobs.StoreUnavailable: the store cannot be written.
     """
     before = _read(store, model_name)
-    _write(store, model_name, State(max(before.began, collected), max(before.learnt, collected)))
+    _write(store, model_name, State(before.began, max(before.learnt, collected)))
 
 
 @dataclass(frozen=True)

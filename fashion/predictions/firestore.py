@@ -332,6 +332,11 @@ class FirestoreLog:
         except (GoogleAPIError, GoogleAuthError, OSError) as error:
             self.close()
             raise SharedLogUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
+        except AttributeError as error:
+            if "_predicate" not in str(error):  # what the library raises for a stream that breaks, without a retry
+                raise
+            self.close()
+            raise SharedLogUnavailable(f"{self.address} cannot be used: the connection broke") from error
         except ValueError as error:
             if "Cannot invoke RPC" not in str(error):  # what gRPC raises when another thread has closed the client
                 raise

@@ -96,7 +96,9 @@ class TestStory:
     def test_the_gate_judged_by_feedback_too(self, story: tuple[Machine, str]) -> None:
         trained = story[0].runs()[-1].data
         assert trained.promoted
-        assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {"test", "feedback", "latency"}
+        assert {check["name"].split(":")[0] for check in trained.verdict["checks"]} == {
+            *("test", "feedback", "shifted copies", "latency"),
+        }
         assert len(trained.feedback.train) > len(trained.feedback.held_out) > 50
 
     def test_what_was_learnt_from_is_on_the_run(self, story: tuple[Machine, str]) -> None:
@@ -477,6 +479,24 @@ class TestTrouble:
             said = drift(home, "rows=10")
         assert said.strip() == "another drift flow is running (process 4711): this one ends"
         assert not (home.root / "reports").exists()
+
+    @pytest.mark.fault("wrong labels by one source")
+    def test_wrong_labels_are_quarantined_and_start_no_training(self, home: Machine, watched: Machine) -> None:
+        shutil.copytree(watched.root / "images", home.root / "images")
+        with PredictionLog(home.root / "predictions.db") as log:
+            rows = [row for row in log.latest(1000, role="champion") if row.record.model_version == "2"]
+            now_us = time.time_ns() // 1000
+            log.append_feedback(
+                Feedback(row.record.prediction_id, (row.true_label or 0) + 1, "mallory", now_us)
+                for row in rows
+                if row.true_label != 9
+            )
+        said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0", "decision.resplits=0")
+        assert re.search(r"feedback of 'mallory' is quarantined \(\d+ labels: \d+ of \d+ contradict sure answers", said)
+        (of_version_2,) = [each for each in latest(home) if each["model_version"] == "2"]
+        assert of_version_2["feedback"]["accuracy"] > 0.5  # by the labels of before
+        with PredictionLog(home.root / "predictions.db") as log:
+            assert {row.feedback[-1].source for row in log.latest(1000, with_feedback=True)} == {"page"}
 
     def test_a_cluster_is_asked_by_an_event(self, home: Machine, watched: Machine) -> None:
         shutil.copytree(watched.root / "images", home.root / "images")
