@@ -1,9 +1,11 @@
 """`fashion ui`: the UIs of MLflow, Evidently and Optuna on what this machine has."""
 
 import importlib.util
+import itertools
 import os
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -13,6 +15,7 @@ from fashion.commands.errors import CommandError, failing_on
 
 if TYPE_CHECKING:
     from fashion.home import Home
+    from fashion.storage.blobs import Store
 
 OPTUNA_DASHBOARD = """
 import os
@@ -83,22 +86,23 @@ def open_evidently(home: "Home", host: str, port: int) -> NoReturn:
     folder, store = home.root / "evidently", open_store(home.reports)
     shutil.rmtree(folder, ignore_errors=True)
     with failing_on(OSError):
-        found = (
-            (
-                str(reports.read_result(store, report_id).get("model_name") or "drift"),
-                f"{report_id} {title}",
-                reports.time_of(report_id),
-                content,
-            )
-            for report_id, title, content in reports.read_snapshots(store)
-            if store.exists(f"{report_id}/{reports.RESULT}")
-        )
-        count = evidently_report.build_workspace(folder, found)
-    if not count:
-        raise CommandError(f"no report in {home.reports} has a snapshot of Evidently's: `make drift` writes one")
+        snapshots = reports.read_snapshots(store)
+        if (first := next(snapshots, None)) is None:
+            raise CommandError(f"no report in {home.reports} has a snapshot of Evidently's: `make drift` writes one")
+        count = evidently_report.build_workspace(folder, _named(store, itertools.chain([first], snapshots)))
     print(f"Evidently's UI of {count} snapshots on http://{host}:{port} (Ctrl-C ends it)", flush=True)
     words = ["evidently", "ui", "--workspace", str(folder), "--host", host, "--port", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", *words])
+
+
+def _named(store: "Store", snapshots: Iterable[tuple[str, str, str]]) -> Iterator[tuple[str, str, float, str]]:
+    """Project, name, time and content of the snapshots of complete reports."""
+    from fashion.drift import reports
+
+    for report_id, title, content in snapshots:
+        if store.exists(f"{report_id}/{reports.RESULT}"):
+            project = reports.read_result(store, report_id).get("model_name") or "drift"
+            yield str(project), f"{report_id} {title}", reports.time_of(report_id), content
 
 
 def open_optuna(home: "Home", host: str, port: int, study: str) -> NoReturn:

@@ -18,6 +18,7 @@ COMMANDS = [
     *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused", "mark-labelled")),
     *(["schedule", verb] for verb in ("write", "check")),
     *(["home", verb] for verb in ("backup", "restore", "verify")),
+    *(["drift", verb] for verb in ("accept", "failed")),
     ["cloud", "monitoring"],
     *([noun] for noun in ("status", "gc", "serve", "traffic", "ui", "demo")),
 ]

@@ -28,7 +28,7 @@ def start(home: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def refused(home: Path, *words: str) -> str:
-    output, errors = start(home, *words).communicate(timeout=60)
+    output, errors = start(home, *words).communicate(timeout=240)
     (sentence,) = errors.splitlines()
     assert output == ""
     return sentence
@@ -85,7 +85,7 @@ def test_evidentlys_ui_shows_the_snapshots(tmp_path: Path) -> None:
 def get(url: str) -> str:
     """What a server answers, once it is up."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             with opener.open(url, timeout=5) as response:

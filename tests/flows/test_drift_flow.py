@@ -123,11 +123,14 @@ class TestStory:
         assert len(links) == 4
         assert all(Path(link).is_file() for link in links)
 
-    def test_each_condition_is_told_once(self, story: tuple[Machine, str]) -> None:
+    def test_each_condition_is_told_once_and_so_is_what_becomes_of_it(self, story: tuple[Machine, str]) -> None:
         told = re.findall(r"ALERT (.*)", story[1])
         assert told == [
             "Harmful drift: fashion-classifier version 1, 300 predictions",
             "Accuracy is down: fashion-classifier version 1, 900 predictions",
+            "A new champion: fashion-classifier",
+            "Harmless drift: fashion-classifier version 2, 600 predictions",
+            "Over: Harmful drift: fashion-classifier version 1, 300 predictions",
         ]
         (state,) = (story[0].root / "reports/state").glob("alerts-fashion-classifier-*.json")
         assert json.loads(state.read_text())["waiting"] == []
@@ -459,6 +462,14 @@ class TestTrouble:
             assert found["1"]["decision"] == "no_drift"
             assert found["1"]["conditions"] == ["decline"]
             assert [each["title"] for each in received if each["title"].startswith("Over: ")]
+
+    @pytest.mark.fault("a training that drift started fails")
+    def test_a_training_that_fails_is_told(self, home: Machine, watched: Machine) -> None:
+        shutil.copytree(watched.root / "images", home.root / "images")
+        words = ["since=2000-01-01", "report.examples=0", "retrain.enabled=true"]
+        said = drift(home, *words, "retrain.overrides='tuning=off architecture.name=no_such_network'")
+        assert "ALERT A training that drift started failed: fashion-classifier" in said
+        assert re.search(r"Next: python flows/train_flow.py resume --origin-run-id \d+", said)
 
     @pytest.mark.fault("reports that cannot be stored")
     def test_half_a_report_does_not_exist(self, home: Machine) -> None:
