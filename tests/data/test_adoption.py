@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.shapes import write_shapes
 from support.stores import KINDS, Clouds
 
 from fashion.config.compose import load_as
@@ -18,6 +19,7 @@ from fashion.data.adoption import Adopted, Request
 from fashion.data.found import screen
 from fashion.data.idx import write_idx
 from fashion.data.manifest import DataError
+from fashion.home import REPOSITORY
 from fashion.storage.address import open_store
 
 Adopt = Callable[..., Adopted]
@@ -151,7 +153,7 @@ def test_a_thousand_classes_have_labels_of_two_bytes(adopt: Adopt, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("edges", "count", "size"), [((8, 8), 6, 28), ((30, 30), 6, 32), ((90, 90), 6, 96), ((200, 300), 6, 128)]
+    ("edges", "count", "size"), [((8, 8), 6, 28), ((32, 35), 6, 32), ((90, 104), 6, 96), ((200, 300), 6, 128)]
 )
 def test_the_size_is_fitted(adopt: Adopt, tmp_path: Path, edges: tuple[int, int], count: int, size: int) -> None:
     folder = draw(tmp_path / "mine", {"a": count, "b": count}, edges=edges)
@@ -290,3 +292,9 @@ class TestRequests:
         adopt(folder)
         assert requested.with_known([f"data.root={folder}", "x=1"]) == ["data=mine", "x=1"]
         assert requested.with_known(["data.root=mine"]) == ["data=mine"]
+
+
+def test_the_screen_in_the_docs_is_what_is_printed(adopt: Adopt, tmp_path: Path) -> None:
+    folder = write_shapes(tmp_path / "shapes", {"circle": 80, "square": 40, "triangle": 20})
+    said = screen(adopt(folder).found)
+    assert said in (REPOSITORY / "docs" / "own-pictures.md").read_text(), said
