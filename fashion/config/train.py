@@ -98,9 +98,6 @@ class TrainingConfig(Strict):
 
     num_epochs: int
     """Passes over the training split."""
-    min_steps: int
-    """Optimizer steps of a training, at least: of few pictures each is shown several times an epoch, in smaller
-    batches, and of many classes more often. It does not hold with `data.limit`, for quick runs."""
     batch_size: int
     """Images in one optimizer step."""
     label_smoothing: float
@@ -116,6 +113,10 @@ class TrainingConfig(Strict):
     """torch threads on a CPU. One is fastest on busy cores; bit-equal results need equal numbers."""
     seed: int
     """Seed of weights, order, and augmentation."""
+    min_steps: int = 0
+    """Optimizer steps of a training, at least: of few pictures each is shown several times an epoch, in smaller
+    batches, and of many classes more often. It does not hold with `data.limit`, for quick runs. Runs of older versions
+    had no such minimum."""
 
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")

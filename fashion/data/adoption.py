@@ -5,12 +5,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.config.schema import DataConfig, WordsConfig
+from fashion.config.compose import load_as
+from fashion.config.schema import ConfigError, DataConfig
 from fashion.data import config_file, dataset, layout, manifest, selection, survey, unpacking
 from fashion.data.checks import DataReport, check_dataset
 from fashion.data.dataset import Split
@@ -83,22 +84,27 @@ def adopt(request: Request, cache: Path) -> Adopted:
             f"{path} describes other pictures ({kept.get('root') or kept.get('name')}): name yours with data.name=NAME"
         )
     with unpacking.unpacked(root) as folder:
-        found = layout.find_layout(folder)
-        top = folder if folder.is_dir() else folder.parent
-        sizes, coloured = survey.look([top / entry.path for entry in found.entries])
-        if not sizes:
-            raise DataError(f"{root}: none of {len(found.entries):,} files is a picture that can be read")
-        data = _describe(name, root, found, sizes, coloured, request, kept)
-        pictures, unreadable = _read(found.entries, top, data)
+        seen = _examine(folder, name, root, request, kept)
+    data = seen.data
     fractions: dict[SplitName, float | None] = {"val": request.val_fraction, "test": request.test_fraction}
     made, names, chosen = selection.select(
-        pictures, found.class_names, seed=data.split_seed, fractions=fractions, group_by=data.group_by
+        seen.pictures, seen.layout.class_names, seed=data.split_seed, fractions=fractions, group_by=data.group_by
     )
     data = dataclasses.replace(data, class_names=names)
     version, report, is_new = _store(data, made, cache)
     config_file.write(path, data, count=sum(map(len, made.values())))
     _store_paths(version, cache, chosen)
-    facts = Found(found, tuple(sizes), coloured, data.size, data.channels, data.mirrored, unreadable, names, chosen)
+    facts = Found(
+        layout=seen.layout,
+        sizes=tuple(seen.sizes),
+        coloured=seen.coloured,
+        size=data.size,
+        channels=data.channels,
+        mirrored=data.mirrored,
+        unreadable=seen.unreadable,
+        class_names=names,
+        selection=chosen,
+    )
     return Adopted(name, data, version, report, facts, is_new)
 
 
@@ -143,6 +149,34 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
 def _has_moved(root: Any) -> bool:
     """True for a path where nothing is any more: pictures of the same name that lie elsewhere are the same."""
     return isinstance(root, str) and bool(root) and "://" not in root and not Path(root).exists()
+
+
+def _examine(folder: Path, name: str, root: str, request: Request, kept: dict[str, Any]) -> "_Examined":
+    """Read the pictures of a folder or a table, and find out what they are. The arguments are those of `_describe`."""
+    if (arrays := read_idx_folder(folder)) is not None:
+        found, pictures = _of_idx(arrays, root)
+        edge, coloured = pictures.images.shape[1], float(pictures.images.ndim == 4)
+        asked = dataclasses.replace(request, size=edge, channels=3 if coloured else 1)
+        data = _describe(name, root, found, [(edge, edge)], coloured, asked, kept)
+        return _Examined(found, [(edge, edge)], coloured, data, pictures, {})
+    found = layout.find_layout(folder)
+    top = folder if folder.is_dir() else folder.parent
+    sizes, coloured = survey.look([top / entry.path for entry in found.entries])
+    if not sizes:
+        raise DataError(f"{root}: none of {len(found.entries):,} files is a picture that can be read")
+    data = _describe(name, root, found, sizes, coloured, request, kept)
+    return _Examined(found, sizes, coloured, data, *_read(found.entries, top, data))
+
+
+class _Examined(NamedTuple):
+    """What `_examine` found."""
+
+    layout: Layout
+    sizes: Sequence[tuple[int, int]]
+    coloured: float
+    data: DataConfig
+    pictures: Pictures
+    unreadable: dict[str, str]
 
 
 def absolute(root: str) -> str:
@@ -190,12 +224,11 @@ def _describe(
         for field in dataclasses.fields(Request)
         if field.name in findings and field.name != "name" and (value := getattr(request, field.name)) is not None
     }
-    values = findings | before | asked
-    words = WordsConfig(**values.pop("words"))
+    values = findings | before | asked | {"root": root, "sources": (), "val_fraction": None}
     try:
-        return DataConfig(**values, words=words, root=root, sources=(), val_fraction=None)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{config_file.path_of(name)}: {error}") from None
+        return load_as(DataConfig, values)
+    except ConfigError as error:
+        raise ConfigError(f"data.{error}" if not kept else f"{config_file.path_of(name)}: {error}") from None
 
 
 def _is_character(name: str) -> bool:
@@ -241,6 +274,20 @@ def read_paths(version: Manifest, cache: Path) -> dict[str, Sequence[str]] | Non
 def _store_paths(version: Manifest, cache: Path, chosen: Selection) -> None:
     content = json.dumps(chosen.paths, ensure_ascii=True).encode()  # also of names that are no UTF-8
     write_atomically(manifest.folder_of(version, cache) / PATHS, content)
+
+
+def _of_idx(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], root: str) -> tuple[Layout, Pictures]:
+    """Rows of IDX files, with classes named by their numbers."""
+    shapes = {arrays[name, "images"].shape[1:] for name in manifest.REQUIRED}
+    if len(shapes) > 1 or len(shape := shapes.pop()) < 2 or shape[0] != shape[1]:
+        raise DataError(f"{root}: the images of all IDX files must be squares of one size")
+    entries = [
+        Entry(f"{name} row {row}", str(label), name, None)
+        for name in manifest.REQUIRED
+        for row, label in enumerate(arrays[name, "labels"])
+    ]
+    images = np.concatenate([arrays[name, "images"] for name in manifest.REQUIRED])
+    return Layout("IDX files", tuple(entries)), Pictures(entries, images)
 
 
 def _converted(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], data: DataConfig) -> dict[SplitName, Split]:

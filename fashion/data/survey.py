@@ -16,6 +16,8 @@ from fashion.images.transform import Images, Preparation
 
 SIZES = (28, 32, 64, 96, 128)
 """Edges in pixels that are chosen from."""
+ENOUGH = 0.9
+"""Share of the median picture's longer edge that is enough: 96 for pictures of 100."""
 PIXELS = 60_000 * 28 * 28
 """Of all pictures together, as many as Fashion-MNIST has: an epoch of them takes a CPU half a minute."""
 SAMPLE = 300
@@ -75,7 +77,7 @@ def fitting_size(sizes: Sequence[tuple[int, int]], count: int) -> int:
     """
     edge = float(np.median([max(size) for size in sizes])) if sizes else 0.0
     affordable = math.sqrt(PIXELS / max(1, count))
-    own = next((size for size in SIZES if size >= edge), SIZES[-1])
+    own = next((size for size in SIZES if size >= ENOUGH * edge), SIZES[-1])
     return max((size for size in SIZES if size <= min(own, affordable)), default=SIZES[0])
 
 

@@ -42,7 +42,7 @@ def recorded_config(
             f"version {version.number} was trained on feedback of users too, which may have been deleted since: it "
             "cannot be trained again from its records"
         )
-    data = {name.partition(".")[2]: _value(text) for name, text in params.items() if name.startswith("data.")}
+    data = _nested({name.partition(".")[2]: text for name, text in params.items() if name.startswith("data.")})
     training = package.training
     if not data or not {"config", "optimizer", "augmentation"} <= set(training):
         raise RegistryError(f"version {version.number} has no records of its training: was it registered by TrainFlow?")
@@ -55,6 +55,18 @@ def recorded_config(
         "augmentation": training["augmentation"],
     }
     return load_train_config({**composed, **groups})
+
+
+def _nested(params: Mapping[str, str]) -> dict[str, Any]:
+    """Put values of keys such as `words.title` into a mapping `words`."""
+    nested: dict[str, Any] = {}
+    for name, text in params.items():
+        *groups, last = name.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = _value(text)
+    return nested
 
 
 def list_differences(version: Version, package: Package, *, commit: str, digest: str) -> list[str]:

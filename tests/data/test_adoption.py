@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.shapes import write_shapes
 from support.stores import KINDS, Clouds
 
 from fashion.config.compose import load_as
@@ -16,7 +17,9 @@ from fashion.config.schema import ConfigError, DataConfig
 from fashion.data import adoption, config_file, dataset, manifest, requested, similar
 from fashion.data.adoption import Adopted, Request
 from fashion.data.found import screen
+from fashion.data.idx import write_idx
 from fashion.data.manifest import DataError
+from fashion.home import REPOSITORY
 from fashion.storage.address import open_store
 
 Adopt = Callable[..., Adopted]
@@ -150,7 +153,7 @@ def test_a_thousand_classes_have_labels_of_two_bytes(adopt: Adopt, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("edges", "count", "size"), [((8, 8), 6, 28), ((30, 30), 6, 32), ((90, 90), 6, 96), ((200, 300), 6, 128)]
+    ("edges", "count", "size"), [((8, 8), 6, 28), ((32, 35), 6, 32), ((90, 104), 6, 96), ((200, 300), 6, 128)]
 )
 def test_the_size_is_fitted(adopt: Adopt, tmp_path: Path, edges: tuple[int, int], count: int, size: int) -> None:
     folder = draw(tmp_path / "mine", {"a": count, "b": count}, edges=edges)
@@ -222,6 +225,33 @@ def test_nothing_is_written_where_the_pictures_cannot_be_used(adopt: Adopt, tmp_
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_folder_of_idx_files_has_classes_by_number(adopt: Adopt, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 60), ("t10k", 12)):
+        (tmp_path / f"{name}-images.idx3-ubyte").write_bytes(write_idx(rng.integers(0, 256, (count, 28, 28), np.uint8)))
+        (tmp_path / f"{name}-labels.idx1-ubyte").write_bytes(write_idx(np.arange(count, dtype=np.uint8) % 3))
+    adopted = adopt(tmp_path, name="numbers")
+    assert adopted.data.class_names == ("0", "1", "2")
+    assert (adopted.data.size, adopted.data.mirrored) == (28, False)
+    assert adopted.report.num_rows == {"train": 48, "val": 12, "test": 12}
+    assert "IDX files" in screen(adopted.found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ({"preparation": "none"}, "preparation must be 'product_photo' or 'whole_picture', got 'none'"),
+        ({"channels": 2}, "channels must be 1 or 3, got 2"),
+        ({"size": 3}, "size must be at least 8 pixels, got 3"),
+    ],
+)
+def test_a_wrong_wish_is_one_sentence(adopt: Adopt, tmp_path: Path, wanted: dict[str, object], sentence: str) -> None:
+    folder = draw(tmp_path / "mine", {"a": 5, "b": 5})
+    with pytest.raises(ConfigError, match=sentence):
+        adopt(folder, **wanted)
+    assert not config_file.path_of("mine").exists()
+
+
 def test_copies_of_the_training_pictures_are_not_in_the_test(adopt: Adopt, tmp_path: Path) -> None:
     folder = draw(tmp_path / "mine", {"a": 20, "b": 20})
     for number in range(10):
@@ -262,3 +292,9 @@ class TestRequests:
         adopt(folder)
         assert requested.with_known([f"data.root={folder}", "x=1"]) == ["data=mine", "x=1"]
         assert requested.with_known(["data.root=mine"]) == ["data=mine"]
+
+
+def test_the_screen_in_the_docs_is_what_is_printed(adopt: Adopt, tmp_path: Path) -> None:
+    folder = write_shapes(tmp_path / "shapes", {"circle": 80, "square": 40, "triangle": 20})
+    said = screen(adopt(folder).found)
+    assert said in (REPOSITORY / "docs" / "own-pictures.md").read_text(), said
