@@ -1,6 +1,7 @@
 """What people accepted is the new normal, and nothing else is."""
 
 import dataclasses
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,19 @@ def reference() -> Reference:
 def batch(rows: int, *, seed: int, shift: float, model: ModelId = MODEL) -> Batch:
     predictions = sample_predictions(rows, seed=seed, shift=shift)
     ids = [new_prediction_id() for _ in range(rows)]
-    return Batch(predictions, np.full(rows, UNLABELLED), np.arange(rows), ids, ["0" * 64] * rows, [model] * rows)
+    return Batch(
+        predictions,
+        np.full(rows, UNLABELLED),
+        np.arange(rows),
+        ids,
+        [secrets.token_hex(32) for _ in ids],
+        [model] * rows,
+    )
 
 
 def stats(reference: Reference, store: Store) -> ReferenceStats:
     found = accepted.load(store, MODEL)
-    return ReferenceStats(reference, HARMLESS, CLASSES, None if found is None else found.predictions)
+    return ReferenceStats(reference, HARMLESS, CLASSES, accepted=None if found is None else found.predictions)
 
 
 def test_what_was_accepted_is_no_drift_and_what_is_beyond_it_is(reference: Reference, store: Store) -> None:

@@ -22,7 +22,7 @@ from fashion.storage.blobs import Store
 
 
 def test_a_webhook_gets_the_fields_of_slack_and_more(runs: Runs, webhook_server: WebhookServer) -> None:
-    runs.notify(drift=("Drift: Größe \N{WARNING SIGN}", FOUND[1]))
+    runs.notify(drift=FOUND._replace(title="Drift: Größe \N{WARNING SIGN}"))
     (request,) = webhook_server.requests
     assert (request.command, request.path) == ("POST", f"/services/{SECRET}?token={SECRET}")
     assert request.headers["content-type"] == "application/json"
@@ -179,7 +179,7 @@ def apprise(server: WebhookServer, *, timeout_s: float = 5) -> list[Channel]:
 
 def test_apprise_sends_title_and_text(runs: Runs, webhook_server: WebhookServer) -> None:
     runs.channels = apprise(webhook_server)
-    assert runs.notify(drift=("Drift: Größe \N{WARNING SIGN}", FOUND[1])) == []
+    assert runs.notify(drift=FOUND._replace(title="Drift: Größe \N{WARNING SIGN}")) == []
     (request,) = webhook_server.requests
     assert (request.command, request.path) == ("POST", f"/services/{SECRET}?token={SECRET}")
     (content,) = webhook_server.contents

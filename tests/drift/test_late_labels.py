@@ -1,6 +1,7 @@
 """Feedback on predictions of before the window counts when it arrives."""
 
 import dataclasses
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def fill(log: PredictionLog, *, days_ago: float, rows: int = 100, version: str =
             model_version=version,
             label=1,
             probabilities=(0.2, 0.6, 0.2),
+            image_sha256=secrets.token_hex(32),
         )
         for _ in range(rows)
     ]

@@ -59,7 +59,7 @@ def test_an_alert_says_what_how_bad_when_on_which_version_where_and_what_next() 
     assert found.title == "Harmful drift: shoes version 7, 1,000 predictions"
     assert found.text.splitlines() == [
         "brightness differs.",
-        "Does it hurt? Likely: Nobody measured it. Accuracy is estimated at 81.0% (not reliable: the change is "
+        "Does it hurt? Likely: Nobody measured it. Accuracy is estimated at 81.0% (unreliable: the change is "
         "too large), against 93.0% of the held-out pictures.",
         "When: 2026-11-27 06:00 to 2026-11-28 06:00 UTC, 1,000 predictions.",
         "Report: https://example.org/report-v7",
