@@ -31,8 +31,8 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
     kinds = (
         *("make ", "flows/train_flow.py", "fashion data ", "fashion registry ", "fashion status"),
         *("fashion home ", "fashion gc"),
-        # These run in test_live_commands.py, test_service.py and test_traffic.py.
-        *("fashion log ", "curl -F image=", "fashion traffic "),
+        # These run in test_live_commands.py, test_service.py, test_traffic.py and test_ui.py.
+        *("fashion log ", "curl -F image=", "fashion traffic ", "fashion ui "),
     )
     assert COMMANDS
     assert [command for command in COMMANDS if not any(kind in command for kind in kinds)] == []

@@ -20,6 +20,8 @@ class Surroundings(NamedTuple):
     later: int
     """Predictions that are dated after the window, in the future."""
     context: Context
+    span: tuple[int, int]
+    """Bounds of the window up to now, microseconds since 1970."""
 
 
 def look_around(
@@ -49,7 +51,8 @@ def look_around(
     before = source.span(Window(0, window.since_us)) if is_silent else None
     context = Context(before[1] if before else 0, unknown=references.unknown(unjudged), due_us=due_us)
     later = source.count_after(window) if ends_now else 0
-    return Surroundings(references.describe_unjudged(unjudged), later, context)
+    span = (window.since_us, min(window.until_us, now_us))
+    return Surroundings(references.describe_unjudged(unjudged), later, context, span)
 
 
 def with_context(
@@ -73,6 +76,9 @@ def with_context(
     accepted = 0 if version is None else version.accepted_rows
     context = dataclasses.replace(around.context, late_labels=late, accepted_rows=accepted)
     known = dataclasses.replace(result, context=context)
+    if late and not result.rows and not result.unreadable:
+        reason = "this version has predicted nothing in this window, but feedback on earlier predictions has come"
+        known = dataclasses.replace(known, reason=reason, since_us=around.span[0], until_us=around.span[1])
     return dataclasses.replace(inspected, result=with_unjudged(known, around.unjudged, context.unknown))
 
 

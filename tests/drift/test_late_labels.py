@@ -64,7 +64,7 @@ def inspect(log: PredictionLog, stats: ReferenceStats, window: Window = WINDOW) 
     part = inspection.count(source.batches(window), lambda _: stats, max_plot_rows=100, max_examples=0)
     late = late_labels.count(source, window, lambda _: stats)
     found, _ = inspection.decide([part, late.part], lambda _: stats, SETTINGS)
-    around = context.Surroundings("", 0, context.Context())
+    around = context.Surroundings("", 0, context.Context(), (window.since_us, window.until_us))
     return [context.with_context(each, around, late.rows, References(MODEL_NAME, Path())) for each in found]
 
 
@@ -75,6 +75,8 @@ def test_wrong_labels_of_today_on_the_rows_of_last_week_alarm(log: PredictionLog
     (found,) = inspect(log, stats)
     assert found.result.rows == 0
     assert found.result.conditions == {"decline"}
+    assert (found.result.since_us, found.result.until_us) == (WINDOW.since_us, WINDOW.until_us)
+    assert found.result.reason.startswith("this version has predicted nothing in this window")
     assert found.result.feedback is not None
     assert (found.result.feedback.rows, found.result.feedback.accuracy) == (100, 0.25)
     assert found.result.context.late_labels == 100
