@@ -84,7 +84,7 @@ def test_accuracy_is_still_compared_with_the_held_out_rows(reference: Reference,
     before = decide(stats(reference, store), window, truth)
     accepted.accept(store, MODEL, "R1", [batch(300, seed=8, shift=0.5)])
     after = decide(stats(reference, store), window, truth)
-    assert after.conditions == {"decline"}
+    assert after.conditions == {"decline", "coverage"}
     assert after.feedback == before.feedback
     assert (after.reference_rows, after.reference_accuracy) == (2000, 0.9)
 

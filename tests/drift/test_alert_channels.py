@@ -174,7 +174,8 @@ def test_a_redirect_does_not_count_as_a_delivery(runs: Runs, webhook_server: Web
 
 def apprise(server: WebhookServer, *, timeout_s: float = 5) -> list[Channel]:
     url = server.url.replace("http://", "json://").replace("?", "?-")  # of a parameter with - Apprise sends the rest
-    return alert_channels.apprise_channels(url, timeout_s=timeout_s)
+    channels, _ = alert_channels.apprise_channels(url, timeout_s=timeout_s)
+    return channels
 
 
 def test_apprise_sends_title_and_text(runs: Runs, webhook_server: WebhookServer) -> None:
