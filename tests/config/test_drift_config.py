@@ -78,7 +78,10 @@ class TestWords:
         ("words", "sentence"),
         [
             (["windw=7d"], "windw=7d: there is no key 'windw'; the configuration has alerts, cron, data, "),
-            (["decision.alfa=0.1"], "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, coverage, min_labels, "),
+            (
+                ["decision.alfa=0.1"],
+                "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, coverage, min_labels, ",
+            ),
             (["training.seed=1"], "training.seed=1: there is no key 'training'"),
             (["window=7"], "window: input should be a valid string, got 7"),
             (["window=null"], "window: input should be a valid string, got None"),

@@ -66,7 +66,7 @@ class TestLatestReport:
         wait(lambda: value(metrics, "drift_report_rows") == 300)
         assert value(metrics, "drift_report_timestamp_seconds") == TIME
         found = {name: value(metrics, "drift_report_condition", condition=name) for name in CONDITIONS}
-        assert found == {"drift": 1, "harmful": 0, "decline": 1, "unjudged": 0}
+        assert found == {"drift": 1, "harmful": 0, "decline": 1, "coverage": 0, "unjudged": 0}
 
     @pytest.mark.parametrize("report", [None, {"id": "x"}, {"id": "x", "rows": "many", "conditions": 3}])
     def test_without_a_report_and_with_a_damaged_one_all_is_zero(
