@@ -15,7 +15,17 @@ from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
     *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
-    *("serving", "telemetry", "soak", "drift_power", "severity", "drift_scale", "typicality", "cost"),
+    *(
+        "serving",
+        "telemetry",
+        "soak",
+        "drift_power",
+        "severity",
+        "prediction_sets",
+        "drift_scale",
+        "typicality",
+        "cost",
+    ),
 )
 
 
