@@ -157,13 +157,7 @@ class WindowStats:
         if pictures is not None and compared >= settings.min_rows:
             found = compare(pictures, reference, alpha)
             slices = find_slices(pictures, counts.labelled.rows(), reference, alpha=alpha)
-        traffic = Traffic(
-            min(counts.pictures.count, counts.rows),
-            counts.clients.count,
-            counts.untagged,
-            compared,
-            found.worth if found else compared,
-        )
+        traffic = _describe(counts, compared, found)
         result = DriftResult(
             decision="insufficient_data",
             reason=_too_few(counts.rows, traffic, settings.min_rows, found, slices),
@@ -286,6 +280,16 @@ def _readable(window: Predictions, classes: int) -> NDArray[np.bool_]:
     for matrix in (window.statistics, window.probabilities, window.embeddings):
         good &= np.isfinite(matrix).all(axis=1)
     return good
+
+
+def _describe(counts: WindowCounts, compared: int, found: Comparison | None) -> Traffic:
+    return Traffic(
+        pictures=min(counts.pictures.count, counts.rows),  # an estimate may be larger
+        clients=counts.clients.count,
+        untagged=counts.untagged,
+        compared=compared,
+        worth=compared if found is None else found.worth,
+    )
 
 
 def _mean_confidence(pictures: Predictions) -> float:
