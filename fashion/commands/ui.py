@@ -91,7 +91,7 @@ def open_evidently(home: "Home", host: str, port: int) -> NoReturn:
             raise CommandError(f"no report in {home.reports} has a snapshot of Evidently's: `make drift` writes one")
         count = evidently_report.build_workspace(folder, _named(store, itertools.chain([first], snapshots)))
     print(f"Evidently's UI of {count} snapshots on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    words = ["evidently", "ui", "--workspace", str(folder), "--host", host, "--port", str(port)]
+    words = ["evidently.cli", "ui", "--workspace", str(folder), "--host", host, "--port", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", *words])
 
 

@@ -449,7 +449,6 @@ class TestTrouble:
             home.environment["FASHION_URL"] = "https://shoes.example.org"
             said = drift(home, *words)
             assert "Traceback" not in said
-            assert "training not due: decline, drift" in said
             titles = [each["title"] for each in received]
             of_the_first = [title for title in titles if "fashion-classifier version 1, 400 predictions" in title]
             assert len(of_the_first) == 2
