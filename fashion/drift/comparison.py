@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.drift.clusters import Clusters
 from fashion.drift.distinct import Rows
 from fashion.drift.reference_stats import ReferenceStats, chi_square_test, ks_distance, ks_test
 from fashion.drift.result import FAMILIES, Column
-from fashion.drift.sources import Clusters
 
 MIN_WORTH = 50
 """Independent rows below which a column that does not differ shows nothing: fewer cannot show drift."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.config.drift import DecisionConfig
+from fashion.drift.clusters import Clusters
 from fashion.drift.comparison import MIN_WORTH, Comparison, compare, family_p_values
 from fashion.drift.distinct import MAX_CLIENTS, DistinctKeys, DistinctPictures, Origins, Rows, hash_texts, num_pictures
 from fashion.drift.reference_stats import ReferenceStats
@@ -28,7 +29,6 @@ from fashion.drift.result import (
     Traffic,
 )
 from fashion.drift.slices import find_slices
-from fashion.drift.sources import Clusters
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.accuracy import HARMFUL, Estimate
 from fashion.model.prediction_sets import STEPS

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fashion.drift.clusters import Clusters, Worth, widen
 from fashion.drift.result import FAMILIES, LABELS, Column, FalseAlarms
-from fashion.drift.sources import Clusters, Worth, widen
 from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.accuracy import AccuracyEstimator

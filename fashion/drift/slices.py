@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.drift.clusters import Clusters
 from fashion.drift.comparison import compare, family_p_values
 from fashion.drift.distinct import Rows
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import FAMILIES, Column, Slice
-from fashion.drift.sources import Clusters
 
 MIN_PICTURES = 50
 """Distinct pictures of a slice below which it is not compared."""

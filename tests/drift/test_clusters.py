@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fashion.drift.sources import Clusters, Worth, widen
+from fashion.drift.clusters import Clusters, Worth, widen
 
 
 def names(sizes: list[int], nobody: int = 0) -> np.ndarray:
