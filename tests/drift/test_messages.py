@@ -11,7 +11,7 @@ from fashion.drift.result import Context, DriftResult, Estimate, FeedbackAccurac
 from fashion.model.package import SeverityThresholds
 from fashion.model.severity import Signals
 
-ALL = ("drift", "decline", "unreadable", "unjudged", "no_traffic")
+ALL = ("drift", "decline", "coverage", "unreadable", "unjudged", "no_traffic")
 CHOSEN = ("2026-11-27 06:00", 1_795_759_200_000_000)
 
 
