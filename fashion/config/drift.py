@@ -119,7 +119,7 @@ class RetrainConfig(Strict):
     on: tuple[Literal["drift", "harmful", "decline"], ...]
     """Conditions, as in `AlertsConfig.on`."""
     cooldown_hours: float
-    """Least hours between two trainings that the drift flow starts."""
+    """Least hours between two trainings that the drift flow starts, as those of alerts: a tenth less is enough."""
     min_new_labels: int
     """Rows with feedback that must be newer than the last training."""
     overrides: str

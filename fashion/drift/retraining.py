@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashion.config.drift import RetrainConfig
+from fashion.drift.cooldown import is_within
 from fashion.drift.reports import state_of
 from fashion.images import image_store
 from fashion.predictions.labelled import Believed, why_unusable
@@ -62,12 +63,11 @@ def decide(
     if not reasons:
         return RetrainDecision(False, f"no condition for it holds ({', '.join(settings.on)})")
     state, now = _read(store, model_name), clock()
-    hours = (now - state.began) / 3600
-    if 0 <= hours < settings.cooldown_hours:
+    if is_within(settings.cooldown_hours, state.began, now):
+        ago = f"{(now - state.began) / 3600:.1f} hours ago"
         return RetrainDecision(
             False,
-            f"{reasons}, but the last training began {hours:.1f} hours ago, within the cooldown of "
-            f"{settings.cooldown_hours:g}",
+            f"{reasons}, but the last training began {ago}, within the cooldown of {settings.cooldown_hours:g}",
         )
     since_us = int(state.learnt * 1e6) if state.learnt <= now else 0  # a clock was set back: all feedback is new
     new, left_out = _count_new(

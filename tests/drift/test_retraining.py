@@ -101,7 +101,7 @@ def test_the_reason_names_exactly_the_configured_conditions(store: Store) -> Non
     assert answer == RetrainDecision(True, "decline, harmful, and at least 5 rows with feedback are new")
 
 
-@pytest.mark.parametrize(("hours", "is_due"), [(0, False), (1, False), (23.9, False), (24, True), (1000, True)])
+@pytest.mark.parametrize(("hours", "is_due"), [(0, False), (1, False), (21.5, False), (21.7, True), (1000, True)])
 def test_the_cooldown_separates_two_trainings(hours: float, is_due: bool, store: Store) -> None:
     record_start(store, NOW - hours * HOUR)
     answer = decide(store, rows=labelled(5, NOW + 1))
