@@ -26,8 +26,8 @@ from fashion.model.predictor import Predictor
 MIN_CLASS_ROWS = 50
 """Rows of a class that are needed to compare its recall: with fewer, two pictures make several points."""
 MIN_PRECISE_ROWS = 1000
-"""Rows that sets after the first need for the checks of margin and calibration. With fewer, as feedback often has,
-half a point cannot be told from noise, and only a significant loss counts."""
+"""Rows that a set needs for the checks of margin and calibration. With fewer, as feedback and small data sets often
+have, half a point cannot be told from noise: only a significant loss counts, and of the first set, any loss at all."""
 ALONE = "nothing to compare with"
 """The check of a model where there is no champion: always passed, it says why there is none."""
 SEED = 0
@@ -82,7 +82,11 @@ class Verdict:
         if failed or self.checks[0].name == ALONE:
             decisive = "; ".join(check.sentence for check in failed or self.checks)
         else:
-            overall = [check.sentence for check in self.checks if check.name.endswith(("worse", "within the margin"))]
+            overall = [
+                check.sentence
+                for check in self.checks
+                if check.name.endswith(("worse", "within the margin", "as good"))
+            ]
             decisive = f"all {len(self.checks)} checks passed; {'; '.join(overall)}"
         return f"{decisive} ({'; '.join(self.notes)})" if self.notes else decisive
 
@@ -163,9 +167,9 @@ def decide(
     """Promote the challenger if no check fails.
 
     On each set of rows: accuracy is not significantly worse by McNemar's exact test, and no class loses more recall
-    than allowed. On the first set, and on others with `MIN_PRECISE_ROWS`: the interval of the paired difference is not
-    below minus the margin, and calibration is within its bound. Once: no shifted copy loses more accuracy than allowed,
-    and latency is within its bound.
+    than allowed. On sets with `MIN_PRECISE_ROWS`: the interval of the paired difference is not below minus the margin,
+    and calibration is within its bound. On a first set with fewer: as many rows are right as the champion has right.
+    Once: no shifted copy loses more accuracy than allowed, beyond chance, and latency is within its bound.
 
     Args:
         rows: one or more sets.
@@ -188,8 +192,11 @@ def decide(
                 f"{part.name}: probabilities must be {expected}, got {part.champion.shape} and {part.challenger.shape}"
             )
         checks.append(_not_worse(part, gate))
-        is_precise = index == 0 or len(part.labels) >= MIN_PRECISE_ROWS
-        checks += [_margin(part, gate)] if is_precise else []
+        is_precise = len(part.labels) >= MIN_PRECISE_ROWS
+        if is_precise:
+            checks.append(_margin(part, gate))
+        elif index == 0:
+            checks.append(_as_good(part))
         checks += _classes(part, class_names, gate)
         checks += [_calibration(part, gate)] if is_precise else []
     checks += [_copies(copies, gate)] if copies else []
@@ -261,6 +268,18 @@ def _margin(rows: Rows, gate: GateConfig) -> Check:
     )
 
 
+def _as_good(rows: Rows) -> Check:
+    champion, challenger = (int(right.sum()) for right in _right(rows))
+    return Check(
+        f"{rows.name}: as good",
+        challenger >= champion,
+        challenger,
+        champion,
+        f"{rows.name}: {challenger} of {len(rows.labels)} rows are right, the champion has {champion} right; they are "
+        "too few to bound a loss by, so there may be none",
+    )
+
+
 def _right(rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(N,) for each model, True where its most probable class is the label."""
     return rows.champion.argmax(axis=1) == rows.labels, rows.challenger.argmax(axis=1) == rows.labels
@@ -296,9 +315,10 @@ def _copies(copies: Sequence[Rows], gate: GateConfig) -> Check:
     changes = {name: float(after.mean() - before.mean()) for name, (before, after) in right.items()}
     worst = min(changes, key=lambda name: changes[name])
     before, after = (each.mean() for each in right[worst])
+    by_chance = mcnemar_exact(*right[worst]).p_worse >= (1 - gate.confidence) / len(copies)  # Bonferroni
     return Check(
         "shifted copies",
-        changes[worst] >= -gate.max_shifted_drop,
+        by_chance or changes[worst] >= -gate.max_shifted_drop,
         changes[worst],
         -gate.max_shifted_drop,
         f"of {len(copies)} shifted copies the one that loses most is {worst}: {after:.2%} right against {before:.2%}; "

@@ -97,9 +97,17 @@ def test_a_clearly_worse_challenger_is_refused_by_both_overall_checks(config: Ga
 
 
 def test_too_few_rows_to_rule_out_a_loss_prevent_promotion(config: GateConfig) -> None:
-    # 10 rows won and 11 lost of 200: not shown worse, but a loss of several points is possible.
-    verdict = decided(scored(all_but(10, 200)), scored(all_but(11, 200, start=10)), config)
+    # 50 rows won and 55 lost of 1,000: not shown worse, but a loss of two points is possible.
+    verdict = decided(scored(all_but(50, 1000)), scored(all_but(55, 1000, start=50)), config)
     assert failed(verdict) == ["test: within the margin"]
+
+
+@pytest.mark.parametrize(("wrong", "is_promoted"), [(9, True), (10, True), (11, False)])
+def test_of_few_rows_as_many_have_to_be_right(wrong: int, is_promoted: bool, config: GateConfig) -> None:
+    verdict = decided(scored(all_but(10, 200)), scored(all_but(wrong, 200, start=10)), config)
+    assert verdict.promoted is is_promoted
+    assert failed(verdict) == ([] if is_promoted else ["test: as good"])
+    assert f"test: {200 - wrong} of 200 rows are right, the champion has 190 right" in verdict.reason
 
 
 def test_a_challenger_that_gives_up_one_class_is_refused_for_that_class(config: GateConfig) -> None:

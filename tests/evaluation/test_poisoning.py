@@ -85,6 +85,21 @@ def test_the_worst_copy_is_named(config: GateConfig) -> None:
     )
 
 
+def test_a_few_rows_more_that_are_wrong_on_a_small_copy_are_chance(config: GateConfig) -> None:
+    labels = np.arange(20) % 4
+    right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
+    worse = np.where(np.arange(20)[:, None] < 3, wrong, right)  # 15 points
+    verdict = gate.decide(
+        [gate.Rows("test", labels, right, right)],
+        copies=[gate.Rows("fog 0.05", labels, right, worse)],
+        class_names=("coat", "bag", "shirt", "boot"),
+        gate=config,
+        champion_latency_ms=1,
+        challenger_latency_ms=1,
+    )
+    assert verdict.promoted, verdict.reason
+
+
 def test_shifted_copies_are_few_and_little_altered(small_dataset: Dataset, tiny_package: Package) -> None:
     test = small_dataset.test
     clean = accuracy(tiny_package, test.images, test.labels)
