@@ -56,7 +56,7 @@ class DriftFlow(FlowSpec):
     @retry(times=2, minutes_between_retries=0)
     @step
     def start(self) -> None:
-        """Select the window, and decide on each version in it where one task is to read it."""
+        """Quarantine feedback of refuted sources, select the window, and decide where one task is to read it."""
         from fashion.drift import belief, catch_up, inspection
         from fashion.drift.references import References
         from fashion.predictions import windows
@@ -75,7 +75,7 @@ class DriftFlow(FlowSpec):
             self.is_longer = self.window != asked
             source = windows.open_source(home, settings.source)
             references = References(self.model, Path(folder), reports)
-            self.on_sources = belief.quarantine(source, belief.assess(source, references))
+            self.on_sources = belief.quarantine(source, belief.assess(source, references), may_release=False)
             self.windows = [self.window]
             if settings.workers > 1:
                 self.windows = windows.divide(self.window, source.span(self.window), settings.workers)
@@ -254,7 +254,6 @@ class DriftFlow(FlowSpec):
         settings = self.settings
         late = late_labels.count(source, self.window, references.stats)
         inspected, unjudged = inspection.decide([*parts, late.part], references.stats, settings.decision)
-        self.references = references.loaded
         if not inspected:
             span = (self.window.since_us, min(self.window.until_us, self.now_us))
             inspected = [Inspection(empty_window(self.model, span, settings.decision), None)]
@@ -267,6 +266,8 @@ class DriftFlow(FlowSpec):
             due_us=launch.next_due_us(settings.cron, self.now_us),
         )
         self.inspected = [context.with_context(each, around, late.rows, references) for each in inspected]
+        versions = {each.result.model_version for each in inspected}
+        self.references = {name: loaded for name, loaded in references.loaded.items() if name in versions}
         longer_since_us = self.window.since_us if self.is_longer else None
         self.remarks = context.describe(self.inspected, around, longer_since_us=longer_since_us)
         self.remarks += [f"{each}." for each in self.on_sources]

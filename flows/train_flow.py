@@ -463,7 +463,8 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
     expected = (LogUnavailable, StoreUnavailable, DamagedPackage, RegistryError, labelled.NothingToLearn)
     with launch.exit_on(*expected), tempfile.TemporaryDirectory() as folder:
         source, references = windows.open_source(home), References(model, Path(folder))
-        remarks = belief.quarantine(source, belief.assess(source, references, known=known))
+        trust = belief.assess(source, references, known=known)
+        remarks = belief.quarantine(source, trust, may_release=True)
         print(*remarks, sep="\n")
         rolled_back = settings.feedback.rolled_back
         believed = belief.read(source, references, model_name=model, known=known, rolled_back=rolled_back)

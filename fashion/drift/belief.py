@@ -1,10 +1,12 @@
 """Which feedback of a log is believed, by what the registry's models are sure of; and what is quarantined for it."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from fashion.drift.references import References
+from fashion.model.package import DamagedPackage
 from fashion.predictions import sources
 from fashion.predictions.labelled import Believed, Unlearnt
 from fashion.predictions.record import FOREVER_US, ModelId
@@ -38,7 +40,6 @@ def read(
 
     Raises:
         fashion.predictions.record.LogUnavailable: the log cannot be read.
-        fashion.model.package.DamagedPackage: a version's files are not those that were registered.
     """
     unlearnt: dict[str, Unlearnt] = {}
     if rolled_back == "block":
@@ -57,25 +58,28 @@ def assess(source: Source, references: References, *, known: Mapping[str, int] |
 
     Raises:
         fashion.predictions.record.LogUnavailable: the log cannot be read.
-        fashion.model.package.DamagedPackage: a version's files are not those that were registered.
     """
     outlooks: dict[ModelId, Outlook | None] = {}
 
     def outlook(model: ModelId) -> Outlook | None:
         if model not in outlooks:
-            loaded = references.load(model)
-            outlooks[model] = None if loaded is None else Outlook.of(loaded.package)
+            outlooks[model] = None
+            with contextlib.suppress(DamagedPackage):  # of an old version, which costs no other
+                loaded = references.load(model)
+                outlooks[model] = None if loaded is None else Outlook.of(loaded.package)
         return outlooks[model]
 
     return sources.assess(source.labelled(withdrawn=True), outlook, decisions=source.decisions(), known=known)
 
 
-def quarantine(source: Source, trust: Trust, clock: Callable[[], float] = time.time) -> list[str]:
+def quarantine(source: Source, trust: Trust, *, may_release: bool, clock: Callable[[], float] = time.time) -> list[str]:
     """Store which sources are quarantined from now on, and which no more.
 
     Args:
         source: the log.
         trust: from `assess`.
+        may_release: whether a source whose labels are right may count again: only where `assess` knew the data set's
+            pictures, for without them it knows less than who quarantined it.
         clock: seconds since 1970.
 
     Returns:
@@ -91,7 +95,9 @@ def quarantine(source: Source, trust: Trust, clock: Callable[[], float] = time.t
     def decision(action: Literal["quarantine", "release"], name: str, why: str) -> Decision:
         return Decision(action, name, None, 0, FOREVER_US, now_us, FLOW, why)
 
-    released = {name: "its labels agree with what is known" for name in held if name not in wanted}
+    # Silence proves nothing: its labels may have left the log, or the model that they are checked by the registry.
+    checked = {name for each in trust.sources if each.checked >= sources.FEW for name in each.names}
+    released = {name: "its labels agree with what is known" for name in held & checked - set(wanted) if may_release}
     changes = [decision("quarantine", name, why) for name, why in wanted.items() if name not in held]
     changes += [decision("release", name, why) for name, why in released.items()]
     if changes:

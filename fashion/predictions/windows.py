@@ -215,7 +215,7 @@ class ExportedRows:
         return Decisions()
 
     def decide(self, decisions: Sequence[Decision]) -> None:
-        """Store nothing: an export is a copy. What is quarantined in this run is left out in this run alone."""
+        """Store nothing: an export is a copy, whose labels go on counting in accuracy. They are not learnt."""
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window."""
