@@ -45,6 +45,7 @@ serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento ta
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
+	$(if $(DATA),$(error make container is for the usual data set: run `make bento DATA=...`, which names the bento, and `bentoml containerize` it))
 	@# The shell's own name of this folder: a path that make expands may hold spaces, quotes and dollars.
 	here=$$PWD && cd / && BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" \
 		"$$here/$(BIN)/bentoml" containerize fashion-classifier:latest
@@ -57,8 +58,8 @@ drift: $(STAMP) ## Look whether recent traffic has drifted: ARGS="rows=1000 retr
 	@$(STATUS)
 
 rollback: $(STAMP) ## Make the champion's predecessor the champion again, and build its bento: REASON="..."
-	$(BIN)/fashion registry rollback $(if $(REASON),--reason "$$REASON")
-	$(BIN)/python flows/deploy_flow.py run $(ARGS)
+	$(BIN)/fashion registry rollback $(OF_DATA) $(if $(REASON),--reason "$$REASON")
+	$(BIN)/python flows/deploy_flow.py run $(OF_DATA) $(ARGS)
 	@$(STATUS)
 
 schedule: $(STAMP) ## Write a timer that runs the drift flow, and say how to start it: ARGS="window=7d"

@@ -279,7 +279,7 @@ class TrainFlow(FlowSpec):
                 settings=settings.gate,
             )
         self.version, self.promoted, self.verdict = version.number, verdict.promoted, dataclasses.asdict(verdict)
-        self.outcome = registration.describe(version.number, verdict)
+        self.outcome = registration.describe(version.number, verdict, name=settings.tracking.registered_model)
         if self.feedback is not None:
             with launch.exit_on(StoreUnavailable):
                 self.record_learnt()

@@ -1,5 +1,6 @@
 """Arguments that several commands share."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -24,3 +25,21 @@ def _checked_model_name(name: str) -> str:
 ModelName = Annotated[str, typer.Option("--name", help="Registered model.", callback=_checked_model_name)]
 MODEL_NAME = "fashion-classifier"
 """As `fashion.registry.versions.MODEL_NAME`, which costs an import of MLflow."""
+
+
+def model_of(overrides: Sequence[str]) -> str:
+    """Name of the registered model of a data set.
+
+    Args:
+        overrides: `data=NAME`, or `data.root=` with a folder whose pictures were read before; none for the usual one.
+
+    Raises:
+        fashion.config.schema.ConfigError: they name no data set.
+    """
+    if not overrides:
+        return MODEL_NAME
+    from fashion.config.compose import compose
+    from fashion.config.train import load_train_config
+    from fashion.data.requested import with_known
+
+    return load_train_config(compose(with_known(overrides))).tracking.registered_model

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlparse
 
+from fashion.commands.arguments import model_of
 from fashion.commands.errors import first_line
 from fashion.home import Home
 from fashion.state import faults
@@ -195,7 +196,7 @@ def of_data(command: str | None, name: str | None, overrides: Sequence[str]) -> 
         return f"{command} DATA={name}"
     if command.startswith("fashion traffic"):
         return f"{command} data={name}"
-    return f"{command} --name {_model_name(overrides)}" if command.startswith("fashion registry") else command
+    return f"{command} --name {model_of(overrides)}" if command.startswith("fashion registry") else command
 
 
 def read_data(home: Home, overrides: Sequence[str] = ()) -> DataPart:
@@ -217,21 +218,10 @@ def read_models(home: Home, overrides: Sequence[str] = ()) -> ModelsPart:
     from fashion.registry import tracking, versions
 
     tracking.connect(home)
-    found = versions.list_versions(_model_name(overrides))
+    found = versions.list_versions(model_of(overrides))
     by_alias = {alias: version for version in reversed(found) for alias in version.aliases}
     champion, challenger = by_alias.get(versions.CHAMPION), by_alias.get(versions.CHALLENGER)
     return ModelsPart(*(None if each is None else _model(each) for each in (champion, challenger, *found[:1])))
-
-
-def _model_name(overrides: Sequence[str]) -> str:
-    from fashion.registry.versions import MODEL_NAME
-
-    if not overrides:
-        return MODEL_NAME
-    from fashion.config.compose import compose
-    from fashion.config.train import load_train_config
-
-    return load_train_config(compose(overrides)).tracking.registered_model
 
 
 def read_service(url: str) -> ServicePart:

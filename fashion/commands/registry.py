@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName
+from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName, model_of
 from fashion.commands.errors import CommandError, failing_on, first_line
 from fashion.state import faults
 
@@ -118,6 +118,10 @@ def promote(
 
 @app.command("rollback", epilog='Example: fashion registry rollback --reason "users report shirts as dresses"')
 def rollback(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="data=NAME", show_default=False, help="The data set whose model is meant."),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")] = "rolled back by hand",
     name: ModelName = MODEL_NAME,
 ) -> None:
@@ -126,6 +130,10 @@ def rollback(
     Called again, it goes back further in the history, to the first champion. What the version that is rolled back had
     learnt of users is not learnt again until `fashion log restore` or a review says so.
     """
+    from fashion.config.schema import ConfigError
+
+    with failing_on(ConfigError):
+        name = model_of(overrides) if overrides else name
     with connected():
         from fashion.registry import champions, learnt
 

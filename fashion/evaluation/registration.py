@@ -193,14 +193,17 @@ def _parse(content: bytes) -> Verdict:
     )
 
 
-def describe(version: int, verdict: Verdict) -> str:
+def describe(version: int, verdict: Verdict, *, name: str) -> str:
     """What became of a version, in one sentence.
 
     Args:
         version: its number.
         verdict: of the gate.
+        name: of the registered model.
     """
     if verdict.awaits_approval:
-        command = f'fashion registry promote {version} --expect {verdict.champion} --reason "..."'
+        expected = "" if verdict.champion is None else f" --expect {verdict.champion}"
+        of_model = "" if name == versions.MODEL_NAME else f" --name {name}"
+        command = f'fashion registry promote {version}{expected}{of_model} --reason "..."'
         return f"version {version} passed and waits for approval, by `{command}`: {verdict.reason}"
     return f"version {version} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"

@@ -234,9 +234,11 @@ def test_a_challenger_that_passes_waits_where_people_approve(train: Train, regis
     trained = train("good")
     version, verdict = register(trained, approval=True)
     assert (verdict.promoted, verdict.awaits_approval, champion()) == (False, True, 1)
-    said = registration.describe(version.number, verdict)
+    said = registration.describe(version.number, verdict, name=MODEL_NAME)
     command = 'fashion registry promote 2 --expect 1 --reason "..."'
     assert said.startswith(f"version 2 passed and waits for approval, by `{command}`: all ")
+    others = registration.describe(version.number, verdict, name="flowers-classifier")
+    assert 'promote 2 --expect 1 --name flowers-classifier --reason "..."`' in others
     assert "refused.time" not in versions.get("2").tags
     assert register(trained, approval=True)[1] == verdict  # as a retried task does
     assert register(train("worse"), approval=True)[1].awaits_approval is False
