@@ -110,6 +110,21 @@ def test_of_few_rows_as_many_have_to_be_right(wrong: int, is_promoted: bool, con
     assert f"test: {200 - wrong} of 200 rows are right, the champion has 190 right" in verdict.reason
 
 
+def test_of_few_rows_one_less_may_be_right_where_feedback_shows_that_it_is_better(config: GateConfig) -> None:
+    verdict = gate.decide(
+        [
+            Rows("test", LABELS[:200], scored(all_but(10, 200)), scored(all_but(11, 200))),
+            Rows("feedback", LABELS[:400], scored(all_but(200, 400)), scored(all_but(40, 400))),
+        ],
+        class_names=CLASSES,
+        gate=config,
+        champion_latency_ms=1,
+        challenger_latency_ms=1,
+    )
+    assert verdict.promoted, verdict.reason
+    assert "on feedback it is better beyond chance" in verdict.reason
+
+
 def test_a_challenger_that_gives_up_one_class_is_refused_for_that_class(config: GateConfig) -> None:
     shirt = CLASSES.index("shirt") == LABELS
     better = all_but(0)

@@ -85,6 +85,27 @@ def test_the_worst_copy_is_named(config: GateConfig) -> None:
     )
 
 
+def test_a_copy_that_loses_beyond_chance_is_found_behind_one_that_loses_more_by_chance(config: GateConfig) -> None:
+    labels = np.arange(100) % 4
+    right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
+
+    def only(rows: range) -> np.ndarray:
+        return np.where(np.isin(np.arange(100), rows)[:, None], wrong, right)
+
+    chance = gate.Rows("fog 0.05", labels, only(range(20, 40)), only(range(31)))  # 20 lost, 9 won
+    certain = gate.Rows("jpeg 0.3", labels, right, only(range(10)))  # 10 lost, 0 won
+    verdict = gate.decide(
+        [gate.Rows("test", labels, right, right)],
+        copies=[chance, certain],
+        class_names=("coat", "bag", "shirt", "boot"),
+        gate=config,
+        champion_latency_ms=1,
+        challenger_latency_ms=1,
+    )
+    assert not verdict.promoted
+    assert "the one that loses most is jpeg 0.3" in verdict.reason
+
+
 def test_a_few_rows_more_that_are_wrong_on_a_small_copy_are_chance(config: GateConfig) -> None:
     labels = np.arange(20) % 4
     right, wrong = np.eye(4)[labels], np.eye(4)[(labels + 1) % 4]
