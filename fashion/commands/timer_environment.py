@@ -48,9 +48,11 @@ def keep(path: Path, environment: Mapping[str, str]) -> Kept:
         return Kept([], ambiguous)
     lines = path.read_text().splitlines() if path.exists() else []
     others = [line for line in lines if not ((match := LINE.fullmatch(line)) and match[1] in needed)]
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    unfinished = path.with_name(f"{path.name}.unfinished")  # a kill leaves the secrets that stand there
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write("".join(f"{line}\n" for line in [*others, *(f"{name}={value}" for name, value in needed.items())]))
-    path.chmod(0o600)
+    unfinished.replace(path)
     return Kept(list(needed), ambiguous)
 
 

@@ -93,9 +93,10 @@ class AlertsConfig(Strict):
     ]
     """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
     decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than
-    `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version
-    that the registry does not hold; no_traffic: nothing was predicted, and something was before; training: what became
-    of a training that drift started; channel: an address of alerts that cannot be used; problem: the flow failed."""
+    `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version that the registry does not
+    hold; no_traffic: nothing was predicted, and something was before; training: what became of a training that drift
+    started and waited for, which it does not on a cluster; channel: an address of alerts that cannot be used; problem:
+    the flow failed."""
     cooldown_hours: float
     """Hours after an alert in which the same condition is not alerted again, though it lasts, unless it becomes worse
     or another one. A run that comes a tenth of it early counts as after it."""
