@@ -115,6 +115,7 @@ def add(
         cache = current_home().data
         request, others = requested.split_request([f"data.root={folder}", *(overrides or [])], named=True)
         if request is None or others:
+            requested.check_described(others)
             data = _configure(overrides)
             name = next((text.removeprefix("data=") for text in others if text.startswith("data=")), None)
             config_file.check_manifest(data, name)

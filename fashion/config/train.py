@@ -114,9 +114,9 @@ class TrainingConfig(Strict):
     seed: int
     """Seed of weights, order, and augmentation."""
     min_steps: int = 0
-    """Optimizer steps of a training, at least: of few pictures each is shown several times an epoch, in smaller
-    batches, and of many classes more often. It does not hold with `data.limit`, for quick runs. Runs of older versions
-    had no such minimum."""
+    """Optimizer steps of a training of few pictures, at least: each is shown several times an epoch, in smaller
+    batches, and of many classes more often. It does not hold of a training split with more than 16 pictures for each
+    such step, nor with `data.limit`, for quick runs. Runs of older versions had no such minimum."""
 
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")

@@ -26,6 +26,7 @@ from fashion.images.transform import Preparation
 from fashion.storage.folder import write_atomically
 
 MOST_CLASSES = 1000
+IDX = "IDX files"
 PATHS = "paths.json"
 """Beside the files of a version, and none of them: the file that each row was read from."""
 
@@ -64,7 +65,9 @@ class Adopted:
 def adopt(request: Request, cache: Path) -> Adopted:
     """Find out what the pictures are, make a data version of them, and write its config and its manifest.
 
-    If a config has the same root already, it is renewed: its values are kept.
+    If a config has the same root already, it is renewed: its values are kept, but for `root`, `val_fraction` and the
+    class names, which are those of the folders or the table. IDX files number their classes: names that were given to
+    as many are kept.
 
     Args:
         request: where the pictures are, and what is not to be found out.
@@ -79,17 +82,21 @@ def adopt(request: Request, cache: Path) -> Adopted:
     name = name or config_file.slug(request.name or unpacking.stem(root))
     path = config_file.path_of(name)
     kept = config_file.values_of(path) if path.exists() else {}
-    if kept and kept.get("root") != root and not _has_moved(kept.get("root")):
-        raise DataError(
-            f"{path} describes other pictures ({kept.get('root') or kept.get('name')}): name yours with data.name=NAME"
-        )
+    is_of_others = bool(kept) and kept.get("root") != root
+    if is_of_others and not _has_moved(kept.get("root")):
+        raise _of_others(path, kept)
     with unpacking.unpacked(root) as folder:
         seen = _examine(folder, name, root, request, kept)
+    known = _class_names(kept)
+    if is_of_others and not _are_alike(known, seen.layout):
+        raise _of_others(path, kept)
     data = seen.data
     fractions: dict[SplitName, float | None] = {"val": request.val_fraction, "test": request.test_fraction}
     made, names, chosen = selection.select(
         seen.pictures, seen.layout.class_names, seed=data.split_seed, fractions=fractions, group_by=data.group_by
     )
+    if seen.layout.kind == IDX and len(known) == len(names):
+        names = known  # people name what the files number
     data = dataclasses.replace(data, class_names=names)
     version, report, is_new = _store(data, made, cache)
     config_file.write(path, data, count=sum(map(len, made.values())))
@@ -147,8 +154,29 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
 
 
 def _has_moved(root: Any) -> bool:
-    """True for a path where nothing is any more: pictures of the same name that lie elsewhere are the same."""
+    """True for a path where nothing is any more: pictures of the same name that lie elsewhere may be the same."""
     return isinstance(root, str) and bool(root) and "://" not in root and not Path(root).exists()
+
+
+def _are_alike(known: tuple[str, ...], found: Layout) -> bool:
+    """True if pictures may be those of a config: half of its classes are there, or as many numbered ones."""
+    if found.kind == IDX:
+        return len(known) == len(found.class_names)
+    return bool(known) and 2 * len({*known} & {*found.class_names}) >= len(known)
+
+
+def _class_names(kept: Mapping[str, Any]) -> tuple[str, ...]:
+    """The class names of a config's file; none where it has no list of them."""
+    names = kept.get("class_names")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _of_others(path: Path, kept: Mapping[str, Any]) -> DataError:
+    which = kept.get("root") or kept.get("name")
+    return DataError(
+        f"{path} describes other pictures ({which}): name yours with data.name=NAME, or correct root in that file if "
+        "they are the same"
+    )
 
 
 def _examine(folder: Path, name: str, root: str, request: Request, kept: dict[str, Any]) -> "_Examined":
@@ -180,8 +208,8 @@ class _Examined(NamedTuple):
 
 
 def absolute(root: str) -> str:
-    """A root as it is stored: an address as it is, a path from the top."""
-    return root if "://" in root else str(Path(root).expanduser().resolve())
+    """A root as it is stored: an address without a slash at its end, a path from the top."""
+    return root.rstrip("/") if "://" in root else str(Path(root).expanduser().resolve())
 
 
 def _describe(
@@ -278,6 +306,10 @@ def _store_paths(version: Manifest, cache: Path, chosen: Selection) -> None:
 
 def _of_idx(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], root: str) -> tuple[Layout, Pictures]:
     """Rows of IDX files, with classes named by their numbers."""
+    for name in manifest.REQUIRED:
+        images, labels = arrays[name, "images"], arrays[name, "labels"]
+        if labels.ndim != 1 or len(images) != len(labels):
+            raise DataError(f"{root}: the IDX files of {name} have {len(images):,} images but {labels.size:,} labels")
     shapes = {arrays[name, "images"].shape[1:] for name in manifest.REQUIRED}
     if len(shapes) > 1 or len(shape := shapes.pop()) < 2 or shape[0] != shape[1]:
         raise DataError(f"{root}: the images of all IDX files must be squares of one size")
@@ -287,7 +319,7 @@ def _of_idx(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], root: str) ->
         for row, label in enumerate(arrays[name, "labels"])
     ]
     images = np.concatenate([arrays[name, "images"] for name in manifest.REQUIRED])
-    return Layout("IDX files", tuple(entries)), Pictures(entries, images)
+    return Layout(IDX, tuple(entries)), Pictures(entries, images)
 
 
 def _converted(arrays: Mapping[tuple[SplitName, Role], NDArray[Any]], data: DataConfig) -> dict[SplitName, Split]:

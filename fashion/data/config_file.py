@@ -15,13 +15,15 @@ from fashion.storage.folder import write_atomically
 FOLDER = CONFIGS / "data"
 HEAD = """\
 # {count:,} pictures of {classes} classes from {root}
-# Written by `data.root=`, and yours to keep and to change: what stands here is kept when the pictures are read again.
+# Written by `data.root=`, and yours to keep and to change. When the pictures are read again, root, val_fraction,
+# class_names and comments are written anew (names that you give to the classes of IDX files stay); all else is kept.
 # Each key is explained in fashion/config/schema.py.
 """
 SOURCES = """\
 sources: # tried in order; `fashion data push` uploads the files of a version to the bucket
   - {kind: bucket, address: "${oc.env:FASHION_DATA_BUCKET,''}"} # gs://, s3:// or az://
 """
+NUMBER = re.compile(r"[-+]?[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+$")
 
 
 def slug(text: str) -> str:
@@ -93,14 +95,23 @@ def write(path: Path, data: DataConfig, *, count: int) -> None:
         data: what it says.
         count: number of pictures, for the comment at its top.
     """
-    import yaml
-
     fields = {key: value for key, value in dataclasses.asdict(data).items() if key != "sources"}
-    body = yaml.safe_dump(_plain(fields), sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    body = _to_yaml(_plain(fields))
     head = HEAD.format(count=count, classes=len(data.class_names), root=data.root)
     kept = values_of(path).get("sources") if path.exists() else None
-    sources = SOURCES if kept is None else yaml.safe_dump({"sources": kept}, allow_unicode=True, sort_keys=False)
+    sources = SOURCES if kept is None else _to_yaml({"sources": kept})
     write_atomically(path, f"{head}{body}{sources}".encode())
+
+
+def _to_yaml(values: dict[str, Any]) -> str:
+    """YAML that OmegaConf reads back alike: without quotes, `1e3` is a number to it and a string to PyYAML."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
 def _plain(value: Any) -> Any:

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from fashion.data.manifest import SplitName
 
-MIN_GROUPS = 3
-"""Groups of pictures that a class needs: one in each split."""
-
 
 def divide(
     labels: NDArray[np.int64],
@@ -22,33 +19,57 @@ def divide(
 ) -> NDArray[np.str_]:
     """Give each row a split, `(N,)`; what no fraction takes is for training.
 
-    Of each class, each split has its fraction of the rows, and one group at least. The division follows from the pixels
-    and the seed: it does not depend on names or order, and a picture more moves few others.
+    Of each class, `test` has the groups of the smallest hashes, `val` those of the largest, each about its fraction of
+    the rows. The hashes follow from the pixels and the seed, not from names or order; so a picture more moves its own
+    group and the few that lie at a border, and as a class grows, what was for training remains so but for those.
+
+    A class of one group has it in `train`; each split has one at least where there are as many. A group of more rows
+    than a split is to have is for training, unless there is no other.
 
     Args:
         labels: (N,)
         groups: (N,) numbers; rows with the same one stay together.
         keys: of the rows' pixels.
         fractions: of `val` and `test`, or of one of them, in (0, 1).
-        seed: of the order in which groups are dealt out.
+        seed: of the hashes.
     """
-    order = {group: _order(keys, rows, seed) for group, rows in _rows_by(groups).items()}
     members = _rows_by(groups)
+    order = {group: _order(keys, rows, seed) for group, rows in members.items()}
     splits = np.full(len(labels), "train", dtype="<U5")
     by_class: dict[int, list[int]] = {}
     for group, rows in members.items():
         by_class.setdefault(int(np.bincount(labels[rows]).argmax()), []).append(group)
+    wanted: list[SplitName] = [name for name in ("test", "val") if name in fractions]
     for own in by_class.values():
-        sizes = {group: len(members[group]) for group in own}
-        total = sum(sizes.values())
-        left = {name: max(1.0, round(total * fraction)) for name, fraction in fractions.items()}
-        left["train"] = max(1.0, total - sum(left.values()))
-        # Large groups first, each to the split that lacks most: small ones then even out what remains.
-        for group in sorted(own, key=lambda each: (-sizes[each], order[each])):
-            split = max(left, key=lambda name: (left[name], name == "train"))
-            left[split] -= sizes[group]
-            splits[members[group]] = split
+        left = sorted(own, key=lambda group: order[group])
+        total = sum(len(members[group]) for group in own)
+        for later, name in zip(range(len(wanted) - 1, -1, -1), wanted, strict=True):
+            ordered = left if name == "test" else left[::-1]
+            most = max(len(left) - 1 - later, min(1, len(left) - 1))  # one for each split that follows, if there are
+            sizes = [len(members[group]) for group in ordered]
+            taken = {ordered[index] for index in _first(sizes, max(1, round(total * fractions[name])))[:most]}
+            for group in taken:
+                splits[members[group]] = name
+            left = [group for group in left if group not in taken]
     return splits
+
+
+def _first(sizes: Sequence[int], quota: int) -> list[int]:
+    """Which groups together have about `quota` rows: the first ones that are not larger, or else the smallest one.
+
+    Args:
+        sizes: rows of each group, in order.
+        quota: rows, at least 1.
+    """
+    chosen, count = [], 0
+    for index, size in enumerate(sizes):
+        if size > quota:
+            continue
+        if count + size / 2 > quota:
+            break
+        chosen.append(index)
+        count += size
+    return chosen or [min(range(len(sizes)), key=lambda index: (sizes[index], index))]
 
 
 def _rows_by(groups: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
@@ -58,5 +79,5 @@ def _rows_by(groups: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
 
 
 def _order(keys: Sequence[bytes], rows: NDArray[np.int64], seed: int) -> bytes:
-    """Where a group stands in its class: random, but the same on each machine."""
+    """Where a group stands in its class: random, but the same on each machine and whatever else the class has."""
     return hashlib.blake2b(min(keys[row] for row in rows), digest_size=16, key=seed.to_bytes(8, "big")).digest()

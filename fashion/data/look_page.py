@@ -24,13 +24,16 @@ HEAD = """<!doctype html>
 </style></head><body>
 <h1>{title}</h1>
 """
+SOME = """<p>The first {count:,} of {total:,} were looked at ({names}); near copies were looked for among all.</p>
+"""
 
 
 def page(data: Dataset, paths: dict[str, Sequence[str]] | None = None) -> str:
     """Render the page.
 
     Args:
-        data: all rows of training and validation are looked at, and those of the test.
+        data: the first `suspects.MOST_ROWS` rows are looked at, of training, then of validation, then of the test. Near
+            copies are looked for among all.
         paths: the file of each row, by split; None where they are not known.
     """
     names = list(data.splits)
@@ -41,9 +44,10 @@ def page(data: Dataset, paths: dict[str, Sequence[str]] | None = None) -> str:
         where = [f"{name}: {path}" for name in names for path in paths[name]]
     rows = Split(images, labels)
     found = suspects.look(images, labels, num_classes=len(data.class_names))
-    count = len(labels)
+    count, total = len(labels), len(where)
     parts = [
         HEAD.format(title=escape(f"{data.name}: {count:,} pictures to look through")),
+        *([] if count == total else [SOME.format(count=count, total=total, names=", then ".join(names))]),
         *_suspects(rows, found, data.class_names, where),
         *_pairs(data, where),
         *_unusual(rows, found, data.class_names, where),

@@ -36,7 +36,25 @@ def split_request(overrides: Sequence[str], *, named: bool = False) -> tuple[Req
             asked[KEYS[key]] = _value(key, text)
         else:
             others.append(override)
+    if asked["root"] is None:
+        raise ConfigError("data.root must name a folder, a table, an archive or the address of a bucket, got null")
     return Request(**asked), others
+
+
+def check_described(overrides: Sequence[str]) -> None:
+    """Reject overrides that say how a data config is used, without saying which: the default would be replaced.
+
+    Args:
+        overrides: those that are not of the reading.
+
+    Raises:
+        ConfigError: neither a data config nor a manifest is named.
+    """
+    if not any(override.startswith(("data=", "data.manifest=")) for override in overrides):
+        raise ConfigError(
+            f"{overrides[0]} says nothing on how pictures are read, and no data config is named that it belongs to: "
+            "add data=NAME, or leave it out"
+        )
 
 
 def known_name(root: str) -> str:
@@ -69,7 +87,7 @@ def with_adopted(overrides: Sequence[str], cache: Path) -> tuple[list[str], Adop
     if request is None:
         return others, None
     if not Path(request.root).expanduser().exists() and config_file.slug(request.root) == request.root:
-        return [f"data={known_name(request.root)}", *others], None
+        return _named(request, overrides, others), None
     adopted = adoption.adopt(request, cache)
     return [f"data={adopted.name}", *others], adopted
 
@@ -81,7 +99,25 @@ def with_known(overrides: Sequence[str]) -> list[str]:
         ConfigError: they were not.
     """
     request, others = split_request(overrides)
-    return others if request is None else [f"data={known_name(request.root)}", *others]
+    return others if request is None else _named(request, overrides, others)
+
+
+def _named(request: Request, overrides: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The others with the data config of pictures that are not read again, so that wishes for it come too late."""
+    name = known_name(request.root)
+    late = [
+        override
+        for override in overrides
+        if override.partition("=")[0] in {*KEYS} - {"data.root"} and override != f"data.name={name}"
+    ]
+    if late:
+        path = config_file.path_of(name)
+        root = config_file.values_of(path).get("root") or "PATH"
+        raise ConfigError(
+            f"{', '.join(late)} would change nothing, as the pictures of {path} are not read again here: "
+            f"`make train DATA={root}` reads them, and takes it in ARGS"
+        )
+    return [f"data={name}", *others]
 
 
 def _value(key: str, text: str) -> Any:

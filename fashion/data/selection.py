@@ -14,9 +14,10 @@ from fashion.data.layout import Entry
 from fashion.data.manifest import DataError, SplitName
 from fashion.images.transform import Images
 
-FEW = 300
-"""Pictures below which more are kept for the test: with 6 of them, no result would be above guessing."""
 TEST_FRACTION, TEST_FRACTION_OF_FEW, VAL_FRACTION = 0.2, 0.3, 0.2
+FEW = 300
+"""Pictures below which more are kept for the test: with 6 of them, no result would be above guessing. Above, the test
+has as many rows until the usual fraction gives more: a picture more never moves a tenth of all."""
 MOST_HELD_OUT = 10_000
 """Rows of each held-out split at most: more would narrow an interval of accuracy by tenths of a point."""
 
@@ -149,5 +150,7 @@ def _enough(
 def _fraction(name: SplitName, wanted: float | None, count: int) -> float:
     if wanted is not None:
         return wanted
-    usual = VAL_FRACTION if name == "val" else TEST_FRACTION_OF_FEW if count < FEW else TEST_FRACTION
+    if name == "val":
+        return min(VAL_FRACTION, MOST_HELD_OUT / count)
+    usual = max(TEST_FRACTION, min(TEST_FRACTION_OF_FEW, TEST_FRACTION_OF_FEW * FEW / count))
     return min(usual, MOST_HELD_OUT / count)

@@ -368,7 +368,8 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
 
     Raises:
         Diverged: it is NaN or infinite; or no better than guessing, at the step that `patience_to_diverge` names if it
-            has not fallen since the first steps, and half-way in any case.
+            has not fallen since the first steps, and half-way in any case. A training that ends before is looked at
+            after its last step, as at the first look.
     """
     if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
         raise Diverged(_diverged(last, step, "not a finite number", config.optimizer))
@@ -377,7 +378,7 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
     warm = math.ceil(config.optimizer.warmup_fraction * num_steps) + CHANCE_STEPS
     early = max(CHANCE_STEPS, patience, warm)
     late = max(early, num_steps // 2)
-    if step in (early, late):
+    if step in (early, late) or CHANCE_STEPS <= step == num_steps < early:
         recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
         loss, chance = float(recent), math.log(len(config.data.class_names))
         may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls

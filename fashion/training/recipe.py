@@ -69,7 +69,8 @@ def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]
     if not config.data.mirrored:
         augmentation = dataclasses.replace(augmentation, flip="none")
     steps = training.num_epochs * max(1, len(train) // training.batch_size)
-    if config.data.limit is None and steps < training.min_steps:
+    is_small = len(train) < training.min_steps * SMALLEST_BATCH  # of many pictures, few epochs are somebody's choice
+    if config.data.limit is None and is_small and steps < training.min_steps:
         batch_size = min(training.batch_size, max(SMALLEST_BATCH, len(train) // STEPS_OF_AN_EPOCH))
         training = dataclasses.replace(training, batch_size=batch_size)
         seen = max(training.min_steps * batch_size, SEEN_OF_A_CLASS * len(dataset.class_names))

@@ -115,6 +115,19 @@ def test_add_makes_a_version_that_verifies(
     assert run("verify", data=mine)[0] == 0
 
 
+@pytest.mark.parametrize("words", [["data.limit=1000"], ["data.size=32", "data.live_rows=5"]])
+def test_add_never_replaces_the_default_data_set(
+    tiny: TinyDataset, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    path = REPOSITORY / "configs" / "data" / "fashion_mnist.manifest.json"
+    before = path.read_bytes()
+    assert main(["data", "add", str(tiny.source), *words]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {words[-1]} says nothing on how pictures are read, and no data config is named")
+    assert err.endswith("add data=NAME, or leave it out\n")
+    assert path.read_bytes() == before
+
+
 def test_add_of_a_missing_folder_is_one_sentence(tiny: TinyDataset, run: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = run("add", "/nowhere")
     assert code == 1

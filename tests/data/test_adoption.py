@@ -14,7 +14,7 @@ from support.stores import KINDS, Clouds
 
 from fashion.config.compose import load_as
 from fashion.config.schema import ConfigError, DataConfig
-from fashion.data import adoption, config_file, dataset, manifest, requested, similar
+from fashion.data import adoption, config_file, dataset, manifest, requested, similar, unpacking
 from fashion.data.adoption import Adopted, Request
 from fashion.data.found import screen
 from fashion.data.idx import write_idx
@@ -100,6 +100,18 @@ def test_pictures_that_were_moved_keep_their_config(adopt: Adopt, tmp_path: Path
     assert composed(config_file.path_of("mine")).root == str(tmp_path / "there" / "mine")
 
 
+def test_other_pictures_do_not_take_over_a_config_whose_folder_is_gone(adopt: Adopt, tmp_path: Path) -> None:
+    adopt(draw(tmp_path / "here" / "mine", {"a": 5, "b": 5, "c": 5}))
+    before = config_file.path_of("mine").read_bytes()
+    shutil.rmtree(tmp_path / "here")
+    other = draw(tmp_path / "there" / "mine", {"c": 5, "d": 5})
+    with pytest.raises(DataError, match=r"mine.yaml describes other pictures .*: name yours with data.name=NAME"):
+        adopt(other)
+    assert config_file.path_of("mine").read_bytes() == before
+    draw(other, {"a": 5})
+    assert adopt(other).data.class_names == ("a", "c", "d")
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar"])
 def test_archives_give_the_version_of_their_folder(adopt: Adopt, tmp_path: Path, kind: str) -> None:
     folder = draw(tmp_path / "plain", {"a": 6, "b": 6})
@@ -143,6 +155,77 @@ def test_an_archive_writes_nothing_outside(adopt: Adopt, tmp_path: Path) -> None
         archive.add(picture, "../../outside.png")
     with pytest.raises(DataError, match="evil.tar cannot be unpacked"):
         adopt(tmp_path / "evil.tar")
+
+
+@pytest.mark.fault("archive that is damaged inside")
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_that_is_damaged_inside_is_one_sentence(adopt: Adopt, tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", method) as archive:
+        archive.writestr("a/1.png", bytes(range(256)) * 50)
+        start = archive.start_dir - archive.infolist()[0].compress_size
+    content = bytearray((tmp_path / "packed.zip").read_bytes())
+    content[start + 9 : start + 40] = b"\xff" * 31
+    (tmp_path / "packed.zip").write_bytes(content)
+    with pytest.raises(DataError, match="packed.zip cannot be unpacked"):
+        adopt(tmp_path / "packed.zip")
+
+
+@pytest.mark.fault("archive that unpacks to more than the disk has")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(adopt: Adopt, tmp_path: Path, kind: str) -> None:
+    packed = tmp_path / f"packed.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("a/1.png", b"small")
+            archive.infolist()[0].file_size = 2**60
+    else:
+        info = tarfile.TarInfo("a/1.png")
+        info.size = 2**60
+        packed.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=rf"packed.{kind} unpacks to 1,152,921,504.6 GB or more, and the disk of"):
+        adopt(packed)
+
+
+def test_a_bucket_of_folder_markers_and_junk_gives_its_pictures() -> None:
+    names = [
+        "rose",
+        "rose/",
+        "rose/a.png",
+        "rose/.DS_Store",
+        ".ipynb_checkpoints/a.png",
+        "../b.png",
+        "b/../../c.png",
+        "",
+    ]
+    assert unpacking._files(names) == ["rose/a.png"]
+
+
+def test_a_bucket_as_tools_leave_it_gives_the_version_of_its_folder(
+    adopt: Adopt, tmp_path: Path, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = draw(tmp_path / "plain", {"a": 6, "b": 6})
+    address = f"{clouds.bucket('gs', monkeypatch)}/mine"
+    for path in folder.rglob("*.png"):
+        open_store(address).put(path.relative_to(folder).as_posix(), path.read_bytes())
+    open_store(address).put("a", b"")  # how some tools store a folder
+    adopted = adopt(f"{address}/")
+    assert [entry.sha256 for entry in adopted.version.files] == [entry.sha256 for entry in adopt(folder).version.files]
+    assert adopted.data.root == adopt(address).data.root == address
+
+
+@pytest.mark.parametrize("name", ["some.7z", "some.rar", "some.xlsx", "one.jpg", "LICENSE"])
+def test_a_file_of_another_kind_is_one_sentence(adopt: Adopt, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(DataError, match=rf"{name} is neither a folder, nor a table \(.csv, .*nor an archive .*\(.zip"):
+        adopt(tmp_path / name)
+
+
+@pytest.mark.parametrize("names", [("1e3", "2E5", "1.5e3", "-1e-3"), ("no", "1_000", "null", "nan")])
+def test_class_folders_that_look_like_numbers_are_names(adopt: Adopt, tmp_path: Path, names: tuple[str, ...]) -> None:
+    adopt(draw(tmp_path / "1e9", dict.fromkeys(names, 3)))
+    data = composed(config_file.path_of("1e9"))
+    assert set(data.class_names) == set(names)
+    assert data.name == "1e9"
 
 
 def test_a_thousand_classes_have_labels_of_two_bytes(adopt: Adopt, tmp_path: Path) -> None:
@@ -225,11 +308,37 @@ def test_nothing_is_written_where_the_pictures_cannot_be_used(adopt: Adopt, tmp_
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_of_idx_files_has_classes_by_number(adopt: Adopt, tmp_path: Path) -> None:
+def write_idx_files(folder: Path, *, num_classes: int = 3) -> Path:
     rng = np.random.default_rng(0)
     for name, count in (("train", 60), ("t10k", 12)):
-        (tmp_path / f"{name}-images.idx3-ubyte").write_bytes(write_idx(rng.integers(0, 256, (count, 28, 28), np.uint8)))
-        (tmp_path / f"{name}-labels.idx1-ubyte").write_bytes(write_idx(np.arange(count, dtype=np.uint8) % 3))
+        labels = np.arange(count, dtype=np.uint8) % num_classes
+        (folder / f"{name}-images.idx3-ubyte").write_bytes(write_idx(rng.integers(0, 256, (count, 28, 28), np.uint8)))
+        (folder / f"{name}-labels.idx1-ubyte").write_bytes(write_idx(labels))
+    return folder
+
+
+def test_names_that_people_give_to_numbered_classes_stay(adopt: Adopt, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    first = adopt(write_idx_files(tmp_path / "mine"))
+    path = config_file.path_of("mine")
+    renamed = path.read_text().replace("['0', '1', '2']", "[zebra, ant, mule]")
+    path.write_text(renamed)
+    again = adopt(tmp_path / "mine")
+    assert again.data.class_names == composed(path).class_names == ("zebra", "ant", "mule")
+    assert again.version.files == first.version.files
+    assert adopt(write_idx_files(tmp_path / "mine", num_classes=4)).data.class_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("name", ["train", "t10k"])
+def test_idx_files_of_unequal_numbers_are_one_sentence(adopt: Adopt, tmp_path: Path, name: str) -> None:
+    write_idx_files(tmp_path)
+    (tmp_path / f"{name}-labels.idx1-ubyte").write_bytes(write_idx(np.zeros(11, np.uint8)))
+    with pytest.raises(DataError, match=r"the IDX files of (train|test) have (60|12) images but 11 labels"):
+        adopt(tmp_path, name="numbers")
+
+
+def test_a_folder_of_idx_files_has_classes_by_number(adopt: Adopt, tmp_path: Path) -> None:
+    write_idx_files(tmp_path)
     adopted = adopt(tmp_path, name="numbers")
     assert adopted.data.class_names == ("0", "1", "2")
     assert (adopted.data.size, adopted.data.mirrored) == (28, False)
@@ -292,6 +401,22 @@ class TestRequests:
         adopt(folder)
         assert requested.with_known([f"data.root={folder}", "x=1"]) == ["data=mine", "x=1"]
         assert requested.with_known(["data.root=mine"]) == ["data=mine"]
+
+    @pytest.mark.parametrize("wish", ["data.size=64", "data.mirrored=false", "data.name=theirs"])
+    def test_wishes_for_pictures_that_are_not_read_again_are_refused(
+        self, adopt: Adopt, tmp_path: Path, wish: str
+    ) -> None:
+        folder = adopt(draw(tmp_path / "mine", {"a": 5, "b": 5})).data.root
+        sentence = rf"{wish} would change nothing.*mine.yaml are not read again.*`make train DATA={folder}`"
+        with pytest.raises(ConfigError, match=sentence):
+            requested.with_adopted(["data.root=mine", wish], tmp_path / "cache")
+        with pytest.raises(ConfigError, match=sentence):
+            requested.with_known([f"data.root={folder}", wish])
+        assert requested.with_known([f"data.root={folder}", "data.name=mine"]) == ["data=mine"]
+
+    def test_no_root_is_one_sentence(self) -> None:
+        with pytest.raises(ConfigError, match="data.root must name a folder, .* got null"):
+            requested.split_request(["data.root=null"])
 
 
 def test_the_screen_in_the_docs_is_what_is_printed(adopt: Adopt, tmp_path: Path) -> None:

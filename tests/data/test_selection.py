@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from fashion.data import dividing, similar
+from fashion.data import dividing, selection, similar
 from fashion.data.layout import Entry
-from fashion.data.manifest import DataError
+from fashion.data.manifest import DataError, SplitName
 from fashion.data.selection import Pictures, select
 
 BOTH = {"val": None, "test": None}
@@ -43,6 +43,73 @@ def test_groups_are_never_divided(groups: list[int], seed: int) -> None:
     keys = [bytes([row]) * 16 for row in range(60)]
     splits = dividing.divide(labels, np.array(groups), keys, {"val": 0.2, "test": 0.2}, seed=seed)
     assert all(len(set(splits[np.array(groups) == group])) == 1 for group in set(groups))
+
+
+def division(pictures: Pictures, classes: int, *, seed: int = 42) -> dict[bytes, str]:
+    """The split of each picture, by its pixels."""
+    made, _, _ = select(pictures, [f"c{label}" for label in range(classes)], seed=seed, fractions=BOTH)
+    return {key: name for name, part in made.items() for key in similar.content_keys(part.images)}
+
+
+def first_of_each(pictures: Pictures, counts: list[int]) -> Pictures:
+    """As many of each class, the first ones."""
+    rows = [
+        row
+        for label, count in enumerate(counts)
+        for row in [row for row, entry in enumerate(pictures.entries) if entry.label == f"c{label}"][:count]
+    ]
+    return Pictures([pictures.entries[row] for row in rows], pictures.images[rows])
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("count", [10, 29, 59, 60, 149, 150, 200])
+def test_a_picture_more_moves_few_others(classes: int, count: int) -> None:
+    whole = random_pictures({f"c{label}": count + 1 for label in range(classes)}, seed=count)
+    before = division(first_of_each(whole, [count] * classes), classes)
+    for label in range(classes):
+        more = [count + (label == other) for other in range(classes)]
+        after = division(first_of_each(whole, more), classes)
+        moved = sum(after[key] != name for key, name in before.items())
+        assert moved <= max(2, 0.03 * len(before))
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_held_out_rows_grow_one_by_one(name: SplitName) -> None:
+    counts = np.concatenate([np.arange(3, 1000), np.arange(49_000, 51_000)])
+    rows = np.array([selection._fraction(name, None, int(count)) * count for count in counts])
+    steps = np.diff(rows)[np.diff(counts) == 1]
+    assert steps.min() > -1e-6
+    assert steps.max() < 0.31
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_pictures_that_grow_by_a_quarter_few_training_rows_come_into_the_test(seed: int) -> None:
+    whole = random_pictures({"c0": 250, "c1": 250}, seed=seed)
+    before, after = (division(first_of_each(whole, [count] * 2), 2, seed=seed) for count in (200, 250))
+    test = [key for key, name in after.items() if name == "test"]
+    assert sum(before.get(key) == "train" for key in test) <= 0.1 * len(test)
+    assert sum(after[key] != name for key, name in before.items()) <= 0.06 * len(before)
+    assert not [key for key in test if before.get(key) == "val"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(0, 3), st.sampled_from([0.2, 0.5, 0.8]))
+def test_each_split_has_a_group_where_there_are_three(sizes: list[int], seed: int, fraction: float) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    keys = [bytes([group]) * 15 + bytes([row % 256]) for row, group in enumerate(groups)]
+    labels = np.zeros(len(groups), np.int64)
+    splits = dividing.divide(labels, groups, keys, {"val": 0.1, "test": fraction}, seed=seed)
+    expected = {1: {"train"}, 2: {"train", "test"}}.get(len(sizes), {"train", "val", "test"})
+    assert set(splits) == expected
+
+
+def test_one_group_of_half_the_class_is_for_training() -> None:
+    groups = np.array([0] * 50 + list(range(1, 51)))
+    keys = [bytes([row]) * 16 for row in range(100)]
+    for seed in range(20):
+        splits = dividing.divide(np.zeros(100, np.int64), groups, keys, {"val": 0.2, "test": 0.2}, seed=seed)
+        assert set(splits[:50]) == {"train"}
+        assert [int((splits == name).sum()) for name in ("val", "test")] == [20, 20]
 
 
 def test_the_division_depends_on_pixels_and_seed_alone() -> None:

@@ -65,3 +65,6 @@ def test_the_page_shows_the_files_of_what_is_suspicious(
     section = page.partition("Labels that may be wrong")[2].partition("<h2>")[0]
     assert re.search(r"is square, looks like circle</b><small>[\d.]+%, (train|val|test): square/wrong.png", section)
     assert "<script" not in page
+    assert "were looked at" not in page
+    monkeypatch.setattr(suspects, "MOST_ROWS", 100)
+    assert "The first 100 of 181 were looked at (train, then val, then test)" in look_page.page(loaded)

@@ -252,6 +252,15 @@ class TestDiverged:
             recipe.train(settings, data, on_step=lambda done, total, loss: steps.append(done))
         assert len(steps) <= 20 * STEPS // 2
 
+    @pytest.mark.parametrize(("rate", "diverges"), [("20", True), ("0.01", False)])
+    def test_a_training_that_ends_before_the_first_look_is_looked_at_then(
+        self, data: Dataset, rate: str, diverges: bool
+    ) -> None:
+        words = ["optimizer=sgd", f"optimizer.learning_rate={rate}", "optimizer.warmup_fraction=0.5"]
+        settings = configured(*words, "training.num_epochs=4", "training.gradient_clip_norm=null")
+        with pytest.raises(Diverged, match=r"after 24 steps \(guessing has") if diverges else contextlib.nullcontext():
+            recipe.train(settings, data)
+
     def test_a_slow_start_that_falls_goes_on(self, data: Dataset) -> None:
         words = ["optimizer=sgd", "optimizer.learning_rate=0.03", "training.num_epochs=12", "training.ema_decay=null"]
         settings, losses = configured(*words, "architecture.drop_rate=0"), list[float]()

@@ -49,6 +49,14 @@ def test_many_pictures_stay_as_they_are(small_dataset: Dataset) -> None:
     assert data.train is many.train
 
 
+@pytest.mark.parametrize("words", [["training.num_epochs=2"], ["training.num_epochs=1", "training.batch_size=1024"]])
+def test_few_epochs_of_many_pictures_stay_as_they_are(small_dataset: Dataset, words: list[str]) -> None:
+    config, many = configured(*words), of_rows(small_dataset, 48_000)
+    suited, data = recipe.suited(config, many)
+    assert suited == config
+    assert data.train is many.train
+
+
 def test_what_may_not_be_mirrored_is_not(small_dataset: Dataset) -> None:
     assert recipe.suited(configured("data.mirrored=false"), small_dataset)[0].augmentation.flip == "none"
     assert recipe.suited(configured(), small_dataset)[0].augmentation.flip == "alternating"
