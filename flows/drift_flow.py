@@ -72,7 +72,7 @@ class DriftFlow(FlowSpec):
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             reports = open_store(home.reports)
             self.window = catch_up.widen(asked, settings, reports, model_name=self.model)
-            self.is_longer = self.window != asked
+            self.is_longer = catch_up.runs_were_missed(asked, self.window)
             source = windows.open_source(home, settings.source)
             references = References(self.model, Path(folder), reports)
             self.on_sources = belief.quarantine(source, belief.assess(source, references), may_release=False)

@@ -49,11 +49,18 @@ def accept(
             what = "compared with its held-out rows again" if withdrawn else "as it was: nothing was accepted of it"
             print(f"{model} is {what}")
             return
-        if result["rows"] < result["min_rows"]:
-            raise CommandError(f"report {report} has {result['rows']} rows: {result['min_rows']} are needed")
+        if why_not := accepted.refusal(result):
+            raise CommandError(f"report {report} {why_not}")
         source = windows.open_source(home, settings.source)
         window = windows.Window(result["since_us"], result["until_us"] + 1)
-        rows = accepted.accept(store, model, report, source.batches(window))
+        rows = accepted.accept(
+            store,
+            model,
+            report,
+            source.batches(window),
+            classes=accepted.num_classes(result),
+            min_pictures=result["min_rows"],
+        )
     print(
         f"{model} is compared with {len(rows.keys):,} rows of {len(rows.reports)} accepted windows from now on; "
         f"`fashion drift accept {report} --undo` undoes it"

@@ -125,7 +125,7 @@ class Forgetting:
             if not dry_run:
                 without = reports.without_prediction(page, self.id).replace(self.id.encode(), NOBODY.encode())
                 self._reports.put(f"{report_id}/{reports.PAGE}", without)
-        if not dry_run and (versions := accepted.forget(self._reports, self.id)):
+        if versions := accepted.forget(self._reports, self.id, dry_run=dry_run):
             say(f"accepted rows of {versions} versions: its numbers")
         for path in self._erase_files(list(pictures.values()), dry_run=dry_run):
             say(f"file {path}")

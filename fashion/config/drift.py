@@ -19,9 +19,9 @@ class DecisionConfig(Strict):
     alpha: float
     """Fraction of the windows without drift that may be called drift."""
     min_rows: int
-    """Rows below which a window is not tested."""
+    """Distinct pictures below which a window is not tested."""
     min_labels: int
-    """Rows with feedback below which their accuracy is not tested."""
+    """Distinct pictures with feedback below which their accuracy is not tested."""
     coverage: float
     """`serve.coverage` of the service: the share of true labels that its prediction sets are to hold, in whole
     thousandths."""

@@ -2,6 +2,7 @@
 
 import datetime
 import re
+from collections.abc import Collection
 
 from fashion.config.schema import require
 
@@ -57,12 +58,9 @@ def runs_per_year(line: str) -> int:
     Raises:
         ValueError: as `cron_times`.
     """
-    minutes, hours, days, months, weekdays = (set(each) for each in cron_times(line))
-    # cron's own rule: where both kinds of days are named, either of them will do.
-    either = len(days) < 31 and len(weekdays) < 7
+    minutes, hours, days, months, weekdays = cron_times(line)
     year = [datetime.date(2027, 1, 1) + datetime.timedelta(number) for number in range(365)]
-    fits = [(day.day in days, day.isoweekday() % 7 in weekdays) for day in year if day.month in months]
-    return len(minutes) * len(hours) * sum(any(each) if either else all(each) for each in fits)
+    return len(minutes) * len(hours) * sum(day.month in months and _is_day(day, days, weekdays) for day in year)
 
 
 def next_time(cron_line: str, now: datetime.datetime) -> datetime.datetime:
@@ -75,7 +73,7 @@ def next_time(cron_line: str, now: datetime.datetime) -> datetime.datetime:
     start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) + datetime.timedelta(minutes=1)
     for offset in range(4 * 366 + 1):
         day = (start + datetime.timedelta(days=offset)).date()
-        if day.day not in days or day.month not in months or day.isoweekday() % 7 not in weekdays:
+        if day.month not in months or not _is_day(day, days, weekdays):
             continue
         for hour in hours:
             for minute in minutes:
@@ -83,6 +81,12 @@ def next_time(cron_line: str, now: datetime.datetime) -> datetime.datetime:
                 if moment >= start:
                     return moment
     raise ValueError(f"cron {cron_line!r} never runs")
+
+
+def _is_day(day: datetime.date, days: Collection[int], weekdays: Collection[int]) -> bool:
+    """cron's own rule: where days of the month and of the week are both named, either of them will do."""
+    fits = day.day in days, day.isoweekday() % 7 in weekdays
+    return any(fits) if len(days) < 31 and len(weekdays) < 7 else all(fits)
 
 
 def _times(field: str, name: str, low: int, high: int) -> set[int]:

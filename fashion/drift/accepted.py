@@ -3,26 +3,29 @@
 Only what is compared changes: accuracy is still compared with the held-out rows, for accepted ones have no true labels.
 """
 
-import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.drift.distinct import Origins
+from fashion.drift.comparison import MIN_WORTH
+from fashion.drift.decision import readable
+from fashion.drift.distinct import Origins, smallest_pictures
+from fashion.drift.result import FAMILIES
 from fashion.drift.window_part import Sample
 from fashion.model.predictor import Predictions
 from fashion.predictions.batch import Batch
+from fashion.predictions.hashing import hash_text
 from fashion.predictions.record import DIGEST_DIGITS, ModelId
 from fashion.storage.blobs import BlobNotFound, Store
 
 FOLDER = "state/accepted"
 MAX_ROWS = 10_000
-"""Of all accepted windows of a version together; sampled at random if there are more."""
+"""Distinct pictures of all accepted windows of a version together; sampled at random if there are more."""
 FIELDS = ("labels", "confidences", "probabilities", "statistics", "embeddings")
 
 
@@ -35,11 +38,16 @@ class Accepted:
     """Rows of accepted windows of one version."""
 
     predictions: Predictions
-    """N rows."""
+    """N rows, one of each picture."""
     keys: NDArray[np.uint64]
     """(N,) hashes of the predictions' ids, by which one can be forgotten."""
+    pictures: NDArray[np.uint64]
+    """(N,) hashes of the rows' pictures; `keys` in files of earlier versions, which did not hold them."""
     reports: tuple[str, ...]
     """Ids of the accepted reports, in the order in which they were accepted."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> "Accepted":
+        return Accepted(self.predictions[rows], self.keys[rows], self.pictures[rows], self.reports)
 
 
 def load(store: Store, model: ModelId) -> Accepted | None:
@@ -60,40 +68,64 @@ def load(store: Store, model: ModelId) -> Accepted | None:
     return _read(_name(model), content)
 
 
-def accept(store: Store, model: ModelId, report_id: str, batches: Iterable[Batch]) -> Accepted:
-    """Add the rows of a window to what was accepted of a version.
+def refusal(result: Mapping[str, Any]) -> str:
+    """Why a window is no sample of the traffic to come, as the end of a sentence; empty where it can be accepted.
+
+    Args:
+        result: of its report, as from `fashion.drift.result.result_as_dict`.
+    """
+    if result["decision"] == "insufficient_data":
+        return f"cannot be accepted, for its window was not judged: {result['reason']}"
+    traffic = result.get("traffic")
+    if traffic is not None and traffic["worth"] < MIN_WORTH:
+        return (
+            f"cannot be accepted: the pictures of its {traffic['clients']:,} clients are worth only "
+            f"{traffic['worth']:,.0f} independent ones, and {MIN_WORTH} are needed, for other clients will follow"
+        )
+    return ""
+
+
+def num_classes(result: Mapping[str, Any]) -> int:
+    """Classes of the version that a result which is not refused is about."""
+    return sum(column["family"] == FAMILIES[1] for column in result["columns"])
+
+
+def accept(
+    store: Store, model: ModelId, report_id: str, batches: Iterable[Batch], *, classes: int, min_pictures: int
+) -> Accepted:
+    """Add the rows of a window to what was accepted of a version: those that the decision counts, one of each picture.
 
     Args:
         store: of the reports.
         model: the version.
         report_id: of the report on the window.
-        batches: rows of the window; those of other versions, and those with NaN or infinity, are left out.
+        batches: rows of the window; those of other versions, those that cannot be read, and those that this project
+            itself sent are left out.
+        classes: of the version.
+        min_pictures: distinct pictures that the window must have.
 
     Raises:
         DamagedRows: what was accepted before cannot be read.
-        ValueError: the window has no rows of the version.
+        ValueError: the window has too few pictures of the version.
         fashion.storage.blobs.StoreUnavailable: the store cannot be used.
     """
     before = load(store, model)
     sample = Sample(MAX_ROWS)
     for batch in batches:
-        mine = batch.of(model)
-        good = np.flatnonzero(np.isfinite(_matrix(mine.predictions)).all(axis=1))
-        usable = mine[good.tolist()]
+        mine = batch.of_others().of(model)
+        usable = mine[np.flatnonzero(readable(mine.predictions, classes)).tolist()]
         origins = Origins.of(usable.prediction_ids, usable.image_sha256, usable.clients or [None] * len(usable))
         sample.add(usable, origins.pictures, origins.rows)
     rows = sample.rows()
-    if rows is None:
-        raise ValueError(f"the log holds no rows of {model} in the window of report {report_id}")
-    predictions, keys = rows.predictions, _keys(rows)
-    reports: tuple[str, ...] = (report_id,)
+    found = 0 if rows is None else len(rows)
+    if rows is None or found < min(min_pictures, MAX_ROWS):
+        raise ValueError(
+            f"the log holds {found:,} distinct pictures of {model} in the window of report {report_id}: "
+            f"{min_pictures:,} are needed"
+        )
+    accepted = Accepted(rows.predictions, sample.keys, sample.pictures, (report_id,))
     if before is not None:
-        new = ~np.isin(keys, before.keys)
-        predictions = _concatenate(before.predictions, predictions[np.flatnonzero(new)])
-        keys = np.concatenate([before.keys, keys[new]])
-        reports = (*(each for each in before.reports if each != report_id), report_id)
-    smallest = np.argsort(keys, kind="stable")[:MAX_ROWS]
-    accepted = Accepted(predictions[smallest], keys[smallest], reports)
+        accepted = _merge(before, accepted)
     _store(store, _name(model), accepted)
     return accepted
 
@@ -109,8 +141,13 @@ def withdraw(store: Store, model: ModelId) -> bool:
     return there
 
 
-def forget(store: Store, prediction_id: str) -> int:
+def forget(store: Store, prediction_id: str, *, dry_run: bool = False) -> int:
     """Delete a prediction from all that was accepted, and return from how many versions.
+
+    Args:
+        store: of the reports.
+        prediction_id: of the row.
+        dry_run: delete nothing.
 
     Raises:
         DamagedRows: accepted rows cannot be read.
@@ -119,10 +156,12 @@ def forget(store: Store, prediction_id: str) -> int:
     found = 0
     for name in list(store.list(FOLDER)):
         accepted = _read(name, store.get(name))
-        others = np.flatnonzero(accepted.keys != _key(prediction_id))
-        if len(others) < len(accepted.keys):
-            found += 1
-            _store(store, name, Accepted(accepted.predictions[others], accepted.keys[others], accepted.reports))
+        others = np.flatnonzero(accepted.keys != np.uint64(hash_text(prediction_id)))
+        if len(others) == len(accepted.keys):
+            continue
+        found += 1
+        if not dry_run:
+            _store(store, name, accepted[others])
     return found
 
 
@@ -135,7 +174,8 @@ def _read(name: str, content: bytes) -> Accepted:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             predictions = Predictions(*(arrays[field] for field in FIELDS))
-            return Accepted(predictions, arrays["keys"], tuple(arrays["reports"].tolist()))
+            keys, reports = arrays["keys"], tuple(arrays["reports"].tolist())
+            return Accepted(predictions, keys, arrays.get("pictures", keys), reports)
     except Exception as error:  # numpy and zipfile raise many kinds
         raise DamagedRows(
             f"the accepted rows {name} are damaged ({type(error).__name__}): `fashion drift accept REPORT --undo` "
@@ -143,36 +183,19 @@ def _read(name: str, content: bytes) -> Accepted:
         ) from None
 
 
-def _key(prediction_id: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest()))
-
-
-def _keys(rows: Batch) -> NDArray[np.uint64]:
-    return np.array([_key(each) for each in rows.prediction_ids], np.uint64)
-
-
-def _matrix(rows: Predictions) -> NDArray[np.float64]:
-    parts: list[NDArray[np.floating[Any]]] = [
-        rows.statistics,
-        rows.probabilities,
-        rows.embeddings,
-        rows.confidences[:, None],
-    ]
-    return np.concatenate(parts, axis=1).astype(np.float64)
-
-
-def _concatenate(first: Predictions, second: Predictions) -> Predictions:
-    return Predictions(
-        np.concatenate([first.labels, second.labels]),
-        np.concatenate([first.confidences, second.confidences]),
-        np.concatenate([first.probabilities, second.probabilities]),
-        np.concatenate([first.statistics, second.statistics]),
-        np.concatenate([first.embeddings, second.embeddings]),
-    )
+def _merge(before: Accepted, window: Accepted) -> Accepted:
+    """One row of each picture of both, sampled where there are too many."""
+    parts = [before, window[np.flatnonzero(~np.isin(window.keys, before.keys))]]
+    columns = ([getattr(part.predictions, field) for part in parts] for field in FIELDS)
+    predictions = Predictions(*map(np.concatenate, columns))
+    keys, pictures = (np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "pictures"))
+    reports = (*(each for each in before.reports if each not in window.reports), *window.reports)
+    return Accepted(predictions, keys, pictures, reports)[smallest_pictures(pictures, keys, MAX_ROWS)]
 
 
 def _store(store: Store, name: str, accepted: Accepted) -> None:
     content = io.BytesIO()
     arrays = {field: getattr(accepted.predictions, field) for field in FIELDS}
-    np.savez_compressed(content, **arrays, keys=accepted.keys, reports=np.array(accepted.reports))
+    reports = np.array(accepted.reports)
+    np.savez_compressed(content, **arrays, keys=accepted.keys, pictures=accepted.pictures, reports=reports)
     store.put(name, content.getvalue())

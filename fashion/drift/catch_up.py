@@ -12,7 +12,7 @@ from fashion.storage.blobs import BlobNotFound, Store
 
 STATE = "state/runs.json"
 TOLERANCE = 0.1
-"""Share of the window by which runs may be apart without anything being missed that matters: a timer has jitter."""
+"""Share of the window by which runs may be late without that being worth a remark: a timer has jitter."""
 
 
 def applies(settings: DriftConfig) -> bool:
@@ -21,7 +21,7 @@ def applies(settings: DriftConfig) -> bool:
 
 
 def widen(window: Window, settings: DriftConfig, store: Store, *, model_name: str) -> Window:
-    """The window, or a longer one if runs were missed.
+    """The window, or a longer one that begins where the last run's ended: no time is left out.
 
     Args:
         window: that ends now.
@@ -35,11 +35,15 @@ def widen(window: Window, settings: DriftConfig, store: Store, *, model_name: st
     if settings.catch_up is None or not applies(settings):
         return window
     last_us = _last_end(store, model_name)
-    missed_us = window.since_us - last_us
-    if last_us == 0 or missed_us <= TOLERANCE * (window.until_us - window.since_us):
+    if last_us == 0:
         return window
     earliest = window.until_us - 1_000_000 * seconds(settings.catch_up)
     return dataclasses.replace(window, since_us=min(window.since_us, max(last_us, earliest)))
+
+
+def runs_were_missed(asked: Window, window: Window) -> bool:
+    """True if a window is so much longer than the one asked for that no jitter of a timer explains it."""
+    return asked.since_us - window.since_us > TOLERANCE * (asked.until_us - asked.since_us)
 
 
 def record_end(until_us: int, settings: DriftConfig, store: Store, *, model_name: str) -> None:

@@ -60,6 +60,11 @@ class Column(NamedTuple):
     """(Q,) of all rows."""
     is_classes: bool
 
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """(Q,) True where some rows are below the cut, or of the class, and some are not."""
+        return (self.shares > 0) & (self.shares < 1)
+
 
 class Clusters:
     """N rows by client; a row without a client is a client of its own."""
@@ -88,7 +93,12 @@ class Clusters:
         indicated.append(self._column(labels[:, None] == np.unique(labels), is_classes=True))
         correlations, p_values = zip(*map(self._correlation, indicated), strict=True)
         alike = min(p_values) * len(p_values) >= ALIKE
-        return [self._worth(*each, alike=alike) for each in zip(indicated, correlations, strict=True)]
+        # One value in all rows says nothing about its clients: they are taken for as like as in the worst other column.
+        worst = max(correlations)
+        return [
+            self._worth(column, own if column.varies.any() else worst, alike=alike)
+            for column, own in zip(indicated, correlations, strict=True)
+        ]
 
     def _column(self, indicators: NDArray[np.bool_], *, is_classes: bool = False) -> Column:
         sums = np.stack([np.bincount(self._owners, each, len(self._sizes)) for each in indicators.T], axis=1)
@@ -100,7 +110,7 @@ class Clusters:
         Both from how far the clients with several rows are from all rows, in units of what independence would give.
         """
         several = self._sizes > 1
-        sizes, varies = self._sizes[several], (column.shares > 0) & (column.shares < 1)
+        sizes, varies = self._sizes[several], column.varies
         if not varies.any():
             return 0.0, 1.0
         shares = column.shares[varies]
@@ -122,9 +132,11 @@ class Clusters:
         freedom = float(spreads.sum() ** 2 / np.square(spreads).sum()) - 1
         if alike and freedom < MIN_FREEDOM:
             return Worth(None, self.rows)
+        own = (weights / self._sizes)[self._owners]
+        if not column.varies.any():  # there is no spread to estimate: it is known from the weights alone
+            return Worth(own, self._at_most(1 / spreads.sum()), freedom, 1.0)
         shares = weights @ column.means
         distances = weights[:, None] * (column.means - shares) / np.sqrt(1 - weights)[:, None]
-        own = (weights / self._sizes)[self._owners]
         usual, between = shares * (1 - shares) * self.rows / (self.rows - 1), np.square(distances).sum(axis=0)
         if not column.is_classes:  # the distance of two distributions is governed by where their spread is largest
             return Worth(own, self._at_most(usual.max() / max(between.max(), 1e-12)), freedom)

@@ -5,6 +5,7 @@ predicted labels. Each family has an equal share of alpha, divided among its col
 drift are called drift at most that often. Knows arrays, no windows.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,10 +68,10 @@ def _matrix(rows: Rows) -> NDArray[np.float32]:
 
 
 def family_p_values(columns: Sequence[Column]) -> dict[str, float]:
-    """The smallest p-value of each family, corrected for the number of its columns; 1 where none could be tested."""
+    """The smallest p-value of each family, corrected for the number of its columns; NaN if none could be tested."""
     p_values = {}
     for family in FAMILIES:
         of_family = [column.p_value for column in columns if column.family == family]
         tested = [p_value for p_value in of_family if not np.isnan(p_value)]
-        p_values[family] = min(1.0, len(of_family) * min(tested, default=1.0))
+        p_values[family] = min(1.0, len(of_family) * min(tested)) if tested else math.nan
     return p_values

@@ -49,7 +49,12 @@ def look_around(
     ends_now = window.since_us < now_us <= window.until_us
     is_silent = ends_now and source.span(window) is None
     before = source.span(Window(0, window.since_us)) if is_silent else None
-    context = Context(before[1] if before else 0, unknown=references.unknown(unjudged), due_us=due_us)
+    context = Context(
+        before[1] if before else 0,
+        unknown=references.unknown(unjudged),
+        due_us=due_us,
+        ends_now=ends_now and window.rows is None,
+    )
     later = source.count_after(window) if ends_now else 0
     span = (window.since_us, min(window.until_us, now_us))
     return Surroundings(references.describe_unjudged(unjudged), later, context, span)

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from fashion.config.drift import DecisionConfig
 from fashion.drift.clusters import Clusters
 from fashion.drift.comparison import MIN_WORTH, Comparison, compare, family_p_values
-from fashion.drift.distinct import MAX_CLIENTS, DistinctKeys, DistinctPictures, Origins, Rows, hash_texts, num_pictures
+from fashion.drift.distinct import MAX_CLIENTS, DistinctKeys, DistinctPictures, Origins, Rows, num_pictures
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import (
-    FAMILIES,
     Column,
     Coverage,
     Decision,
@@ -35,6 +34,7 @@ from fashion.model.prediction_sets import STEPS
 from fashion.model.predictor import Predictions
 from fashion.model.severity import SIGNALS as OLD_SIGNALS
 from fashion.model.severity import is_harmful
+from fashion.predictions.hashing import hash_texts
 from fashion.predictions.record import FOREVER_US
 
 SMALL_CHANGE = 0.02
@@ -59,7 +59,8 @@ class WindowCounts:
     """A row for each distinct picture with feedback: few of many have it, and none of them may be lost to a sample."""
     clients: DistinctKeys
     late: NDArray[np.int64]
-    """(classes, classes) rows of before the window whose feedback arrived in it, by true and predicted label."""
+    """(classes, classes) rows of before the window whose feedback arrived in it, by true and predicted label. Of these,
+    neither pictures nor clients are known: each counts, as a row of a client of its own."""
     rows: int = 0
     """All rows but the unreadable ones."""
     untagged: int = 0
@@ -128,7 +129,7 @@ class WindowStats:
         counts, classes = self.counts, len(self._reference.class_names)
         if origins is None:
             origins = Origins.unknown(len(window.labels), counts.rows + counts.unreadable)
-        good = _readable(window, classes)
+        good = readable(window, classes)
         counts.unreadable += int((~good).sum())
         if not good.any():
             return good
@@ -187,7 +188,7 @@ class WindowStats:
         drifted = found.drifted
         decision: Decision = "drift" if drifted else "no_drift"
         estimate = self._estimate(pictures.predictions)
-        severity = self._severity(pictures.predictions, found.columns, estimate, changed=bool(drifted))
+        severity = self._severity(pictures.predictions, estimate, changed=bool(drifted))
         if severity.thresholds and severity.level == "harmful":
             estimate = dataclasses.replace(estimate, reliable=False)
         false_alarms = None
@@ -204,19 +205,13 @@ class WindowStats:
             estimated=estimate,
         )
 
-    def _severity(
-        self, pictures: Predictions, columns: Sequence[Column], estimate: Estimate, *, changed: bool
-    ) -> Severity:
-        meter, thresholds = self._reference.meter, self._reference.thresholds
+    def _severity(self, pictures: Predictions, estimate: Estimate, *, changed: bool) -> Severity:
+        thresholds = self._reference.thresholds
         if self._reference.estimator is not None or thresholds is None:
             harmful = changed and self._reference.accuracy - estimate.accuracy > HARMFUL
             return Severity("harmful" if harmful else "harmless" if changed else "none")
-        signals = meter.signals(
-            rows=len(pictures.labels),
-            mean_confidence=_mean_confidence(pictures),
-            output_distances=[column.distance for column in columns if column.family == FAMILIES[1]],
-            outliers=int((meter.distances(pictures.embeddings) > meter.outlier_distance).sum()),
-        )
+        # Against the held-out rows, where the thresholds were learnt: the columns may be compared with accepted ones.
+        signals = self._reference.meter.measure(pictures)
         harmful = changed and is_harmful(signals, thresholds)
         return Severity("harmful" if harmful else "harmless" if changed else "none", signals, thresholds)
 
@@ -250,6 +245,7 @@ class WindowStats:
             declined=p_decline < settings.run_alpha if enough else None,
             confusion=_as_tuples(confusion),
             reference_confusion=_as_tuples(reference.confusion),
+            late=int(late.sum()),
         )
 
     def _coverage(self, settings: DecisionConfig) -> Coverage | None:
@@ -272,8 +268,16 @@ def _right(confusion: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.repeat([True, False], [right, int(confusion.sum()) - right])
 
 
-def _readable(window: Predictions, classes: int) -> NDArray[np.bool_]:
-    """(N,) True for each row without NaN and infinity, whose class is one of the model's."""
+def readable(window: Predictions, classes: int) -> NDArray[np.bool_]:
+    """Which rows can be counted.
+
+    Args:
+        window: N rows.
+        classes: of the model.
+
+    Returns:
+        (N,) True for each row without NaN and infinity, whose class is one of the model's.
+    """
     if window.probabilities.shape[1] != classes:
         return np.zeros(len(window.labels), np.bool_)
     good: NDArray[np.bool_] = np.isfinite(window.confidences) & (window.labels >= 0) & (window.labels < classes)

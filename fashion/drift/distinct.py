@@ -6,7 +6,6 @@ what is kept is every picture where they are few and a uniform sample of them wh
 the rows are ordered and divided.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.model.predictor import Predictions
+from fashion.predictions.hashing import hash_texts
 
 MAX_PICTURES = 65_536
 """Distinct pictures that are kept. A two-sample test is as sharp as n m / (n + m) rows make it: against a reference of
@@ -111,6 +111,7 @@ class DistinctPictures:
     def add(self, rows: Rows) -> None:
         """Offer rows."""
         kept = np.flatnonzero(rows.origins.pictures <= np.uint64(self.bound))
+        self.is_sample |= len(kept) < len(rows)  # the bound is that of `size` pictures: these are more
         if len(kept):
             self.parts.append(rows[kept] if len(kept) < len(rows) else rows)
             if sum(map(len, self.parts)) > 2 * self.size:
@@ -180,12 +181,6 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.times_us for part in parts]),
         Origins(*(np.concatenate(columns) for columns in zip(*map(_columns, origins), strict=True))),
     )
-
-
-def hash_texts(texts: Sequence[str]) -> Keys:
-    """(N,) a hash of each of N texts."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def _columns(arrays: Predictions | Origins) -> list[NDArray[Any]]:

@@ -64,14 +64,18 @@ def render(
     os.environ.setdefault("DO_NOT_TRACK", "1")  # Evidently reads it when it is imported
     of_all = f"{len(sample):,} of its distinct pictures, sampled at random"
     shown = of_all if len(sample) < total_rows else "each of its distinct pictures"
-    note = f"Shows {shown}, and all {reference_stats.rows:,} rows of the reference."
+    before = "rows of accepted windows" if reference_stats.is_accepted else "held-out rows"
+    note = (
+        f"Shows {shown}, and all {reference_stats.rows:,} {before}. Its tests do not know clients: where a client's "
+        "pictures are like each other, they say drift more often than the decision."
+    )
     pages = [EvidentlyPage("Distributions", note, *_distributions(sample, compared, reference_stats, alpha))]
     with_feedback = np.flatnonzero(sample.true_labels != UNLABELLED)
     if len(with_feedback) >= MIN_LABELLED:
         labelled = sample[with_feedback.tolist()]
         if not _can_be_drawn(labelled, reference, reference_stats.class_names):
             return pages
-        note = f"Shows {len(labelled):,} rows with feedback, and all {reference_stats.rows:,} rows of the reference."
+        note = f"Shows {len(labelled):,} rows with feedback, and all {len(reference.labels):,} held-out rows."
         drawn = _quality(labelled, reference, reference_stats.class_names)
         pages.append(EvidentlyPage("Classification quality", note, *drawn))
     return pages

@@ -1,6 +1,8 @@
 """Feedback that arrives late: on predictions of before the window, in which nobody would look at it any more.
 
 A label counts once, in the window in which its row was predicted or, if that is over, in the one in which it arrives.
+Logs return counts of them, without pictures and clients: one picture that was judged late many times counts as many
+rows, and one client's late labels count as independent.
 """
 
 from collections.abc import Callable

@@ -75,13 +75,17 @@ def training(outcome: str, *, model: str, ended_well: bool, promoted: bool, comm
 def acting_conditions(results: Iterable[DriftResult]) -> set[str]:
     """Conditions to act on: those that hold on the latest version on which they could be tested.
 
-    A version that has answered ten rows hides nothing of the one before; one that was tested replaces it.
+    A version that has answered ten rows hides nothing of the one before; one that was tested replaces it. One that has
+    answered nothing is not acted on: late feedback on it says nothing of the version that answers now.
 
     Args:
         results: one for each version in the window, that of the latest row last.
     """
     latest: Mapping[str, bool] = {
-        name: name in result.conditions for result in results for name in sorted(result.testable)
+        name: name in result.conditions
+        for result in results
+        if result.rows or result.unreadable or not result.model_version
+        for name in sorted(result.testable)
     }
     return {name for name, holds in latest.items() if holds}
 

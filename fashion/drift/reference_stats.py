@@ -84,6 +84,8 @@ class ReferenceStats:
         self.class_names = tuple(class_names)
         self.rows = len(compared.labels)
         """Rows that a window's distribution is compared with."""
+        self.is_accepted = accepted is not None
+        """True if these are rows of accepted windows, not held-out ones."""
         self.labelled_rows = len(rows.labels)
         """Held-out rows, whose accuracy is known."""
         self.accuracy = float((rows.labels == reference.labels).mean())

@@ -6,6 +6,7 @@ earlier windows. Decides nothing.
 
 import base64
 import gzip
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -136,18 +137,20 @@ def _why(result: DriftResult) -> Iterator[str]:
     yield "<th class='n'>p-value</th><th class='n'>drift below</th><th></th></tr>"
     for family in FAMILIES:
         columns = [column for column in result.columns if column.family == family]
-        drifted = any(column.drifted for column in columns)
+        drifted, p_value = any(column.drifted for column in columns), result.p_values[family]
+        verdict = "not tested" if math.isnan(p_value) else "drift" if drifted else "no drift"
         yield (
             f"<tr><th>{family}</th><td class='n'>{len(columns)}</td>"
-            f"<td class='n'>{format_p_value(result.p_values[family])}</td><td class='n'>{share}</td>"
-            f"<td class='{'hit' if drifted else ''}'>{'drift' if drifted else 'no drift'}</td></tr>"
+            f"<td class='n'>{'' if math.isnan(p_value) else format_p_value(p_value)}</td><td class='n'>{share}</td>"
+            f"<td class='{'hit' if drifted else ''}'>{verdict}</td></tr>"
         )
     yield "</table>"
     alarms = result.false_alarms
     if alarms is not None:
+        source = "windows that were accepted" if result.context.accepted_rows else "the model's own held-out data"
         yield (
             f"<p>How often this decision is wrong when nothing changed: {alarms.alarms} of {alarms.resplits} windows "
-            f"of {alarms.rows:,} rows, drawn from the model's own held-out data, were called drift "
+            f"of {alarms.rows:,} rows, drawn from {source}, were called drift "
             f"({alarms.alarms / alarms.resplits:.1%}; 95&nbsp;% interval {alarms.low:.1%} to {alarms.high:.1%}). "
             f"By design it is at most {result.alpha:.2g}{_yearly(result)}.</p>"
         )
@@ -169,10 +172,11 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
         yield _fact("Accuracy, estimated", f"{result.estimated.accuracy:.1%}", note, reliable=reliable)
     feedback = result.feedback
     if feedback is not None:
-        late = f", {result.context.late_labels:,} on earlier predictions" if result.context.late_labels else ""
+        late = f", {feedback.late:,} on earlier predictions" if feedback.late else ""
         note = f"{feedback.rows:,} rows with feedback{late}; {feedback.low:.1%} to {feedback.high:.1%}"
         yield _fact("Accuracy, by feedback", f"{feedback.accuracy:.1%}", note)
-        change = {None: "too few rows", True: "down", False: "not shown to be down"}[feedback.declined]
+        few = "too few rows or clients" if math.isnan(feedback.p_decline) else "too few rows"
+        change = {None: few, True: "down", False: "not shown to be down"}[feedback.declined]
         note = f"Fisher's exact test, p = {format_p_value(feedback.p_decline)}"
         yield _fact("Against the reference", change, note)
     if result.coverage is not None:

@@ -30,7 +30,7 @@ class Column:
     distance: float
     """In [0, 1]: Kolmogorov-Smirnov distance, or total variation distance for the labels."""
     p_value: float
-    """NaN where the rows are of a few clients that differ from each other: they cannot be tested."""
+    """NaN if too few clients, which differ from each other, sent the rows: they cannot be tested."""
     threshold: float
     """This column's share of alpha."""
 
@@ -75,7 +75,7 @@ class FeedbackAccuracy:
     """Accuracy by feedback: by rows drawn at random, where enough were reviewed, or else by those that people chose."""
 
     rows: int
-    """Rows with feedback."""
+    """Distinct pictures with feedback, and the late rows."""
     accuracy: float
     """In [0, 1]."""
     low: float
@@ -83,15 +83,19 @@ class FeedbackAccuracy:
     high: float
     """Upper bound of Wilson's 95 % interval."""
     p_decline: float
-    """p-value of Fisher's exact test, one-sided: small if accuracy is below the reference's."""
+    """p-value of Fisher's exact test, one-sided: small if accuracy is below the reference's; NaN if too few clients,
+    which differ from each other, sent the rows."""
     declined: bool | None
-    """True if `p_decline` is below alpha; None with too few rows for a decision."""
+    """True if `p_decline` is below alpha; None with too few rows or clients for a decision."""
     confusion: tuple[tuple[int, ...], ...]
     """Rows by true label, then predicted label."""
     reference_confusion: tuple[tuple[int, ...], ...]
     """Rows of the reference by true label, then predicted label."""
     note: str = ""
     """Which rows this rests on, and who chose them; one sentence."""
+    late: int = 0
+    """Of the rows, those of before the window, whose feedback arrived in it. Only their number is known: unlike the
+    others they count once for each row, not for each picture, and as if each were of a client of its own."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +155,16 @@ class Context:
     """Of an empty window, when the last prediction before it was made, microseconds since 1970; 0 if there was none, or
     if the window does not end now."""
     late_labels: int = 0
-    """Rows of before the window whose feedback arrived in it. They are in `DriftResult.feedback`."""
+    """Rows of before the window whose feedback arrived in it. They are in `DriftResult.feedback`, unless rows that were
+    drawn at random decide."""
     unknown: tuple[str, ...] = ()
     """Models of the unjudged rows, without those of other names: a log may hold the rows of several models."""
     accepted_rows: int = 0
     """Rows of accepted windows that this one is compared with; 0 for the held-out rows of the model package."""
     due_us: int = 0
     """When the next run is due, microseconds since 1970; 0 where this one was not started by a schedule."""
+    ends_now: bool = False
+    """True if the window is one of time that ends now: only such a one tells whether the service is silent."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class Coverage:
     nominal: float
     """How often they are to, for each true class: in whatever mix of classes people judged."""
     rows: int
-    """Rows with feedback."""
+    """Distinct pictures with feedback."""
     held: float
     """Share of them whose set holds the true label, in [0, 1]. The most probable class, which answers add to a set
     that would lack it, is not added here."""
@@ -176,9 +183,12 @@ class Coverage:
     high: float
     """Upper bound of Wilson's 95 % interval."""
     p_fall: float
-    """p-value of Fisher's exact test, one-sided: small if fewer sets hold the label than of the held-out rows."""
+    """p-value of Fisher's exact test, one-sided: small if fewer sets hold the label than of the held-out rows; NaN if
+    too few clients, which differ from each other, sent the rows."""
     fallen: bool | None
-    """True if `p_fall` is below alpha; None with too few rows for a decision."""
+    """True if `p_fall` is below alpha; None with too few rows or clients for a decision."""
+    note: str = ""
+    """Which rows this rests on, and who chose them; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +207,10 @@ class DriftResult:
     alpha: float
     """Share of the windows without drift that may be called drift."""
     min_rows: int
-    """Rows needed for a decision."""
+    """Distinct pictures needed for a decision."""
     p_values: dict[str, float]
-    """By family, corrected for the number of its columns; drift if one is below a third of alpha."""
+    """By family, corrected for the number of its columns; drift if one is below a third of alpha. NaN if too few
+    clients, which differ from each other, sent the rows: none of its columns could be tested."""
     columns: tuple[Column, ...]
     severity: Severity | None
     false_alarms: FalseAlarms | None
@@ -243,7 +254,7 @@ class DriftResult:
             testable.add("decline")
         if self.coverage is not None and self.coverage.fallen is not None:
             testable.add("coverage")
-        if self.rows or self.context.last_before_us:
+        if self.context.ends_now and (self.rows or self.context.last_before_us):
             testable.add("no_traffic")
         return testable
 
@@ -263,7 +274,7 @@ class DriftResult:
             "coverage": self.coverage is not None and bool(self.coverage.fallen),
             "unreadable": "unreadable" in self.testable and self.unreadable_share > MAX_UNREADABLE,
             "unjudged": bool(self.context.unknown),
-            "no_traffic": not self.rows and self.context.last_before_us > 0,
+            "no_traffic": "no_traffic" in self.testable and not self.rows,
         }
         return {name for name, value in holds.items() if value}
 
@@ -289,7 +300,7 @@ def empty_window(model_name: str, window: tuple[int, int], settings: DecisionCon
         rows=0,
         model_name=model_name,
         model_version="",
-        alpha=settings.alpha,
+        alpha=settings.run_alpha,
         min_rows=settings.min_rows,
         p_values={},
         columns=(),

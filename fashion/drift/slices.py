@@ -97,9 +97,8 @@ def _columns(part: _Part, alpha: float) -> tuple[Column, ...]:
 
 def _p_value(columns: Sequence[Column]) -> float:
     """That at least one column differs, by the rule of the decision; NaN if none could be tested."""
-    if all(math.isnan(column.p_value) for column in columns):
-        return math.nan
-    return min(1.0, len(FAMILIES) * min(family_p_values(columns).values()))
+    tested = [p_value for p_value in family_p_values(columns).values() if not math.isnan(p_value)]
+    return min(1.0, len(FAMILIES) * min(tested)) if tested else math.nan
 
 
 def _p_decline(part: _Part) -> float:

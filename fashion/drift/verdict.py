@@ -17,6 +17,8 @@ VERDICTS = {
 }
 """Decisions, and levels of drift, in words."""
 
+TRAIN = 'make drift ARGS="retrain.enabled=true"'
+"""Command that trains if accuracy is down."""
 MAX_NAMES = 3
 """Changed columns that are named in a sentence."""
 
@@ -82,7 +84,8 @@ def is_wrong(result: DriftResult) -> Answer:
             "Yes" if conditions & {"harmful", "decline", "coverage"} else "Something changed", _describe_changes(result)
         )
     if "decline" in conditions:
-        return Answer("Yes", "The pictures look as usual, but more of the answers are wrong")
+        usual = "The pictures look as usual, but more" if result.decision == "no_drift" else "More"
+        return Answer("Yes", f"{usual} of the answers are wrong")
     if "coverage" in conditions:
         return Answer("Yes", describe_condition("coverage", result)[1])
     if "unjudged" in conditions:
@@ -97,12 +100,11 @@ def does_it_hurt(result: DriftResult) -> Answer:
     if "unreadable" in result.conditions:
         return Answer("Cannot tell", "Too few of the rows can be read")
     if feedback is not None and feedback.declined is not None:
-        sentence = (
-            f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right, against {usual}"
-        )
+        of_rows = f"{feedback.rows:,} rows with feedback{_late(feedback)}"
+        sentence = f"{feedback.accuracy:.1%} of {of_rows} are right, against {usual}"
         return Answer("Yes" if feedback.declined else "No", sentence)
     if estimated is None:
-        few = f"; {feedback.rows:,} rows with feedback are too few" if feedback else ""
+        few = f"; {feedback.rows:,} rows with feedback are too few{_clients(feedback)}" if feedback else ""
         return Answer("Cannot tell", f"There is no estimate of accuracy for this window{few}")
     sentence = f"Nobody measured it. {describe_estimate(estimated)}, against {usual}"
     if result.level == "harmful":
@@ -122,8 +124,11 @@ def what_to_do(result: DriftResult, report_id: str) -> list[Step]:
     take_back = Step("If a new version came shortly before, take it back", 'make rollback REASON="accuracy is down"')
     if "no_traffic" in conditions:
         return [Step("Look whether the service is up, and asked", "fashion status")]
+    if conditions & {"decline", "coverage"} and not result.rows:  # it may have been taken back before
+        train = Step("If this version still answers, train on the labelled pictures", TRAIN)
+        return [Step("Nothing, if another version answers now: this one has predicted nothing"), train]
     if conditions & {"decline", "coverage"}:
-        train = Step("Otherwise train on the labelled pictures", 'make drift ARGS="retrain.enabled=true"')
+        train = Step("Otherwise train on the labelled pictures", TRAIN)
         return [take_back, train]
     if "unreadable" in conditions:
         return [Step("Look for damage in the log and in the service that writes it", "fashion home verify")]
@@ -158,7 +163,7 @@ def describe_feedback(result: DriftResult) -> str:
     if feedback is None:
         return "There is no feedback"
     return (
-        f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(result)} are right "
+        f"{feedback.accuracy:.1%} of {feedback.rows:,} rows with feedback{_late(feedback)} are right "
         f"({feedback.low:.1%} to {feedback.high:.1%}); of the reference {result.reference_accuracy:.1%} were "
         f"(p = {format_p_value(feedback.p_decline)}){f'; {feedback.note}' if feedback.note else ''}"
     )
@@ -168,7 +173,7 @@ def _describe_coverage(coverage: Coverage) -> str:
     return (
         f"the prediction sets of {coverage.held:.1%} of {coverage.rows:,} rows with feedback hold the true label "
         f"({coverage.low:.1%} to {coverage.high:.1%}); they are to hold {coverage.nominal:.1%} "
-        f"(p = {format_p_value(coverage.p_fall)})"
+        f"(p = {format_p_value(coverage.p_fall)}){f'; {coverage.note}' if coverage.note else ''}"
     )
 
 
@@ -193,9 +198,13 @@ def _verdict(result: DriftResult) -> str:
     return VERDICTS[result.level if result.decision == "drift" else result.decision]
 
 
-def _late(result: DriftResult) -> str:
-    late = result.context.late_labels
-    return f", {late:,} of them on earlier predictions," if late else ""
+def _late(feedback: FeedbackAccuracy) -> str:
+    return f", {feedback.late:,} of them on earlier predictions," if feedback.late else ""
+
+
+def _clients(feedback: FeedbackAccuracy) -> str:
+    """Of rows that cannot be tested: whether it is for their clients."""
+    return ", or of too few clients that differ from each other" if math.isnan(feedback.p_decline) else ""
 
 
 def _describe_changes(result: DriftResult) -> str:

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
 from fashion.drift.distinct import Keys, Origins, smallest_pictures
-from fashion.drift.labelled_share import by_share
+from fashion.drift.labelled_share import by_share, sets_by_share
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import FOREVER_US, UNLABELLED, ModelId
+
+MAX_DRAWN = 10_000
+"""Rows first in the order of the draw that are kept: many more than people review."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +119,9 @@ class VersionRows:
     until_us: int = 0
     """Likewise of the latest row."""
     unusual: list[UnusualRow] = field(default_factory=list)
+    drawn: Sample = field(default_factory=lambda: Sample(MAX_DRAWN))
+    """Rows first in the order in which the review page draws them. `sample` is of the size of a plot, which must not
+    choose the rows that accuracy rests on."""
 
     def add(self, batch: Batch, reference: ReferenceStats | None) -> None:
         """Count rows of this version.
@@ -135,6 +141,7 @@ class VersionRows:
         counted = np.flatnonzero(stats.add(batch.predictions, batch.true_labels, batch.times_us, origins))
         batch = batch[counted.tolist()] if len(counted) < len(batch) else batch
         self.sample.add(batch, origins.pictures[counted], origins.rows[counted])
+        self.drawn.add(batch, origins.rows[counted], origins.rows[counted])
         if self.max_examples and len(batch):
             self._keep_unusual(_most_unusual(batch, reference.distances(batch.predictions), self.max_examples))
 
@@ -144,6 +151,7 @@ class VersionRows:
         if self.counts is not None and other.counts is not None:
             self.counts.add(other.counts)
         self.sample.merge(other.sample)
+        self.drawn.merge(other.drawn)
         self._keep_unusual(other.unusual)
 
     def decide(self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig) -> Inspection:
@@ -155,14 +163,16 @@ class VersionRows:
             settings: of the decision.
         """
         result = WindowStats(reference, self.counts).decide(settings, model_version=model.version)
-        sample = self.sample.rows()
+        drawn = self.drawn.rows()
+        drawn = None if drawn is None else _first_of_each_picture(drawn)
         named = dataclasses.replace(
             result,
             model_name=model.name or "",
             model_digest=model.digest or "",
-            feedback=by_share(result.feedback, sample, reference, settings),
+            feedback=by_share(result.feedback, drawn, reference, settings),
+            coverage=sets_by_share(result.coverage, drawn, reference, settings),
         )
-        return Inspection(named, sample, tuple(self.unusual))
+        return Inspection(named, self.sample.rows(), tuple(self.unusual))
 
     def _extend(self, rows: int, since_us: int, until_us: int) -> None:
         self.rows += rows
@@ -175,6 +185,13 @@ class VersionRows:
 
 WindowPart = dict[ModelId, VersionRows]
 """What is counted of a part of a window, by model."""
+
+
+def _first_of_each_picture(batch: Batch) -> Batch:
+    """Of each picture the row that is first in the order of the draw, by time."""
+    origins = Origins.of(batch.prediction_ids, batch.image_sha256, batch.clients or [None] * len(batch))
+    first = smallest_pictures(origins.pictures, origins.rows, len(batch))
+    return batch[np.sort(first).tolist()]
 
 
 def _rank(row: UnusualRow) -> tuple[float, str]:

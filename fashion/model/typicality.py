@@ -22,6 +22,8 @@ COMMON_ROWS = 50.0
 """How many rows of its own a class needs for its covariance to count as much as that of all classes."""
 RIDGE = 1e-6
 """Added to each variance, as a share of it, so that collinear columns can be inverted."""
+BLOCK = 2**20
+"""Numbers that are whitened at once, 8 MiB: rows times classes times columns may be many more."""
 FOLDS = 5
 """The reference's own distances are measured by fits that have not seen the row."""
 
@@ -66,8 +68,15 @@ class ClassGaussians:
 
     def distances(self, rows: Rows) -> Rows:
         """(N,) twice the negative log-density of the nearest class, up to a constant."""
+        size = max(1, BLOCK // len(self.offsets))
+        nearest = np.empty(len(rows))
+        for start in range(0, len(rows), size):
+            nearest[start : start + size] = self._distances(rows[start : start + size])
+        return nearest
+
+    def _distances(self, rows: Rows) -> Rows:
         whitened = rows[:, self.columns] @ self.whitening - self.offsets
-        squares = np.square(whitened).reshape(len(rows), len(self.log_volumes), len(self.columns))
+        squares = np.square(whitened, out=whitened).reshape(len(rows), len(self.log_volumes), len(self.columns))
         nearest: Rows = (squares.sum(axis=2) + self.log_volumes).min(axis=1)
         return nearest
 

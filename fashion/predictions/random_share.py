@@ -6,7 +6,6 @@ the smallest hashes are a random sample once every one of them is judged, whatev
 reason: there is nothing to write down of how a row was chosen.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.metrics.classification import wilson_interval
+from fashion.predictions.hashing import hash_text
 
 
 def draw_order(prediction_id: str) -> int:
     """Where a row stands in the order of the draw: 64 bits, evenly distributed."""
-    return int.from_bytes(hashlib.blake2b(prediction_id.encode(), digest_size=8).digest())
+    return hash_text(prediction_id)
 
 
 def drawn(order: NDArray[np.uint64], times_us: NDArray[np.int64], judged: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -231,9 +231,10 @@ def assess(
             source.labels += 1
             if source.checked < RECENT:
                 _check(source, said, row.record, truth, known or {}, expected)
-    several = [each for each in found.values() if each.checked >= FEW or each.standing == "proven"]
-    few = _together([each for each in found.values() if each not in several])
-    return Trust((*several, *few), usual, decisions)
+    several, few = list[Source](), list[Source]()
+    for each in found.values():
+        (several if each.checked >= FEW or each.standing == "proven" else few).append(each)
+    return Trust((*several, *_together(few)), usual, decisions)
 
 
 def _usual(

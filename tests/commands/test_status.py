@@ -370,6 +370,8 @@ class TestNextRun:
             ("30 8 * * 1", "2026-06-08 08:30"),
             ("0 0 29 2 *", "2028-02-29 00:00"),
             ("0 6 1,15 * *", "2026-06-15 06:00"),
+            ("0 6 15 * 1", "2026-06-08 06:00"),  # the 15th, and every Monday
+            ("0 6 5 * 1", "2026-06-05 06:00"),
         ],
     )
     def test_it_is_the_first_after_now(self, line: str, expected: str) -> None:

@@ -45,10 +45,18 @@ def test_no_time_is_left_out_whenever_the_runs_are(days: list[float]) -> None:
     for each in days:
         now_us += int(each * DAY_US)
         window = window_of_run(now_us, store)
-        # A tenth of a window may be lost between the runs of a timer with jitter.
-        assert window.since_us - ended <= 0.1 * DAY_US
+        assert window.since_us <= ended
         assert window.until_us - window.since_us >= DAY_US
         ended = window.until_us
+
+
+@pytest.mark.parametrize(("late", "is_missed"), [(0.0, False), (0.09, False), (0.11, True), (3.0, True)])
+def test_the_jitter_of_a_timer_is_looked_at_without_a_remark(store: Store, late: float, is_missed: bool) -> None:
+    ended = window_of_run(NOW_US, store).until_us
+    now_us = NOW_US + int((1 + late) * DAY_US)
+    window = window_of_run(now_us, store)
+    assert window.since_us == ended
+    assert catch_up.runs_were_missed(Window(now_us - DAY_US, now_us), window) == is_missed
 
 
 def test_a_longer_outage_is_looked_at_as_far_as_configured(store: Store) -> None:

@@ -67,3 +67,29 @@ def test_few_clients_widen_a_p_value(p_value: float) -> None:
     assert widen(p_value, np.inf) == p_value
     assert p_value <= widen(p_value, 19) <= 1 + 1e-12
     assert widen(p_value, 1e9) == pytest.approx(p_value, rel=1e-3, abs=1e-290)
+
+
+class TestOneValue:
+    """Of a column that is the same in all rows."""
+
+    def test_it_is_worth_all_rows_where_clients_are_alike(self) -> None:
+        rng = np.random.default_rng(0)
+        constant, _, classes = Clusters(names([15] * 20)).worth(
+            [np.zeros(300), rng.normal(size=300)], np.zeros(300, int)
+        )
+        assert constant.rows == classes.rows > 200
+        assert constant.weights is not None
+        assert constant.weights.sum() == pytest.approx(1)
+
+    def test_it_is_worth_a_row_of_each_client_where_other_columns_show_them_to_differ(self) -> None:
+        kinds = np.repeat(np.random.default_rng(0).normal(size=20), 15)
+        _, classes = Clusters(names([15] * 20)).worth([kinds], np.zeros(300, int))
+        assert classes.rows == pytest.approx(20, rel=0.1)
+
+    @given(st.lists(st.integers(1, 40), min_size=2, max_size=40), st.integers(0, 20))
+    @settings(max_examples=40, deadline=None)
+    def test_worth_is_never_nothing(self, sizes: list[int], nobody: int) -> None:
+        clients = names(sizes, nobody)
+        for found in Clusters(clients).worth([np.ones(len(clients))], np.ones(len(clients), int)):
+            assert 1 <= found.rows <= len(clients)
+            assert found.dimensions >= 1

@@ -102,7 +102,7 @@ class TestDecision:
         assert found.decision == "insufficient_data"
         assert found.reason == f"{rows} rows are too few to judge: 50 are needed"
         assert found.p_values == {}
-        assert found.testable == {"unjudged", "no_traffic"}
+        assert found.testable == {"unjudged"}
 
     def test_an_empty_window_is_not_judged(self, reference_stats: ReferenceStats) -> None:
         found = WindowStats(reference_stats).decide(SETTINGS, model_version="7")
@@ -181,7 +181,7 @@ class TestAccuracy:
         found = decide(reference_stats, window, truth)
         assert found.feedback is not None
         assert found.feedback.declined is None
-        assert found.testable == {"drift", "harmful", "unreadable", "unjudged", "no_traffic"}
+        assert found.testable == {"drift", "harmful", "unreadable", "unjudged"}
 
     def test_better_than_before_is_no_decline(self, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(1000, seed=7)
@@ -337,3 +337,8 @@ class TestPower:
 
 def test_an_empty_window_has_no_mean_confidence() -> None:
     assert math.isnan(empty_window("shoes", (0, 0), SETTINGS).mean_confidence)
+
+
+def test_an_empty_window_names_the_alpha_of_its_run() -> None:
+    limited = dataclasses.replace(SETTINGS, false_alarms_per_year=1, runs_per_year=400)
+    assert empty_window("shoes", (0, 0), limited).alpha == limited.run_alpha == 1 / 400

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.imagined import sample_predictions
 
-from fashion.drift.distinct import DistinctKeys, DistinctPictures, Origins, Rows, hash_texts, num_pictures
+from fashion.drift.distinct import DistinctKeys, DistinctPictures, Origins, Rows, num_pictures
+from fashion.predictions.hashing import hash_texts
 from fashion.predictions.record import UNLABELLED
 
 
@@ -48,6 +49,16 @@ def test_any_order_and_division_keeps_the_same_rows(
     if not whole.is_sample:
         assert sorted(kept.origins.pictures) == sorted(set(rows.origins.pictures))
         assert whole.count == len(set(pictures))
+
+
+def test_pictures_beyond_a_full_sample_show_that_it_is_one() -> None:
+    pictures = sorted(range(8), key=lambda each: int(hash_texts([f"picture {each}"])[0]))
+    sample = DistinctPictures(4)
+    sample.add(rows_of(pictures[:4]))
+    assert (sample.rows() is not None, sample.is_sample) == (True, False)
+    sample.add(rows_of(pictures[4:], start=4))
+    assert sample.is_sample
+    assert sample.count != 4
 
 
 def test_many_pictures_are_sampled_uniformly_and_their_number_is_estimated() -> None:

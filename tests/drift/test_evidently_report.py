@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import shifts
-from support.imagined import HARMLESS, decide
+from support.imagined import HARMLESS, decide, sample_predictions
 
 from fashion.config.drift import DecisionConfig
 from fashion.data.dataset import Dataset
@@ -104,6 +104,19 @@ def test_two_classes_are_drawn_and_two_of_more_fail_no_report(classes: int, seen
     stats = ReferenceStats(reference, HARMLESS, names)
     drawn = evidently_report.render(sample, reference, stats, compared=reference.predictions, alpha=0.01, total_rows=60)
     assert len(drawn) == (1 if (classes, seen) in ((3, 2), (2, 1)) else 2)
+    assert "all 120 held-out rows. Its tests do not know clients" in drawn[0].note
+
+
+def test_notes_tell_accepted_rows_from_held_out_ones() -> None:
+    rows = sample_predictions(120, seed=1)
+    reference, accepted = Reference(rows.labels, rows), sample_predictions(150, seed=2)
+    sample = sample_predictions(60, seed=3)
+    sent = [str(row) for row in range(60)]
+    window = Batch(sample, sample.labels, np.arange(1, 61), sent, sent, ["1"] * 60)
+    stats = ReferenceStats(reference, HARMLESS, ("cat", "dog", "bird"), accepted=accepted)
+    drawn = evidently_report.render(window, reference, stats, compared=accepted, alpha=0.01, total_rows=60)
+    assert "and all 150 rows of accepted windows." in drawn[0].note
+    assert drawn[1].note == "Shows 60 rows with feedback, and all 120 held-out rows."
 
 
 def test_snapshots_open_in_evidentlys_own_workspace_and_hold_no_rows(

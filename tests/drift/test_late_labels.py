@@ -17,7 +17,7 @@ from fashion.drift.references import References
 from fashion.model.reference import Reference
 from fashion.predictions import windows
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import Feedback, PredictionRecord
+from fashion.predictions.record import FOREVER_US, Feedback, PredictionRecord
 from fashion.predictions.windows import LocalRows, Window
 
 NOW_US = 1_800_000_000_000_000
@@ -148,3 +148,15 @@ def test_a_window_of_a_number_of_rows_has_none(log: PredictionLog, stats: Refere
     label(log, fill(log, days_ago=7), 0, hours_ago=2)
     window = dataclasses.replace(WINDOW, rows=50)
     assert late_labels.count(LocalRows(log), window, lambda _: stats) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("window", "ends_now"),
+    [(WINDOW, True), (Window(0, FOREVER_US, 10), False), (Window(NOW_US - 2 * DAY_US, NOW_US - DAY_US), False)],
+)
+def test_only_a_window_of_time_that_ends_now_tells_of_silence(
+    log: PredictionLog, window: Window, ends_now: bool
+) -> None:
+    fill(log, days_ago=0.5)
+    around = context.look_around(LocalRows(log), window, {}, References(MODEL_NAME, Path()), now_us=NOW_US, due_us=0)
+    assert around.context.ends_now == ends_now

@@ -13,6 +13,7 @@ from fashion.model.severity import Signals
 
 ALL = ("drift", "decline", "coverage", "unreadable", "unjudged", "no_traffic")
 CHOSEN = ("2026-11-27 06:00", 1_795_759_200_000_000)
+SILENT = Context(last_before_us=CHOSEN[1], ends_now=True)
 
 
 def result(version: str = "1", rows: int = 1000, **changed: object) -> DriftResult:
@@ -75,7 +76,7 @@ def test_an_alert_says_what_how_bad_when_on_which_version_where_and_what_next() 
         (result(feedback=judged(0.6)), "decline:1"),
         (result(rows=300, unreadable=700), "unreadable:1"),
         (result(context=Context(unknown=("shoes version 9",)), unjudged="30 are of version 9"), "unjudged"),
-        (result(version="", rows=0, context=Context(last_before_us=CHOSEN[1])), "no_traffic"),
+        (result(version="", rows=0, context=SILENT), "no_traffic"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -119,11 +120,30 @@ def test_a_version_that_was_tested_replaces_the_one_before_for_retraining() -> N
     assert messages.acting_conditions([result("1"), drifted("2")]) == {"drift"}
 
 
+def test_late_feedback_on_a_version_that_was_taken_back_starts_nothing_and_takes_nothing_back() -> None:
+    late = result("1", rows=0, feedback=judged(0.6))
+    assert late.conditions == {"decline"}
+    assert messages.acting_conditions([late, result("2", rows=10)]) == set()
+    text = alert(of(late)["decline:1"]).text
+    assert "rollback" not in text
+    assert "If this version still answers, train on the labelled pictures" in text
+    assert "rollback" in alert(of(result("1", feedback=judged(0.6)))["decline:1"]).text
+
+
+def test_rows_that_cannot_be_read_are_acted_on() -> None:
+    assert messages.acting_conditions([result("1", rows=0, unreadable=700)]) == {"unreadable"}
+
+
 def test_silence_names_the_last_prediction_and_ends_with_the_next() -> None:
-    silent = result(version="", rows=0, context=Context(last_before_us=CHOSEN[1]))
+    silent = result(version="", rows=0, context=SILENT)
     assert f"the last prediction before is of {CHOSEN[0]} UTC" in alert(of(silent)["no_traffic"]).text
-    assert of(result())["no_traffic"] is None
-    assert "no_traffic" not in of(result(version="", rows=0))  # nothing was ever predicted
+    assert of(result(context=Context(ends_now=True)))["no_traffic"] is None
+    nothing_ever = result(version="", rows=0, context=Context(ends_now=True))
+    assert "no_traffic" not in of(nothing_ever)
+
+
+def test_rows_of_another_time_do_not_end_the_alert_on_silence() -> None:
+    assert "no_traffic" not in of(result())
 
 
 def test_other_unknown_versions_are_another_matter_and_more_rows_are_not() -> None:

@@ -15,7 +15,7 @@ from fashion.drift import inspection, report_page, verdict
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.report_examples import Example, load_examples
-from fashion.drift.result import empty_window, result_as_dict, with_unjudged
+from fashion.drift.result import Context, empty_window, result_as_dict, with_unjudged
 from fashion.drift.window_part import Inspection
 from fashion.images import image_store
 from fashion.model.reference import Reference
@@ -256,3 +256,27 @@ def test_a_column_that_cannot_be_tested_is_shown_as_such(reference: Reference) -
     )
     assert "not tested" in page
     assert "nan" not in page.split("<details>")[0]
+
+
+def test_a_family_that_was_not_tested_is_not_called_free_of_drift(reference: Reference) -> None:
+    found = inspect(reference)
+    p_values = {**found.result.p_values, "class probabilities": float("nan")}
+    page = render(dataclasses.replace(found, result=dataclasses.replace(found.result, p_values=p_values)), reference)
+    (row,) = re.findall("<tr><th>class probabilities</th>.*?</tr>", page)
+    assert "not tested" in row
+    assert "no drift" not in row
+
+
+def test_accepted_windows_are_named_where_false_alarms_are_measured_on_them(reference: Reference) -> None:
+    found = inspect(reference)
+    accepted = dataclasses.replace(found.result, context=Context(accepted_rows=900))
+    page = render(dataclasses.replace(found, result=accepted), reference)
+    assert "of 10 windows of 300 rows, drawn from windows that were accepted, were called drift" in page
+
+
+def test_clients_that_are_too_few_to_test_feedback_are_named(reference: Reference) -> None:
+    found = inspect(reference, wrong=0.5)
+    assert found.result.feedback is not None
+    feedback = dataclasses.replace(found.result.feedback, p_decline=float("nan"), declined=None)
+    page = render(dataclasses.replace(found, result=dataclasses.replace(found.result, feedback=feedback)), reference)
+    assert "too few rows or clients" in page

@@ -134,6 +134,66 @@ def test_feedback_on_one_picture_counts_once(reference_stats: ReferenceStats, us
     assert (found.rows, found.accuracy) == (100, 0.9)
 
 
+class TestOneValue:
+    """What is the same in all rows of a window, though clients sent them."""
+
+    def test_feedback_that_is_wrong_on_every_row_is_a_decline(
+        self, reference_stats: ReferenceStats, usual: Predictions
+    ) -> None:
+        clients = [f"client {number % 15}" for number in range(60)]
+        stats, rows = WindowStats(reference_stats), usual[np.arange(60)]
+        stats.add(rows, (rows.labels + 1) % 3, np.arange(1, 61), traffic.Traffic(np.arange(60), clients).origins)
+        found = stats.decide(SETTINGS, model_version="1")
+        assert found.feedback is not None
+        assert (found.feedback.accuracy, found.feedback.declined) == (0, True)
+        assert found.coverage is not None
+        assert found.coverage.fallen
+
+    def test_a_model_that_answers_one_class_only_is_drift(
+        self, reference_stats: ReferenceStats, usual: Predictions
+    ) -> None:
+        rows = np.flatnonzero(usual.labels == 1)[:300]
+        found = decide(reference_stats, usual, traffic.Traffic(rows, [f"client {each % 20}" for each in range(300)]))
+        assert found.decision == "drift"
+        assert found.columns[-1].drifted
+        assert found.columns[-1].p_value < 1e-6
+
+    def test_one_class_of_pictures_that_are_like_each_other_counts_as_a_row_of_each_client(
+        self, reference_stats: ReferenceStats, usual: Predictions
+    ) -> None:
+        of_class = np.flatnonzero(usual.labels == 1)
+        rows = of_class[np.argsort(usual.statistics[of_class, 0])][:300]
+        found = decide(reference_stats, usual, traffic.Traffic(rows, [f"client {each // 15}" for each in range(300)]))
+        assert found.traffic is not None
+        assert found.traffic.worth < 50
+
+    def test_a_constant_statistic_leaves_a_window_its_worth(
+        self, reference_stats: ReferenceStats, usual: Predictions
+    ) -> None:
+        constant = usual.statistics.copy()
+        constant[:, 3] = 0.5
+        same = dataclasses.replace(usual, statistics=constant)
+        reference = ReferenceStats(Reference(same.labels[2000:], same[np.arange(2000, 6000)]), HARMLESS, CLASSES)
+        clients = [f"client {each % 20}" for each in range(300)]
+        found = decide(reference, same, traffic.Traffic(np.arange(300), clients))
+        assert found.traffic is not None
+        assert found.traffic.worth >= 50
+        assert found.decision == "no_drift"
+
+    def test_the_class_probabilities_of_a_predicted_class_are_tested(
+        self, reference_stats: ReferenceStats, usual: Predictions
+    ) -> None:
+        # The same answers, less sure of one class: only its slice and its probabilities change.
+        rows = np.arange(1500)
+        unsure = usual.probabilities.copy()
+        unsure[usual.labels == 1] = 0.6 * unsure[usual.labels == 1] + 0.4 / 3
+        moved = dataclasses.replace(usual, probabilities=unsure, confidences=unsure.max(axis=1))
+        found = decide(reference_stats, moved, traffic.Traffic(rows, [f"client {each % 30}" for each in rows]))
+        slice_of = {each.name: each for each in found.slices if each.kind == "predicted class"}
+        assert slice_of["dog"].changed
+        assert set(slice_of["dog"].columns) <= {"p(cat)", "p(dog)", "p(bird)"}
+
+
 def test_a_limit_of_false_alarms_holds_over_a_year(reference_stats: ReferenceStats, usual: Predictions) -> None:
     """A year of 100 runs, at rates that are high enough to be seen in it."""
     free = dataclasses.replace(SETTINGS, alpha=0.3, runs_per_year=100)

@@ -1,6 +1,7 @@
 """Which pictures are unlike what was learnt: those of other things, and one in a hundred of the usual ones."""
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fashion.model import package
 from fashion.model.package import TYPICALITY, DamagedPackage, Package
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
-from fashion.model.typicality import Typicality
+from fashion.model.typicality import ClassGaussians, Typicality
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,20 @@ def test_the_distance_is_that_of_the_nearest_class() -> None:
     near, far, farther = found.distances(at)
     assert far - near == pytest.approx(16 * np.log(9), abs=0.3)
     assert farther - far == pytest.approx(1, abs=0.05)
+
+
+def test_many_rows_of_many_classes_are_measured_in_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(400, 24)), np.arange(400) % 20
+    gaussians = ClassGaussians.fit(rows, labels)
+    many = rng.normal(size=(20_000, 24))  # 77 MB at once: 20 classes of 24 columns
+    tracemalloc.start()
+    found = gaussians.distances(many)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30e6
+    np.testing.assert_allclose(found[::997], gaussians.distances(many[::997]))
+    assert gaussians.distances(many[:0]).shape == (0,)
 
 
 def test_a_class_of_one_row_and_columns_that_never_vary_are_no_matter() -> None:
