@@ -183,7 +183,7 @@ class App:
         if key_scope is None:
             return
         headers = Headers(scope=scope)
-        key = worker.keys.check(key_scope, headers)
+        key = worker.keys.check(key_scope, headers, scope)
         if path in BENTOML_PATHS:
             return
         client = key or (scope.get("client") or ("",))[0]

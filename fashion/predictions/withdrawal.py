@@ -2,8 +2,8 @@
 
 A withdrawal names feedback by its source, its time or its prediction, and so does what restores it. Of all that name a
 piece of feedback a person's last one holds, or else a flow's last one. They are rows of their own, in the log and in
-the shared one; reading either leaves out feedback that does not count, so that it is neither learnt from, nor judged by,
-nor counted in accuracy.
+the shared one; reading either leaves out feedback that does not count: it is neither learnt from, nor judged by, nor
+counted in accuracy.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -44,6 +44,12 @@ def open_worker(package: Package, root: Path, overrides: list[str], **environmen
     )
 
 
+def client_of(worker: Worker, *, server: str = "127.0.0.1", client: str = "127.0.0.1") -> TestClient:
+    """A client at an address, connected to another one."""
+    url = f"http://[{server}]" if ":" in server else f"http://{server}"
+    return TestClient(App(None, lambda: worker), base_url=url, client=(client, 50000))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def worker(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setenv("FASHION_HOME", str(tmp_path / "var"))
@@ -54,7 +60,7 @@ def worker(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def client(worker: Worker) -> TestClient:
-    return TestClient(App(None, lambda: worker))  # type: ignore[arg-type]
+    return client_of(worker)
 
 
 @pytest.fixture
@@ -197,7 +203,7 @@ def test_feedback_without_a_key_is_for_this_machine(
     environment = {"BENTOML_HOST": host, **({"FASHION_FEEDBACK_KEYS": keys} if keys else {})}
     worker = open_worker(tiny_package, tmp_path, [f"serve.feedback={setting}"], **environment)
     try:
-        client = TestClient(App(None, lambda: worker))  # type: ignore[arg-type]
+        client = client_of(worker)
         answer = client.post("/feedback", json={"prediction_id": "x", "true_label": "Coat"})
         assert answer.status_code == expected
         if expected == 403:
@@ -206,6 +212,30 @@ def test_feedback_without_a_key_is_for_this_machine(
         assert client.get("/review").status_code == 403  # without keys there is no review
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "header", "expected"),
+    [
+        ("127.0.0.1", "127.0.0.1", None, 404),
+        ("::1", "::1", None, 404),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None, 404),
+        ("10.1.2.3", "127.0.0.1", None, 403),
+        ("127.0.0.1", "10.1.2.3", None, 403),
+        ("127.0.0.1", "127.0.0.1", "Forwarded", 403),
+        ("127.0.0.1", "127.0.0.1", "X-Forwarded-For", 403),
+        ("127.0.0.1", "127.0.0.1", "Via", 403),
+        ("10.1.2.3", "10.1.2.3", "X-Forwarded-For", 403),
+    ],
+)
+def test_feedback_without_a_key_comes_from_this_machine_wherever_the_service_listens(
+    server: str, client: str, header: str | None, expected: int, worker: Worker
+) -> None:
+    said = {"prediction_id": "x", "true_label": "Coat"}
+    found = client_of(worker, server=server, client=client)
+    answer = found.post("/feedback", json=said, headers={header: "127.0.0.1"} if header else {})
+    assert answer.status_code == expected
+    assert found.get("/review", headers={**KEY, "Via": "x"}).status_code == 200  # a key is enough
 
 
 @pytest.mark.slow
