@@ -16,6 +16,7 @@ from fashion.drift.distinct import Keys, Origins, smallest_pictures
 from fashion.drift.labelled_share import by_share
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
+from fashion.drift.reviews import Reviews
 from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import FOREVER_US, UNLABELLED, ModelId
 
@@ -146,13 +147,16 @@ class VersionRows:
         self.sample.merge(other.sample)
         self._keep_unusual(other.unusual)
 
-    def decide(self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig) -> Inspection:
+    def decide(
+        self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig, reviews: Reviews
+    ) -> Inspection:
         """Decide on the rows.
 
         Args:
             model: what they are of.
             reference: of the model.
             settings: of the decision.
+            reviews: of the log.
         """
         result = WindowStats(reference, self.counts).decide(settings, model_version=model.version)
         sample = self.sample.rows()
@@ -160,7 +164,7 @@ class VersionRows:
             result,
             model_name=model.name or "",
             model_digest=model.digest or "",
-            feedback=by_share(result.feedback, sample, reference, settings),
+            feedback=by_share(result.feedback, sample, reference, settings, reviews),
         )
         return Inspection(named, sample, tuple(self.unusual))
 

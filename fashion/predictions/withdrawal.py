@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from fashion.predictions.record import FOREVER_US, Feedback
+from fashion.predictions.record import FOREVER_US, REVIEW, Feedback
 
 Action = Literal["discard", "quarantine", "restore", "release"]
 WITHDRAWING = ("discard", "quarantine")
 BY_PERSONS = ("discard", "restore")
 """Actions that rank above all others, whenever those came."""
+CANNOT_TELL = "nobody can tell what the picture shows"
+"""Reason of a decision that a picture is not to be asked for again."""
 FIELDS = ("action", "source", "prediction_id", "since_us", "until_us", "time_us", "who", "reason")
 """Columns, in the order of `Decision`'s fields."""
 
@@ -60,6 +62,19 @@ class Decision:
         return tuple(getattr(self, name) for name in FIELDS)
 
 
+def skip(prediction_id: str, *, who: str, now_us: int) -> Decision:
+    """The decision that a prediction waits for no review, for nobody can tell what its picture shows.
+
+    A review of before or after it counts, and `fashion log restore --id` lets the prediction wait again.
+
+    Args:
+        prediction_id: of an answer.
+        who: says so.
+        now_us: microseconds since 1970, UTC.
+    """
+    return Decision("discard", REVIEW, prediction_id, now_us, now_us + 1, now_us, who, CANNOT_TELL)
+
+
 class Decisions:
     """All decisions of one log, the oldest first."""
 
@@ -84,6 +99,18 @@ class Decisions:
         """Return True if a piece of feedback counts."""
         last = self.last(feedback)
         return last is None or last.action not in WITHDRAWING
+
+    def skipped(self) -> list[str]:
+        """Ids of predictions of which somebody could not tell what they show, the latest last."""
+        found: dict[str, None] = {}
+        for each in self._all:
+            if each.prediction_id is None:
+                continue
+            if each.reason == CANNOT_TELL:
+                found[each.prediction_id] = None
+            elif each.action == "restore":
+                found.pop(each.prediction_id, None)
+        return list(found)
 
     def counted(self, feedback: Iterable[Feedback]) -> tuple[Feedback, ...]:
         """Those pieces of feedback that count."""
