@@ -131,6 +131,7 @@ class Worker:
             class_names=self.package.class_names,
             unlike=self.unlike,
             records=self.records,
+            stores_pictures=self.settings.log.images,
         )
         self._covering = Covering(self.package, self.settings)
         self._batcher = Batcher(

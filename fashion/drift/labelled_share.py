@@ -46,7 +46,7 @@ def by_share(
     reviewed, waits = truth != UNLABELLED, np.array([each not in reviews.skipped for each in sample.image_sha256])
     rows = np.flatnonzero(reviewed | waits)
     if len(random_share.drawn(order[rows], sample.times_us[rows], reviewed[rows])) < settings.min_labels:
-        pictures = [sample.image_sha256[row] for row in rows]
+        pictures = [sample.image_sha256[row] for row in rows.tolist()]
         stored = random_share.shown(
             order[rows], sample.times_us[rows], reviewed[rows], lambda row: reviews.is_stored(pictures[row])
         )
