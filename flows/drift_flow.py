@@ -249,11 +249,14 @@ class DriftFlow(FlowSpec):
         """
         from fashion.drift import context, inspection, late_labels
         from fashion.drift.result import empty_window
+        from fashion.drift.reviews import Reviews
         from fashion.drift.window_part import Inspection
+        from fashion.storage.address import open_store
 
         settings = self.settings
         late = late_labels.count(source, self.window, references.stats)
-        inspected, unjudged = inspection.decide([*parts, late.part], references.stats, settings.decision)
+        reviews = Reviews.read(source, open_store(current_home().images))
+        inspected, unjudged = inspection.decide([*parts, late.part], references.stats, settings.decision, reviews)
         if not inspected:
             span = (self.window.since_us, min(self.window.until_us, self.now_us))
             inspected = [Inspection(empty_window(self.model, span, settings.decision), None)]

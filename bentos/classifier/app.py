@@ -27,8 +27,8 @@ from bentos.classifier.schemas import (
     Ready,
     Reports,
     ReviewAnswer,
+    ReviewedPrediction,
     ReviewRequest,
-    UndoRequest,
 )
 from bentos.classifier.site import render, site_of, words_of
 from bentos.classifier.worker import Worker
@@ -96,6 +96,7 @@ class App:
                 Route("/review/queue", self._review_queue, methods=["GET"]),
                 Route("/review/label", self._review_label, methods=["POST"]),
                 Route("/review/undo", self._review_undo, methods=["POST"]),
+                Route("/review/skip", self._review_skip, methods=["POST"]),
                 Route("/monitoring", self._monitoring, methods=["GET"]),
                 Route("/monitoring/reports", self._reports, methods=["GET"]),
                 Route("/monitoring/reports/{report_id}", self._report, methods=["GET"]),
@@ -183,7 +184,7 @@ class App:
         if key_scope is None:
             return
         headers = Headers(scope=scope)
-        key = worker.keys.check(key_scope, headers)
+        key = worker.keys.check(key_scope, headers, scope)
         if path in BENTOML_PATHS:
             return
         client = key or (scope.get("client") or ("",))[0]
@@ -271,7 +272,9 @@ class App:
         return _file(self._worker().gallery, request.path_params["name"])
 
     async def _review(self, request: Request) -> Response:
-        return _file(self._worker().page, "review.html")
+        worker = self._worker()
+        page = render(worker.page / "review.html", words_of(worker.package))
+        return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
     async def _review_queue(self, request: Request) -> Response:
         shown, skipped = (request.query_params.get(name, "").split(",") for name in ("shown", "skipped"))
@@ -283,8 +286,13 @@ class App:
         return json_response(ReviewAnswer(said.prediction_id, said.true_label, predicted), 201)
 
     async def _review_undo(self, request: Request) -> Response:
-        said = await self._read_json(request, UndoRequest)
+        said = await self._read_json(request, ReviewedPrediction)
         await asyncio.to_thread(self._worker().review.undo, said.prediction_id)
+        return Response(status_code=204)
+
+    async def _review_skip(self, request: Request) -> Response:
+        said = await self._read_json(request, ReviewedPrediction)
+        await asyncio.to_thread(self._worker().review.skip, said.prediction_id)
         return Response(status_code=204)
 
     async def _read_json(self, request: Request, kind: type[T]) -> T:

@@ -64,7 +64,7 @@ class Records:
         Raises:
             ApiError: 404, it is unknown.
         """
-        logged = await asyncio.to_thread(self._find_with_feedback, prediction_id)
+        logged = await asyncio.to_thread(self.find_with_feedback, prediction_id)
         record = logged.record
         names = self._class_names if has_classes(record, self._model.name, self._class_names) else ()
         return PredictionRead(
@@ -103,8 +103,8 @@ class Records:
         stored_in = await self._shipping.stored_in([request.prediction_id])
         return FeedbackAnswer(request.prediction_id, self._class_names[label], stored_in)
 
-    def store_review(self, prediction_id: str, true_label: str) -> tuple[PredictionRecord, int]:
-        """Store what a picture is as a review, and return the prediction and the class.
+    def store_review(self, prediction_id: str, true_label: str) -> tuple[PredictionRecord, Feedback]:
+        """Store what a picture is as a review, and return the prediction and the review.
 
         Args:
             prediction_id: of an answer.
@@ -115,8 +115,9 @@ class Records:
         """
         label = self._label(true_label)
         record = self._find(prediction_id).record
-        self._store(Feedback(prediction_id, label, REVIEW, time.time_ns() // 1000))
-        return record, label
+        review = Feedback(prediction_id, label, REVIEW, time.time_ns() // 1000)
+        self._store(review)
+        return record, review
 
     async def add_feedback_table(self, body: bytes) -> FeedbackTableAnswer:
         """Store the rows of a CSV table; a row that cannot be stored becomes an error with its line.
@@ -149,7 +150,12 @@ class Records:
         remedy = "send the prediction_id of an answer; old predictions are dropped after a while"
         raise ApiError(404, "unknown_prediction", f"there is no prediction {prediction_id[:60]!r}", remedy)
 
-    def _find_with_feedback(self, prediction_id: str) -> LoggedPrediction:
+    def find_with_feedback(self, prediction_id: str) -> LoggedPrediction:
+        """Read a prediction with all feedback that counts; that of other machines where their log can be read.
+
+        Raises:
+            ApiError: 404, it is unknown.
+        """
         remote = self._shipping.remote
         try:
             logged = self._log.get(prediction_id)

@@ -15,12 +15,13 @@ import numpy as np
 from bentos.classifier.records import Records, has_classes
 from bentos.classifier.schemas import ReviewAccuracy, ReviewItem, ReviewQueue, data_url
 from bentos.classifier.unlike import Unlike
+from bentos.web.responses import ApiError
 from fashion.home import user
 from fashion.images import image_store
 from fashion.images.image_store import DamagedImage
-from fashion.predictions import random_share
+from fashion.predictions import random_share, withdrawal
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import REVIEW, LoggedPrediction, ModelId
+from fashion.predictions.record import REVIEW, Feedback, LoggedPrediction, ModelId
 from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.withdrawal import Decision
 from fashion.storage.blobs import BlobNotFound, Store
@@ -31,6 +32,13 @@ AT_ONCE = 20
 """Pictures that are sent at once."""
 KEEP_SECONDS = 20.0
 """How long the rows that were read are used for more requests."""
+OWN_SECONDS = 60.0
+"""How long a worker's own labels go before what the log says: the shared log gets them a moment later."""
+SETTLED_SECONDS = 60.0
+"""A picture that is not stored so long after its prediction never will be."""
+MISSES = 200
+"""Pictures in a row that are not stored, after which no more are looked for in one request."""
+UNDONE = "undone on the review page"
 RANDOM = "drawn at random"
 KINDS = ("random", "unsure", "random", "unusual", "random", "shadow", "random", "labelled")
 """What follows what, as far as there is any: every other picture is drawn at random."""
@@ -49,6 +57,7 @@ class Review:
         class_names: Sequence[str],
         unlike: Unlike,
         records: Records,
+        stores_pictures: bool,
     ) -> None:
         """
         Args:
@@ -59,17 +68,23 @@ class Review:
             class_names: of the model.
             unlike: knows which pictures are unusual.
             records: stores labels.
+            stores_pictures: whether the service stores them; where not, there is nothing to show.
         """
         self._log, self._remote, self._images, self._records = log, remote, images, records
         self._model, self._class_names, self._unlike = model, class_names, unlike
+        self._stores_pictures = stores_pictures
         self._lock = threading.Lock()
         self._rows: list[LoggedPrediction] = []
         self._until = 0.0
         self._missing: set[str] = set()
+        self._stored: set[str] = set()
+        self._misses = 0
+        self._skipped: set[str] = set()
+        """Ids of predictions of which somebody could not tell what they show."""
         self._by_picture: dict[str, int] = {}
         """Label by a review of any prediction on the picture."""
-        self._labels: dict[str, int | None] = {}
-        """Of this worker, as long as the rows that were read do not have them; None where a label was undone."""
+        self._own: dict[str, tuple[Feedback | None, float]] = {}
+        """Reviews by this worker, None where none is left after an undo, and when that was, of `time.monotonic`."""
 
     def queue(self, shown: Sequence[str] = (), skipped: Sequence[str] = ()) -> ReviewQueue:
         """Return the next predictions to judge, and what is known so far.
@@ -79,16 +94,23 @@ class Review:
             skipped: those of pictures of which nobody can tell what they are: the accuracy is that of the others.
 
         Raises:
+            bentos.web.responses.ApiError: pictures are not stored here.
             fashion.predictions.record.LogUnavailable: the log cannot be read.
             fashion.storage.blobs.StoreUnavailable: the pictures cannot be read.
         """
+        if not self._stores_pictures:
+            message = "the service stores no pictures, so there is nothing to show"
+            raise ApiError(404, "no_pictures", message, "build it with serve.log.images=true")
         with self._lock:
+            self._misses = 0
             rows = self._read()
             self._by_picture = {}
             for row in reversed(rows):
-                if (label := self._own_label(row)) is not None:
-                    self._by_picture[row.record.image_sha256] = label
-            left_out = {row.record.image_sha256 for row in rows if row.record.prediction_id in skipped}
+                if (review := self._own_review(row)) is not None:
+                    self._by_picture[row.record.image_sha256] = review.true_label
+            passed = self._skipped.union(skipped)
+            left_out = {row.record.image_sha256 for row in rows if row.record.prediction_id in passed}
+            left_out -= self._by_picture.keys()
             items = list(itertools.islice(self._items(rows, set(shown), left_out), AT_ONCE))
             rows = [row for row in rows if row.record.image_sha256 not in self._missing]
             return ReviewQueue(
@@ -110,35 +132,64 @@ class Review:
         Raises:
             bentos.web.responses.ApiError: the prediction is unknown, or the label is not a class.
         """
-        record, label = self._records.store_review(prediction_id, true_label)
+        record, review = self._records.store_review(prediction_id, true_label)
         with self._lock:
-            self._labels[prediction_id] = label
+            self._own[prediction_id] = review, time.monotonic()
         return self._class_names[record.label]
 
     def undo(self, prediction_id: str) -> None:
-        """Let the reviews of a prediction count no more; they stay stored.
+        """Let the last review of a prediction count no more; it stays stored, and earlier ones count again.
 
         Args:
             prediction_id: of the queue.
+
+        Raises:
+            bentos.web.responses.ApiError: the prediction is unknown.
         """
-        now_us = time.time_ns() // 1000
-        until_us = now_us + 1  # what is judged after this counts
-        decision = Decision("discard", REVIEW, prediction_id, 0, until_us, now_us, user(), "undone on the review page")
+        found = {each for each in self._records.find_with_feedback(prediction_id).feedback if each.source == REVIEW}
+        with self._lock:
+            own, _ = self._own.get(prediction_id, (None, 0.0))
+        found |= {own} - {None}  # type: ignore[arg-type]  # it may not be in the shared log yet
+        if not found:
+            return
+        *others, last = sorted(found, key=lambda each: each.time_us)
+        now_us, at_us = time.time_ns() // 1000, last.time_us
+        self._decide(Decision("discard", REVIEW, prediction_id, at_us, at_us + 1, now_us, user(), UNDONE))
+        with self._lock:
+            self._own[prediction_id] = others[-1] if others else None, time.monotonic()
+
+    def skip(self, prediction_id: str) -> None:
+        """Store that nobody can tell what a picture shows: it is not shown again, and accuracy is that of the others.
+
+        Args:
+            prediction_id: of the queue.
+
+        Raises:
+            bentos.web.responses.ApiError: the prediction is unknown.
+        """
+        self._records.find_with_feedback(prediction_id)
+        self._decide(withdrawal.skip(prediction_id, who=user(), now_us=time.time_ns() // 1000))
+        with self._lock:
+            self._skipped.add(prediction_id)
+
+    def _decide(self, decision: Decision) -> None:
         for log in (self._remote, self._log):
             if log is not None:
                 log.decide([decision])
-        with self._lock:
-            self._labels[prediction_id] = None
 
     def _read(self) -> list[LoggedPrediction]:
         """The latest rows of the served model, newest first."""
         if time.monotonic() > self._until:
+            log = self._log if self._remote is None else self._remote
             found = self._log.latest(ROWS, role="champion") if self._remote is None else self._remote.latest(ROWS)
             self._rows = [row for row in found if has_classes(row.record, self._model.name, self._class_names)]
-            self._missing.clear()  # a picture is stored a moment after its prediction
-            stored = {row.record.prediction_id: _review_of(row) for row in self._rows}
-            # The shared log gets labels a moment later.
-            self._labels = {each: label for each, label in self._labels.items() if stored.get(each) != label}
+            self._skipped = set(log.decisions().skipped())
+            settled_us = (time.time() - SETTLED_SECONDS) * 1e6  # a picture is stored a moment after its prediction
+            self._missing &= {row.record.image_sha256 for row in self._rows}
+            self._missing -= {row.record.image_sha256 for row in self._rows if row.record.time_us > settled_us}
+            self._stored &= {row.record.image_sha256 for row in self._rows}
+            since = time.monotonic() - OWN_SECONDS
+            self._own = {each: own for each, own in self._own.items() if own[1] > since}
             self._until = time.monotonic() + KEEP_SECONDS
         return self._rows
 
@@ -146,11 +197,11 @@ class Review:
         """The class of the row's picture by a review; None without one."""
         return self._by_picture.get(row.record.image_sha256)
 
-    def _own_label(self, row: LoggedPrediction) -> int | None:
-        """The class by the latest review of this very row; None without one."""
-        if row.record.prediction_id in self._labels:
-            return self._labels[row.record.prediction_id]
-        return _review_of(row)
+    def _own_review(self, row: LoggedPrediction) -> Feedback | None:
+        """The latest review of this very row; None without one."""
+        if row.record.prediction_id in self._own:
+            return self._own[row.record.prediction_id][0]
+        return row.judgement if row.judgement is not None and row.judgement.source == REVIEW else None
 
     def _items(self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str]) -> Iterator[ReviewItem]:
         """Pictures to show, each once.
@@ -172,7 +223,7 @@ class Review:
                 yield found
                 continue
             ended.add(kind)
-            if ended >= set(KINDS):
+            if ended >= set(KINDS) or self._misses >= MISSES:
                 return
 
     def _by_kind(self, rows: Sequence[LoggedPrediction]) -> dict[str, list[tuple[LoggedPrediction, str]]]:
@@ -211,31 +262,40 @@ class Review:
         return dict(self._log.database.read(sql, (json.dumps(list(ids)),)))
 
     def _item(self, row: LoggedPrediction, why: str, shown: set[str]) -> ReviewItem | None:
-        """A picture to show; None if it is shown already or not stored."""
+        """A picture to show; None if it is shown already, not stored, or not looked for after so many misses."""
         record = row.record
-        if record.image_sha256 in shown or record.image_sha256 in self._missing:
+        if record.image_sha256 in shown or record.image_sha256 in self._missing or self._misses >= MISSES:
             return None
         try:
             image = image_store.get(self._images, record.image_sha256)
         except (BlobNotFound, DamagedImage):
             self._missing.add(record.image_sha256)
+            self._misses += 1
             return None
+        self._misses = 0
+        self._stored.add(record.image_sha256)
         shown.add(record.image_sha256)
         return ReviewItem(record.prediction_id, data_url(image_store.to_png(image)), why)
 
+    def _is_stored(self, sha256: str) -> bool:
+        if sha256 not in self._stored and sha256 not in self._missing:
+            (self._stored if image_store.is_stored(self._images, sha256) else self._missing).add(sha256)
+        return sha256 in self._stored
+
     def _accuracy(self, rows: Sequence[LoggedPrediction]) -> ReviewAccuracy | None:
-        labels = [self._label(row) for row in rows]
+        order = np.array([random_share.draw_order(row.record.prediction_id) for row in rows], np.uint64)
+        times_us = np.array([row.record.time_us for row in rows], np.int64)
+        judged = np.array([self._label(row) is not None for row in rows], np.bool_)
+        pictures = [row.record.image_sha256 for row in rows]
+        shown = random_share.shown(order, times_us, judged, lambda row: self._is_stored(pictures[row]), most=MISSES)
+        kept = [rows[row] for row in shown]
+        labels = [self._label(row) for row in kept]
         found = random_share.estimate(
-            np.array([random_share.draw_order(row.record.prediction_id) for row in rows], np.uint64),
-            np.array([row.record.time_us for row in rows], np.int64),
-            np.array([row.record.confidence for row in rows]),
-            [None if label is None else label == row.record.label for label, row in zip(labels, rows, strict=True)],
+            order[shown],
+            times_us[shown],
+            np.array([row.record.confidence for row in kept]),
+            [None if label is None else label == each.record.label for label, each in zip(labels, kept, strict=True)],
         )
         if found is None:
             return None
         return ReviewAccuracy(found.accuracy, found.low, found.high, found.drawn, found.rows)
-
-
-def _review_of(row: LoggedPrediction) -> int | None:
-    said = row.judgement
-    return said.true_label if said is not None and said.source == REVIEW else None

@@ -129,8 +129,8 @@ class ReviewRequest(Documented):
 
 
 @dataclass(frozen=True)
-class UndoRequest(Documented):
-    """A review that counts no more."""
+class ReviewedPrediction(Documented):
+    """Whose last review counts no more, or whose picture nobody can label."""
 
     __pydantic_config__: ClassVar[ConfigDict] = REQUEST
 

@@ -23,10 +23,10 @@ def site_of(package: Package) -> Site:
 
 @functools.lru_cache(maxsize=4)
 def render(page: Path, words: WordsConfig) -> str:
-    """The page to try pictures with, in the words of its data set.
+    """A page in the words of its data set: to try pictures with, or to review them.
 
     Args:
-        page: HTML with `{{title}}`, `{{question}}`, `{{hint}}` and `{{subject}}` in it.
+        page: HTML with any of `{{title}}`, `{{question}}`, `{{hint}}` and `{{subject}}` in it.
         words: plain text for them.
     """
     content = page.read_text(encoding="utf-8")

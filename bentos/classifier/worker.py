@@ -103,7 +103,8 @@ class Worker:
             raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports, self._images = open_store(home.reports), open_store(home.images)
-        self.keys = Keys(environment, closed=_closed(self.settings, environment))
+        local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
+        self.keys = Keys(environment, closed=_closed(self.settings, environment), local=local)
         limits = self.settings.limits
         self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
         # Bodies get an eighth: a picture takes more once it is decoded.
@@ -130,6 +131,7 @@ class Worker:
             class_names=self.package.class_names,
             unlike=self.unlike,
             records=self.records,
+            stores_pictures=self.settings.log.images,
         )
         self._covering = Covering(self.package, self.settings)
         self._batcher = Batcher(

@@ -4,7 +4,7 @@ import base64
 import hmac
 import ipaddress
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.datastructures import Headers
 
@@ -23,34 +23,53 @@ PAGES: frozenset[Scope] = frozenset({"monitoring", "review"})
 """Scopes of pages: a browser asks for a name and a password; the password is the key."""
 
 
+PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+"""Headers that a proxy adds. Anybody can send them, so they close what is open to this machine, and open nothing."""
+
+
 class Keys:
     """API keys of each scope."""
 
-    def __init__(self, environment: Mapping[str, str], *, closed: Mapping[Scope, str] | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        closed: Mapping[Scope, str] | None = None,
+        local: Mapping[Scope, str] | None = None,
+    ) -> None:
         """
         Args:
             environment: holds the keys.
             closed: scope -> setting that would open it without keys, of scopes that are closed where there are none.
+            local: likewise, of scopes that are then open to this machine alone.
         """
-        self._closed = dict(closed or {})
+        self._closed, self._local = dict(closed or {}), dict(local or {})
         self._keys: dict[Scope, list[bytes]] = {
             scope: [key.strip().encode() for key in environment.get(name, "").split(",") if key.strip()]
             for scope, name in VARIABLES.items()
         }
 
-    def check(self, scope: Scope, headers: Headers) -> str:
+    def check(self, scope: Scope, headers: Headers, connection: Mapping[str, Any] | None = None) -> str:
         """Check the key of a request, and return it; empty where the scope is open.
+
+        Args:
+            scope: of the path.
+            headers: of the request.
+            connection: ASGI's scope of the request, which says where it is from; None counts as from elsewhere.
 
         Raises:
             ApiError: 401, the key is missing or wrong; 403, the scope is closed.
         """
         keys = self._keys[scope]
-        if not keys and scope in self._closed:
+        opens = self._closed.get(scope)
+        if not keys and scope in self._local and not (connection and is_of_this_machine(connection, headers)):
+            opens = self._local[scope]
+        if not keys and opens:
             raise ApiError(
                 403,
                 "closed",
                 f"{scope} takes a key here, and the service has none",
-                f"start the service with {VARIABLES[scope]}, or build it with {self._closed[scope]}",
+                f"start the service with {VARIABLES[scope]}, or build it with {opens}",
             )
         if not keys:
             return ""  # a key that nobody checks would let a client be another one with each request
@@ -70,9 +89,25 @@ class Keys:
 def is_loopback(host: str) -> bool:
     """Return True if only this machine reaches an address; an unknown name counts as reached by others."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)  # what a socket for both families calls 127.0.0.1
+    return (mapped or address).is_loopback
+
+
+def is_of_this_machine(connection: Mapping[str, Any], headers: Headers) -> bool:
+    """Return True if a request was made to and from loopback, and no header says that a proxy has passed it on.
+
+    A proxy on this machine that adds none of PASSED_ON cannot be told from this machine.
+
+    Args:
+        connection: ASGI's scope. Where that does not say who is connected, as of a Unix socket, it is another machine.
+        headers: of the request.
+    """
+    ends = (connection.get("server"), connection.get("client"))
+    is_near = all(end is not None and is_loopback(end[0]) for end in ends)
+    return is_near and not any(name in headers for name in PASSED_ON)
 
 
 def _given_key(headers: Headers) -> bytes | None:

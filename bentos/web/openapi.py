@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 ERRORS = {
     400: "The body cannot be read: no picture, a broken one, bad JSON, base64 or form",
     401: "The key is missing or wrong; only where keys are set",
-    403: "The service takes no feedback without a key where others than this machine reach it",
+    403: "The path takes a key here, and the service has none: /review, and /feedback from other machines",
     404: "There is no such thing",
     408: "The body did not arrive in time",
     413: "The body, the picture or the number of files is too large",

@@ -8,6 +8,7 @@ from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.config.times import moment, seconds
 from fashion.drift.decision import WindowCounts
 from fashion.drift.reference_stats import ReferenceStats
+from fashion.drift.reviews import Reviews
 from fashion.drift.window_part import Inspection, Sample, VersionRows, WindowPart
 from fashion.predictions.batch import Batch
 from fashion.predictions.record import FOREVER_US, ModelId
@@ -73,7 +74,10 @@ def count(
 
 
 def decide(
-    parts: Iterable[WindowPart], reference_stats: Callable[[ModelId], ReferenceStats | None], settings: DecisionConfig
+    parts: Iterable[WindowPart],
+    reference_stats: Callable[[ModelId], ReferenceStats | None],
+    settings: DecisionConfig,
+    reviews: Reviews | None = None,
 ) -> Decided:
     """Decide on a window, on the rows of each model separately. Equal for all divisions of the window into parts.
 
@@ -81,6 +85,7 @@ def decide(
         parts: what `count` returned of each; they are used up.
         reference_stats: returns what a model's rows are compared with, or None where there is no reference.
         settings: of the decision.
+        reviews: of the log; by default those on the very rows alone.
     """
     whole: WindowPart = {}
     for part in parts:
@@ -95,7 +100,7 @@ def decide(
         if stats is None:
             unjudged[model] = whole[model].rows
         else:
-            inspections.append(whole[model].decide(model, stats, settings))
+            inspections.append(whole[model].decide(model, stats, settings, reviews or Reviews()))
     return Decided(inspections, unjudged)
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from fashion.config.drift import DecisionConfig
 from fashion.drift.decision import WindowCounts, WindowStats
 from fashion.drift.distinct import Keys, Origins, smallest_pictures
-from fashion.drift.labelled_share import by_share, sets_by_share
+from fashion.drift.labelled_share import Share, by_share, sets_by_share
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
+from fashion.drift.reviews import Reviews
 from fashion.predictions.batch import Batch, concatenate
 from fashion.predictions.record import FOREVER_US, UNLABELLED, ModelId
 
@@ -154,23 +155,27 @@ class VersionRows:
         self.drawn.merge(other.drawn)
         self._keep_unusual(other.unusual)
 
-    def decide(self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig) -> Inspection:
+    def decide(
+        self, model: ModelId, reference: ReferenceStats, settings: DecisionConfig, reviews: Reviews
+    ) -> Inspection:
         """Decide on the rows.
 
         Args:
             model: what they are of.
             reference: of the model.
             settings: of the decision.
+            reviews: of the log.
         """
         result = WindowStats(reference, self.counts).decide(settings, model_version=model.version)
         drawn = self.drawn.rows()
         drawn = None if drawn is None else _first_of_each_picture(drawn)
+        share = Share.of(drawn, len(reference.class_names), settings.min_labels, reviews)
         named = dataclasses.replace(
             result,
             model_name=model.name or "",
             model_digest=model.digest or "",
-            feedback=by_share(result.feedback, drawn, reference, settings),
-            coverage=sets_by_share(result.coverage, drawn, reference, settings),
+            feedback=by_share(result.feedback, share, reference, settings),
+            coverage=sets_by_share(result.coverage, share, reference, settings),
         )
         return Inspection(named, self.sample.rows(), tuple(self.unusual))
 

@@ -2,9 +2,10 @@
 
 Only rows whose labels are known or trusted judge: the test split, its shifted copies (`shifted`), and held-out feedback
 that was reviewed, or is of sources that reviews have proven (`fashion.predictions.sources`). Labels of anybody else
-may be learnt, where they are on usual pictures, and never judge. So whoever sends wrong labels, under one name or
-under many, can neither promote a model that is worse on usual pictures nor keep a better one out: what was learnt of
-them shows on the test split or on its copies, and nothing that they said is asked.
+may be learnt, where they are on usual pictures, and never judge. So whoever sends wrong labels under names that no
+review has proven, one or many, can neither promote a model that is worse on usual pictures nor keep a better one out:
+what was learnt of them shows on the test split or on its copies, and nothing that they said is asked. Names are free:
+who sends under a proven one is believed as that source is, until reviews and other checks refute it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -124,7 +124,7 @@ class FirestoreLog:
         self, rows: int, *, page_rows: int = PAGE_ROWS, timeout_s: float | None = None
     ) -> Iterator[LoggedPrediction]:
         """Yield at most `rows` predictions of the role champion, newest first; see SharedLog."""
-        found = self._logged(self._documents(_newest_first, max(1, min(rows, page_rows)), timeout_s))
+        found = self._logged(self._documents(_newest_first, max(1, min(rows, page_rows)), timeout_s), timeout_s)
         return islice((row for row in found if row.record.role == "champion"), rows)
 
     def labelled(self, *, withdrawn: bool = False, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
@@ -145,14 +145,15 @@ class FirestoreLog:
                     batch.create(document, dict(zip(FIELDS, each.as_row(), strict=True)))
                 batch.commit(retry=None, timeout=self.timeout_s)
 
-    def decisions(self) -> Decisions:
+    def decisions(self, *, timeout_s: float | None = None) -> Decisions:
         """Return all decisions on feedback; see SharedLog."""
 
         def read() -> list[Any]:
             with self._translate_errors():
-                return list(self._decisions().order_by("__name__").stream(retry=None, timeout=self.timeout_s))
+                found = self._decisions().order_by("__name__")
+                return list(found.stream(retry=None, timeout=timeout_s or self.timeout_s))
 
-        contents = [document.to_dict() for document in retrying(read)]
+        contents = [document.to_dict() for document in (read() if timeout_s is not None else retrying(read))]
         return Decisions(Decision(*(content[name] for name in FIELDS)) for content in contents)
 
     def mark_labelled(self) -> tuple[int, int]:
@@ -174,12 +175,13 @@ class FirestoreLog:
         """Return one champion's prediction; see SharedLog."""
         if not is_prediction_id(prediction_id):
             raise UnknownPrediction(f"no prediction {prediction_id[:40]!r} at {self.address}")
+        limit = min(timeout_s or self.timeout_s, self.timeout_s)
+        deadline = time.monotonic() + limit
         with self._translate_errors():
-            reference = self._predictions().document(prediction_id)
-            document = reference.get(retry=None, timeout=min(timeout_s or self.timeout_s, self.timeout_s))
+            document = self._predictions().document(prediction_id).get(retry=None, timeout=limit)
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
-        return next(self._logged([document]))
+        return next(self._logged([document], max(0.1, deadline - time.monotonic())))
 
     def count_after(self, until_us: int, *, most: int) -> int:
         """Return how many predictions are dated `until_us` or later; see SharedLog."""
@@ -286,7 +288,9 @@ class FirestoreLog:
                 return
             last = page[-1]
 
-    def _logged(self, documents: Iterable[Any], *, withdrawn: bool = False) -> Iterator[LoggedPrediction]:
+    def _logged(
+        self, documents: Iterable[Any], timeout_s: float | None = None, *, withdrawn: bool = False
+    ) -> Iterator[LoggedPrediction]:
         decisions: Decisions | None = Decisions() if withdrawn else None
         for document in documents:
             try:
@@ -294,7 +298,8 @@ class FirestoreLog:
             except ValueError as error:
                 raise DamagedLog(f"{self.address} is damaged: {error}; correct or delete that document") from error
             if row.feedback:
-                decisions = self.decisions() if decisions is None else decisions  # once, and only if it is needed
+                if decisions is None:  # once, and only if it is needed
+                    decisions = self.decisions(timeout_s=timeout_s)
                 row = dataclasses.replace(row, feedback=decisions.counted(row.feedback))
             yield row
 

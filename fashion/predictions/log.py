@@ -186,8 +186,8 @@ class PredictionLog:
         """
         clause, values = conditions(role, model_name)
         if with_feedback:
-            counts = "" if withdrawn else f" WHERE {COUNTS}"
-            clause += f" AND prediction_id IN (SELECT f.prediction_id FROM feedback f{counts})"
+            counts = "" if withdrawn else f" AND {COUNTS}"
+            clause += f" AND EXISTS (SELECT 1 FROM feedback f WHERE f.prediction_id = p.prediction_id{counts})"
         before: Key = (FOREVER_US, "", "")
         while rows > 0:
             size = min(rows, page_rows)

@@ -121,9 +121,11 @@ class PostgresLog:
 
         self._connections.run(write)
 
-    def decisions(self) -> Decisions:
+    def decisions(self, *, timeout_s: float | None = None) -> Decisions:
         """Return all decisions on feedback; see SharedLog."""
-        found = self._connections.run(lambda connection: connection.execute(schema.DECIDED).fetchall())
+        found = self._connections.run(
+            lambda connection: connection.execute(schema.DECIDED).fetchall(), timeout_s=timeout_s
+        )
         return Decisions(Decision(*row) for row in found)
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:

@@ -42,6 +42,14 @@ DECISIONS = (
 )
 """Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
 
+GRANT_DECISIONS = f"""DO $$ DECLARE each record; BEGIN
+    FOR each IN SELECT granted.* FROM pg_catalog.pg_class, aclexplode(relacl) AS granted
+        WHERE pg_class.oid = '{SCHEMA}.predictions'::regclass
+        AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+    LOOP EXECUTE format('GRANT %s ON {SCHEMA}.decisions TO %s', each.privilege_type,
+        CASE each.grantee WHEN 0 THEN 'PUBLIC' ELSE each.grantee::regrole::text END); END LOOP; END $$"""
+"""Gives each role the rights on decisions that it has on predictions: whoever reads feedback reads them too."""
+
 CREATE = (
     # `labelled` says that there is feedback: the index on it holds such rows alone.
     f"""CREATE TABLE {SCHEMA}.predictions (
@@ -71,7 +79,7 @@ MIGRATIONS = {
         f"ALTER TABLE {SCHEMA}.predictions ADD COLUMN model_name text, ADD COLUMN model_digest text",
         f"UPDATE {SCHEMA}.version SET version = 2",
     ),
-    2: (*DECISIONS, f"UPDATE {SCHEMA}.version SET version = 3"),
+    2: (*DECISIONS, GRANT_DECISIONS, f"UPDATE {SCHEMA}.version SET version = 3"),
 }
 """Version -> statements that make the next one of it; none may take longer for a log of more rows."""
 

@@ -6,7 +6,7 @@ the smallest hashes are a random sample once every one of them is judged, whatev
 reason: there is nothing to write down of how a row was chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from fashion.metrics.classification import wilson_interval
 from fashion.predictions.hashing import hash_text
+
+LOOKED_FOR = 1000
+"""Pictures that are looked for at most."""
 
 
 def draw_order(prediction_id: str) -> int:
@@ -37,6 +40,36 @@ def drawn(order: NDArray[np.uint64], times_us: NDArray[np.int64], judged: NDArra
     waiting = np.flatnonzero(~judged[by_order])
     found: NDArray[np.int64] = by_order[: waiting[0]] if len(waiting) else by_order
     return found
+
+
+def shown(
+    order: NDArray[np.uint64],
+    times_us: NDArray[np.int64],
+    judged: NDArray[np.bool_],
+    is_stored: Callable[[int], bool],
+    *,
+    most: int = LOOKED_FOR,
+) -> NDArray[np.int64]:
+    """Indices of the rows without those whose pictures are not stored, as far as they would end the random sample.
+
+    Judged rows are looked for too: labels from a file may be on any rows, and if only the others were left out, those
+    rows would pass for drawn at random.
+
+    Args:
+        order: (N,) of `draw_order`.
+        times_us: (N,) when each row was predicted.
+        judged: (N,) True for rows that were reviewed.
+        is_stored: whether a row's picture is, by its index.
+        most: how many are asked about.
+    """
+    left_out = np.zeros(len(order), np.bool_)
+    if judged.any():
+        offered = np.flatnonzero(times_us <= times_us[judged].max())
+        for row in offered[np.argsort(order[offered], kind="stable")][:most].tolist():
+            left_out[row] = not is_stored(row)
+            if not left_out[row] and not judged[row]:
+                break
+    return np.flatnonzero(~left_out)
 
 
 @dataclass(frozen=True)

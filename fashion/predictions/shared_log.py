@@ -109,14 +109,19 @@ class SharedLog(Protocol):
         """
 
     def decide(self, decisions: Sequence[Decision]) -> None:
-        """Store that feedback counts no more, or again. All of the decisions or none.
+        """Store that feedback counts no more, or again.
 
         Args:
-            decisions: any number.
+            decisions: any number. PostgreSQL stores all of them or none, Firestore all or none of each 400: where this
+                fails, the first ones may be stored. Storing them again changes nothing of what counts.
         """
 
-    def decisions(self) -> Decisions:
-        """Return all decisions on feedback, the oldest first."""
+    def decisions(self, *, timeout_s: float | None = None) -> Decisions:
+        """Return all decisions on feedback, the oldest first.
+
+        Args:
+            timeout_s: how long this may take, which is then tried once; by default as long as the client allows.
+        """
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction, of whichever machine.

@@ -4,13 +4,16 @@ Anybody may send feedback under any name, so neither a name nor the agreement of
 is checked against reviews of the same pictures, against known labels of the data set's pictures, and against answers
 that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. A source
 
-- is *proven* if reviews show that its labels are right: it is learnt from, and the gate judges by it;
+- is *proven* if reviews show that its labels are right: it is learnt from, and the gate judges by it, where they are on
+  unusual pictures too, which nothing but a review checks;
 - is *refuted* if its labels are wrong more often than MAX_WRONG, beyond chance: it is quarantined;
 - is else *unproven*: its labels on usual pictures are learnt, for a model that gets them wrong is refused on the test
   split and its shifted copies; those on unusual pictures wait for a review, for nothing else tells whether they lie.
 
-Not known: a source that is right for long and then lies is believed until RECENT of its labels are mostly lies, and
-all who share a name, as all users of the page do, share a standing.
+Not known: names are free, so all who send under one name share a standing, as all users of the page do, and who sends
+under the name of a proven source is believed. A source that is right for long and then lies is believed until enough of
+its RECENT labels that can be checked are lies; lies on unusual pictures alone are found by reviews of them alone. Who
+may send feedback at all is for its keys to say (`FASHION_FEEDBACK_KEYS`).
 """
 
 import functools
@@ -28,8 +31,8 @@ from fashion.metrics.classification import wilson_interval
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
-from fashion.predictions.record import REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
-from fashion.predictions.withdrawal import Decisions
+from fashion.predictions.record import FOREVER_US, REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
+from fashion.predictions.withdrawal import Decision, Decisions
 
 SURE = 0.95
 """Confidence from which an answer on a usual picture counts as true."""
@@ -89,7 +92,7 @@ class Source:
 
     names: list[str]
     labels: int = 0
-    """Pictures that it has labelled."""
+    """Predictions that it has labelled, several on one picture too."""
     reviewed: int = 0
     """Of the recent ones that can be checked, those that were reviewed too."""
     reviewed_wrong: int = 0
@@ -185,12 +188,12 @@ class Trust:
 
     def held(self) -> set[str]:
         """Sources that a flow has quarantined before, as long as nobody has decided otherwise."""
-        last = {each.source: each.action for each in self.decisions if each.source and each.prediction_id is None}
+        last = {each.source: each.action for each in self.decisions if each.source and _is_of_all(each)}
         return {name for name, action in last.items() if action == "quarantine"}
 
     def quarantined(self) -> dict[str, str]:
-        """Source -> why it is refuted, without those that a person has restored."""
-        restored = {each.source for each in self.decisions if each.action == "restore" and each.prediction_id is None}
+        """Source -> why it is refuted, without those that a person has restored, whenever their feedback came."""
+        restored = {each.source for each in self.decisions if each.action == "restore" and _is_of_all(each)}
         return {
             name: each.evidence
             for each in self.sources
@@ -256,6 +259,11 @@ def _usual(
                 if record.confidence >= SURE:
                     expected[record.prediction_id] = known.sure_wrong
     return frozenset(usual), expected
+
+
+def _is_of_all(decision: Decision) -> bool:
+    """Whether a decision is about all feedback of its source."""
+    return decision.prediction_id is None and (decision.since_us, decision.until_us) == (0, FOREVER_US)
 
 
 def _last_of_each(feedback: Iterable[Feedback]) -> list[Feedback]:

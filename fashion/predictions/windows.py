@@ -13,7 +13,7 @@ from fashion.predictions.address import open_shared_log
 from fashion.predictions.batch import Batch, from_logged, from_rows
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_reader import Export
-from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId, pages
+from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId, UnknownPrediction, pages
 from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.withdrawal import Decision, Decisions
 from fashion.storage.address import open_store
@@ -109,6 +109,15 @@ class LocalRows:
         """
         return self._log.decisions()
 
+    def get(self, prediction_id: str) -> LoggedPrediction:
+        """Return one champion's prediction.
+
+        Raises:
+            UnknownPrediction: it is not there.
+            LogUnavailable: the log cannot be read.
+        """
+        return self._log.get(prediction_id)
+
     def decide(self, decisions: Sequence[Decision]) -> None:
         """Store that feedback counts no more, or again.
 
@@ -174,6 +183,10 @@ class SharedRows:
         """Return all decisions on feedback, the oldest first."""
         return self._log.decisions()
 
+    def get(self, prediction_id: str) -> LoggedPrediction:
+        """Return one champion's prediction."""
+        return self._log.get(prediction_id)
+
     def decide(self, decisions: Sequence[Decision]) -> None:
         """Store that feedback counts no more, or again."""
         self._log.decide(decisions)
@@ -213,6 +226,10 @@ class ExportedRows:
     def decisions(self) -> Decisions:
         """Return none: an export holds no decisions."""
         return Decisions()
+
+    def get(self, prediction_id: str) -> LoggedPrediction:
+        """Find no prediction: an export is read by time alone."""
+        raise UnknownPrediction(f"predictions of {self.address} are not looked up one by one")
 
     def decide(self, decisions: Sequence[Decision]) -> None:
         """Store nothing: an export is a copy, whose labels go on counting in accuracy. They are not learnt."""

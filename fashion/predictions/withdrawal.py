@@ -1,18 +1,23 @@
 """Feedback that does not count: discarded by a person, or quarantined by a flow. Nothing of it is destroyed.
 
 A withdrawal names feedback by its source, its time or its prediction, and so does what restores it. Of all that name a
-piece of feedback the last one holds. They are rows of their own, in the log and in the shared one; reading either
-leaves out feedback that does not count, so that it is neither learnt from, nor judged by, nor counted in accuracy.
+piece of feedback a person's last one holds, or else a flow's last one. They are rows of their own, in the log and in
+the shared one; reading either leaves out feedback that does not count: it is neither learnt from, nor judged by, nor
+counted in accuracy.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from fashion.predictions.record import FOREVER_US, Feedback
+from fashion.predictions.record import FOREVER_US, REVIEW, Feedback
 
 Action = Literal["discard", "quarantine", "restore", "release"]
 WITHDRAWING = ("discard", "quarantine")
+BY_PERSONS = ("discard", "restore")
+"""Actions that rank above all others, whenever those came."""
+CANNOT_TELL = "nobody can tell what the picture shows"
+"""Reason of a decision that a picture is not to be asked for again."""
 FIELDS = ("action", "source", "prediction_id", "since_us", "until_us", "time_us", "who", "reason")
 """Columns, in the order of `Decision`'s fields."""
 
@@ -22,7 +27,7 @@ class Decision:
     """That some feedback counts no more, or counts again."""
 
     action: Action
-    """discard and restore are a person's, quarantine and release a flow's; a person's restore overrules a flow."""
+    """discard and restore are a person's, quarantine and release a flow's; a person overrules a flow."""
     source: str | None
     """Of the feedback; None for any."""
     prediction_id: str | None
@@ -57,6 +62,19 @@ class Decision:
         return tuple(getattr(self, name) for name in FIELDS)
 
 
+def skip(prediction_id: str, *, who: str, now_us: int) -> Decision:
+    """The decision that a prediction waits for no review, for nobody can tell what its picture shows.
+
+    A review of before or after it counts, and `fashion log restore --id` lets the prediction wait again.
+
+    Args:
+        prediction_id: of an answer.
+        who: says so.
+        now_us: microseconds since 1970, UTC.
+    """
+    return Decision("discard", REVIEW, prediction_id, now_us, now_us + 1, now_us, who, CANNOT_TELL)
+
+
 class Decisions:
     """All decisions of one log, the oldest first."""
 
@@ -75,12 +93,24 @@ class Decisions:
         """The decision that holds for a piece of feedback; None where none is about it."""
         keys = ((None, None), (None, feedback.source), (feedback.prediction_id, None))
         found = [pair for key in keys for pair in self._by.get(key, ()) if pair[1].is_about(feedback)]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+        return max(found, key=lambda pair: (pair[1].action in BY_PERSONS, pair[0]))[1] if found else None
 
     def count(self, feedback: Feedback) -> bool:
         """Return True if a piece of feedback counts."""
         last = self.last(feedback)
         return last is None or last.action not in WITHDRAWING
+
+    def skipped(self) -> list[str]:
+        """Ids of predictions of which somebody could not tell what they show, the latest last."""
+        found: dict[str, None] = {}
+        for each in self._all:
+            if each.prediction_id is None:
+                continue
+            if each.reason == CANNOT_TELL:
+                found[each.prediction_id] = None
+            elif each.action == "restore":
+                found.pop(each.prediction_id, None)
+        return list(found)
 
     def counted(self, feedback: Iterable[Feedback]) -> tuple[Feedback, ...]:
         """Those pieces of feedback that count."""
@@ -98,7 +128,7 @@ def counts_sql(table: str, time_us: str, prediction_id: str) -> str:
     in_time = f"{time_us} >= d.since_us AND {time_us} < d.until_us"
     # Branches, so that an index finds each: there may be thousands of decisions.
     branches = " UNION ALL ".join(
-        f"SELECT d.sequence FROM {table} d WHERE {which} AND {in_time}"
+        f"SELECT d.sequence, d.action FROM {table} d WHERE {which} AND {in_time}"
         for which in (
             f"d.prediction_id = {prediction_id} AND (d.source IS NULL OR d.source = f.source)",
             "d.prediction_id IS NULL AND d.source = f.source",
@@ -106,6 +136,6 @@ def counts_sql(table: str, time_us: str, prediction_id: str) -> str:
         )
     )
     return (
-        f"COALESCE((SELECT d.action FROM {table} d WHERE d.sequence = (SELECT max(found.sequence) FROM ({branches}) "
-        f"found)), 'restore') NOT IN {WITHDRAWING}"
+        f"COALESCE((SELECT found.action FROM ({branches}) found "
+        f"ORDER BY found.action IN {BY_PERSONS} DESC, found.sequence DESC LIMIT 1), 'restore') NOT IN {WITHDRAWING}"
     )

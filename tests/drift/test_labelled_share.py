@@ -1,9 +1,11 @@
 """A decline by feedback: people who judge wrong answers more often cause no alarm once rows were drawn at random."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.log_rows import record
 
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DecisionConfig, DriftConfig
@@ -12,13 +14,18 @@ from fashion.drift import inspection, verdict
 from fashion.drift.labelled_share import CHOSEN
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
+from fashion.drift.reviews import Reviews
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.model.reference import Reference
-from fashion.predictions import random_share
+from fashion.predictions import random_share, withdrawal
 from fashion.predictions.batch import Batch
 from fashion.predictions.hashing import hash_texts
-from fashion.predictions.record import REVIEW, UNLABELLED, ModelId
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import FOREVER_US, REVIEW, UNLABELLED, Feedback, ModelId
+from fashion.predictions.windows import LocalRows
+from fashion.predictions.withdrawal import Decision
+from fashion.storage.address import open_store
 
 ROWS = 1000
 
@@ -49,7 +56,13 @@ def window(tiny_package: Package, small_dataset: Dataset) -> tuple[Batch, np.nda
 
 
 def inspect(
-    batch: Batch, package: Package, settings: DecisionConfig, *, max_plot_rows: int = 10_000, parts: int = 1
+    batch: Batch,
+    package: Package,
+    settings: DecisionConfig,
+    reviews: Reviews | None = None,
+    *,
+    max_plot_rows: int = 10_000,
+    parts: int = 1,
 ) -> DriftResult:
     reference = ReferenceStats.of(package, Reference.of(package))
     divided = np.array_split(np.arange(len(batch)), parts)
@@ -57,7 +70,7 @@ def inspect(
         inspection.count([batch[rows.tolist()]], lambda _: reference, max_plot_rows=max_plot_rows, max_examples=0)
         for rows in divided
     ]
-    (found,), _ = inspection.decide(counted, lambda _: reference, settings)
+    (found,), _ = inspection.decide(counted, lambda _: reference, settings, reviews)
     return found.result
 
 
@@ -168,3 +181,69 @@ def test_late_rows_are_not_among_those_that_were_drawn(
         assert found.result.feedback.late == late
         said = verdict.describe_feedback(found.result)
         assert ("of them on earlier predictions" in said) == bool(late)
+
+
+def test_pictures_that_nobody_can_label_do_not_end_the_random_sample(
+    window: tuple[Batch, np.ndarray], tiny_package: Package, settings: DecisionConfig
+) -> None:
+    batch, truth = window
+    drawn = np.argsort(np.array([random_share.draw_order(each) for each in batch.prediction_ids], np.uint64))[:103]
+    skipped, lost = batch.image_sha256[drawn[0]], {batch.image_sha256[row] for row in drawn[1:3]}
+    reviewed = labelled(batch, truth, drawn[3:], REVIEW)
+
+    def note(reviews: Reviews) -> str:
+        feedback = inspect(reviewed, tiny_package, settings, reviews).feedback
+        assert feedback is not None
+        return feedback.note
+
+    assert note(Reviews(skipped=frozenset([skipped]))) == CHOSEN
+    assert note(Reviews(is_stored=lambda sha256: sha256 not in lost)) == CHOSEN
+    both = Reviews(skipped=frozenset([skipped]), is_stored=lambda sha256: sha256 not in lost)
+    assert note(both).startswith("100 rows drawn at random and reviewed decide")
+
+
+def test_labels_of_a_file_on_chosen_rows_do_not_pass_for_drawn_where_no_picture_is_stored(
+    window: tuple[Batch, np.ndarray], tiny_package: Package, settings: DecisionConfig
+) -> None:
+    batch, truth = window
+    chosen = labelled(batch, truth, np.flatnonzero(batch.predictions.labels != truth)[:60], REVIEW)
+    result = inspect(chosen, tiny_package, settings, Reviews(is_stored=lambda sha256: False))
+    assert result.feedback is not None
+    assert result.feedback.note == CHOSEN
+
+
+def test_a_review_counts_for_every_row_of_its_picture(
+    window: tuple[Batch, np.ndarray], tiny_package: Package, settings: DecisionConfig
+) -> None:
+    batch, truth = window
+    drawn = np.argsort(np.array([random_share.draw_order(each) for each in batch.prediction_ids], np.uint64))[:100]
+    reviewed = labelled(batch, truth, drawn[1:], REVIEW)  # the first one was, on a row of before the window
+    result = inspect(reviewed, tiny_package, settings)
+    assert result.feedback is not None
+    assert result.feedback.note == CHOSEN
+    first = (batch.models[0].name, batch.image_sha256[drawn[0]])
+    result = inspect(reviewed, tiny_package, settings, Reviews({first: int(truth[drawn[0]])}))
+    assert result.feedback is not None
+    assert result.feedback.note.startswith("100 rows drawn at random and reviewed decide")
+
+
+def test_reviews_are_read_by_picture_with_what_nobody_could_tell(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "images"))
+    first, again, odd, other = (record(time_us=number, model_name="m") for number in range(4))
+    again = dataclasses.replace(again, image_sha256=first.image_sha256)
+    odd, other = (dataclasses.replace(each, image_sha256=sha * 64) for each, sha in ((odd, "e"), (other, "f")))
+    with PredictionLog(tmp_path / "log.db") as log:
+        log.append([first, again, odd, other])
+        log.append_feedback(
+            [
+                Feedback(first.prediction_id, 2, REVIEW, 10),
+                Feedback(again.prediction_id, 1, REVIEW, 5),
+                Feedback(other.prediction_id, 1, "ann", 5),
+            ]
+        )
+        log.decide([withdrawal.skip(each.prediction_id, who="bob", now_us=20) for each in (odd, other)])
+        log.decide([Decision("restore", None, other.prediction_id, 0, FOREVER_US, 30, "bob", "it is a coat")])
+        found = Reviews.read(LocalRows(log), store)
+    assert found.labels == {("m", first.image_sha256): 2}
+    assert found.skipped == {"e" * 64}
+    assert not found.is_stored(first.image_sha256)

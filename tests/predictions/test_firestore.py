@@ -13,6 +13,7 @@ from support.shared_logs import TOO_LARGE, Backend
 from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.record import DamagedLog, Feedback
 from fashion.predictions.shared_log import Outcome, SharedLog
+from fashion.predictions.withdrawal import Decisions
 
 
 @pytest.fixture
@@ -49,6 +50,28 @@ def test_a_document_that_is_too_large_is_refused_and_the_others_are_stored(remot
     reasons = {answer.row.item: answer.reason for answer in remote.send(rows(large, odd))}
     assert "longer than 1048487 bytes" in reasons[large]
     assert "cannot be a document" in reasons[odd]
+
+
+def test_decisions_take_no_longer_than_the_reading_that_needs_them(remote: SharedLog, project: str) -> None:
+    limits: list[float | None] = []
+
+    class Noting(FirestoreLog):
+        def decisions(self, *, timeout_s: float | None = None) -> Decisions:
+            limits.append(timeout_s)
+            return super().decisions(timeout_s=timeout_s)
+
+    row = record()
+    said = Feedback(row.prediction_id, 1, "page", 1)
+    outcomes(remote, row)
+    outcomes(remote, said)
+    with contextlib.closing(Noting(project)) as log:
+        assert log.get(row.prediction_id, timeout_s=2.0).feedback == (said,)
+        assert [each.feedback for each in log.latest(1, timeout_s=3.0)] == [(said,)]
+        assert [each.feedback for each in log.labelled()] == [(said,)]
+    first, *others = limits
+    assert first is not None
+    assert 0 < first <= 2
+    assert others == [3.0, None]
 
 
 @pytest.mark.fault("foreign document in Firestore")

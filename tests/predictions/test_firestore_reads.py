@@ -67,7 +67,7 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
     with firestore.counted() as reads:
         assert [each.record for each in log.labelled()] == labelled[::-1]
     assert reads.documents == LABELLED
-    assert len(reads.queries) == 1
+    assert len(reads.queries) == 2  # of rows, and of decisions on feedback
 
     settings = load_as(DriftConfig, compose(["retrain.enabled=true", "retrain.min_new_labels=250"], root="drift"))
     with firestore.counted() as reads:

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from fashion.predictions.log import PredictionLog
 from fashion.predictions.postgres import PostgresLog
 from fashion.predictions.record import Feedback, LogUnavailable, PredictionRecord
 from fashion.predictions.shared_log import Outcome, SharedLogUnavailable
+from fashion.predictions.withdrawal import Decision
 
 ROWS = 1_000_000
 
@@ -226,6 +228,31 @@ def test_a_role_that_may_not_migrate_a_shared_log_is_told_who_may(
         with contextlib.closing(backend.connect()) as owners:
             assert stored(owners) == []
         assert outcomes(log, record()) == [Outcome.SHIPPED]
+
+
+def test_roles_keep_their_rights_when_a_shared_log_is_migrated(
+    backend: Backend, owner: psycopg.Connection[Any]
+) -> None:
+    row = record(time_us=1)
+    old_logs.postgres_1(owner, row)
+    reader, writer = f"Reader of {backend.name}", f"writer_{backend.name}"
+    for name, rights in ((reader, "SELECT"), (writer, "SELECT, INSERT, UPDATE, DELETE")):
+        owner.execute(f'CREATE ROLE "{name}" LOGIN'.encode())
+        owner.execute(f'GRANT USAGE ON SCHEMA prediction_log TO "{name}"'.encode())
+        owner.execute(f'GRANT {rights} ON ALL TABLES IN SCHEMA prediction_log TO "{name}"'.encode())
+    said, discard = Feedback(row.prediction_id, 1, "ann", 1), Decision("discard", "ann", None, 0, 9, 1, "bob", "a slip")
+    with contextlib.closing(backend.connect()) as owners:
+        assert outcomes(owners, said) == [Outcome.SHIPPED]  # and migrates
+    at = f"x@{backend.server}/{backend.name}"
+    with (
+        contextlib.closing(PostgresLog(f"postgresql://{quote(reader)}:{at}")) as reads,
+        contextlib.closing(PostgresLog(f"postgresql://{writer}:{at}")) as writes,
+    ):
+        assert reads.get(row.prediction_id).feedback == (said,)
+        writes.decide([discard])
+        assert reads.get(row.prediction_id).feedback == ()
+        with pytest.raises(SharedLogUnavailable, match="permission denied for table decisions"):
+            reads.decide([discard])
 
 
 def test_a_newer_shared_log_is_one_sentence(backend: Backend, owner: psycopg.Connection[Any]) -> None:

@@ -41,6 +41,7 @@ from fashion.predictions.record import (
     new_prediction_id,
 )
 from fashion.predictions.shared_log import Outcome, SharedLog, SharedLogUnavailable
+from fashion.predictions.withdrawal import Action, Decision, Decisions
 
 
 @contextlib.contextmanager
@@ -116,6 +117,30 @@ def test_the_latest_feedback_counts_whenever_it_comes(remote: SharedLog) -> None
     found = remote.get(row.prediction_id)
     assert found.feedback == (given[2], given[0], given[1])
     assert found.true_label == 7
+
+
+def test_python_and_the_database_agree_on_what_counts_and_persons_overrule_flows(remote: SharedLog) -> None:
+    kept, first, second = (record(time_us=number) for number in range(3))
+    said = [Feedback(each.prediction_id, 1, name, 5) for each in (kept, first, second) for name in ("ann", "bob")]
+    outcomes(remote, kept, first, second)
+    outcomes(remote, *said)
+
+    def decision(action: Action, source: str | None, prediction_id: str | None = None) -> Decision:
+        return Decision(action, source, prediction_id, 0, FOREVER_US, 1, "who", "why")
+
+    decisions = [
+        decision("restore", None, kept.prediction_id),
+        decision("discard", "ann", first.prediction_id),
+        decision("quarantine", "ann"),
+        decision("quarantine", "bob"),
+        decision("release", "bob"),
+    ]
+    remote.decide(decisions)
+    assert list(remote.decisions()) == decisions
+    counted = {each.feedback for each in stored(remote)}
+    assert counted == {tuple(said[:2]), (said[3],), (said[5],)}
+    assert {each for row in remote.labelled() for each in row.feedback} == set(Decisions(decisions).counted(said))
+    assert remote.get(kept.prediction_id, timeout_s=5).feedback == tuple(said[:2])
 
 
 def test_feedback_before_its_prediction_is_an_orphan_and_makes_no_document(remote: SharedLog) -> None:
@@ -207,6 +232,7 @@ def test_a_hanging_server_is_given_up_after_the_timeout(shaky: SharedLog, wire: 
         (lambda: shaky.send(rows(row)), 1.0),
         (lambda: shaky.send(rows(row), timeout_s=0.3), 0.3),
         (lambda: shaky.get(row.prediction_id), 1.0),
+        (lambda: shaky.decisions(timeout_s=0.3), 0.3),
     ):
         start = time.monotonic()
         with pytest.raises(SharedLogUnavailable, match=re.escape(shaky.address)):

@@ -182,6 +182,19 @@ def test_a_person_overrules_a_quarantine(traffic: Traffic, data_config: DataConf
     assert len(traffic.collect(data_config).train) > 200
 
 
+def test_a_restore_of_some_days_does_not_free_a_source_of_every_quarantine(traffic: Traffic) -> None:
+    traffic.label(range(ROWS), wrong(traffic.labels), "ann")
+    since = traffic.records[-20].time_us
+    traffic.log.decide([Decision("restore", "ann", None, since, FOREVER_US, 1, "bob", "those are right")])
+    assert set(traffic.trust().quarantined()) == {"ann"}
+    traffic.log.decide([Decision("quarantine", "ann", None, 0, FOREVER_US, 2, "the flow", "lies")])
+    assert traffic.trust().held() == {"ann"}
+    counted = [row for row in traffic.log.latest(ROWS, with_feedback=True) if row.feedback]
+    assert 0 < len(counted) < ROWS // 4  # what was restored counts
+    traffic.log.decide([Decision("restore", "ann", None, since, FOREVER_US, 3, "bob", "again")])
+    assert traffic.trust().held() == {"ann"}
+
+
 def test_what_a_rolled_back_version_learnt_is_not_learnt_until_restored_or_reviewed(
     traffic: Traffic, data_config: DataConfig
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.log_rows import record
@@ -11,7 +12,7 @@ from support.log_rows import record
 from fashion.predictions import removal
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import FOREVER_US, Feedback
-from fashion.predictions.withdrawal import Decision, Decisions
+from fashion.predictions.withdrawal import Action, Decision, Decisions
 
 ROWS = [record(time_us=number) for number in range(3)]
 SOURCES = ("ann", "bob", "review")
@@ -47,6 +48,26 @@ def test_sql_and_python_agree_on_what_counts(said: Sequence[Feedback], decided: 
             assert log.get(row.prediction_id).feedback == expected
         labels = {row[0]: row[-2] for page in log.row_pages(0, FOREVER_US, role="champion") for row in page}
         assert labels == {row.prediction_id: log.get(row.prediction_id).true_label for row in ROWS}
+
+
+@pytest.mark.parametrize(
+    ("by_person", "by_flow", "expected"),
+    [("discard", ("quarantine", "release"), 0), ("restore", ("quarantine",), 1), ("restore", ("release",), 1)],
+)
+@pytest.mark.parametrize("named", ["source", "prediction", "time"])
+@pytest.mark.parametrize("person_first", [True, False])
+def test_a_flow_never_overrules_a_person(
+    by_person: Action, by_flow: Sequence[Action], expected: int, named: str, person_first: bool, log: PredictionLog
+) -> None:
+    said = Feedback(IDS[0], 1, "ann", 1)
+    log.append(ROWS)
+    log.append_feedback([said])
+    source, prediction_id = "ann" if named == "source" else None, IDS[0] if named == "prediction" else None
+    person = Decision(by_person, source, prediction_id, 0, 9 if named == "time" else FOREVER_US, 1, "bob", "")
+    flow = [Decision(action, "ann", None, 0, FOREVER_US, 2, "the flow", "") for action in by_flow]
+    log.decide([person, *flow] if person_first else [*flow, person])
+    assert len(log.get(IDS[0]).feedback) == expected
+    assert log.decisions().count(said) is bool(expected)
 
 
 def test_decisions_go_with_the_prediction_that_is_forgotten(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from fashion.images import image_store
 from fashion.images.corruptions import corrupt
 from fashion.model.package import Package
 from fashion.predictions import random_share
-from fashion.predictions.record import REVIEW
+from fashion.predictions.record import FOREVER_US, REVIEW, new_prediction_id
+from fashion.predictions.withdrawal import Decision
 
 PICTURES = 60
 KEY = {"x-api-key": "secret"}
@@ -44,6 +45,12 @@ def open_worker(package: Package, root: Path, overrides: list[str], **environmen
     )
 
 
+def client_of(worker: Worker, *, server: str = "127.0.0.1", client: str = "127.0.0.1") -> TestClient:
+    """A client at an address, connected to another one."""
+    url = f"http://[{server}]" if ":" in server else f"http://{server}"
+    return TestClient(App(None, lambda: worker), base_url=url, client=(client, 50000))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def worker(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     monkeypatch.setenv("FASHION_HOME", str(tmp_path / "var"))
@@ -54,7 +61,7 @@ def worker(tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def client(worker: Worker) -> TestClient:
-    return TestClient(App(None, lambda: worker))  # type: ignore[arg-type]
+    return client_of(worker)
 
 
 @pytest.fixture
@@ -147,12 +154,83 @@ def test_pictures_that_are_not_stored_are_left_out_and_said(
     assert (found["items"], found["predictions"], found["without_picture"]) == ([], 0, PICTURES)
 
 
+def test_a_service_that_stores_no_pictures_says_so(
+    tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASHION_HOME", str(tmp_path / "var"))
+    worker = open_worker(tiny_package, tmp_path, ["serve.review=open", "serve.log.images=false"])
+    try:
+        answer = client_of(worker).get("/review/queue")
+        assert answer.status_code == 404
+        assert answer.json()["error"]["remedy"] == "build it with serve.log.images=true"
+    finally:
+        worker.close()
+
+
+def test_few_pictures_are_looked_for_where_none_is_stored(
+    client: TestClient, worker: Worker, truth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bentos.classifier.review.MISSES", 10)
+    for digest in list(image_store.stored(worker._images)):
+        image_store.delete(worker._images, digest)
+    assert queue(client)["without_picture"] == 10
+    assert queue(client)["without_picture"] == 20  # the next request goes on from there
+
+
+def test_what_nobody_can_tell_is_not_shown_again_and_does_not_end_the_random_sample(
+    client: TestClient, worker: Worker, truth: dict[str, str]
+) -> None:
+    drawn = sorted(truth, key=random_share.draw_order)
+    for each in drawn[1:11]:
+        label(client, each, truth[each])
+    assert queue(client)["accuracy"] is None
+    assert client.post("/review/skip", headers=KEY, json={"prediction_id": drawn[0]}).status_code == 204
+    assert client.post("/review/skip", headers=KEY, json={"prediction_id": new_prediction_id()}).status_code == 404
+    for _ in range(2):
+        found = queue(client)
+        assert drawn[0] not in {each["prediction_id"] for each in found["items"]}
+        assert found["accuracy"]["drawn"] == 10
+        worker.review._skipped.clear()
+        worker.review._until = 0.0  # what another worker reads
+    label(client, drawn[0], truth[drawn[0]])  # who can tell after all counts
+    assert queue(client)["accuracy"]["drawn"] == 11
+
+
+def test_undo_takes_back_the_last_review_alone(client: TestClient, worker: Worker, truth: dict[str, str]) -> None:
+    first = queue(client)["items"][0]["prediction_id"]
+    label(client, first, "Coat")
+    label(client, first, "Bag")
+    undo = {"headers": KEY, "json": {"prediction_id": first}}
+    assert client.post("/review/undo", **undo).status_code == 204  # type: ignore[arg-type]
+    assert [each.true_label for each in worker.log.get(first).feedback] == [4]
+    assert queue(client)["judged"] == 1
+    assert client.post("/review/undo", **undo).status_code == 204  # type: ignore[arg-type]
+    assert client.post("/review/undo", **undo).status_code == 204  # type: ignore[arg-type]
+    assert worker.log.get(first).feedback == ()
+    assert queue(client)["judged"] == 0
+
+
+def test_a_workers_own_labels_do_not_outlive_an_undo_elsewhere(
+    client: TestClient, worker: Worker, truth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = next(iter(truth))
+    label(client, first, "Coat")
+    assert queue(client)["judged"] == 1
+    worker.log.decide([Decision("discard", REVIEW, first, 0, FOREVER_US, 1, "ann", "a slip")])  # by another worker
+    monkeypatch.setattr("bentos.classifier.review.OWN_SECONDS", 0.0)
+    worker.review._until = 0.0
+    assert queue(client)["judged"] == 0
+    assert worker.review._own == {}
+
+
 @pytest.mark.parametrize("path", ["/review", "/review/queue"])
 def test_the_page_has_keys_of_its_own(path: str, client: TestClient) -> None:
     refused = client.get(path)
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"].startswith("Basic")
-    assert client.get(path, headers=KEY).status_code == 200
+    found = client.get(path, headers=KEY)
+    assert found.status_code == 200
+    assert "{{" not in found.text
     assert client.post("/review/label", json={"prediction_id": "x", "true_label": "Coat"}).status_code == 401
 
 
@@ -197,7 +275,7 @@ def test_feedback_without_a_key_is_for_this_machine(
     environment = {"BENTOML_HOST": host, **({"FASHION_FEEDBACK_KEYS": keys} if keys else {})}
     worker = open_worker(tiny_package, tmp_path, [f"serve.feedback={setting}"], **environment)
     try:
-        client = TestClient(App(None, lambda: worker))  # type: ignore[arg-type]
+        client = client_of(worker)
         answer = client.post("/feedback", json={"prediction_id": "x", "true_label": "Coat"})
         assert answer.status_code == expected
         if expected == 403:
@@ -206,6 +284,30 @@ def test_feedback_without_a_key_is_for_this_machine(
         assert client.get("/review").status_code == 403  # without keys there is no review
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "header", "expected"),
+    [
+        ("127.0.0.1", "127.0.0.1", None, 404),
+        ("::1", "::1", None, 404),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None, 404),
+        ("10.1.2.3", "127.0.0.1", None, 403),
+        ("127.0.0.1", "10.1.2.3", None, 403),
+        ("127.0.0.1", "127.0.0.1", "Forwarded", 403),
+        ("127.0.0.1", "127.0.0.1", "X-Forwarded-For", 403),
+        ("127.0.0.1", "127.0.0.1", "Via", 403),
+        ("10.1.2.3", "10.1.2.3", "X-Forwarded-For", 403),
+    ],
+)
+def test_feedback_without_a_key_comes_from_this_machine_wherever_the_service_listens(
+    server: str, client: str, header: str | None, expected: int, worker: Worker
+) -> None:
+    said = {"prediction_id": "x", "true_label": "Coat"}
+    found = client_of(worker, server=server, client=client)
+    answer = found.post("/feedback", json=said, headers={header: "127.0.0.1"} if header else {})
+    assert answer.status_code == expected
+    assert found.get("/review", headers={**KEY, "Via": "x"}).status_code == 200  # a key is enough
 
 
 @pytest.mark.slow

@@ -70,8 +70,8 @@ function show(queue = null) {
     $("title").textContent = "What is on this picture?";
   } else if (queue) {
     $("title").textContent = queue.predictions + queue.without_picture === 0 ? "There are no predictions yet" : "Nothing waits for a label";
-    if (queue.without_picture > 0 && queue.predictions === 0) {
-      showProblem(new Problem("None of the latest predictions has a stored picture. Build the service with serve.log.images=true."));
+    if (queue.without_picture > 0) {
+      showProblem(new Problem(`Of the latest predictions, ${queue.without_picture.toLocaleString("en")} or more have no stored picture. Was the service built with serve.log.images=true?`));
     }
   }
 }
@@ -125,9 +125,12 @@ function skip() {
   const item = waiting.shift();
   if (item === undefined) return;
   skipped.push(item.prediction_id);
-  $("last").textContent = "Left out.";
   show();
-  if (waiting.length < FEW) inOrder(fetchMore);
+  inOrder(async () => {
+    await request("/review/skip", { prediction_id: item.prediction_id });
+    $("last").textContent = "Left out.";
+    if (waiting.length < FEW) await fetchMore();
+  });
 }
 
 function undo() {
@@ -135,9 +138,19 @@ function undo() {
   if (entry === undefined) return;
   waiting.unshift(entry.item);
   $("session").textContent = done.length;
-  $("last").textContent = `Undone: ${entry.label}.`;
   show();
-  inOrder(() => request("/review/undo", { prediction_id: entry.item.prediction_id }));
+  inOrder(async () => {
+    try {
+      await request("/review/undo", { prediction_id: entry.item.prediction_id });
+      $("last").textContent = `Undone: ${entry.label}.`;
+    } catch (error) {
+      waiting = waiting.filter((item) => item !== entry.item); // it still counts
+      done.push(entry);
+      $("session").textContent = done.length;
+      show();
+      throw error;
+    }
+  });
 }
 
 function make(tag, properties = {}, ...children) {
