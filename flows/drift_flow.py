@@ -23,6 +23,7 @@ from runtime.drift_alerts import exit_with_alert
 
 from fashion.config.compose import parse_overrides
 from fashion.config.drift import DriftConfig
+from fashion.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
@@ -267,6 +268,7 @@ class DriftFlow(FlowSpec):
             references,
             now_us=self.now_us,
             due_us=launch.next_due_us(settings.cron, self.now_us),
+            data="" if settings.data.model == DataConfig.model else settings.data.name,
         )
         self.inspected = [context.with_context(each, around, late.rows, references) for each in inspected]
         versions = {each.result.model_version for each in inspected}

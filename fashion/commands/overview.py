@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlparse
 
 from fashion.commands.arguments import model_of
 from fashion.commands.errors import first_line
+from fashion.config.next_command import of_data
 from fashion.home import Home
 from fashion.state import faults
 from fashion.storage import sqlite
@@ -183,20 +184,9 @@ def collect(home: Home, url: str, overrides: Sequence[str] = (), *, deadline_s: 
     name = next((text.removeprefix("data=") for text in overrides if text.startswith("data=")), None)
     found = Overview(home=str(home.root), **{name: parts.get(name, late) for name in readers}, data_name=name)
     command, reason = choose_next(found)
-    return dataclasses.replace(found, next_command=of_data(command, name, overrides), next_reason=reason)
-
-
-def of_data(command: str | None, name: str | None, overrides: Sequence[str]) -> str | None:
-    """The command for another data set than the usual one."""
-    if command is None or name is None:
-        return command
-    if command.startswith("make schedule"):
-        return f'{command} ARGS="data={name}"'
-    if command.startswith("make "):
-        return f"{command} DATA={name}"
-    if command.startswith("fashion traffic"):
-        return f"{command} data={name}"
-    return f"{command} --name {model_of(overrides)}" if command.startswith("fashion registry") else command
+    if command is not None and name is not None:
+        command = of_data(command, name, model=model_of(overrides))
+    return dataclasses.replace(found, next_command=command, next_reason=reason)
 
 
 def read_data(home: Home, overrides: Sequence[str] = ()) -> DataPart:

@@ -32,6 +32,7 @@ def look_around(
     *,
     now_us: int,
     due_us: int,
+    data: str = "",
 ) -> Surroundings:
     """Look at what is beside the rows of a window.
 
@@ -42,6 +43,7 @@ def look_around(
         references: says why.
         now_us: microseconds since 1970. A window that ended before is not asked whether the service is silent.
         due_us: as in `Context`.
+        data: as in `Context`.
 
     Raises:
         fashion.predictions.record.LogUnavailable: the log cannot be read.
@@ -53,6 +55,7 @@ def look_around(
         before[1] if before else 0,
         unknown=references.unknown(unjudged),
         due_us=due_us,
+        data=data,
         ends_now=ends_now and window.rows is None,
     )
     later = source.count_after(window) if ends_now else 0

@@ -152,14 +152,14 @@ def _why(result: DriftResult) -> Iterator[str]:
             f"<p>How often this decision is wrong when nothing changed: {alarms.alarms} of {alarms.resplits} windows "
             f"of {alarms.rows:,} rows, drawn from {source}, were called drift "
             f"({alarms.alarms / alarms.resplits:.1%}; 95&nbsp;% interval {alarms.low:.1%} to {alarms.high:.1%}). "
-            f"By design it is at most {result.alpha:.2g}{_yearly(result)}.</p>"
+            f"By design it is at most {100 * result.alpha:.2g}&nbsp;%{_yearly(result)}.</p>"
         )
     yield "</section>"
 
 
 def _yearly(result: DriftResult) -> str:
     expected = result.false_alarms_per_year
-    return "" if expected is None else f": of all runs of a year, at most {expected:.1f} in expectation"
+    return "" if expected is None else f": of all runs of a year, at most {expected:.3g} in expectation"
 
 
 def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:

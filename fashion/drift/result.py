@@ -165,6 +165,8 @@ class Context:
     """When the next run is due, microseconds since 1970; 0 where this one was not started by a schedule."""
     ends_now: bool = False
     """True if the window is one of time that ends now: only such a one tells whether the service is silent."""
+    data: str = ""
+    """Name of the data set's config, for the commands that are named to a person; empty for the usual one."""
 
 
 @dataclass(frozen=True)

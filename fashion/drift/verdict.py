@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fashion.config.next_command import of_data
 from fashion.drift.result import LABELS, Coverage, DriftResult, FeedbackAccuracy
 from fashion.model.accuracy import Estimate
 
@@ -119,6 +120,11 @@ def what_to_do(result: DriftResult, report_id: str) -> list[Step]:
         result: of the window.
         report_id: of the report on it.
     """
+    data, model = result.context.data, result.model_name
+    return [Step(each.sentence, of_data(each.command, data, model=model)) for each in _steps(result, report_id)]
+
+
+def _steps(result: DriftResult, report_id: str) -> list[Step]:
     conditions = result.conditions
     accept = Step("If the traffic stays like this, make it the reference", f"fashion drift accept {report_id}")
     take_back = Step("If a new version came shortly before, take it back", 'make rollback REASON="accuracy is down"')

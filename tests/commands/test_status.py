@@ -30,6 +30,7 @@ from fashion.commands.overview import (
     choose_next,
 )
 from fashion.commands.status import format_brief, format_overview
+from fashion.config.next_command import of_data
 from fashion.config.times import next_time
 from fashion.drift import reports
 from fashion.home import Home
@@ -389,9 +390,9 @@ class TestNextRun:
         ("make schedule", 'make schedule ARGS="data=digits"'),
         ("fashion traffic --rows 500", "fashion traffic --rows 500 data=digits"),
         ("fashion log status", "fashion log status"),
-        (None, None),
+        ("fashion registry list", "fashion registry list --name digits-classifier"),
     ],
 )
 def test_the_next_command_is_of_the_data_set_that_was_asked_for(command: str | None, expected: str | None) -> None:
-    assert overview.of_data(command, "digits", ["data=digits"]) == expected
-    assert overview.of_data(command, None, []) == command
+    assert of_data(command, "digits", model="digits-classifier") == expected
+    assert of_data(command, "", model="fashion-classifier") == command

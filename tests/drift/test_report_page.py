@@ -214,6 +214,13 @@ def test_rows_that_cannot_be_read_are_the_verdict_where_they_are_many(reference:
     assert "700 of 1,000 rows (70.0%) hold no usable numbers" in page
 
 
+def test_commands_are_of_the_data_set_of_the_model(reference: Reference) -> None:
+    result = dataclasses.replace(inspect(reference, wrong=0.5).result, model_name="digits-classifier")
+    of_digits = dataclasses.replace(result, context=dataclasses.replace(result.context, data="digits"))
+    assert verdict.what_to_do(result, "x")[0].command == 'make rollback REASON="accuracy is down"'
+    assert verdict.what_to_do(of_digits, "x")[0].command == 'make rollback REASON="accuracy is down" DATA=digits'
+
+
 def test_what_changed_is_said_without_names_of_columns(reference: Reference) -> None:
     bright = verdict.is_wrong(inspect(reference, shift=0.8).result)
     assert re.fullmatch(r"[A-Z][a-z ]+, [a-z ]+, [a-z ]+ and \d more differ from the reference", bright.sentence)
@@ -241,9 +248,9 @@ def test_what_was_counted_and_how_many_false_alarms_a_year_has_are_said(referenc
     page = render(found, reference)
     assert "300 predictions" in page
     assert "300 distinct pictures, each counted once; no row names its client." in page
-    assert "By design it is at most 0.01." in page
+    assert "By design it is at most 1&nbsp;%." in page
     yearly = dataclasses.replace(found, result=dataclasses.replace(found.result, false_alarms_per_year=3.65))
-    assert "By design it is at most 0.01: of all runs of a year, at most 3.6 in expectation." in render(
+    assert "By design it is at most 1&nbsp;%: of all runs of a year, at most 3.65 in expectation." in render(
         yearly, reference
     )
 

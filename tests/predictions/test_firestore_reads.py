@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support import firestore, shared_logs
 from support.firestore import Reads
@@ -18,10 +19,13 @@ from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
 from fashion.drift import retraining
 from fashion.home import REPOSITORY
+from fashion.images import image_store
 from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.firestore_documents import to_document, to_element
+from fashion.predictions.labelled import Believed
 from fashion.predictions.record import Feedback
 from fashion.predictions.shared_log import Outcome
+from fashion.predictions.sources import Source, Trust
 from fashion.predictions.windows import SharedRows
 from fashion.storage.address import open_store
 
@@ -69,12 +73,20 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
     assert reads.documents == LABELLED
     assert len(reads.queries) == 2  # of rows, and of decisions on feedback
 
+    store = open_store(str(tmp_path))
+    image_store.put(store, np.zeros((28, 28), np.uint8), labelled[0].image_sha256)  # all rows are of one picture
     settings = load_as(DriftConfig, compose(["retrain.enabled=true", "retrain.min_new_labels=250"], root="drift"))
     with firestore.counted() as reads:
-        rows = SharedRows(log).labelled()
-        assert retraining.decide(
-            ["harmful"], rows, settings.retrain, open_store(str(tmp_path)), model_name=MODEL_NAME
-        ).train
+        decision = retraining.decide(
+            ["harmful"],
+            SharedRows(log).labelled(),
+            settings.retrain,
+            store,
+            model_name=MODEL_NAME,
+            believed=Believed(Trust((Source(["page"], reviewed=30),))),
+            images=store,
+        )
+        assert decision.train, decision.reason
     assert reads.documents == LABELLED
 
 
