@@ -26,7 +26,7 @@ WORDS = [
     "window=7d",
     "retrain.overrides='tuning=off training.num_epochs=2'",
     "retrain.deploy_overrides='alias=champion'",
-    "data.name='100% of $HOME'",
+    "data.words.title='100% of $HOME'",
 ]
 HOMES = ["plain", "with two spaces", "100%d sure %h", "$HOME of ${USER}", "it's", 'a "b"']
 START = datetime.datetime(2026, 6, 3)  # a Wednesday
