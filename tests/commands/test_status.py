@@ -269,7 +269,7 @@ def test_a_part_that_hangs_is_reported_after_the_deadline(
 ) -> None:
     monkeypatch.setenv("FASHION_HOME", str(tmp_path))
     release = threading.Event()
-    monkeypatch.setattr(overview, "read_models", lambda _: release.wait(60))
+    monkeypatch.setattr(overview, "read_models", lambda *_: release.wait(60))
     from fashion.home import current_home
 
     started = time.monotonic()
