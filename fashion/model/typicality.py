@@ -68,7 +68,7 @@ class ClassGaussians:
 
     def distances(self, rows: Rows) -> Rows:
         """(N,) twice the negative log-density of the nearest class, up to a constant."""
-        size = max(1, BLOCK // len(self.offsets))
+        size = max(1, BLOCK // max(1, len(self.offsets)))
         nearest = np.empty(len(rows))
         for start in range(0, len(rows), size):
             nearest[start : start + size] = self._distances(rows[start : start + size])
