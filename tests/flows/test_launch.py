@@ -239,29 +239,23 @@ def test_only_the_retrain_event_makes_a_training_use_feedback(runtime: Callable[
     assert triggered_by(events.RETRAIN)
 
 
-@pytest.mark.parametrize(
-    ("variable", "address", "sentence"),
-    [
-        ("FASHION_WEBHOOK", "nonsense", "error: FASHION_WEBHOOK must be an http or https address\n"),
-        ("FASHION_SMTP", "smtp://me:secret@host", "error: FASHION_SMTP must be "),
-        ("FASHION_ALERTS", "nonsense://secret", "error: FASHION_ALERTS must hold Apprise URLs "),
-    ],
-)
-def test_a_wrong_alert_address_ends_the_drift_flow_before_it_starts(
-    variable: str, address: str, sentence: str, tmp_path: Path
+def test_a_wrong_alert_address_is_told_before_the_drift_flow_starts_and_does_not_keep_it_from_looking(
+    tmp_path: Path,
 ) -> None:
+    addresses = {"FASHION_SMTP": "smtp://me:secret@host", "FASHION_WEBHOOK": "nonsense"}
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "flows" / "drift_flow.py"), "run"],
         cwd=tmp_path,
-        env={**os.environ, "FASHION_HOME": str(tmp_path / "var"), variable: address},
+        env={**os.environ, "FASHION_HOME": str(tmp_path / "var"), **addresses},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith(sentence)
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings[0] == "warning: FASHION_WEBHOOK must be an http or https address"
+    assert warnings[1].startswith("warning: FASHION_SMTP must be ")
+    assert "Task is starting" in done.stdout
     assert "secret" not in done.stdout + done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 class TestBranches:
