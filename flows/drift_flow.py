@@ -76,7 +76,7 @@ class DriftFlow(FlowSpec):
             self.is_longer = catch_up.runs_were_missed(asked, self.window)
             source = windows.open_source(home, settings.source)
             references = References(self.model, Path(folder), reports)
-            self.on_sources = belief.quarantine(source, belief.assess(source, references), may_release=False)
+            self.on_sources = belief.check_sources(source, references)
             self.windows = [self.window]
             if settings.workers > 1:
                 self.windows = windows.divide(self.window, source.span(self.window), settings.workers)

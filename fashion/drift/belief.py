@@ -9,7 +9,7 @@ from fashion.drift.references import References
 from fashion.model.package import DamagedPackage
 from fashion.predictions import sources
 from fashion.predictions.labelled import Believed, Unlearnt
-from fashion.predictions.record import FOREVER_US, ModelId
+from fashion.predictions.record import FOREVER_US, LogUnavailable, ModelId
 from fashion.predictions.sources import Outlook, Trust
 from fashion.predictions.windows import Source
 from fashion.predictions.withdrawal import Decision
@@ -70,6 +70,19 @@ def assess(source: Source, references: References, *, known: Mapping[str, int] |
         return outlooks[model]
 
     return sources.assess(source.labelled(withdrawn=True), outlook, decisions=source.decisions(), known=known)
+
+
+def check_sources(source: Source, references: References) -> list[str]:
+    """Quarantine the feedback of refuted sources, and say so; a row that cannot be read costs the check alone.
+
+    Args:
+        source: the log.
+        references: of the model's versions.
+    """
+    try:
+        return quarantine(source, assess(source, references), may_release=False)
+    except LogUnavailable as error:
+        return [f"feedback is not checked: {error}"]
 
 
 def quarantine(source: Source, trust: Trust, *, may_release: bool, clock: Callable[[], float] = time.time) -> list[str]:

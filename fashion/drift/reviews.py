@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fashion.images import image_store
-from fashion.predictions.record import REVIEW, UnknownPrediction
+from fashion.predictions.record import REVIEW, LogUnavailable, UnknownPrediction
 from fashion.predictions.windows import Source
 from fashion.storage.blobs import Store, StoreUnavailable
 
@@ -33,15 +33,18 @@ class Reviews:
 
     @classmethod
     def read(cls, source: Source, images: Store) -> "Reviews":
-        """Read those of a log.
+        """Read those of a log; none where one of its rows cannot be read.
 
         Args:
             source: the log; an export holds no skipped pictures.
             images: where pictures are stored; where that cannot be asked, they count as stored.
-
-        Raises:
-            fashion.predictions.record.LogUnavailable: the log cannot be read.
         """
+        with contextlib.suppress(LogUnavailable):  # who reads the window, or checks the sources, tells it
+            return cls._read(source, images)
+        return cls()
+
+    @classmethod
+    def _read(cls, source: Source, images: Store) -> "Reviews":
         labels: dict[tuple[str | None, str], tuple[int, int]] = {}
         for row in itertools.islice(source.labelled(), NEWEST):
             said, key = row.judgement, (row.record.model_name, row.record.image_sha256)
