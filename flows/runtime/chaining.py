@@ -62,7 +62,10 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
         settings: whether to deploy, and with which overrides.
         model: registered model that is trained.
     """
-    trained = run_flow("train_flow.py", overrides)
+    try:
+        trained = run_flow("train_flow.py", overrides)
+    except RuntimeError:  # of Metaflow's Runner, where the flow refuses to start; its own sentence is above
+        return Outcome("training was refused: see the lines above; the champion stays", False, False, "make drift")
     if not trained.successful:
         sentence = (
             f"training failed: see {trained.pathspec}; the champion stays, and the feedback is learnt by the next one"

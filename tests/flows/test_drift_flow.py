@@ -127,6 +127,7 @@ class TestStory:
         told = re.findall(r"ALERT (.*)", story[1])
         assert told == [
             "Harmful drift: fashion-classifier version 1, 300 predictions",
+            "Prediction sets miss the truth: fashion-classifier version 1, 900 predictions",
             "Accuracy is down: fashion-classifier version 1, 900 predictions",
             "A new champion: fashion-classifier",
             "Harmless drift: fashion-classifier version 2, 600 predictions",
@@ -451,7 +452,7 @@ class TestTrouble:
             assert "Traceback" not in said
             titles = [each["title"] for each in received]
             of_the_first = [title for title in titles if "fashion-classifier version 1, 400 predictions" in title]
-            assert len(of_the_first) == 2
+            assert len(of_the_first) == 3
             assert "An address of alerts cannot be used" in titles
             report = next(each["id"] for each in latest(home) if each["model_version"] == "1")
             assert any(f"https://shoes.example.org/monitoring/reports/{report}" in each["message"] for each in received)
