@@ -76,7 +76,7 @@ class DriftFlow(FlowSpec):
             self.is_longer = catch_up.runs_were_missed(asked, self.window)
             source = windows.open_source(home, settings.source)
             references = References(self.model, Path(folder), reports)
-            self.on_sources = belief.check_sources(source, references)
+            self.trust, self.on_sources = belief.check_sources(source, references)
             self.windows = [self.window]
             if settings.workers > 1:
                 self.windows = windows.divide(self.window, source.span(self.window), settings.workers)
@@ -117,7 +117,7 @@ class DriftFlow(FlowSpec):
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
-        self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer", "on_sources"])
+        self.merge_artifacts(counts, include=["model", "now_us", "window", "is_longer", "trust", "on_sources"])
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
@@ -172,13 +172,14 @@ class DriftFlow(FlowSpec):
             reported = list(zip(results, self.reports, strict=True))
             drift_alerts.send_of_window(reported, settings)
             catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
+            source = windows.open_source(home, settings.source)
             decision = retraining.decide(
                 self.conditions,
-                windows.open_source(home, settings.source).labelled(),
+                source.labelled(),
                 settings.retrain,
                 store,
                 model_name=self.model,
-                believed=self.believed(),
+                believed=self.believed(source),
                 images=open_store(home.images),
             )
         self.outcome = decision.reason
@@ -217,28 +218,18 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
-    def believed(self) -> "Believed":
-        """Which feedback may be learnt; read only where a training may follow."""
+    def believed(self, source: "Source") -> "Believed":
+        """Which feedback of the log may be learnt; asked for only where a training may follow."""
         from fashion.drift import belief
-        from fashion.drift.references import References
-        from fashion.predictions import windows
         from fashion.predictions.labelled import Believed
-        from fashion.predictions.sources import Trust
         from fashion.registry import tracking
 
-        settings, home = self.settings, prepare_environment()
-        if not settings.retrain.enabled:
-            return Believed(Trust())
-        tracking.connect(home)
+        if not self.settings.retrain.enabled:
+            return Believed(self.trust)
+        tracking.connect(prepare_environment())
         # The overrides of the training say whether it may learn what was rolled back.
-        may_learn = "feedback.rolled_back=learn" in parse_overrides(settings.retrain.overrides)
-        with tempfile.TemporaryDirectory() as folder:
-            return belief.read(
-                windows.open_source(home, settings.source),
-                References(self.model, Path(folder)),
-                model_name=self.model,
-                rolled_back="learn" if may_learn else "block",
-            )
+        may_learn = "feedback.rolled_back=learn" in parse_overrides(self.settings.retrain.overrides)
+        return belief.believe(self.trust, source, model_name=self.model, rolled_back="learn" if may_learn else "block")
 
     def decide(self, source: "Source", parts: "list[WindowPart]", references: "References") -> None:
         """Decide on each version in the window, and print the decisions.

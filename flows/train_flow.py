@@ -467,7 +467,7 @@ def collect_feedback(settings: TrainConfig, data: "Dataset") -> "LabelledFeedbac
         remarks = belief.quarantine(source, trust, may_release=True)
         print(*remarks, sep="\n")
         rolled_back = settings.feedback.rolled_back
-        believed = belief.read(source, references, model_name=model, known=known, rolled_back=rolled_back)
+        believed = belief.believe(trust, source, model_name=model, rolled_back=rolled_back)
         images = open_store(home.images)
         collected = labelled.collect(
             source.labelled(), images, settings.data, data, settings.feedback, model_name=model, believed=believed

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fashion.home import Home
     from fashion.predictions.log import PredictionLog
     from fashion.registry.champions import Expected
-    from fashion.registry.learnt import RolledBack
 
 DEFAULT_ROWS = 10_000
 
@@ -117,17 +116,6 @@ def promote(
         print(f"champion: version {promoted.number}")
 
 
-def _blocked(name: str) -> "list[RolledBack]":
-    """What was rolled back; nothing where an artifact of it cannot be read: the rollback itself is done."""
-    from fashion.registry import learnt
-
-    try:
-        return learnt.rolled_back(name)
-    except Exception as error:  # of MLflow, of any kind
-        print(f"what the version had learnt cannot be read: {first_line(error)}", file=sys.stderr)
-        return []
-
-
 @app.command("rollback", epilog='Example: fashion registry rollback --reason "users report shirts as dresses"')
 def rollback(
     overrides: Annotated[
@@ -147,10 +135,10 @@ def rollback(
     with failing_on(ConfigError):
         name = model_of(overrides) if overrides else name
     with connected():
-        from fashion.registry import champions
+        from fashion.registry import champions, learnt
 
         print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
-        for each in _blocked(name):
+        for each in learnt.rolled_back(name):
             if each.pictures:
                 print(
                     f"{len(each.pictures):,} pictures that version {each.number} had learnt are not learnt again until "

@@ -1,6 +1,7 @@
 """Which feedback of a log is believed, by what the registry's models are sure of; and what is quarantined for it."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -21,21 +22,15 @@ SHOWN = 5
 """Sources that are named; there may be one for each label."""
 
 
-def read(
-    source: Source,
-    references: References,
-    *,
-    model_name: str,
-    known: Mapping[str, int] | None = None,
-    rolled_back: Literal["block", "learn"] = "block",
+def believe(
+    trust: Trust, source: Source, *, model_name: str, rolled_back: Literal["block", "learn"] = "block"
 ) -> Believed:
     """Say which feedback may be learnt, and judged by.
 
     Args:
-        source: the log.
-        references: of the model's versions.
+        trust: from `assess`.
+        source: the log, with the decisions that followed from it.
         model_name: of the registered model.
-        known: sha256 of a picture -> its label, where that is known.
         rolled_back: whether what a version learnt that was rolled back is left out.
 
     Raises:
@@ -45,7 +40,7 @@ def read(
     if rolled_back == "block":
         for version in learnt.rolled_back(model_name):
             unlearnt |= dict.fromkeys(version.pictures, Unlearnt(version.number, version.since_us))
-    return Believed(assess(source, references, known=known), unlearnt)
+    return Believed(dataclasses.replace(trust, decisions=source.decisions()), unlearnt)
 
 
 def assess(source: Source, references: References, *, known: Mapping[str, int] | None = None) -> Trust:
@@ -72,17 +67,21 @@ def assess(source: Source, references: References, *, known: Mapping[str, int] |
     return sources.assess(source.labelled(withdrawn=True), outlook, decisions=source.decisions(), known=known)
 
 
-def check_sources(source: Source, references: References) -> list[str]:
+def check_sources(source: Source, references: References) -> tuple[Trust, list[str]]:
     """Quarantine the feedback of refuted sources, and say so; a row that cannot be read costs the check alone.
 
     Args:
         source: the log.
         references: of the model's versions.
+
+    Returns:
+        What is known of the sources, and sentences for a person.
     """
     try:
-        return quarantine(source, assess(source, references), may_release=False)
+        trust = assess(source, references)
+        return trust, quarantine(source, trust, may_release=False)
     except LogUnavailable as error:
-        return [f"feedback is not checked: {error}"]
+        return Trust(), [f"feedback is not checked: {error}"]
 
 
 def quarantine(source: Source, trust: Trust, *, may_release: bool, clock: Callable[[], float] = time.time) -> list[str]:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fashion.config.drift import DecisionConfig
 from fashion.drift.clusters import Clusters
@@ -83,9 +82,7 @@ def by_share(
     found = random_share.estimate(share.order, sample.times_us, sample.predictions.confidences, labels)
     if found is None or len(drawn) < settings.min_labels:
         return dataclasses.replace(feedback, note=CHOSEN)
-    correct, of_reference = int(right[drawn].sum()), int(np.trace(reference.confusion))
-    table = [[correct, len(drawn) - correct], [of_reference, reference.labelled_rows - of_reference]]
-    p_decline = float(stats.fisher_exact(table, alternative="less").pvalue)
+    p_decline = reference.p_decline(right[drawn], Clusters(np.full(len(drawn), "", object)))
     return dataclasses.replace(
         feedback,
         rows=len(drawn),

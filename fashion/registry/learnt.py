@@ -100,7 +100,9 @@ def _part(client: MlflowClient, run_id: str, image_sha256: str) -> str | None:
 
 
 def _table(client: MlflowClient, run_id: str) -> str | None:
-    """The list of pictures of a run; None where it had none, or was deleted for good."""
+    """The list of pictures of a run; None where it had none, or was deleted for good, or a version is of no run."""
+    if not run_id:
+        return None
     try:
         if "feedback" not in client.get_run(run_id).data.tags:
             return None

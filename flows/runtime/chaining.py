@@ -65,7 +65,8 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
     try:
         trained = run_flow("train_flow.py", overrides)
     except RuntimeError:  # of Metaflow's Runner, where the flow refuses to start; its own sentence is above
-        return Outcome("training was refused: see the lines above; the champion stays", False, False, "make drift")
+        command = shlex.join(["python", "flows/train_flow.py", "run", *overrides])
+        return Outcome("training was refused: see the lines above; the champion stays", False, False, command)
     if not trained.successful:
         sentence = (
             f"training failed: see {trained.pathspec}; the champion stays, and the feedback is learnt by the next one"

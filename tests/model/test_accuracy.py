@@ -23,16 +23,6 @@ from fashion.model.typicality import Typicality
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_package: Package) -> Predictor:
-    return Predictor(tiny_package)
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_package: Package) -> Reference:
-    return Reference.of(tiny_package)
-
-
-@pytest.fixture(scope="module")
 def estimator(tiny_package: Package) -> AccuracyEstimator:
     found = AccuracyEstimator.of(tiny_package)
     assert found is not None

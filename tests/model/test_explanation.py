@@ -3,18 +3,11 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from fashion.data.dataset import Dataset
 from fashion.model.explanation import COST, GAIN, heat_map_png, occlusion
-from fashion.model.package import Package
 from fashion.model.predictor import Predictor
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_package: Package) -> Predictor:
-    return Predictor(tiny_package)
 
 
 def test_hiding_the_hottest_place_costs_more_than_hiding_the_coolest(

@@ -16,11 +16,6 @@ from fashion.model.predictor import EMBEDDING_SIZE, OnnxNetwork, Predictions, Pr
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_package: Package) -> Predictor:
-    return Predictor(tiny_package)
-
-
-@pytest.fixture(scope="module")
 def pictures(small_dataset: Dataset) -> np.ndarray:
     return small_dataset.test.images[:250]
 

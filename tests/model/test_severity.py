@@ -9,20 +9,9 @@ from support.imagined import HARMLESS
 from fashion.data.dataset import Dataset
 from fashion.images.corruptions import corrupt
 from fashion.model import severity
-from fashion.model.package import Package
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.model.severity import SeverityMeter, is_harmful
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_package: Package) -> Predictor:
-    return Predictor(tiny_package)
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_package: Package) -> Reference:
-    return Reference.of(tiny_package)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, Trial, TrialState
 from support import postgres, proxy
+from support.proxy import Proxy
 
 from fashion.config.compose import compose
 from fashion.config.schema import ConfigError
@@ -193,33 +194,20 @@ class TestDamage:
 
     @pytest.mark.fault("PostgreSQL goes away in mid-study")
     def test_a_database_that_dies_costs_the_trial_under_way_only(self, postgres_server: str) -> None:
-        settings = configured(*self.SETTINGS)
-        address = postgres.create_database(postgres_server, "studies")
-        host = urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
-        tried: list[int] = []
-        with proxy.between(host) as between:
-            storage = address.replace(host, between.address)
-
-            def objective(trial: Trial) -> float:
-                suggest(trial, settings)
-                tried.append(trial.number)
-                if tried == [0, 1]:
-                    between.cut()
-                return 0.5
-
-            with pytest.raises(StudyUnavailable, match=f"{between.address}/studies cannot be used .*; check FASH"):
-                run(storage, settings, objective)
-            between.resume()
-            assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
-        assert tried == [0, 1, 1, 2]
+        self.interrupt(postgres_server, "dying", Proxy.cut, "cannot be used .*; check FASH")
 
     @pytest.mark.fault("PostgreSQL hangs in mid-study")
     def test_a_database_that_hangs_is_given_up_and_the_study_goes_on_later(
         self, postgres_server: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("FASHION_SERVER_SECONDS", "2")
+        reason = r"cannot be used \((it does not answer in time|connection timeout expired)\)"
+        self.interrupt(postgres_server, "hanging", Proxy.stall, reason)
+
+    def interrupt(self, server: str, name: str, break_off: Callable[[Proxy], None], sentence: str) -> None:
+        """Lose the database in the second trial: it ends with a sentence, and the study goes on when it is back."""
         settings = configured(*self.SETTINGS)
-        address = postgres.create_database(postgres_server, "hanging_studies")
+        address = postgres.create_database(server, name)
         host = urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
         tried: list[int] = []
         with proxy.between(host) as between:
@@ -229,11 +217,10 @@ class TestDamage:
                 suggest(trial, settings)
                 tried.append(trial.number)
                 if tried == [0, 1]:
-                    between.stall()
+                    break_off(between)
                 return 0.5
 
-            sentence = r"hanging_studies cannot be used \((it does not answer in time|connection timeout expired)\)"
-            with pytest.raises(StudyUnavailable, match=sentence):
+            with pytest.raises(StudyUnavailable, match=f"{between.address}/{name} {sentence}"):
                 run(storage, settings, objective)
             between.resume()
             assert [trial.number for trial in run(storage, settings, objective)] == [0, 1, 2]
