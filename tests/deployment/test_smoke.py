@@ -11,6 +11,7 @@ from support.served import free_port
 from fashion.config.deploy import SloConfig
 from fashion.deployment.rollout import Check
 from fashion.deployment.smoke import WARM_UP, Picture, ServiceProbe
+from fashion.predictions.record import ROLLOUT
 
 SLO = SloConfig(availability=0.95, latency_ms=2000, latency_share=0.95)
 PICTURES = [Picture(b"coat", "Coat")] * 18 + [Picture(b"bag", "Bag")] * 2
@@ -45,7 +46,7 @@ def test_a_sound_revision_passes(server: RevisionServer) -> None:
 
 def test_predictions_of_a_rollout_name_it_and_carry_the_key(server: RevisionServer) -> None:
     probe(headers=lambda: {"authorization": "Bearer secret"}).smoke(server.url)
-    assert server.headers["x-client"] == "rollout"
+    assert server.headers["x-client"] == ROLLOUT
     assert server.headers["authorization"] == "Bearer secret"
     assert server.headers["content-type"] == "image/png"
 

@@ -462,16 +462,23 @@ class TestTrouble:
             drift(home, *words)
             found = {each["model_version"]: each for each in latest(home)[:2]}
             assert found["1"]["decision"] == "no_drift"
-            assert found["1"]["conditions"] == ["decline"]
+            assert found["1"]["conditions"] == ["coverage", "decline"]
             assert [each["title"] for each in received if each["title"].startswith("Over: ")]
 
     @pytest.mark.fault("a training that drift started fails")
-    def test_a_training_that_fails_is_told(self, home: Machine, watched: Machine) -> None:
+    @pytest.mark.parametrize(
+        ("overrides", "command"),
+        [
+            ("architecture.name=no_such_network", "run tuning=off architecture.name=no_such_network feedback.use=true"),
+            ("data.limit=10", r"resume --origin-run-id \d+"),  # a class without a picture: seen by its first step
+        ],
+    )
+    def test_a_training_that_fails_is_told(self, home: Machine, watched: Machine, overrides: str, command: str) -> None:
         shutil.copytree(watched.root / "images", home.root / "images")
         words = ["since=2000-01-01", "report.examples=0", "retrain.enabled=true"]
-        said = drift(home, *words, "retrain.overrides='tuning=off architecture.name=no_such_network'")
+        said = drift(home, *words, f"retrain.overrides='tuning=off {overrides}'")
         assert "ALERT A training that drift started failed: fashion-classifier" in said
-        assert re.search(r"Next: python flows/train_flow.py resume --origin-run-id \d+", said)
+        assert re.search(f"Next: python flows/train_flow.py {command}", said)
 
     @pytest.mark.fault("reports that cannot be stored")
     def test_half_a_report_does_not_exist(self, home: Machine) -> None:

@@ -34,7 +34,9 @@ class Machine:
         self.output = self.challenger_output = self.deployment_output = ""
         self.challenger: Any = None
         root.mkdir(parents=True)
-        (root / "data").symlink_to(REPOSITORY / "var" / "data")
+        files = REPOSITORY / "var" / "data"
+        files.mkdir(parents=True, exist_ok=True)  # missing in a new clone
+        (root / "data").symlink_to(files)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(STATE_PREFIXES)}
         # Trainings of the tests end before MLflow's default of 5 seconds.
         self.environment = {**inherited, "FASHION_HOME": str(root), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}

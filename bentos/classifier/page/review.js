@@ -3,7 +3,7 @@
  * The browser sends the key that it asked for; nothing is stored here.
  */
 
-const KEYS = "1234567890qwertyuiopasdfghjklzxcvbnm"; // in the order of the classes; more classes have no key
+const KEYS = "1234567890" + "qwertyuiop" + "asdfghjkl" + "zxcvbnm"; // in the order of the classes; more classes have no key
 const FEW = 5; // pictures left from which on more are fetched
 
 const $ = (id) => document.getElementById(id);
