@@ -122,6 +122,7 @@ def team(servers: Team, tmp_path_factory: pytest.TempPathFactory) -> Team:
     words = ["retrain.enabled=true", "retrain.deploy=false", f'retrain.overrides="{retraining}"']
     looks = [f"rows={ROWS}", "report.examples=1", "decision.resplits=20"]
     output["drift"] = servers.other.flow("run", *looks, *words, name="drift_flow", seconds=1500)
+    assert "new champion" in output["drift"], output["drift"]
     output["rollback"] = servers.command("registry", "rollback", "--reason", "to show that it can be")
     output["redeploy"] = servers.other.flow("run", "serve.gallery=0", name="deploy_flow")
     return servers
