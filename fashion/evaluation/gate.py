@@ -169,8 +169,8 @@ def decide(
 
     On each set of rows: accuracy is not significantly worse by McNemar's exact test, and no class loses more recall
     than allowed. On sets with `MIN_PRECISE_ROWS`: the interval of the paired difference is not below minus the margin,
-    and calibration is within its bound. On a first set with fewer: as many rows are right as the champion has right, or
-    another set shows that the challenger is better. Once: no shifted copy loses more accuracy than allowed, beyond
+    and calibration is within its bound. On a first set with fewer: the same interval, or as many rows are right as the
+    champion has right, or another set shows that the challenger is better. Once: no shifted copy loses more accuracy than allowed, beyond
     chance, and latency is within its bound.
 
     Args:
@@ -195,10 +195,9 @@ def decide(
             )
         checks.append(_not_worse(part, gate))
         is_precise = len(part.labels) >= MIN_PRECISE_ROWS
-        if is_precise:
-            checks.append(_margin(part, gate))
-        elif index == 0:
-            checks.append(_as_good(part, rows[1:], gate))
+        if is_precise or index == 0:
+            margin = _margin(part, gate)
+            checks.append(margin if is_precise or margin.passed else _as_good(part, rows[1:], gate))
         checks += _classes(part, class_names, gate)
         checks += [_calibration(part, gate)] if is_precise else []
     checks += [_copies(copies, gate)] if copies else []

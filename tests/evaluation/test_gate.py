@@ -110,6 +110,12 @@ def test_of_few_rows_as_many_have_to_be_right(wrong: int, is_promoted: bool, con
     assert f"test: {200 - wrong} of 200 rows are right, the champion has 190 right" in verdict.reason
 
 
+def test_of_few_rows_a_loss_within_the_margin_is_allowed(config: GateConfig) -> None:
+    rows = scored(all_but(10, 200)), scored(all_but(12, 200, start=10))
+    assert failed(decided(*rows, dataclasses.replace(config, margin=0.05))) == ["test: as good"]
+    assert decided(*rows, dataclasses.replace(config, margin=0.15)).promoted
+
+
 def test_of_few_rows_one_less_may_be_right_where_feedback_shows_that_it_is_better(config: GateConfig) -> None:
     verdict = gate.decide(
         [
