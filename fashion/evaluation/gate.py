@@ -170,8 +170,8 @@ def decide(
     On each set of rows: accuracy is not significantly worse by McNemar's exact test, and no class loses more recall
     than allowed. On sets with `MIN_PRECISE_ROWS`: the interval of the paired difference is not below minus the margin,
     and calibration is within its bound. On a first set with fewer: the same interval, or as many rows are right as the
-    champion has right, or another set shows that the challenger is better. Once: no shifted copy loses more accuracy than allowed, beyond
-    chance, and latency is within its bound.
+    champion has right, or another set shows that the challenger is better. Once: no shifted copy loses more accuracy
+    than allowed, beyond chance, and latency is within its bound.
 
     Args:
         rows: one or more sets.
