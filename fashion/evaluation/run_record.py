@@ -9,7 +9,12 @@ from fashion.data.dataset import Dataset
 from fashion.evaluation.scoring import Evaluation
 from fashion.model import package
 from fashion.predictions.labelled import LabelledFeedback
-from fashion.registry import tracking, versions
+from fashion.registry import model_card, tracking, versions
+
+CONTEXTS = ("training", "validation", "test")
+"""What MLflow calls the splits."""
+EXAMPLES = 2
+"""Test pictures that are stored as the model's input example."""
 
 
 def start(
@@ -36,32 +41,61 @@ def start(
     """
     run_id = tracking.start_run(experiment_id, name, tags)
     tracking.log_params(run_id, params)
-    tracking.log_dataset(
-        run_id,
-        name=dataset.name,
-        digest=dataset.digest,
-        source=params["data"]["manifest"],
-        images=dataset.train.images,
-        labels=dataset.train.labels,
-    )
+    for context in CONTEXTS:
+        _log_split(run_id, dataset, context, source=params["data"]["manifest"])
+    tracking.log_tags(run_id, {"data.name": dataset.name, "data.digest": dataset.digest})
     if feedback is not None:
         tracking.log_files(run_id, {"data/feedback.csv": feedback.as_csv()})
         tracking.log_tags(run_id, {"feedback": feedback.summary})
     return run_id
 
 
-def log_evaluation(run_id: str, evaluation: Evaluation) -> str:
-    """Log metrics, figures, tables and the model package.
+def log_evaluation(run_id: str, evaluation: Evaluation, dataset: Dataset, *, source: str) -> str:
+    """Log metrics, figures, tables, the model package with its metrics, and the model card as the run's description.
+
+    Args:
+        run_id: of the MLflow run.
+        evaluation: of the trained network.
+        dataset: that it was evaluated on.
+        source: where that is from: the path of its manifest.
 
     Returns:
         MLflow's address of the package.
     """
-    metrics = {name: metric.value for name, metric in evaluation.package.metrics.items()}
-    del metrics["val/accuracy"]  # logged after each epoch: this would be one more point of that curve
-    tracking.log_metrics(run_id, metrics)
     tracking.log_files(run_id, {f"evaluation/{name}.png": png for name, png in evaluation.figures.items()})
     tracking.log_table(run_id, "evaluation/per_class.json", evaluation.scores)
     tracking.log_table(run_id, "evaluation/metrics.json", evaluation.measurements)
+    card = model_card.describe(evaluation.package, evaluation.scores, len(dataset.test))
+    tracking.log_tags(run_id, {model_card.NOTE: card})
     with tempfile.TemporaryDirectory() as folder:
         package.write(evaluation.package, Path(folder, "package"), evaluation.files)
-        return versions.log_package(run_id, Path(folder, "package"))
+        address = versions.log_package(run_id, Path(folder, "package"), example=dataset.test.images[:EXAMPLES])
+    _log_metrics(run_id, evaluation, dataset, versions.model_id_of(address), source=source)
+    return address
+
+
+def _log_metrics(run_id: str, evaluation: Evaluation, dataset: Dataset, model_id: str, *, source: str) -> None:
+    """Log metrics as those of the run and of its model, each on the split that it was measured on."""
+    metrics = {name: metric.value for name, metric in evaluation.package.metrics.items()}
+    # Logged for the run after each epoch: without `val/accuracy`, which would be one more point of that curve.
+    del metrics["val/accuracy"]
+    of_split = {context: _log_split(run_id, dataset, context, source=source) for context in ("validation", "test")}
+    for prefix, context in (("val/", "validation"), ("test/", "test")):
+        measured = {name: value for name, value in metrics.items() if name.startswith(prefix)}
+        tracking.log_metrics(run_id, measured, model_id=model_id, dataset=of_split[context])
+    others = {name: value for name, value in metrics.items() if not name.startswith(("val/", "test/"))}
+    tracking.log_metrics(run_id, others, model_id=model_id)
+
+
+def _log_split(run_id: str, dataset: Dataset, context: str, *, source: str) -> tuple[str, str]:
+    """Log a split as an MLflow data set, unless it is there: name and digest."""
+    split = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}[context]
+    return tracking.log_dataset(
+        run_id,
+        name=f"{dataset.name} {context}",
+        digest=dataset.digest,
+        source=source,
+        images=split.images,
+        labels=split.labels,
+        context=context,
+    )

@@ -195,7 +195,15 @@ def run_records(run_id: str) -> tuple[dict[str, str], dict[str, str]]:
     return dict(data.params), dict(data.tags)
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0, time_ms: int | None = None) -> None:
+def log_metrics(
+    run_id: str,
+    metrics: Mapping[str, float],
+    *,
+    step: int = 0,
+    time_ms: int | None = None,
+    model_id: str | None = None,
+    dataset: tuple[str, str] | None = None,
+) -> None:
     """Log finite values; the names of NaN and infinite ones go into the tag `not_finite`.
 
     Args:
@@ -203,11 +211,15 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0, tim
         metrics: name -> value.
         step: position on the metrics' curves.
         time_ms: when they were measured; now by default.
+        model_id: MLflow's id of the logged model that they are of.
+        dataset: name and digest of the logged data set that they were measured on, as `log_dataset` returns them.
     """
     now = int(time.time() * 1000) if time_ms is None else time_ms
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     tags = [RunTag("not_finite", ", ".join(sorted(set(metrics) - set(finite))))] if len(finite) < len(metrics) else []
-    MlflowClient().log_batch(run_id, [Metric(name, value, now, step) for name, value in finite.items()], tags=tags)
+    name, digest = (None, None) if dataset is None else dataset
+    of = {"model_id": model_id, "dataset_name": name, "dataset_digest": digest, "run_id": run_id}
+    MlflowClient().log_batch(run_id, [Metric(key, value, now, step, **of) for key, value in finite.items()], tags=tags)
 
 
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
@@ -215,27 +227,32 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any) -> None:
-    """Log the training data as an MLflow dataset and as tags.
+def log_dataset(
+    run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any, context: str = "training"
+) -> tuple[str, str]:
+    """Log a split of the data as an MLflow data set.
 
     Args:
         run_id: the run.
-        name: the dataset's name.
-        digest: its version.
+        name: the data set's name.
+        digest: its version, of which MLflow stores 36 characters.
         source: where it is from.
         images: (N, H, W) or (N, H, W, C) uint8.
         labels: (N,)
+        context: what it is used for: training, validation or test.
+
+    Returns:
+        Name and digest, as MLflow stores them.
     """
     from mlflow.data.numpy_dataset import from_numpy
     from mlflow.entities import DatasetInput, InputTag
 
-    # MLflow stores at most 36 characters of a digest; the tag has all of it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a path may be resolved as several kinds of source
         data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
-    context = [InputTag("mlflow.data.context", "training")]
-    MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), context)])
-    log_tags(run_id, {"data.name": name, "data.digest": digest})
+    used = [InputTag("mlflow.data.context", context)]
+    MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), used)])
+    return data.name, data.digest
 
 
 def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
@@ -290,51 +307,6 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
     from PIL import Image
 
     MlflowClient().log_image(run_id, Image.open(io.BytesIO(png)).convert("RGB"), key=key, step=step)
-
-
-def log_drift(
-    experiment_id: str, name: str, result: Mapping[str, Any], page: str, *, data_digest: str | None = None
-) -> str:
-    """Log a drift result and its report as a run of its own.
-
-    A report has one run: called again for the same report, as by a retried task, this completes the existing one.
-
-    Args:
-        experiment_id: what `get_or_create_experiment` returned.
-        name: the report's name, which becomes the run's.
-        result: `DriftResult` as JSON.
-        page: the report as HTML.
-        data_digest: the version of the model's training data; None where the model is unknown.
-
-    Returns:
-        The run's id.
-    """
-    client = MlflowClient()
-    known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
-    named = ("decision", "level", "model_name", "model_version", "model_digest", "reason", "unjudged")
-    tags = {key: str(result[key]) for key in named if result.get(key) not in (None, "")}
-    tags |= {} if data_digest is None else {"data.digest": data_digest}
-    run_id = str(known[0].info.run_id) if known else start_run(experiment_id, name, tags)
-    numbers = {
-        "rows": result["rows"],
-        "mean_confidence": result["mean_confidence"],
-        **{f"p/{family}": value for family, value in result["p_values"].items()},
-        **{f"severity/{key}": value for key, value in ((result["severity"] or {}).get("signals") or {}).items()},
-        **_estimated(result["estimated"] or {}),
-        "accuracy/feedback": (result["feedback"] or {}).get("accuracy"),
-    }
-    content = json.dumps(result, indent=1).encode()
-    with failing(run_id):
-        log_metrics(run_id, {key: float(value) for key, value in numbers.items() if value is not None})
-        log_files(run_id, {"drift/report.html": page.encode(), "drift/result.json": content})
-        finish_run(run_id)
-    return run_id
-
-
-def _estimated(estimate: Mapping[str, Any]) -> dict[str, float | None]:
-    """The accuracy without labels, its interval, and whether it is reliable: 1 or 0."""
-    ends = {f"accuracy/estimated_{end}": estimate.get(end) for end in ("low", "high", "reliable")}
-    return {"accuracy/estimated": estimate.get("accuracy"), **ends}
 
 
 def log_trials(experiment_id: str, parent: str, trials: Sequence[TrackedTrial]) -> list[str]:

@@ -1,0 +1,140 @@
+"""Model cards: what MLflow shows as the description of a run and of a registered version. Knows no gate and no drift.
+
+A version's card has three parts: what the model is, which never changes and is the description of its run; the
+decisions about it, from its tags; and what its traffic looked like, a line for each drift report.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from fashion.metrics.classification import ClassScore
+from fashion.model.package import Metric, Package
+from fashion.registry import versions
+from fashion.registry.versions import MODEL_NAME, Version
+
+NOTE = "mlflow.note.content"
+"""Tag that holds a run's description."""
+DECISIONS, TRAFFIC = "## Decisions", "## Traffic"
+DECISION_WORDS = {
+    "promoted.reason": "Promoted",
+    "refused.reason": "Refused",
+    "approval.reason": "Waits for approval",
+    "rolled_back.reason": "Rolled back",
+}
+"""Tag of a version -> how its text begins in the card. In the order in which they happen."""
+MOST_REPORTS = 10
+"""Lines on drift that a card keeps, the latest first."""
+MOST_CHARACTERS = 5000
+"""Of a version's description: MLflow's limit."""
+WEAKEST = 3
+"""Classes that a card names."""
+
+_logger = logging.getLogger(__name__)
+
+
+def describe(package: Package, scores: Sequence[ClassScore], num_test_rows: int) -> str:
+    """What a model is, as Markdown.
+
+    Args:
+        package: of the model, with its metrics.
+        scores: of the test split, one for each class.
+        num_test_rows: of the test split.
+    """
+    name, subject = package.data["name"], package.data.get("words", {}).get("subject", "pictures")
+    channels = "grey" if package.channels == 1 else "colour"
+    weakest = sorted(scores, key=lambda score: score.recall)[:WEAKEST]
+    lines = [
+        f"**{package.architecture['name']}** tells {len(package.class_names)} classes of {subject} apart: "
+        f"{package.size} x {package.size} pixels, {channels}.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| Accuracy | {_percent(package.metrics['test/accuracy'])} of {num_test_rows:,} test pictures |",
+        *_without_duplicates(package),
+        f"| Calibration error | {package.metrics['test/ece'].value:.2%} |",
+        f"| Weakest classes | {', '.join(f'{each.name} {each.recall:.1%}' for each in weakest)} (found of each) |",
+        f"| Data | {name}, version `{package.data['digest'][:12]}` |",
+        f"| Training | {_training(package)} |",
+        f"| Code | commit `{package.lineage.get('git_commit') or 'unknown'}` |",
+        "",
+        "It answers every picture with one of its classes. What it has not learnt is marked as unlike its data, and "
+        "the accuracy holds for pictures like those of the test split alone.",
+    ]
+    return "\n".join(lines)
+
+
+def write(version: Version, *, name: str = MODEL_NAME) -> None:
+    """Describe a version and its registered model anew, from its run's description and its tags.
+
+    A description that cannot be written costs a log line, and nothing else: it repeats what tags say.
+
+    Args:
+        version: with its tags of now.
+        name: the registered model.
+    """
+    client = MlflowClient()
+    try:
+        base = client.get_run(version.mlflow_run_id).data.tags.get(NOTE, "") if version.mlflow_run_id else ""
+        decided = [f"- {word}: {version.tags[tag]}" for tag, word in DECISION_WORDS.items() if version.tags.get(tag)]
+        known = client.get_model_version(name, str(version.number)).description or ""
+        _store(version.number, [base, *_part(DECISIONS, decided), *_part(TRAFFIC, _lines_of(known, TRAFFIC))], name)
+    except MlflowException as error:
+        _logger.warning("version %d is not described in MLflow: %s", version.number, str(error).splitlines()[0])
+
+
+def add_report(number: int, report_id: str, sentence: str, *, name: str = MODEL_NAME) -> None:
+    """Add what a drift report says to the card of the version that it is on. The same report has one line.
+
+    Args:
+        number: of the version.
+        report_id: begins with its time, so that the latest sorts last.
+        sentence: ends without a full stop.
+        name: the registered model.
+    """
+    known = MlflowClient().get_model_version(name, str(number)).description or ""
+    lines = {line.partition(":")[0]: line for line in _lines_of(known, TRAFFIC)}
+    lines[f"- `{report_id}`"] = f"- `{report_id}`: {sentence}"
+    latest = [lines[key] for key in sorted(lines, reverse=True)][:MOST_REPORTS]
+    before = re.split(rf"\n*^{TRAFFIC}$", known, maxsplit=1, flags=re.M)[0]
+    _store(number, [before, *_part(TRAFFIC, latest)], name)
+
+
+def _store(number: int, parts: Sequence[str], name: str) -> None:
+    text = "\n\n".join(part for part in parts if part)
+    MlflowClient().update_model_version(name, str(number), text[:MOST_CHARACTERS])
+
+
+def _part(heading: str, lines: Sequence[str]) -> list[str]:
+    return [heading, "\n".join(lines)] if lines else []
+
+
+def _lines_of(text: str, heading: str) -> list[str]:
+    """The list under a heading of a card; empty where there is none."""
+    found = re.search(rf"^{heading}\n\n((?:- .*(?:\n|$))+)", text, flags=re.M)
+    return found[1].splitlines() if found else []
+
+
+def _percent(metric: Metric) -> str:
+    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.2%} to {metric.high:.2%})"
+    return f"{metric.value:.2%}{interval}"
+
+
+def _without_duplicates(package: Package) -> list[str]:
+    metric = package.metrics.get("test/accuracy_deduplicated")
+    return [] if metric is None else [f"| Without pictures that are also in training | {_percent(metric)} |"]
+
+
+def _training(package: Package) -> str:
+    training = package.training
+    config, optimizer, feedback = (training.get(each) or {} for each in ("config", "optimizer", "feedback"))
+    known = [
+        f"{config['num_epochs']} epochs" if "num_epochs" in config else "",
+        str(optimizer.get("name", "")),
+        f"{training['cpu_seconds']:,.0f} CPU-seconds on {training['device']}" if "cpu_seconds" in training else "",
+        f"{feedback['trained_on']:,} pictures with feedback" if feedback else "",
+    ]
+    return ", ".join(each for each in known if each) or "unknown"
