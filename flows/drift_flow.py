@@ -130,9 +130,9 @@ class DriftFlow(FlowSpec):
     @step
     def report(self) -> None:
         """Write a report of each version, where the monitoring page and MLflow show it."""
-        from fashion.drift import reports
+        from fashion.drift import reports, verdict
         from fashion.drift.result import result_as_dict
-        from fashion.registry import tracking
+        from fashion.registry import drift_runs, model_card, tracking, versions
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
@@ -150,7 +150,11 @@ class DriftFlow(FlowSpec):
                 content = result_as_dict(result)
                 reports.publish(store, report_id, page, content, snapshots)
                 digest = None if version is None else version.package.data["digest"]
-                tracking.log_drift(experiment_id, report_id, content, copy, data_digest=digest)
+                drift_runs.log_report(experiment_id, report_id, content, copy, data_digest=digest)
+                if version is not None:
+                    sentence = f"{verdict.headline(result)}: {result.reason}"
+                    registered = versions.get(result.model_version, self.model)
+                    model_card.write(registered, name=self.model, report=(report_id, sentence))
                 self.reports.append(report_id)
                 cards.framed(current.card["drift"], copy)
         print(f"reports {', '.join(self.reports)} in {home.reports}")

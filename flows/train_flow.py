@@ -246,7 +246,7 @@ class TrainFlow(FlowSpec):
                 training={**self.training, "feedback": None if self.feedback is None else self.feedback.describe()},
                 lineage=self.lineage,
             )
-            self.model_uri = run_record.log_evaluation(self.mlflow_run_id, evaluation)
+            self.model_uri = run_record.log_evaluation(self.mlflow_run_id, evaluation, data)
         self.metrics = {name: dataclasses.asdict(metric) for name, metric in evaluation.package.metrics.items()}
         self.summary = evaluation.summary
         training_cards.show_evaluation(current.card["evaluation"], evaluation)

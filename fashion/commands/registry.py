@@ -109,10 +109,11 @@ def promote(
     Its files are fetched and verified first.
     """
     with connected():
-        from fashion.registry import champions, versions
+        from fashion.registry import champions, model_card, versions
 
         expected = _expected(expect)
         promoted = champions.promote(versions.get(version, name), reason=reason, name=name, expected=expected)
+        model_card.write_last_change(name)
         print(f"champion: version {promoted.number}")
 
 
@@ -135,9 +136,10 @@ def rollback(
     with failing_on(ConfigError):
         name = model_of(overrides) if overrides else name
     with connected():
-        from fashion.registry import champions, learnt
+        from fashion.registry import champions, learnt, model_card
 
         print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
+        model_card.write_last_change(name)
         for each in learnt.rolled_back(name):
             if each.pictures:
                 print(

@@ -12,7 +12,7 @@ from fashion.evaluation import gate
 from fashion.evaluation.gate import Check, Verdict
 from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.labelled import LabelledFeedback
-from fashion.registry import champions, history, tracking, versions
+from fashion.registry import champions, history, model_card, tracking, versions
 from fashion.registry.champions import ChampionChanged, Expected
 from fashion.registry.history import History
 from fashion.registry.versions import Version
@@ -62,6 +62,7 @@ def register(
         run_id, {"version": str(version.number), "promoted": str(verdict.promoted), "reason": verdict.reason}
     )
     versions.set_tags(version, gate.as_tags(verdict), name=name)
+    model_card.write(versions.get(str(version.number), name), name=name)
     tracking.finish_run(run_id)
     return version, verdict
 

@@ -42,7 +42,17 @@ def start(
     run_id = tracking.start_run(experiment_id, name, tags)
     tracking.log_params(run_id, params)
     for context in CONTEXTS:
-        _log_split(run_id, dataset, context, source=params["data"]["manifest"])
+        split = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}[context]
+        name, digest = _data_set(dataset, context)
+        tracking.log_dataset(
+            run_id,
+            name=name,
+            digest=digest,
+            source=params["data"]["manifest"],
+            images=split.images,
+            labels=split.labels,
+            context=context,
+        )
     tracking.log_tags(run_id, {"data.name": dataset.name, "data.digest": dataset.digest})
     if feedback is not None:
         tracking.log_files(run_id, {"data/feedback.csv": feedback.as_csv()})
@@ -50,14 +60,13 @@ def start(
     return run_id
 
 
-def log_evaluation(run_id: str, evaluation: Evaluation, dataset: Dataset, *, source: str) -> str:
+def log_evaluation(run_id: str, evaluation: Evaluation, dataset: Dataset) -> str:
     """Log metrics, figures, tables, the model package with its metrics, and the model card as the run's description.
 
     Args:
         run_id: of the MLflow run.
         evaluation: of the trained network.
         dataset: that it was evaluated on.
-        source: where that is from: the path of its manifest.
 
     Returns:
         MLflow's address of the package.
@@ -70,32 +79,22 @@ def log_evaluation(run_id: str, evaluation: Evaluation, dataset: Dataset, *, sou
     with tempfile.TemporaryDirectory() as folder:
         package.write(evaluation.package, Path(folder, "package"), evaluation.files)
         address = versions.log_package(run_id, Path(folder, "package"), example=dataset.test.images[:EXAMPLES])
-    _log_metrics(run_id, evaluation, dataset, versions.model_id_of(address), source=source)
+    _log_metrics(run_id, evaluation, dataset, model_id=versions.model_id_of(address))
     return address
 
 
-def _log_metrics(run_id: str, evaluation: Evaluation, dataset: Dataset, model_id: str, *, source: str) -> None:
+def _log_metrics(run_id: str, evaluation: Evaluation, dataset: Dataset, *, model_id: str) -> None:
     """Log metrics as those of the run and of its model, each on the split that it was measured on."""
     metrics = {name: metric.value for name, metric in evaluation.package.metrics.items()}
-    # Logged for the run after each epoch: without `val/accuracy`, which would be one more point of that curve.
-    del metrics["val/accuracy"]
-    of_split = {context: _log_split(run_id, dataset, context, source=source) for context in ("validation", "test")}
+    # `val/accuracy` is logged after each epoch: the same name would be one more point of that curve.
+    metrics["val/accuracy_exported"] = metrics.pop("val/accuracy")
     for prefix, context in (("val/", "validation"), ("test/", "test")):
         measured = {name: value for name, value in metrics.items() if name.startswith(prefix)}
-        tracking.log_metrics(run_id, measured, model_id=model_id, dataset=of_split[context])
+        tracking.log_metrics(run_id, measured, model_id=model_id, dataset=_data_set(dataset, context))
     others = {name: value for name, value in metrics.items() if not name.startswith(("val/", "test/"))}
     tracking.log_metrics(run_id, others, model_id=model_id)
 
 
-def _log_split(run_id: str, dataset: Dataset, context: str, *, source: str) -> tuple[str, str]:
-    """Log a split as an MLflow data set, unless it is there: name and digest."""
-    split = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}[context]
-    return tracking.log_dataset(
-        run_id,
-        name=f"{dataset.name} {context}",
-        digest=dataset.digest,
-        source=source,
-        images=split.images,
-        labels=split.labels,
-        context=context,
-    )
+def _data_set(dataset: Dataset, context: str) -> tuple[str, str]:
+    """Name and digest of a split in MLflow, which stores 36 characters of a digest."""
+    return f"{dataset.name} {context}", dataset.digest[:36]

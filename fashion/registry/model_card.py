@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from fashion.metrics.classification import ClassScore
 from fashion.model.package import Metric, Package
-from fashion.registry import versions
+from fashion.registry import history
 from fashion.registry.versions import MODEL_NAME, Version
 
 NOTE = "mlflow.note.content"
@@ -67,45 +67,39 @@ def describe(package: Package, scores: Sequence[ClassScore], num_test_rows: int)
     return "\n".join(lines)
 
 
-def write(version: Version, *, name: str = MODEL_NAME) -> None:
-    """Describe a version and its registered model anew, from its run's description and its tags.
+def write(version: Version, *, name: str = MODEL_NAME, report: tuple[str, str] | None = None) -> None:
+    """Describe a version anew, from its run's description, its tags, and the lines on drift that it has.
 
-    A description that cannot be written costs a log line, and nothing else: it repeats what tags say.
+    A description that cannot be written costs a log line, and nothing else: it repeats what is stored elsewhere.
 
     Args:
         version: with its tags of now.
         name: the registered model.
+        report: id of a drift report on it, which begins with its time, and its result in a sentence. The same report
+            has one line.
     """
     client = MlflowClient()
     try:
-        base = client.get_run(version.mlflow_run_id).data.tags.get(NOTE, "") if version.mlflow_run_id else ""
-        decided = [f"- {word}: {version.tags[tag]}" for tag, word in DECISION_WORDS.items() if version.tags.get(tag)]
+        about = client.get_run(version.mlflow_run_id).data.tags.get(NOTE, "") if version.mlflow_run_id else ""
         known = client.get_model_version(name, str(version.number)).description or ""
-        _store(version.number, [base, *_part(DECISIONS, decided), *_part(TRAFFIC, _lines_of(known, TRAFFIC))], name)
+        decided = [f"- {word}: {version.tags[tag]}" for tag, word in DECISION_WORDS.items() if version.tags.get(tag)]
+        reported = {line.partition(":")[0]: line for line in _lines_of(known, TRAFFIC)}
+        if report is not None:
+            reported[f"- `{report[0]}`"] = f"- `{report[0]}`: {report[1]}"
+        latest = [reported[key] for key in sorted(reported, reverse=True)][:MOST_REPORTS]
+        parts = [about, *_part(DECISIONS, decided), *_part(TRAFFIC, latest)]
+        text = "\n\n".join(part for part in parts if part)
+        client.update_model_version(name, str(version.number), text[:MOST_CHARACTERS])
     except MlflowException as error:
         _logger.warning("version %d is not described in MLflow: %s", version.number, str(error).splitlines()[0])
 
 
-def add_report(number: int, report_id: str, sentence: str, *, name: str = MODEL_NAME) -> None:
-    """Add what a drift report says to the card of the version that it is on. The same report has one line.
-
-    Args:
-        number: of the version.
-        report_id: begins with its time, so that the latest sorts last.
-        sentence: ends without a full stop.
-        name: the registered model.
-    """
-    known = MlflowClient().get_model_version(name, str(number)).description or ""
-    lines = {line.partition(":")[0]: line for line in _lines_of(known, TRAFFIC)}
-    lines[f"- `{report_id}`"] = f"- `{report_id}`: {sentence}"
-    latest = [lines[key] for key in sorted(lines, reverse=True)][:MOST_REPORTS]
-    before = re.split(rf"\n*^{TRAFFIC}$", known, maxsplit=1, flags=re.M)[0]
-    _store(number, [before, *_part(TRAFFIC, latest)], name)
-
-
-def _store(number: int, parts: Sequence[str], name: str) -> None:
-    text = "\n\n".join(part for part in parts if part)
-    MlflowClient().update_model_version(name, str(number), text[:MOST_CHARACTERS])
+def write_last_change(name: str = MODEL_NAME) -> None:
+    """Describe the champion anew, and the version that it replaced."""
+    before = history.read(name)
+    for number in (before.changes[-1].version, before.changes[-1].replaced) if before.changes else ():
+        if number in before.known:
+            write(before.known[number], name=name)
 
 
 def _part(heading: str, lines: Sequence[str]) -> list[str]:

@@ -212,7 +212,7 @@ def log_metrics(
         step: position on the metrics' curves.
         time_ms: when they were measured; now by default.
         model_id: MLflow's id of the logged model that they are of.
-        dataset: name and digest of the logged data set that they were measured on, as `log_dataset` returns them.
+        dataset: name and digest of the logged data set that they were measured on.
     """
     now = int(time.time() * 1000) if time_ms is None else time_ms
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -227,32 +227,26 @@ def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
-def log_dataset(
-    run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any, context: str = "training"
-) -> tuple[str, str]:
+def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any, labels: Any, context: str) -> None:
     """Log a split of the data as an MLflow data set.
 
     Args:
         run_id: the run.
         name: the data set's name.
-        digest: its version, of which MLflow stores 36 characters.
+        digest: its version, at most 36 characters.
         source: where it is from.
         images: (N, H, W) or (N, H, W, C) uint8.
         labels: (N,)
         context: what it is used for: training, validation or test.
-
-    Returns:
-        Name and digest, as MLflow stores them.
     """
     from mlflow.data.numpy_dataset import from_numpy
     from mlflow.entities import DatasetInput, InputTag
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a path may be resolved as several kinds of source
-        data = from_numpy(images, targets=labels, source=source, name=name, digest=digest[:36])
+        data = from_numpy(images, targets=labels, source=source, name=name, digest=digest)
     used = [InputTag("mlflow.data.context", context)]
     MlflowClient().log_inputs(run_id, [DatasetInput(data._to_mlflow_entity(), used)])
-    return data.name, data.digest
 
 
 def log_files(run_id: str, files: Mapping[str, bytes]) -> None:

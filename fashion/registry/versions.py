@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 
 import fashion
 from fashion.model import package
@@ -56,7 +58,7 @@ class Version:
     """Lineage, metrics and decisions."""
 
 
-def log_package(run_id: str, folder: Path) -> str:
+def log_package(run_id: str, folder: Path, *, example: NDArray[np.uint8] | None = None) -> str:
     """Log a model package as the run's MLflow model, in place of what a killed task left of it.
 
     A run has one model: called again for the same run, as by a retried task, this returns the existing one. What a
@@ -65,6 +67,7 @@ def log_package(run_id: str, folder: Path) -> str:
     Args:
         run_id: the MLflow run; it stays running.
         folder: the package.
+        example: (N, H, W) or (N, H, W, C) pictures that MLflow shows as the model's input; None for none.
 
     Returns:
         The model's URI.
@@ -72,7 +75,6 @@ def log_package(run_id: str, folder: Path) -> str:
     Raises:
         fashion.model.package.DamagedPackage: the folder is not an intact package.
     """
-    import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -93,6 +95,7 @@ def log_package(run_id: str, folder: Path) -> str:
             code_paths=[str(Path(fashion.__file__).parent)],
             pip_requirements=_pinned(REQUIREMENTS),
             signature=signature,
+            input_example=example,
             metadata={"class_names": list(contents.class_names)},
             tags={DIGEST: contents.digest},
         )
@@ -118,7 +121,7 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     if earlier is None:
         if not known and registered_model(name) is None:
             client.create_registered_model(name)
-        model_id = model_uri.removeprefix("models:/")  # a server takes no source that only names a model
+        model_id = model_id_of(model_uri)  # a server takes no source that only names a model
         digest = client.get_logged_model(model_id).tags.get(DIGEST)
         created = client.create_model_version(
             name,
@@ -132,6 +135,11 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
     if number > challenger and (earlier is None or "promoted.time" not in earlier.tags):
         client.set_registered_model_alias(name, CHALLENGER, str(number))
     return get(str(number), name)
+
+
+def model_id_of(model_uri: str) -> str:
+    """MLflow's id of a logged model, of what `log_package` returned."""
+    return model_uri.removeprefix("models:/")
 
 
 def registered_model(name: str = MODEL_NAME) -> RegisteredModel | None:
