@@ -128,12 +128,18 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
 
 def make_package(network: bytes, data: Dataset, folder: Path) -> Package:
     """A complete model package around a network."""
+    evaluation = evaluate_network(network, data)
+    return package.write(evaluation.package, folder, evaluation.files)
+
+
+def evaluate_network(network: bytes, data: Dataset) -> Any:
+    """What an evaluation finds out about a network."""
     from fashion.data.checks import check_dataset
     from fashion.evaluation import scoring
 
     settings = load_train_config(compose()).data
     exported = {"onnx": network, "weights": b"", "rows": 0, "max_difference": 0.0, "label_agreement": 1.0}
-    evaluation = scoring.evaluate(
+    return scoring.evaluate(
         exported,
         data,
         check_dataset(data, settings),
@@ -142,7 +148,6 @@ def make_package(network: bytes, data: Dataset, folder: Path) -> Package:
         training={},
         lineage={"git_commit": "unknown", "metaflow_run_id": "TrainFlow/1", "mlflow_run_id": "none"},
     )
-    return package.write(evaluation.package, folder, evaluation.files)
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def write_last_change(name: str = MODEL_NAME) -> None:
     """Describe the champion anew, and the version that it replaced."""
     before = history.read(name)
     for number in (before.changes[-1].version, before.changes[-1].replaced) if before.changes else ():
-        if number in before.known:
+        if number is not None and number in before.known:
             write(before.known[number], name=name)
 
 

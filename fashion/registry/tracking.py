@@ -48,7 +48,7 @@ class TrackedTrial:
 def set_store(home: Home) -> None:
     """Point MLflow at the tracking store. Connects to nothing."""
     mlflow.set_tracking_uri(home.tracking_uri)
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
+    for name in ("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -187,6 +187,10 @@ class TestReport:
         run = runs[results[2]["id"]]
         assert run.info.status == "FINISHED"
         assert run.data.tags["decision"] == "drift"
+        version = run.data.tags["model_version"]
+        assert f"fashion-classifier version {version} over time" in runs
+        described = client.get_model_version("fashion-classifier", version).description
+        assert f"- `{results[2]['id']}`: Harmful drift: accuracy is down: " in described
         assert len(run.data.tags["data.digest"]) == 64
         assert run.data.metrics["accuracy/feedback"] == pytest.approx(results[2]["feedback"]["accuracy"])
         logged = Path(client.download_artifacts(run.info.run_id, "drift"))

@@ -217,8 +217,9 @@ class TestDrift:
         (name,) = metaflow_run(team.other, "DriftFlow").data.reports
         assert {f"{name}/report.html", f"{name}/result.json"} <= team.names("reports")
         experiment = client.get_experiment_by_name("fashion-drift")
-        (run,) = client.search_runs([experiment.experiment_id])
-        assert run.info.run_name == name
+        named = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        assert set(named) == {name, "fashion-classifier version 1 over time"}
+        run = named[name]
         assert {entry.path for entry in client.list_artifacts(run.info.run_id, "drift")} == {
             "drift/report.html",
             "drift/result.json",

@@ -81,7 +81,7 @@ def test_collect_logs_every_trial_once_under_the_parent(machine: Machine, first:
     assert sorted(int(child.data.tags["trial.number"]) for child in children) == [0, 1, 2]
     assert all(child.info.status == "FINISHED" for child in children)
     assert all(len(child.data.tags["data.digest"]) == 64 for child in children)
-    assert all(child.inputs.dataset_inputs[0].dataset.name == "fashion-mnist" for child in children)
+    assert all(child.inputs.dataset_inputs[0].dataset.name == "fashion-mnist training" for child in children)
     assert all("objective" in child.data.metrics for child in children if child.data.tags["trial.state"] == "complete")
     names = {entry.path for entry in client.list_artifacts(parent, "tuning")}
     assert {"tuning/study.html", "tuning/optimization_history.png", "tuning/slice.png"} <= names

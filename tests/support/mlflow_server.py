@@ -45,20 +45,25 @@ def serve(
             )
         try:
             address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + STARTS_SECONDS
-            while not _answers(address):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the MLflow server did not start:\n{log.read_text()[-4000:]}")
-                time.sleep(0.1)
+            wait_for_answer(f"{address}/health", server, log)
             yield address
         finally:
             server.terminate()
             server.wait(30)
 
 
+def wait_for_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until an address answers; fail with the end of the server's log if it ends before, or takes too long."""
+    deadline = time.monotonic() + STARTS_SECONDS
+    while not _answers(address):
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")
+        time.sleep(0.1)
+
+
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=5) as response:
+        with urllib.request.urlopen(address, timeout=5) as response:
             return bool(response.status == 200)
     except OSError:
         return False
