@@ -26,6 +26,11 @@ from fashion.state.relocation import ARTIFACTS
 from fashion.storage import sqlite
 from fashion.storage.servers import is_database, without_password
 
+QUIET = (
+    *("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"),
+    "mlflow.system_metrics.system_metrics_monitor",
+)
+"""Loggers whose news is of no use to a reader of a flow's output."""
 MAX_BATCH = 100
 """Params of one request, at most: MLflow's limit."""
 
@@ -48,7 +53,7 @@ class TrackedTrial:
 def set_store(home: Home) -> None:
     """Point MLflow at the tracking store. Connects to nothing."""
     mlflow.set_tracking_uri(home.tracking_uri)
-    for name in ("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
+    for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
