@@ -166,6 +166,7 @@ class DriftFlow(FlowSpec):
         """Send alerts, and decide whether a new model is due."""
         from fashion.drift import catch_up, messages, retraining
         from fashion.predictions import windows
+        from fashion.registry import tracking
         from fashion.storage.address import open_store
 
         settings, home = self.settings, prepare_environment()
@@ -173,8 +174,9 @@ class DriftFlow(FlowSpec):
         results = [each.result for each in self.inspected]
         self.decision, self.conditions = results[-1].decision, sorted(messages.acting_conditions(results))
         with exit_with_alert(settings):
+            tracking.connect(home)
             reported = list(zip(results, self.reports, strict=True))
-            drift_alerts.send_of_window(reported, settings)
+            drift_alerts.send_of_window(reported, self.trust.quarantined(), settings)
             catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
             source = windows.open_source(home, settings.source)
             decision = retraining.decide(
@@ -208,7 +210,7 @@ class DriftFlow(FlowSpec):
             }
             with launch.exit_on(events.EventsUnavailable):
                 self.outcome = events.publish(events.RETRAIN, payload)
-            retraining.record_start(store, model_name=self.model)
+            retraining.record_start(store, model_name=self.model, elsewhere=True)
         else:
             retraining.record_start(store, model_name=self.model)
             done = chaining.train_and_deploy(overrides, settings, self.model)

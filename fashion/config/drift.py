@@ -85,6 +85,8 @@ class AlertsConfig(Strict):
             "unreadable",
             "unjudged",
             "no_traffic",
+            "quarantine",
+            "approval",
             "training",
             "channel",
             "problem",
@@ -94,8 +96,9 @@ class AlertsConfig(Strict):
     """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
     decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than
     `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version that the registry does not
-    hold; no_traffic: nothing was predicted, and something was before; training: what became of a training that drift
-    started and waited for, which it does not on a cluster; channel: an address of alerts that cannot be used; problem:
+    hold; no_traffic: nothing was predicted, and something was before; quarantine: feedback of a source was put aside;
+    approval: a version passed the gate and waits for a person (`gate.approval`); training: what became of a training
+    that drift started, on a cluster told by the next run; channel: an address of alerts that cannot be used; problem:
     the flow failed."""
     cooldown_hours: float
     """Hours after an alert in which the same condition is not alerted again, though it lasts, unless it becomes worse

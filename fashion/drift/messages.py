@@ -57,7 +57,9 @@ def channels(problems: Sequence[str]) -> Alert | None:
     return Alert("An address of alerts cannot be used", text, matter=" ".join(problems))
 
 
-def training(outcome: str, *, model: str, ended_well: bool, promoted: bool, command: str) -> Alert:
+def training(
+    outcome: str, *, model: str, ended_well: bool, promoted: bool, command: str, awaits_approval: bool = False
+) -> Alert:
     """The message on a training that drift started.
 
     Args:
@@ -66,8 +68,10 @@ def training(outcome: str, *, model: str, ended_well: bool, promoted: bool, comm
         ended_well: False if the training failed, or the building of a bento after it.
         promoted: True if there is a new champion.
         command: what to type next.
+        awaits_approval: True if the version passed the gate, and a person is to promote it.
     """
-    what = "A new champion" if promoted else "A challenger was refused: the champion stays"
+    refused = "A challenger waits for approval" if awaits_approval else "A challenger was refused: the champion stays"
+    what = "A new champion" if promoted else refused
     title = what if ended_well else "A training that drift started failed"
     return Alert(f"{title}: {model}", f"{outcome}.\nNext: {command}")
 

@@ -3,6 +3,7 @@
 Feedback is new until a training has learnt from it: a training that failed leaves it new.
 """
 
+import dataclasses
 import json
 import time
 from collections import Counter
@@ -82,13 +83,40 @@ def decide(
     return RetrainDecision(True, f"{reasons}, and at least {new:,} rows with feedback are new")
 
 
-def record_start(store: Store, *, model_name: str, clock: Callable[[], float] = time.time) -> None:
+def record_start(
+    store: Store, *, model_name: str, elsewhere: bool = False, clock: Callable[[], float] = time.time
+) -> None:
     """Store that a training of a registered model begins now. Its feedback stays new until `record_learnt`.
+
+    Args:
+        store: as for `decide`.
+        model_name: of the registered model.
+        elsewhere: whether nobody waits for its end: then a later run tells it.
+        clock: returns seconds since 1970.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be written.
     """
-    _write(store, model_name, State(clock(), _read(store, model_name).learnt))
+    _write(store, model_name, State(clock(), _read(store, model_name).learnt, elsewhere))
+
+
+def awaited_since(store: Store, *, model_name: str) -> float | None:
+    """When the training began whose end nobody has told yet, seconds since 1970; None if there is none.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    state = _read(store, model_name)
+    return state.began if state.awaited else None
+
+
+def record_told(store: Store, *, model_name: str) -> None:
+    """Store that the end of that training was told.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be written.
+    """
+    _write(store, model_name, dataclasses.replace(_read(store, model_name), awaited=False))
 
 
 def record_learnt(store: Store, collected: float, *, model_name: str) -> None:
@@ -103,7 +131,7 @@ def record_learnt(store: Store, collected: float, *, model_name: str) -> None:
         fashion.storage.blobs.StoreUnavailable: the store cannot be written.
     """
     before = _read(store, model_name)
-    _write(store, model_name, State(before.began, max(before.learnt, collected)))
+    _write(store, model_name, dataclasses.replace(before, learnt=max(before.learnt, collected)))
 
 
 @dataclass(frozen=True)
@@ -114,6 +142,8 @@ class State:
     """When the last one began."""
     learnt: float = 0.0
     """When the last one that succeeded collected its feedback."""
+    awaited: bool = False
+    """Whether the end of the last one is still to be told."""
 
 
 def _count_new(
@@ -147,7 +177,8 @@ def _read(store: Store, model_name: str) -> State:
     for name in (state_of(STATE, model_name), STATE):
         try:
             content: Any = json.loads(store.get(name))
-            return State(float(content["began"]), float(content.get("learnt", content["began"])))
+            learnt = float(content.get("learnt", content["began"]))
+            return State(float(content["began"]), learnt, bool(content.get("awaited", False)))
         except BlobNotFound:
             continue
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -156,4 +187,4 @@ def _read(store: Store, model_name: str) -> State:
 
 
 def _write(store: Store, model_name: str, state: State) -> None:
-    store.put(state_of(STATE, model_name), json.dumps({"began": state.began, "learnt": state.learnt}).encode())
+    store.put(state_of(STATE, model_name), json.dumps(dataclasses.asdict(state)).encode())

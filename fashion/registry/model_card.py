@@ -56,7 +56,7 @@ def describe(package: Package, scores: Sequence[ClassScore], num_test_rows: int)
         f"| Accuracy | {_percent(package.metrics['test/accuracy'])} of {num_test_rows:,} test pictures |",
         *_without_duplicates(package),
         f"| Calibration error | {package.metrics['test/ece'].value:.2%} |",
-        f"| Weakest classes | {', '.join(f'{each.name} {each.recall:.1%}' for each in weakest)} (found of each) |",
+        f"| Weakest classes (recall) | {', '.join(f'{each.name} {each.recall:.1%}' for each in weakest)} |",
         f"| Data | {name}, version `{package.data['digest'][:12]}` |",
         f"| Training | {_training(package)} |",
         f"| Code | commit `{package.lineage.get('git_commit') or 'unknown'}` |",

@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     promoted: bool
     command: str
     """What to type next."""
+    awaits_approval: bool = False
 
 
 def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: str) -> Outcome:
@@ -74,7 +75,8 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
         return Outcome(sentence, False, False, f"python flows/train_flow.py resume --origin-run-id {trained.id}")
     outcome: str = trained.data.outcome
     if not trained.data.promoted:
-        return Outcome(outcome, True, False, "fashion registry list")
+        waits = bool(trained.data.verdict["awaits_approval"])
+        return Outcome(outcome, True, False, "fashion registry list", waits)
     if not settings.deploy:
         return Outcome(outcome, True, True, "make bento")
     deployed = run_flow("deploy_flow.py", parse_overrides(deploy_overrides(settings.deploy_overrides, model)))

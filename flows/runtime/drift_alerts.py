@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,24 +17,34 @@ if TYPE_CHECKING:
     from fashion.drift.result import DriftResult
 
 
-def send_of_window(reported: "Sequence[tuple[DriftResult, str]]", settings: DriftConfig) -> None:
-    """Send what is due on a window.
+def send_of_window(
+    reported: "Sequence[tuple[DriftResult, str]]", quarantined: Mapping[str, str], settings: DriftConfig
+) -> None:
+    """Send what is due on a window, and on what waits for people.
 
     Args:
         reported: the result and the report's id of each version in it, that of the latest row last.
+        quarantined: sources of feedback -> why.
         settings: which conditions people are alerted to.
     """
-    from fashion.drift import messages, reports
+    from fashion.drift import messages, reports, retraining, waiting
+    from fashion.registry import versions
+    from fashion.storage.address import open_store
 
-    address, service = current_home().reports, os.environ.get("FASHION_URL")
+    address, service, on = current_home().reports, os.environ.get("FASHION_URL"), settings.alerts.on
+    model, store = settings.tracking.registered_model, open_store(address)
     conditions = messages.of_window(
-        reported,
-        settings.alerts.on,
-        model=settings.tracking.registered_model,
-        link=lambda report_id: reports.link(report_id, reports=address, service=service),
+        reported, on, model=model, link=lambda report_id: reports.link(report_id, reports=address, service=service)
     )
+    known = versions.list_versions(model)
+    waits = {"quarantine": waiting.quarantine(quarantined), "approval": waiting.approval(known, model=model)}
+    conditions |= {name: alert for name, alert in waits.items() if name in on}
+    ended = waiting.training_elsewhere(known, store, model=model, now_s=time.time())
+    events = [ended] if ended is not None and "training" in on else []
     present = [result.model_version for result, _ in reported if result.rows]
-    _send({"problem": None, **conditions}, settings, present=present)
+    _send({"problem": None, **conditions}, settings, present=present, events=events)
+    if ended is not None:
+        retraining.record_told(store, model_name=model)
 
 
 def send_of_training(done: "chaining.Outcome", settings: DriftConfig) -> None:
@@ -49,6 +60,7 @@ def send_of_training(done: "chaining.Outcome", settings: DriftConfig) -> None:
         ended_well=done.ended_well,
         promoted=done.promoted,
         command=done.command,
+        awaits_approval=done.awaits_approval,
     )
     try:
         _send({}, settings, events=[event])

@@ -42,7 +42,8 @@ class TestFile:
         assert (settings.window, settings.rows, settings.since, settings.source) == ("24h", None, None, "auto")
         assert settings.cron == "0 6 * * *"
         assert settings.alerts.on == (
-            *("drift", "decline", "coverage", "unreadable", "unjudged", "no_traffic", "training", "channel", "problem"),
+            *("drift", "decline", "coverage", "unreadable", "unjudged", "no_traffic"),
+            *("quarantine", "approval", "training", "channel", "problem"),
         )
         assert not settings.retrain.enabled
 

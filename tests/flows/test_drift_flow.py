@@ -516,6 +516,7 @@ class TestTrouble:
                 if row.true_label != 9
             )
         said = drift(home, "since=2000-01-01", "retrain.enabled=true", "report.examples=0", "decision.resplits=0")
+        assert "ALERT Feedback is quarantined" in said
         assert re.search(r"feedback of 'mallory' is quarantined \(\d+ labels: \d+ of \d+ contradict sure answers", said)
         (of_version_2,) = [each for each in latest(home) if each["model_version"] == "2"]
         assert of_version_2["feedback"]["accuracy"] > 0.5  # by the labels of before
