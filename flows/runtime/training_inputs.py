@@ -1,4 +1,4 @@
-"""What a training takes in: servers, the champion, data, feedback of users, the network. Each is checked, or one sentence."""
+"""What a training takes in: servers, the champion, data, feedback of users, the network. Checked, or one sentence."""
 
 import dataclasses
 import tempfile
