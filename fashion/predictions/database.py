@@ -101,6 +101,25 @@ class Database:
             connection.execute("PRAGMA query_only = ON")
             return connection.execute(sql, values).fetchall()
 
+    def pages(self, sql: str, values: Sequence[Any], size: int) -> Iterator[list[Row]]:
+        """Yield the rows of one SELECT in pages, all as of one moment; other reads do not wait for it.
+
+        Args:
+            sql: the SELECT.
+            values: of its parameters.
+            size: rows of a page.
+        """
+        with self.translate_errors(), contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            cursor = connection.execute(sql, values)
+            while page := cursor.fetchmany(size):
+                yield page
+
+    @property
+    def is_current(self) -> bool:
+        """False once the file was replaced or deleted since it was opened."""
+        return _identity(self.path) == self._file
+
     def erase(self, traces: Sequence[bytes]) -> None:
         """Make sure that what was deleted is in no byte of the file or of its write-ahead log.
 
