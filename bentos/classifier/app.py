@@ -30,7 +30,8 @@ from bentos.classifier.schemas import (
     ReviewedPrediction,
     ReviewRequest,
 )
-from bentos.classifier.site import render, site_of, words_of
+from bentos.classifier.site import render, words_of
+from bentos.classifier.traffic import span_of
 from bentos.classifier.worker import Worker
 from bentos.web import bodies, docs, html, responses, uploads
 from bentos.web.auth import Scope as KeyScope
@@ -98,6 +99,7 @@ class App:
                 Route("/review/undo", self._review_undo, methods=["POST"]),
                 Route("/review/skip", self._review_skip, methods=["POST"]),
                 Route("/monitoring", self._monitoring, methods=["GET"]),
+                Route("/monitoring/traffic", self._traffic, methods=["GET"]),
                 Route("/monitoring/reports", self._reports, methods=["GET"]),
                 Route("/monitoring/reports/{report_id}", self._report, methods=["GET"]),
                 Route("/openapi.json", self._openapi, methods=["GET"]),
@@ -254,9 +256,7 @@ class App:
         return json_response(readiness, 503, {"retry-after": "5"})
 
     async def _index(self, request: Request) -> Response:
-        worker = self._worker()
-        page = render(worker.page / "index.html", words_of(worker.package))
-        return HTMLResponse(page, headers={"cache-control": "no-cache"})
+        return self._rendered("index.html")
 
     async def _page(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -272,8 +272,11 @@ class App:
         return _file(self._worker().gallery, request.path_params["name"])
 
     async def _review(self, request: Request) -> Response:
+        return self._rendered("review.html")
+
+    def _rendered(self, name: str) -> Response:
         worker = self._worker()
-        page = render(worker.page / "review.html", words_of(worker.package))
+        page = render(worker.page / name, words_of(worker.package), html.links(worker.site))
         return HTMLResponse(page, headers={"cache-control": "no-cache"})
 
     async def _review_queue(self, request: Request) -> Response:
@@ -308,8 +311,13 @@ class App:
         return uploads.read_json(await self._read_body(request), kind)
 
     async def _monitoring(self, request: Request) -> Response:
-        page = await asyncio.to_thread(monitoring.page, self._worker())
+        span = span_of(request.query_params)
+        page = await asyncio.to_thread(monitoring.page, self._worker(), span)
         return HTMLResponse(page, headers={"cache-control": "no-store"})
+
+    async def _traffic(self, request: Request) -> Response:
+        span = span_of(request.query_params)
+        return json_response(await asyncio.to_thread(monitoring.traffic_answer, self._worker(), span))
 
     async def _reports(self, request: Request) -> Response:
         return json_response(Reports(await asyncio.to_thread(monitoring.latest_reports, self._worker().reports)))
@@ -323,15 +331,14 @@ class App:
         return json_response(self._document())
 
     async def _docs(self, request: Request) -> Response:
-        return HTMLResponse(
-            docs.page(site_of(self._worker().package), self._document(), str(request.base_url).rstrip("/"))
-        )
+        return HTMLResponse(docs.page(self._worker().site, self._document(), str(request.base_url).rstrip("/")))
 
     def _document(self) -> dict[str, Any]:
         worker = self._worker()
         pictures = worker.gallery_pictures()
         url = pictures[0].url if pictures else None
-        return openapi.document(worker.package, picture_url=url, model_name=worker.model_info().name)
+        name = worker.model_info().name
+        return openapi.document(worker.package, picture_url=url, model_name=name, has_review=worker.has_review)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

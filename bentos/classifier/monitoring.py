@@ -1,4 +1,4 @@
-"""The monitoring page: recent traffic, the reports of the drift flow, and the log's backlog. Reads no log itself."""
+"""The monitoring page: traffic over time and of late, drift reports, and the log's backlog. Reads no log itself."""
 
 import datetime
 from collections import Counter
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.responses import Response
 
+from bentos.classifier import traffic_page
 from bentos.classifier.recent import Recent
 from bentos.classifier.records import has_classes
-from bentos.classifier.schemas import ModelInfo, Report
-from bentos.classifier.site import site_of
+from bentos.classifier.schemas import ModelInfo, Report, TrafficAnswer
+from bentos.classifier.traffic_answer import answer
 from bentos.classifier.unlike import Unlike
 from bentos.web import html
 from bentos.web.html import text
@@ -18,6 +19,7 @@ from bentos.web.responses import ApiError
 from fashion.drift import reports
 from fashion.predictions.outbox import Backlog
 from fashion.predictions.record import LoggedPrediction, ModelId
+from fashion.predictions.slots import Span
 from fashion.storage.blobs import BlobNotFound, Store
 
 if TYPE_CHECKING:
@@ -52,17 +54,47 @@ def report_response(store: Store, report_id: str) -> Response:
         raise ApiError(404, "not_found", f"there is no report {report_id[:60]!r}", remedy) from None
 
 
-def page(worker: "Worker") -> str:
-    """Render the page as HTML."""
+def page(worker: "Worker", span: Span) -> str:
+    """Render the page as HTML.
+
+    Args:
+        worker: whose traffic is shown.
+        span: how much time is shown.
+    """
     recent = worker.recent.read()
+    listed = latest_reports(worker.reports)
+    backlog = worker.log.outbox.backlog()
+    share = None if worker.unlike.typicality is None else worker.unlike.share
     model = worker.model_info()
     lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
     sections = [
+        *traffic_page.sections(worker.traffic.read(span), listed, source=_source(backlog), share=share),
         *_traffic(model, recent, worker.unlike),
-        *_reports(latest_reports(worker.reports)),
-        *_log(worker.log.outbox.backlog()),
+        *_reports(listed),
+        *_log(backlog),
     ]
-    return html.page(site_of(worker.package), "Monitoring", lead, sections)
+    return html.page(worker.site, "Monitoring", lead, sections, styles=["/page/charts.css"])
+
+
+def traffic_answer(worker: "Worker", span: Span) -> TrafficAnswer:
+    """The traffic over time for programs.
+
+    Args:
+        worker: whose traffic is shown.
+        span: how much time is shown.
+    """
+    source = _source(worker.log.outbox.backlog())
+    return answer(worker.traffic.read(span), latest_reports(worker.reports), source=source)
+
+
+def _source(backlog: Backlog) -> str:
+    """Whose rows are counted over time, in one sentence."""
+    if backlog.destination is None:
+        return "All predictions in this machine's log."
+    return (
+        "Predictions and labels in this machine's log alone: what other machines ship to "
+        f"{backlog.destination} is not counted here."
+    )
 
 
 def _traffic(model: ModelInfo, latest: Recent, unlike: Unlike) -> Iterator[str]:

@@ -10,6 +10,8 @@ from bentos.classifier.schemas import (
     FeedbackTableAnswer,
     Gallery,
     GalleryPicture,
+    LabelCounts,
+    LatencyQuantiles,
     LineError,
     LogState,
     ModelInfo,
@@ -19,6 +21,14 @@ from bentos.classifier.schemas import (
     PredictionRead,
     Ready,
     Reports,
+    ReviewAnswer,
+    ReviewedPrediction,
+    ReviewItem,
+    ReviewQueue,
+    ReviewRequest,
+    TrafficAnswer,
+    TrafficPeriod,
+    VersionPeriod,
 )
 from bentos.classifier.site import words_of
 from bentos.web.openapi import READ_ERRORS, UPLOAD_ERRORS, Content, Operation, Schema, object_schema
@@ -27,6 +37,7 @@ from bentos.web.responses import ErrorAnswer, ErrorDetail
 from bentos.web.uploads import JsonUpload
 from fashion.images.statistics import STATISTICS
 from fashion.model.package import Package
+from fashion.predictions.slots import SPANS
 
 EXAMPLE_ID = "019a0c3e-5f2b-7c1d-8e4f-0123456789ab"
 EXAMPLE_TIME = "2026-01-31T12:00:00+00:00"
@@ -44,6 +55,12 @@ CLIENT = {
     "schema": {"type": "string", "maxLength": 200, "pattern": "^[ -~]*$"},
     "description": "the caller's own tag, which is logged",
 }
+SPAN = {
+    "name": "span",
+    "in": "query",
+    "schema": {"type": "string", "enum": list(SPANS), "default": "day"},
+    "description": "how much time is shown",
+}
 PREDICTION_ID = {
     "name": "prediction_id",
     "in": "path",
@@ -54,7 +71,11 @@ PREDICTION_ID = {
 
 
 def document(
-    model: Package, *, picture_url: str | None = None, model_name: str = "fashion-classifier"
+    model: Package,
+    *,
+    picture_url: str | None = None,
+    model_name: str = "fashion-classifier",
+    has_review: bool = False,
 ) -> dict[str, Any]:
     """Make the document of a service.
 
@@ -62,11 +83,16 @@ def document(
         model: the package that is served: its classes are part of the schemas.
         picture_url: where a picture is that can be sent as an example.
         model_name: of the registered model, for examples.
+        has_review: whether labels can be given on a page.
     """
     names, words = list(model.class_names), words_of(model)
     number: Schema = {"type": "number"}
     return make_document(
-        [*_prediction_operations(model, model_name, picture_url), *_service_operations(model, model_name)],
+        [
+            *_prediction_operations(model, model_name, picture_url),
+            *(_review_operations(names) if has_review else ()),
+            *_service_operations(model, model_name),
+        ],
         title=words.title,
         description=f"Classifies {words.subject}, and logs each prediction. Errors have one shape.",
         named={
@@ -144,6 +170,60 @@ def _prediction_operations(model: Package, model_name: str, picture_url: str | N
     ]
 
 
+def _review_operations(names: list[str]) -> list[Operation]:
+    errors = (400, 401, 404, 408, 413, 415, 422, 429, 503)
+    said, one = ReviewRequest(EXAMPLE_ID, names[0]), ReviewedPrediction(EXAMPLE_ID)
+    queue = ReviewQueue(
+        tuple(names),
+        (ReviewItem(EXAMPLE_ID, f"data:image/png;base64,{EXAMPLE_PNG}", "drawn at random"),),
+        0,
+        1,
+        0,
+        None,
+    )
+    answer = Content(ReviewAnswer, example=ReviewAnswer(EXAMPLE_ID, names[0], names[-1]))
+    without_body: dict[int, tuple[str, Content | None]] = {204: ("Stored", None)}
+
+    def post(
+        path: str, name: str, summary: str, body: Content, answers: dict[int, tuple[str, Content | None]]
+    ) -> Operation:
+        return Operation("post", path, name, summary, answers, errors, (body,))
+
+    return [
+        _get(
+            "/review", "review", "Show a page to give labels on", Content({"type": "string"}, "text/html"), READ_ERRORS
+        ),
+        _get(
+            "/review/queue",
+            "listReviews",
+            "Get pictures that are worth a label",
+            Content(ReviewQueue, example=queue),
+            (404, *READ_ERRORS),
+        ),
+        post(
+            "/review/label",
+            "giveReview",
+            "Say what a picture is",
+            Content(ReviewRequest, example=said),
+            {201: ("Stored", answer)},
+        ),
+        post(
+            "/review/undo",
+            "undoReview",
+            "Let the last review of a prediction count no more",
+            Content(ReviewedPrediction, example=one),
+            without_body,
+        ),
+        post(
+            "/review/skip",
+            "skipReview",
+            "Say that nobody can tell what a picture is",
+            Content(ReviewedPrediction, example=one),
+            without_body,
+        ),
+    ]
+
+
 def _service_operations(model: Package, model_name: str) -> list[Operation]:
     html, plain = Content({"type": "string"}, "text/html"), Content({"type": "string"}, "text/plain")
     ready = Ready(True, "1", LogState(None, 0, 0.0, 0, (), None))
@@ -180,7 +260,20 @@ def _service_operations(model: Package, model_name: str) -> list[Operation]:
             errors=READ_ERRORS,
         ),
         _get(
-            "/monitoring", "monitor", "Show recent traffic, drift reports and the state of the log", html, READ_ERRORS
+            "/monitoring",
+            "monitor",
+            "Show traffic over time, recent traffic, drift reports and the state of the log",
+            html,
+            (422, *READ_ERRORS),
+            parameters=(SPAN,),
+        ),
+        _get(
+            "/monitoring/traffic",
+            "getTraffic",
+            "Get the traffic of a day, a week or a month",
+            Content(TrafficAnswer, example=_example_traffic()),
+            (422, *READ_ERRORS),
+            parameters=(SPAN,),
         ),
         _get("/", "try", "Show a page to try pictures with", html),
         Operation(
@@ -198,8 +291,31 @@ def _service_operations(model: Package, model_name: str) -> list[Operation]:
     ]
 
 
-def _get(path: str, name: str, summary: str, content: Content, errors: tuple[int, ...] = ()) -> Operation:
-    return Operation("get", path, name, summary, {200: ("The answer", content)}, errors)
+def _get(
+    path: str,
+    name: str,
+    summary: str,
+    content: Content,
+    errors: tuple[int, ...] = (),
+    parameters: tuple[Schema, ...] = (),
+) -> Operation:
+    return Operation("get", path, name, summary, {200: ("The answer", content)}, errors, parameters=parameters)
+
+
+def _example_traffic() -> TrafficAnswer:
+    period = TrafficPeriod(
+        since=EXAMPLE_TIME,
+        until="2026-01-31T13:00:00+00:00",
+        predictions=120,
+        mean_confidence=0.93,
+        latency_ms=LatencyQuantiles(3.1, 7.4, 12.0),
+        compared=120,
+        unlike=1,
+        labels=LabelCounts(20, 19, 0.95, 0.763868, 0.991118),
+        requests={"200": 120, "415": 2},
+        versions=(VersionPeriod("1", EXAMPLE_DIGEST[:16], "champion", 120),),
+    )
+    return TrafficAnswer("day", 3600, "All predictions in this machine's log.", True, None, EXAMPLE_TIME, (period,), ())
 
 
 def _example_prediction(model: Package, model_name: str) -> PredictionAnswer:

@@ -331,3 +331,73 @@ class Reports(Documented):
 
     reports: tuple[Report, ...]
     """Newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyQuantiles(Documented):
+    """Milliseconds from a request's arrival to the log, within 9 %."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts(Documented):
+    """What feedback says. People chose what to label: this is not the accuracy of all predictions."""
+
+    labelled: int
+    right: int
+    accuracy: OptionalNumber = None
+    low: OptionalNumber = None
+    """End of Wilson's 95 % interval."""
+    high: OptionalNumber = None
+    """End of Wilson's 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPeriod(Documented):
+    """A version in one period."""
+
+    version: str
+    digest: str | None
+    role: str
+    predictions: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPeriod(Documented):
+    """What is known of one period, of the served model in all versions that answered."""
+
+    since: Moment
+    until: Moment
+    predictions: int
+    mean_confidence: OptionalNumber
+    latency_ms: LatencyQuantiles | None
+    compared: int
+    """Pictures that were compared with what their version has learnt."""
+    unlike: int
+    """Of these, those that are unlike it."""
+    labels: LabelCounts
+    requests: dict[str, int]
+    """HTTP status -> requests for predictions that services of this machine answered with it."""
+    versions: tuple[VersionPeriod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficAnswer(Documented):
+    """Traffic over time."""
+
+    span: Annotated[str, Field(json_schema_extra={"enum": ["day", "week", "month"]})]
+    step_seconds: int
+    source: str
+    """Whose rows are counted."""
+    complete: bool
+    """False while rows are being counted."""
+    problem: str | None
+    requests_since: Moment | None
+    """From when on requests are counted; null if none was."""
+    periods: tuple[TrafficPeriod, ...]
+    """The oldest first; the last one is under way."""
+    reports: tuple[Report, ...]
+    """Drift reports of this time, newest first, of the latest 50."""

@@ -9,6 +9,8 @@ from fashion.config.schema import WordsConfig
 from fashion.model.package import Package
 
 LINKS = {"Monitoring": "/monitoring", "API": "/docs"}
+REVIEW = {"Review": "/review"}
+"""Before the others, where the page can be opened."""
 
 
 def words_of(package: Package) -> WordsConfig:
@@ -16,20 +18,26 @@ def words_of(package: Package) -> WordsConfig:
     return WordsConfig(**package.data.get("words", {}))
 
 
-def site_of(package: Package) -> Site:
-    """What the top of each page of a model's service shows."""
-    return Site(words_of(package).title, LINKS)
+def site_of(package: Package, *, has_review: bool) -> Site:
+    """What the top of each page of a model's service shows.
+
+    Args:
+        package: of the model.
+        has_review: whether labels can be given on a page.
+    """
+    return Site(words_of(package).title, {**(REVIEW if has_review else {}), **LINKS})
 
 
 @functools.lru_cache(maxsize=4)
-def render(page: Path, words: WordsConfig) -> str:
+def render(page: Path, words: WordsConfig, links: str) -> str:
     """A page in the words of its data set: to try pictures with, or to review them.
 
     Args:
-        page: HTML with any of `{{title}}`, `{{question}}`, `{{hint}}` and `{{subject}}` in it.
+        page: HTML with any of `{{title}}`, `{{question}}`, `{{hint}}`, `{{subject}}` and `{{links}}` in it.
         words: plain text for them.
+        links: HTML of the links to the other pages.
     """
-    content = page.read_text(encoding="utf-8")
+    content = page.read_text(encoding="utf-8").replace("{{links}}", links)
     for name in ("title", "question", "hint", "subject"):
         content = content.replace(f"{{{{{name}}}}}", html.text(getattr(words, name)))
     return content

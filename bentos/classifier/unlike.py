@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bentos.classifier.schemas import PredictionAnswer
 from bentos.web.responses import ApiError
@@ -55,5 +56,9 @@ class Unlike:
         """How many of some logged rows of this version are unlike the others; None if the model cannot tell."""
         if self.typicality is None or not rows:
             return None
-        features = np.array([[*each.embedding, *each.statistics] for each in rows], np.float64)
+        return self.count_features(np.array([[*each.embedding, *each.statistics] for each in rows], np.float64))
+
+    def count_features(self, features: NDArray[np.float64]) -> int:
+        """The same of (N, 24) embeddings and statistics, where the model can tell."""
+        assert self.typicality is not None, "the model cannot tell"
         return int((self.typicality.shares(self.typicality.distances_of(features)) < self.share).sum())

@@ -35,6 +35,8 @@ from bentos.classifier.schemas import (
     data_url,
 )
 from bentos.classifier.shipping import Shipping
+from bentos.classifier.site import site_of
+from bentos.classifier.traffic import TrafficReader
 from bentos.classifier.unlike import Unlike
 from bentos.web import responses
 from bentos.web.auth import Keys, Scope, is_loopback
@@ -105,6 +107,8 @@ class Worker:
         self.reports, self._images = open_store(home.reports), open_store(home.images)
         local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
         self.keys = Keys(environment, closed=_closed(self.settings, environment), local=local)
+        self.has_review = self.settings.log.images and not self.keys.is_closed("review")
+        self.site = site_of(self.package, has_review=self.has_review)
         limits = self.settings.limits
         self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
         # Bodies get an eighth: a picture takes more once it is decoded.
@@ -123,6 +127,7 @@ class Worker:
         self.records = Records(self.log, self._shipping, served, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
         self.unlike = Unlike(self.package, self.settings)
+        self.traffic = TrafficReader(self.log, self.metrics.requests, model=served, unlike=self.unlike)
         self.review = Review(
             self.log,
             self._shipping.remote,
@@ -170,6 +175,7 @@ class Worker:
             work.close(self.settings.log.drain_seconds)
         self._shipping.close()
         self._telemetry.close()
+        self.traffic.close()
         self.log.close()
 
     async def predict(self, data: bytes, *, explain: bool, client: str | None, started: float) -> PredictionAnswer:

@@ -49,6 +49,14 @@ class Keys:
             for scope, name in VARIABLES.items()
         }
 
+    def is_closed(self, scope: Scope) -> bool:
+        """Return True if no request is let in: the scope needs a key, and there is none.
+
+        Args:
+            scope: of the path.
+        """
+        return scope in self._closed and not self._keys[scope]
+
     def check(self, scope: Scope, headers: Headers, connection: Mapping[str, Any] | None = None) -> str:
         """Check the key of a request, and return it; empty where the scope is open.
 

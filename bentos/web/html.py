@@ -19,7 +19,7 @@ HEAD = """<!doctype html>
 <link rel="icon" href="/page/icon.svg">
 <link rel="stylesheet" href="/page/base.css">
 <link rel="stylesheet" href="/page/article.css">
-{script}</head>
+{more}</head>
 <body>
 <header class="top">
 <a class="mark" href="/"><img src="/page/icon.svg" alt="" width="28" height="28">{name}</a>
@@ -39,7 +39,15 @@ class Site:
     """URL of each page, by its name."""
 
 
-def page(site: Site, title: str, lead: str, body: Iterable[str], *, script: str | None = None) -> str:
+def page(
+    site: Site,
+    title: str,
+    lead: str,
+    body: Iterable[str],
+    *,
+    script: str | None = None,
+    styles: Iterable[str] = (),
+) -> str:
     """Render a whole page.
 
     Args:
@@ -48,11 +56,17 @@ def page(site: Site, title: str, lead: str, body: Iterable[str], *, script: str 
         lead: HTML of the paragraph below the title.
         body: HTML of the sections.
         script: URL of a JavaScript module.
+        styles: URLs of more stylesheets.
     """
-    module = "" if script is None else f'<script type="module" src="{text(script)}"></script>\n'
-    links = "".join(f'<a href="{text(url)}">{text(name)}</a>' for name, url in site.links.items())
-    head = HEAD.format(title=text(title), lead=lead, script=module, name=text(site.name), links=links)
+    more = "".join(f'<link rel="stylesheet" href="{text(url)}">\n' for url in styles)
+    more += "" if script is None else f'<script type="module" src="{text(script)}"></script>\n'
+    head = HEAD.format(title=text(title), lead=lead, more=more, name=text(site.name), links=links(site))
     return head + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
+
+
+def links(site: Site) -> str:
+    """The links to the pages of a service, as HTML."""
+    return "".join(f'<a href="{text(url)}">{text(name)}</a>' for name, url in site.links.items())
 
 
 def text(value: Any) -> str:

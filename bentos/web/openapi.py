@@ -48,8 +48,8 @@ class Operation:
     path: str
     name: str
     summary: str
-    answers: Mapping[int, tuple[str, Content]]
-    """Description and body by status, but for errors."""
+    answers: Mapping[int, tuple[str, Content | None]]
+    """Description and body by status, but for errors; None for an answer without a body."""
     errors: tuple[int, ...] = ()
     """Statuses of `ERRORS`."""
     bodies: tuple[Content, ...] = ()
@@ -70,17 +70,19 @@ def document(
     error = Content(
         ErrorAnswer, example=ErrorAnswer(ErrorDetail("not_an_image", "what is wrong", "what to do about it"))
     )
-    answered = [content for each in operations for _, content in each.answers.values()]
+    answered = [content for each in operations for _, content in each.answers.values() if content is not None]
     read = [content for each in operations for content in each.bodies]
     schemas, definitions = _schemas([*answered, error], read)
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
-        answers = {**each.answers, **{status: (ERRORS[status], error) for status in each.errors}}
+        answers: dict[int, tuple[str, Content | None]] = {**each.answers}
+        answers |= {status: (ERRORS[status], error) for status in each.errors}
         operation: dict[str, Any] = {
             "operationId": each.name,
             "summary": each.summary,
             "responses": {
-                str(status): {"description": text, "content": _content([content], schemas, "serialization")}
+                str(status): {"description": text}
+                | ({"content": _content([content], schemas, "serialization")} if content is not None else {})
                 for status, (text, content) in answers.items()
             },
         }

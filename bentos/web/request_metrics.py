@@ -7,6 +7,7 @@ already, so these metrics have one of their own.
 """
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ class RequestMetrics:
         # Looking up a series by its labels takes longer than counting in it.
         self._finished: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._running: dict[str, Gauge] = {}
+        self.answered: Counts[tuple[str, int]] = Counts()
+        """Requests of this worker by endpoint and status."""
         self._batches: dict[str, Histogram] = {}
 
     def announce(self, endpoints: Iterable[str]) -> None:
@@ -128,6 +131,7 @@ class RequestMetrics:
         self._running[endpoint].dec()
         total, duration = self._finished.get((endpoint, status)) or self._series(endpoint, status)
         total.inc()
+        self.answered[endpoint, status] += 1
         duration.observe(seconds)
 
     def batch(self, method: str, size: int) -> None:

@@ -97,23 +97,15 @@ class Database:
 
     def scan(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of one SELECT that may take long: other reads of this process do not wait for it."""
-        with self.translate_errors(), contextlib.closing(self._connect()) as connection:
-            connection.execute("PRAGMA query_only = ON")
+        with self.reading() as connection:
             return connection.execute(sql, values).fetchall()
 
-    def pages(self, sql: str, values: Sequence[Any], size: int) -> Iterator[list[Row]]:
-        """Yield the rows of one SELECT in pages, all as of one moment; other reads do not wait for it.
-
-        Args:
-            sql: the SELECT.
-            values: of its parameters.
-            size: rows of a page.
-        """
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of the caller's own, for many reads: others of this process do not wait for them."""
         with self.translate_errors(), contextlib.closing(self._connect()) as connection:
             connection.execute("PRAGMA query_only = ON")
-            cursor = connection.execute(sql, values)
-            while page := cursor.fetchmany(size):
-                yield page
+            yield connection
 
     @property
     def is_current(self) -> bool:

@@ -36,8 +36,8 @@ APPLICATION_ID = 0x46415354
 """Tells this file from other SQLite files: `FAST`."""
 SUFFIX = "-over-time.db"
 """What the file's name ends in; it begins like the log's."""
-COMMIT_SLOTS = 24
-"""Slots that are counted between two commits."""
+COMMIT_SLOTS = 100
+"""Slots that are counted between two commits, at most."""
 CREATE = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE pending (slot INTEGER PRIMARY KEY, labels_only INTEGER NOT NULL)",
@@ -90,15 +90,16 @@ class OverTime:
         with self._counting:
             self._file.close()
 
-    def advance(self, seconds: float) -> int:
+    def advance(self, seconds: float, *, pause: float = 0.0) -> int:
         """Count what has changed, the newest first, and return how many slots still wait.
 
         Of several processes and threads one counts; for the others this returns at once.
 
         Args:
             seconds: how long to count; at least one slot is.
+            pause: how long to leave the processor to others after each slot, as a multiple of the time it took.
         """
-        self._file.run(lambda: self._advance(seconds))
+        self._file.run(lambda: self._advance(seconds, pause))
         return self.waiting()
 
     def waiting(self) -> int:
@@ -137,17 +138,18 @@ class OverTime:
         since = self._file.run(self._facts).get(_SINCE)
         return None if since is None else int(since)
 
-    def _advance(self, seconds: float) -> None:
+    def _advance(self, seconds: float, pause: float) -> None:
         deadline = time.monotonic() + seconds
         with self._alone() as alone:
             if not alone:
                 return
             self._find_changes()
             sql = f"SELECT slot, labels_only FROM pending ORDER BY slot DESC LIMIT {COMMIT_SLOTS}"
-            while waiting := self._file.read(sql):
-                self._count(waiting, deadline)
-                if time.monotonic() >= deadline:
-                    return
+            with self._log.reading() as log:
+                while waiting := self._file.read(sql):
+                    self._count(log, waiting, deadline, pause=pause)
+                    if time.monotonic() >= deadline:
+                        return
 
     def _periods(self, span: Span) -> list[Period]:
         periods = span.periods(self._clock() // 1000)
@@ -241,12 +243,15 @@ class OverTime:
         counter = self._untypical
         return {} if counter is None else {f"share {'/'.join(counter.model.order)}": repr(counter.share)}
 
-    def _count(self, waiting: Sequence[Row], deadline: float) -> None:
+    def _count(self, log: sqlite3.Connection, waiting: Sequence[Row], deadline: float, *, pause: float) -> None:
         """Count slots until a deadline, at least one, and store what was counted."""
         counted: list[tuple[int, dict[Version, Traffic] | None, dict[ModelId, tuple[int, int]]]] = []
         for slot, labels_only in waiting:
-            traffic = None if labels_only else slot_counting.count_traffic(self._log, slot, self._untypical)
-            counted.append((slot, traffic, slot_counting.count_labels(self._log, slot)))
+            begun = time.monotonic()
+            traffic = None if labels_only else slot_counting.count_traffic(log, slot, self._untypical)
+            counted.append((slot, traffic, slot_counting.count_labels(log, slot)))
+            if pause:
+                time.sleep(pause * (time.monotonic() - begun))
             if time.monotonic() >= deadline:
                 break
 

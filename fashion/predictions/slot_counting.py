@@ -163,28 +163,25 @@ def relabelled_slots(log: Database, feedback: int, decision: int, since_us: int)
     return {row[0] for row in found}
 
 
-def count_traffic(log: Database, slot: int, untypical: UntypicalCounter | None) -> dict[Version, Traffic]:
+def count_traffic(log: sqlite3.Connection, slot: int, untypical: UntypicalCounter | None) -> dict[Version, Traffic]:
     """Count the rows of a slot, but for labels; requests of this project's own checks are left out.
 
     Args:
-        log: the log.
+        log: a connection to the log.
         slot: which one.
         untypical: of the model that is served; rows of others stay without.
-
-    Raises:
-        fashion.predictions.record.LogUnavailable: the log cannot be read.
     """
     # What is not judged is not read: half of a row's bytes.
     judged = "p.model_digest = ? AND p.model_version = ? AND p.model_name = ?"
     served = (None, None, None) if untypical is None else (untypical.model[2], untypical.model[1], untypical.model[0])
     found: dict[Version, Traffic] = {}
-    for page in log.pages(
+    rows_of_slot = log.execute(
         "SELECT p.role, p.model_name, p.model_version, p.model_digest, p.confidence, p.latency_ms, "
         f"CASE WHEN {judged} THEN p.embedding END, CASE WHEN {judged} THEN p.statistics END "
         f"FROM predictions p WHERE {_IN_SLOT} AND {_OTHERS}",
         (*served, *served, slot * SLOT_US, (slot + 1) * SLOT_US, *OWN_CLIENTS),
-        PAGE_ROWS,
-    ):
+    )
+    while page := rows_of_slot.fetchmany(PAGE_ROWS):
         for version, rows in _by_version(page):
             traffic = Traffic(len(rows), sum(row[4] for row in rows), latency_histogram(row[5] for row in rows))
             if untypical is not None and version.model == untypical.model:
@@ -194,17 +191,14 @@ def count_traffic(log: Database, slot: int, untypical: UntypicalCounter | None) 
     return found
 
 
-def count_labels(log: Database, slot: int) -> dict[ModelId, tuple[int, int]]:
+def count_labels(log: sqlite3.Connection, slot: int) -> dict[ModelId, tuple[int, int]]:
     """Rows of a slot with feedback that counts, and how many of them were answered right, by model.
 
     Args:
-        log: the log.
+        log: a connection to the log.
         slot: which one.
-
-    Raises:
-        fashion.predictions.record.LogUnavailable: the log cannot be read.
     """
-    found = log.scan(
+    found = log.execute(
         "SELECT model_name, model_version, model_digest, count(*), sum(label = true_label) FROM ("
         f"SELECT p.model_name, p.model_version, p.model_digest, p.label, {TRUE_LABEL} AS true_label "
         f"FROM predictions p WHERE {_IN_SLOT} AND p.role = 'champion' AND {_OTHERS} "
