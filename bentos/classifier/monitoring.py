@@ -143,13 +143,14 @@ def _reports(listed: Sequence[Report]) -> Iterator[str]:
     if not listed:
         yield "<p>There is no report yet. The drift flow writes them.</p></section>"
         return
-    yield "<table><tr><th>report</th><th>decision</th><th>rows</th><th>accuracy, estimated</th><th>model</th></tr>"
+    heads = ("report", "decision", "rows", "accuracy, estimated", "model")
+    yield f"<div class='wide'><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"
     for each in listed:
         link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
         named = f"{each.get('model_name', '')} {each.get('model_version', '')}".strip()
         cells = (text(value) for value in (each.get("decision", ""), each.get("rows", ""), _estimate(each), named))
         yield f"<tr><th scope='row'>{link}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    yield "</table></section>"
+    yield "</table></div></section>"
 
 
 def _estimate(report: Report) -> str:

@@ -11,8 +11,10 @@ from bentos.web.charts import Series, Tick, TimeAxis
 from bentos.web.html import text
 from fashion.predictions.slots import SPANS, Period, Traffic
 
-STEPS = {"day": "hour", "week": "6 hours", "month": "day"}
-"""What a step of a span is called."""
+STEPS = {"day": "an hour", "week": "6 hours", "month": "a day"}
+"""How long a step of a span is."""
+FROM = "from, UTC"
+"""Head of the first column."""
 
 
 def sections(traffic: TrafficOverTime, listed: Sequence[Report], *, source: str, share: float | None) -> Iterator[str]:
@@ -88,7 +90,7 @@ class _Charts:
             for version, (first, last, count) in timeline.versions(self._periods).items()
         ]
         body = chart + (charts.legend(items) if items else "")
-        body += charts.table("Versions", (f"version, by {self._step}", "role", "first", "last", "predictions"), rows)
+        body += charts.table("Versions", ("version", "role", "first seen", "last seen", "predictions"), rows)
         if not self._reports:
             return self._figure(title, "", "no drift report in this time", body, whole=True)
         listed = [
@@ -108,8 +110,13 @@ class _Charts:
         counts = [float(each.rows) for each in self._totals]
         chart = charts.bars(self._time, [Series("predictions", "a", counts)], _count, label="Predictions over time")
         rows = [(name, f"{each.rows:,}") for name, each in self._by_time()]
-        body = chart + charts.table("Predictions", (self._step, "predictions"), rows)
-        return self._figure("Predictions", f"{self._all.rows:,}", f"pictures that were answered, by {self._step}", body)
+        body = chart + charts.table("Predictions", (FROM, "predictions"), rows)
+        return self._figure(
+            "Predictions",
+            f"{self._all.rows:,}",
+            f"pictures that were answered; a bar is {STEPS[self._traffic.span.name]}",
+            body,
+        )
 
     def _errors(self) -> str:
         title, since = "Requests with errors", self._traffic.requests_since_us
@@ -130,7 +137,7 @@ class _Charts:
             ("warn", f"refused (4xx): {sum(refused):,.0f}, the request was at fault"),
             ("bad", f"failed (5xx): {sum(failed):,.0f}, the service was at fault"),
         )
-        heads = (self._step, "answered", "refused", "failed", "by status")
+        heads = (FROM, "answered", "refused", "failed", "by status")
         body = chart + charts.legend(meanings) + charts.table("Requests", heads, rows)
         return self._figure(title, f"{sum(refused) + sum(failed):,.0f}", note, body)
 
@@ -145,7 +152,7 @@ class _Charts:
             for name, total in self._by_time()
         ]
         body = chart + charts.legend([("b", "95th percentile"), ("a", "median")])
-        body += charts.table("Latency", (self._step, "median", "95th percentile", "99th percentile"), rows)
+        body += charts.table("Latency", (FROM, "median", "95th percentile", "99th percentile"), rows)
         value = _optional(self._all.latency_ms(0.95), _milliseconds)
         return self._figure("Latency", value, "95th percentile, from the request's arrival to the log", body)
 
@@ -161,7 +168,7 @@ class _Charts:
             share=True,
         )
         rows = [(name, _optional(each.mean_confidence, _percent)) for name, each in self._by_time()]
-        body = chart + charts.table("Mean confidence", (self._step, "mean confidence"), rows)
+        body = chart + charts.table("Mean confidence", (FROM, "mean confidence"), rows)
         value = _optional(self._all.mean_confidence, _percent)
         return self._figure("Mean confidence", value, "calibrated: about this share should be right", body)
 
@@ -176,12 +183,14 @@ class _Charts:
         series = [Series("unlike", "a", values)]
         if self._share is not None:
             series.append(Series("expected", "c", [self._share] * len(values)))
-        chart = charts.lines(self._time, series, _percent, label="Share of untypical pictures over time", share=True)
+        chart = charts.lines(
+            self._time, series, _short_percent, label="Share of untypical pictures over time", share=True
+        )
         rows = [
             (name, f"{each.untypical:,}", f"{each.judged:,}", _optional(each.untypical_share, _percent))
             for name, each in self._by_time()
         ]
-        body = chart + charts.table(title, (self._step, "unlike", "of", "share"), rows)
+        body = chart + charts.table(title, (FROM, "unlike", "of", "share"), rows)
         note = "" if self._share is None else f"dashed: {self._share:.0%}, the share of pictures as in training"
         if self._all.judged < self._all.rows:
             note += f"; of {self._all.judged:,} pictures that were compared with what their version has learnt"
@@ -203,7 +212,7 @@ class _Charts:
             bounds = each.accuracy_interval
             interval = "" if bounds is None else f"{bounds[0]:.1%} to {bounds[1]:.1%}"
             rows.append((name, _optional(each.accuracy, _percent), interval, f"{each.right:,}", f"{each.labelled:,}"))
-        heads = (self._step, "accuracy", "95 % interval", "right", "labelled")
+        heads = (FROM, "accuracy", "95 % interval", "right", "labelled")
         low, high = self._all.accuracy_interval or (0.0, 1.0)
         note = (
             f"95 % interval {low:.1%} to {high:.1%}: {self._all.right:,} of {self._all.labelled:,} with a label, "
@@ -226,10 +235,6 @@ class _Charts:
         yield from reversed(
             [(self._name(each), total) for each, total in zip(self._periods, self._totals, strict=True)]
         )
-
-    @property
-    def _step(self) -> str:
-        return STEPS[self._traffic.span.name]
 
     def _name(self, period: Period) -> str:
         form = "%a %d %b" if self._traffic.span.name == "month" else "%a %d %b, %H:%M"
@@ -270,6 +275,10 @@ def _optional(value: float | None, form: charts.Format) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}"
+
+
+def _short_percent(value: float) -> str:
+    return _percent(value).replace(".0%", "%")
 
 
 def _count(value: float) -> str:

@@ -1,5 +1,6 @@
 """Which version answered when, and what drift reports said then. Draws nothing."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from fashion.drift import reports
 from fashion.predictions.slots import Period, Version
 
 VERDICTS = {
-    "bad": "harm, lower accuracy, or nothing to judge",
+    "bad": "harmful, accuracy is down, or rows cannot be judged",
     "warn": "drift",
     "good": "no drift",
     "none": "not enough data",
@@ -31,12 +32,13 @@ def bands(periods: Sequence[Period]) -> list[Band]:
         answered = {version: each.rows for version, each in period.versions.items() if version.role == "champion"}
         if not any(answered.values()):
             continue
-        name = name_of(max(answered, key=lambda version: answered[version]))
+        version = max(answered, key=lambda version: answered[version])
+        name = name_of(version)
         if found and found[-1].label == name:
             continue
         if found:
-            found[-1] = Band(found[-1].start, step, found[-1].label)
-        found.append(Band(step, len(periods), name))
+            found[-1] = dataclasses.replace(found[-1], end=step)
+        found.append(Band(step, len(periods), name, version.model.version))
     return found
 
 

@@ -17,6 +17,8 @@ TOP, BOTTOM = 20, 24
 """Room above the highest value, and below the lowest for the times."""
 GAP = 0.14
 """Between two bars, as a share of a step."""
+WIDE, NARROW = 20, 5
+"""Percent of the width that the label of a band takes on a phone, and its short form."""
 SHAPES = {
     "bad": "M-5.5 4.5 L0 -5.5 L5.5 4.5 Z",
     "warn": "M0 -5.5 L5.5 0 L0 5.5 L-5.5 0 Z",
@@ -60,6 +62,8 @@ class Band:
     end: int
     """The first step after it."""
     label: str
+    short: str
+    """Written where the band is too narrow for the label."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +177,12 @@ def timeline(time: TimeAxis, bands: Sequence[Band], marks: Sequence[Mark], *, la
     parts = []
     for number, each in enumerate(bands):
         x, width = 100 * each.start / steps, 100 * (each.end - each.start) / steps
-        name = text(each.label)
+        name, shown = text(each.label), each.label if width >= WIDE else each.short if width >= NARROW else ""
         # A nested svg cuts off what is wider than its band.
         parts.append(
             f"<svg x='{x:.3f}%' y='0' width='{width:.3f}%' height='28'>"
             f"<rect class='version {'odd' if number % 2 else 'even'}' width='100%' height='28'>"
-            f"<title>{name}</title></rect><text x='7' y='19'>{name}</text></svg>"
+            f"<title>{name}</title></rect><text x='7' y='19'>{text(shown)}</text></svg>"
         )
     parts += [_mark(each, 46) for each in marks]
     parts += _times(time, height)

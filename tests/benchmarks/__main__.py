@@ -23,6 +23,7 @@ NAMES = (
         "severity",
         "prediction_sets",
         "drift_scale",
+        "monitoring_page",
         "typicality",
         "cost",
     ),

@@ -1,8 +1,6 @@
 """Logs of many rows over a month, written straight into SQLite: daily rhythm, three versions, a bad day, labels."""
 
-import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,25 +91,29 @@ def _rows(
         drawn = features[generator.integers(0, len(features), count)]
     drawn = drawn + bad[:, None] * (generator.random(count) < 0.2)[:, None] * 4 * drawn.std(axis=0)
     embeddings, statistics = drawn[:, :16].astype("<f2"), drawn[:, 16:].astype("<f4")
-    is_labelled = generator.random(count) < LABELLED
     right = generator.random(count) < 0.93 - 0.12 * bad
+    true_labels = np.where(right, labels, (labels + 1) % 10)
     latest = int(model.version)
-    numbers = [str(max(1, latest - (each > 0.22 * days) - (each > 0.7 * days))) for each in age]
+    versions = np.maximum(1, latest - (age > 0.22 * days) - (age > 0.7 * days))
+    digests = {number: f"{number:016x}" for number in range(1, latest)} | {latest: model.digest}
     probabilities = pack("f", (0.1,) * 10)
-    records, feedback = [], []
-    for row in range(count):
-        time_us = int(times[row])
-        bits = ((time_us // 1000) << 80) | (7 << 76) | (2 << 62) | (first + row)
-        prediction_id = str(uuid.UUID(int=bits | int.from_bytes(os.urandom(2)) << 40))
-        is_latest = numbers[row] == model.version
-        records.append(
-            (
-                *(prediction_id, "champion", time_us, numbers[row], int(labels[row]), float(confidence[row])),
-                *(probabilities, statistics[row].tobytes(), embeddings[row].tobytes(), f"{first + row:064x}"),
-                *(float(latency[row]), None, model.name, model.digest if is_latest else f"{int(numbers[row]):016x}"),
-            )
+    ids = [
+        f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{row & 0xFFF:03x}-8{row >> 12:03x}-{tail:012x}"
+        for time, row, tail in zip(
+            (times // 1000).tolist(), range(count), generator.integers(0, 2**48, count).tolist(), strict=True
         )
-        if is_labelled[row]:
-            true_label = int(labels[row]) if right[row] else int(labels[row] + 1) % 10
-            feedback.append((prediction_id, true_label, "page", time_us + 60_000_000))
+    ]
+    columns = (ids, times.tolist(), versions.tolist(), labels.tolist(), confidence.tolist(), latency.tolist())
+    records = [
+        (
+            *(prediction_id, "champion", time_us, str(version), label, certain, probabilities),
+            *(statistics[row].tobytes(), embeddings[row].tobytes(), f"{first + row:064x}", took, None),
+            *(model.name, digests[version]),
+        )
+        for row, (prediction_id, time_us, version, label, certain, took) in enumerate(zip(*columns, strict=True))
+    ]
+    feedback = [
+        (ids[row], int(true_labels[row]), "page", int(times[row]) + 60_000_000)
+        for row in np.flatnonzero(generator.random(count) < LABELLED)
+    ]
     return records, feedback
