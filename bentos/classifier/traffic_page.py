@@ -90,7 +90,7 @@ class _Charts:
             for version, (first, last, count) in timeline.versions(self._periods).items()
         ]
         body = chart + (charts.legend(items) if items else "")
-        body += charts.table("Versions", ("version", "role", "first seen", "last seen", "predictions"), rows)
+        body += charts.table("Versions", ("version", "role", "first seen", "last seen", "predictions"), rows, words=4)
         if not self._reports:
             return self._figure(title, "", "no drift report in this time", body, whole=True)
         listed = [
@@ -100,7 +100,7 @@ class _Charts:
             )
             for each in self._reports
         ]
-        body += charts.table("Drift reports", ("report", "decision", "conditions"), listed)
+        body += charts.table("Drift reports", ("report", "decision", "conditions"), listed, words=3)
         note = f"a mark for each of {len(listed)} drift report{'' if len(listed) == 1 else 's'}"
         return self._figure(title, "", note, body, whole=True)
 
@@ -177,7 +177,7 @@ class _Charts:
         if not self._all.judged:
             why = "The served version cannot tell such pictures." if self._share is None else "No picture in this time."
             return self._empty(
-                title, f"{why} Only the version that is served compares pictures with what it has learnt."
+                title, f"{why} Pictures are compared with what the version has learnt while it is served."
             )
         values = [each.untypical_share for each in self._totals]
         series = [Series("unlike", "a", values)]
@@ -199,9 +199,7 @@ class _Charts:
     def _accuracy(self) -> str:
         title = "Accuracy by labels"
         if not self._all.labelled:
-            return self._empty(
-                title, "No prediction of this time has a label. Feedback is sent to /feedback, or given on /review."
-            )
+            return self._empty(title, "No prediction of this time has a label: send some to /feedback.")
         values = [
             None if (bounds := each.accuracy_interval) is None else (bounds[0], each.accuracy or 0.0, bounds[1])
             for each in self._totals

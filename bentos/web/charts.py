@@ -201,19 +201,20 @@ def legend(items: Iterable[tuple[str, str]]) -> str:
     return "<ul class='legend'>" + "".join(f"<li>{_swatch(kind)}{text(name)}</li>" for kind, name in items) + "</ul>"
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
     """The numbers of a chart, to be opened.
 
     Args:
         caption: plain text.
         heads: of the columns, the first of which names the row.
         rows: HTML of each cell.
+        words: columns that are no numbers, the first ones.
     """
-    kinds = ["", *[" class='number'"] * (len(heads) - 1)]
+    kinds = [*[""] * words, *[" class='number'"] * (len(heads) - words)]
     head = "".join(f"<th scope='col'{kind}>{text(each)}</th>" for kind, each in zip(kinds, heads, strict=True))
     lines = []
     for first, *others in rows:
-        cells = "".join(f"<td class='number'>{each}</td>" for each in others)
+        cells = "".join(f"<td{kind}>{each}</td>" for kind, each in zip(kinds[1:], others, strict=True))
         lines.append(f"<tr><th scope='row'>{first}</th>{cells}</tr>")
     body = "".join(lines)
     return (
@@ -258,8 +259,10 @@ def _round_step(at_least: float, *, whole: bool) -> float:
     if at_least <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(at_least))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= at_least * (1 - 1e-9))
-    return max(1.0, math.ceil(step)) if whole else step
+    if whole and power < 1:
+        return 1.0
+    factors = (1, 2, 5, 10) if whole and power == 1 else (1, 2, 2.5, 5, 10)
+    return next(factor * power for factor in factors if factor * power >= at_least * (1 - 1e-9))
 
 
 def _chart(time: TimeAxis, axis: _ValueAxis, form: Format, parts: Iterable[str], label: str) -> str:
@@ -283,7 +286,7 @@ def _chart(time: TimeAxis, axis: _ValueAxis, form: Format, parts: Iterable[str],
 def _times(time: TimeAxis, y: int) -> Iterator[str]:
     for tick in time.ticks:
         x = f"{100 * tick.place:.3f}%"
-        anchor = "start" if tick.place < 0.02 else "end" if tick.place > 0.98 else "middle"
+        anchor = "start" if tick.place < 0.02 else "end" if tick.place > 0.95 else "middle"
         kind = " class='minor'" if tick.is_minor else ""
         yield f"<line class='tick' x1='{x}' x2='{x}' y1='{y}' y2='{y + 4}'/>"
         yield f"<text{kind} x='{x}' y='{y + 18}' text-anchor='{anchor}'>{text(tick.label)}</text>"

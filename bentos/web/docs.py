@@ -47,7 +47,7 @@ def _section(base: str, path: str, method: str, operation: dict[str, Any]) -> It
     yield "</details><details><summary>Answers</summary><table>"
     for status, response in operation["responses"].items():
         yield f"<tr><th scope='row'>{status}</th><td>{text(response['description'])}"
-        for content in response["content"].values():
+        for content in response.get("content", {}).values():
             if "example" in content and int(status) < 300:
                 yield f"<pre>{text(json.dumps(content['example'], indent=1))}</pre>"
         yield "</td></tr>"
