@@ -153,19 +153,31 @@ class OverTime:
 
     def _periods(self, span: Span) -> list[Period]:
         periods = span.periods(self._clock() // 1000)
-        first = periods[0].since_us
-        bounds = first // SLOT_US, periods[-1].until_us // SLOT_US
+        first, per_step = periods[0].since_us // SLOT_US, span.step_us // SLOT_US
+        values = (first, per_step, first, periods[-1].until_us // SLOT_US)
 
-        def period(slot: int) -> Period:
-            return periods[(slot * SLOT_US - first) // span.step_us]
+        def read(columns: str, table: str, group: str = "") -> list[Row]:
+            return self._file.read(
+                f"SELECT (slot - ?) / ?, {columns} FROM {table} WHERE slot >= ? AND slot < ? {group}", values
+            )
 
-        for row in self._file.read("SELECT * FROM traffic WHERE slot >= ? AND slot < ?", bounds):
-            period(row[0]).of(Version(row[1], _to_model(row[2:5]))).add(_to_traffic(row))
-        for row in self._file.read("SELECT * FROM labels WHERE slot >= ? AND slot < ?", bounds):
-            period(row[0]).of(Version("champion", _to_model(row[1:4]))).add(Traffic(labelled=row[4], right=row[5]))
-        for slot, status, requests in self._file.read("SELECT * FROM requests WHERE slot >= ? AND slot < ?", bounds):
-            counted = period(slot).requests
-            counted[status] = counted.get(status, 0) + requests
+        by_version: dict[Row, list[Row]] = {}
+        columns = "role, model_name, model_version, model_digest, num_rows, confidence, judged, untypical, latency"
+        for row in read(columns, "traffic"):
+            by_version.setdefault(row[:5], []).append(row)
+        for (step, role, *model), rows in by_version.items():  # a month has 8,640 slots: they are added up at once
+            *sums, latencies = list(zip(*rows, strict=True))[5:]
+            num_rows, confidence, judged, untypical = map(sum, sums)
+            latency = unpack_histogram(b"".join(latencies))
+            periods[step].of(Version(role, _to_model(model))).add(
+                Traffic(num_rows, confidence, latency, judged, untypical)
+            )
+        for step, *model, labelled, right in read(
+            "model_name, model_version, model_digest, labelled, correct", "labels"
+        ):
+            periods[step].of(Version("champion", _to_model(model))).add(Traffic(labelled=labelled, right=right))
+        for step, status, requests in read("status, sum(requests)", "requests", "GROUP BY 1, 2"):
+            periods[step].requests[status] = requests
         return periods
 
     def _find_changes(self) -> None:
@@ -306,7 +318,3 @@ def _store_traffic(connection: sqlite3.Connection, slot: int, traffic: Mapping[V
 def _to_model(columns: Sequence[str]) -> ModelId:
     """The model of `ModelId.order`: keys hold no NULL, and no name is empty."""
     return ModelId(columns[0] or None, columns[1], columns[2] or None)
-
-
-def _to_traffic(row: Row) -> Traffic:
-    return Traffic(row[5], row[6], unpack_histogram(row[7]), row[8], row[9])

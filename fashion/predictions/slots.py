@@ -170,8 +170,6 @@ def pack_histogram(histogram: Histogram) -> bytes:
 
 
 def unpack_histogram(data: bytes) -> Histogram:
-    """Decode what `pack_histogram` encoded."""
+    """Decode what `pack_histogram` encoded; of several after each other, their sum."""
     packed = np.frombuffer(data, _PACKED)
-    histogram = np.zeros(BUCKETS, np.int64)
-    histogram[packed["bucket"]] = packed["rows"]
-    return histogram
+    return np.bincount(packed["bucket"], weights=packed["rows"], minlength=BUCKETS).astype(np.int64)

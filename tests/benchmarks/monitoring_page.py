@@ -46,7 +46,6 @@ def tables(options: ServingOptions) -> Iterator[Table]:
         if done.returncode != 0:
             raise RuntimeError(done.stderr[-2000:])
         found = json.loads(done.stdout.splitlines()[-1])
-        say(str(found))
         if found["rows"] != rows:
             raise RuntimeError(f"{found['rows']} of {rows} rows were counted")
         lines.append(
@@ -55,8 +54,9 @@ def tables(options: ServingOptions) -> Iterator[Table]:
                 "labels": float(found["labelled"]),
                 "first page, s": found["first"],
                 "log counted after, s": found["counted"],
-                "processor, s": found["processor"],
+                "counting, CPU-s": found["processor"],
                 "next pages, s": Spread(tuple(found["pages"])),
+                "next pages, CPU-s": Spread(tuple(found["pages_cpu"])),
                 "memory before, MB": found["before_mb"],
                 "peak memory, MB": found["peak_mb"],
                 "file of counts, MB": found["file_mb"],
@@ -67,7 +67,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
         "the time. Next pages: a day, a week and a month, three each, after 1,000 new rows each. Memory is that of "
         "the whole worker, with its model."
     )
-    formats = {"first page, s": ".2f", "next pages, s": ".2f", "file of counts, MB": ".1f"}
+    formats = {"first page, s": ".2f", "next pages, s": ".2f", "next pages, CPU-s": ".2f", "file of counts, MB": ".1f"}
     yield Table("The monitoring page on large logs", lines, note, formats)
 
 

@@ -37,16 +37,18 @@ def main(package: Path, home: Path) -> None:
     first = time.perf_counter() - started
     processor = time.process_time()
     while not monitoring.traffic_answer(worker, SPANS["day"]).complete:
-        time.sleep(0.5)
+        time.sleep(2)
     counted, processor = time.perf_counter() - started, time.process_time() - processor
     answer = monitoring.traffic_answer(worker, SPANS["month"])
-    pages = []
+    pages: list[float] = []
+    cpu: list[float] = []
     for span in SPANS.values():
         for _ in range(3):
             _append(worker)
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.thread_time()
             monitoring.page(worker, span)
             pages.append(time.perf_counter() - started)
+            cpu.append(time.thread_time() - used)
     figures = {
         "rows": sum(each.predictions for each in answer.periods),
         "labelled": sum(each.labels.labelled for each in answer.periods),
@@ -54,6 +56,7 @@ def main(package: Path, home: Path) -> None:
         "counted": counted,
         "processor": processor,
         "pages": pages,
+        "pages_cpu": cpu,
         "before_mb": began_mb,
         "peak_mb": _megabytes(),
         "file_mb": (home / "predictions-over-time.db").stat().st_size / 1e6,

@@ -28,7 +28,7 @@ def schema(service: Served) -> schemathesis.BaseSchema:
 
 def test_answers_match_the_document(schema: schemathesis.BaseSchema) -> None:
     operations = [result.ok() for result in schema.get_all_operations()]
-    assert len(operations) == 12
+    assert len(operations) == 13
     for operation in operations:
 
         @settings(max_examples=20, deadline=None, suppress_health_check=QUIET, database=None)

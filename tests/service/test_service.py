@@ -27,6 +27,7 @@ from fashion.storage.address import open_store
 ENDPOINTS = {
     *("/", "/predict", "/predict/batch", "/feedback", "/predictions/{prediction_id}", "/model", "/gallery"),
     *("/gallery/{name}", "/page/{name}", "/favicon.ico", "/monitoring", "/monitoring/reports", "/openapi.json"),
+    "/monitoring/traffic",
     *("/monitoring/reports/{report_id}", "/docs", "/readyz", "/livez", "/healthz", "/metrics", "/schema.json"),
 }
 
@@ -381,6 +382,7 @@ class TestPages:
     def test_openapi_lists_every_endpoint_and_docs_show_it(self, service: Served) -> None:
         document = service.json("GET", "/openapi.json")
         pages = {"/", "/gallery", "/monitoring", "/monitoring/reports", "/model", "/livez", "/readyz", "/metrics"}
+        pages.add("/monitoring/traffic")
         endpoints = {"/predict", "/predict/batch", "/feedback", "/predictions/{prediction_id}"}
         assert set(document["paths"]) == pages | endpoints
         page = service.request("GET", "/docs")[2].decode()

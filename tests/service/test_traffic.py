@@ -33,7 +33,7 @@ from fashion.model.typicality import features
 from fashion.predictions.record import ModelId
 from fashion.storage.address import open_store
 
-ROWS = 4000
+ROWS = 2000
 NAME = "fashion-classifier"
 TITLES = (
     *("Versions and drift", "Predictions", "Requests with errors", "Latency", "Mean confidence"),
@@ -131,7 +131,7 @@ def test_the_answer_for_programs_counts_the_log(busy: TestClient) -> None:
     assert sum(each["predictions"] for each in periods) == ROWS
     assert {each["version"] for period in periods for each in period["versions"]} == {"1", "2", "3"}
     labels = [each["labels"] for each in periods if each["labels"]["labelled"]]
-    assert 0.005 * ROWS < sum(each["labelled"] for each in labels) < 0.04 * ROWS
+    assert 0.002 * ROWS < sum(each["labelled"] for each in labels) < 0.04 * ROWS
     assert all(each["low"] <= each["accuracy"] <= each["high"] for each in labels)
     day = max(periods, key=lambda each: each["predictions"])
     assert 0 < day["latency_ms"]["p50"] < day["latency_ms"]["p95"] < day["latency_ms"]["p99"]
@@ -293,7 +293,7 @@ def test_review_is_linked_and_described_where_it_can_be_opened(
         client = client_of(worker)
         for path in ("/", "/monitoring", "/docs"):
             assert '<a href="/review">Review</a>' in client.get(path).text, path
-            assert "/review" not in busy.get(path).text, path
+            assert 'href="/review"' not in busy.get(path).text, path
         paths = {path for path in client.get("/openapi.json").json()["paths"] if path.startswith("/review")}
         assert paths == {"/review", *(f"/review/{name}" for name in ("queue", "label", "undo", "skip"))}
         assert not [path for path in busy.get("/openapi.json").json()["paths"] if path.startswith("/review")]
