@@ -41,11 +41,18 @@ def sections(traffic: TrafficOverTime, listed: Sequence[Report], *, source: str,
     if traffic.waiting:
         minutes = 5 * traffic.waiting
         yield f"<p>The log is being counted, the newest rows first: {minutes:,} minutes of it are left. Load again.</p>"
-    if traffic.periods:
+    if traffic.periods and not traffic.waiting and _is_empty(traffic, listed):
+        yield "<p class='empty'>No prediction, no request for one and no drift report in this time.</p>"
+    elif traffic.periods:
         yield "<div class='figures'>"
         yield from _Charts(traffic, listed, share).figures()
         yield "</div>"
     yield "</section>"
+
+
+def _is_empty(traffic: TrafficOverTime, listed: Sequence[Report]) -> bool:
+    known = any(each.versions or each.requests for each in traffic.periods)
+    return not known and not any(timeline.time_us(each) >= traffic.periods[0].since_us for each in listed)
 
 
 class _Charts:

@@ -201,16 +201,25 @@ def test_the_span_that_is_shown_is_told(busy: TestClient) -> None:
     assert re.findall(r"span=(\w+)' aria-current='page'", busy.get("/monitoring").text) == ["day"]
 
 
-def test_an_empty_log_says_what_is_missing(idle: Worker) -> None:
+def test_an_empty_log_says_so_once(idle: Worker) -> None:
     client = client_of(idle)
-    found = figures(page_of(client))
-    assert tuple(found) == TITLES
-    assert all(figure.find(".//svg") is None for figure in found.values())
-    assert "No prediction in this time." in "".join(found["Predictions"].itertext())
-    assert "send some to /feedback" in "".join(found["Accuracy by labels"].itertext())
+    page = page_of(client)
+    assert page.count("in this time") == 1
+    assert figures(page) == {}
     answer = traffic(client)
     assert {each["predictions"] for each in answer["periods"]} == {0}
     assert (answer["requests_since"], answer["complete"]) == (None, True)
+
+
+def test_each_figure_says_what_it_lacks(idle: Worker) -> None:
+    client = client_of(idle)
+    client.post("/predict", content=b"no picture", headers={"content-type": "image/png"})
+    found = figures(page_of(client))
+    assert tuple(found) == TITLES
+    with_chart = [title for title, figure in found.items() if figure.find(".//svg") is not None]
+    assert with_chart == ["Requests with errors"]
+    assert "No prediction in this time." in "".join(found["Predictions"].itertext())
+    assert "send some to /feedback" in "".join(found["Accuracy by labels"].itertext())
 
 
 def test_one_prediction_and_one_label_are_shown(idle: Worker, pngs: list[bytes]) -> None:

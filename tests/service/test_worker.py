@@ -26,6 +26,7 @@ from fashion.images.memory import decoding_bytes
 from fashion.model.package import MODEL, DamagedPackage, Package
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import ModelId
+from fashion.predictions.slots import SPANS
 
 
 def open_worker(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **described: str) -> Worker:
@@ -117,7 +118,7 @@ def test_predictions_of_another_model_are_not_described_by_this_ones_classes(
         assert (refused.value.status, refused.value.code) == (422, "other_model")
         table = f"prediction_id,true_label\n{other.prediction_id},Coat\n".encode()
         assert asyncio.run(worker.records.add_feedback_table(table)).refused == 1
-        page = monitoring.page(worker)
+        page = monitoring.page(worker, SPANS["day"])
         assert "1 more are of other models, and are not counted here" in page
         assert "<dt>Predictions</dt><dd>1<" in page
     finally:
