@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema_rs
 import numpy as np
 import pytest
 import uvicorn
@@ -140,6 +141,15 @@ def test_the_answer_for_programs_counts_the_log(busy: TestClient) -> None:
     assert sum(each["compared"] for each in periods) == served  # of the others nobody knows what they have learnt
     assert [each["decision"] for each in answer["reports"]] == ["drift", "insufficient_data", "drift", "no_drift"]
     assert periods[-1]["requests"] == {"415": 1}
+
+
+def test_the_answer_fits_the_document(busy: TestClient) -> None:
+    document = busy.get("/openapi.json").json()
+    described = document["paths"]["/monitoring/traffic"]["get"]["responses"]["200"]["content"]["application/json"]
+    whole = {**described["schema"], "components": document["components"]}
+    validator = jsonschema_rs.Draft202012Validator(whole)
+    for span in ("day", "month"):
+        assert [error.message for error in validator.iter_errors(traffic(busy, span))] == []
 
 
 @pytest.mark.parametrize(("span", "steps", "seconds"), [("day", 24, 3600), ("week", 28, 21_600), ("month", 30, 86_400)])
