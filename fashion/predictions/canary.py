@@ -1,13 +1,16 @@
-"""Which answers are a canary's, and what the labels on both versions' answers count. Knows no test and no registry.
+"""Which answers are a canary's, and what the labels on both versions' answers say. Knows no registry and no trust.
 
 A canary is a version that answers a share of the traffic beside the champion. Both answer, so the rows of both have
 the role `champion` in the log: their version says which of them answered. Feedback, reviews and drift know them as any
 other answers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from fashion.metrics import sequential
+from fashion.metrics.sequential import Arm, Rules, Verdict
 from fashion.predictions.hashing import hash_text
 from fashion.predictions.record import OWN_CLIENTS, LoggedPrediction, ModelId
 
@@ -27,7 +30,18 @@ class Experiment:
     confidence: float
     """One minus the probability of a wrong promotion, and of a wrong step back."""
 
-    def is_canarys(self, client: str | None, image_sha256: str) -> bool:
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Experiment":
+        """Return the experiment of its fields as JSON holds them.
+
+        Raises:
+            TypeError: they are others.
+            KeyError: a version is missing.
+        """
+        models = {role: ModelId(*fields[role]) for role in ("champion", "canary")}
+        return cls(**{**fields, **models})
+
+    def goes_to_canary(self, client: str | None, image_sha256: str) -> bool:
         """Return True if the canary is to answer. The same for all answers of a client, on every machine.
 
         A request without a client's name sticks to its picture: sent again, it gets the same answer. This project's
@@ -57,6 +71,11 @@ class ArmCounts:
     wrong: int = 0
     """Units whose first trusted label is another one."""
 
+    @property
+    def arm(self) -> Arm:
+        """What the test knows of it."""
+        return Arm(self.right, self.wrong)
+
 
 @dataclass
 class Counts:
@@ -65,7 +84,7 @@ class Counts:
     champion: ArmCounts
     canary: ArmCounts
     elsewhere: int = 0
-    """Labels on answers that the other version should have given: of a service without this canary, or where it failed."""
+    """Labels on answers that the other version should have given: a service has no canary, or the canary failed."""
 
 
 def unit(client: str | None, image_sha256: str) -> str:
@@ -99,7 +118,7 @@ def count(
         if said is None or record.time_us < experiment.since_us or not is_of_both or record.client in OWN_CLIENTS:
             continue
         is_canary = record.model == experiment.canary
-        if is_canary != experiment.is_canarys(record.client, record.image_sha256):
+        if is_canary != experiment.goes_to_canary(record.client, record.image_sha256):
             counts.elsewhere += 1
             continue
         arm = counts.canary if is_canary else counts.champion
@@ -118,3 +137,25 @@ def count(
             else:
                 arm.wrong += 1
     return counts
+
+
+def judge(experiment: Experiment, counts: Counts) -> Verdict:
+    """Return what the counted labels say by the experiment's rules. May be asked after each label."""
+    rules = Rules(experiment.margin, experiment.confidence)
+    return sequential.judge(counts.champion.arm, counts.canary.arm, rules)
+
+
+def describe(experiment: Experiment, counts: Counts, verdict: Verdict) -> str:
+    """The labels and what they show, in one sentence without a full stop."""
+    arms = " against ".join(_accuracy(each.arm) for each in (counts.canary, counts.champion))
+    if verdict.difference is None:
+        return f"{arms}: nothing can be said yet"
+    return (
+        f"{arms}; accuracy changes by {100 * verdict.difference:+.2f} points, at least {100 * verdict.low:+.2f} and at "
+        f"most {100 * verdict.high:+.2f} with {experiment.confidence:.0%} confidence each; at least "
+        f"{-100 * experiment.margin:+.2f} required"
+    )
+
+
+def _accuracy(arm: Arm) -> str:
+    return "no label" if arm.accuracy is None else f"{arm.right:,} of {arm.labels:,} right ({arm.accuracy:.1%})"

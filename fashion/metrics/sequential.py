@@ -1,4 +1,4 @@
-"""Whether a canary is as accurate as the champion, by labels that come one by one. Knows numbers, no log and no registry.
+"""Whether a canary is as accurate as the champion, by labels that come one by one. Knows numbers alone.
 
 The test may be looked at after each label and be stopped at any time: whatever rule stops it, a wrong decision has at
 most the probability that was configured. It is a likelihood ratio: what the labels of both arms would be worth under
@@ -126,7 +126,7 @@ def accuracy_bounds(arm: Arm, confidence: float) -> tuple[float, float]:
     worth = float(_log_mixture_of_arm(arm.right, arm.wrong))
 
     def is_refuted(accuracy: float) -> bool:
-        return worth - float(_log_likelihood(arm.right, arm.wrong, accuracy)) >= threshold
+        return bool(worth - float(_log_likelihood(arm.right, arm.wrong, accuracy)) >= threshold)
 
     bounds = []
     for end in (0.0, 1.0):
@@ -138,7 +138,9 @@ def accuracy_bounds(arm: Arm, confidence: float) -> tuple[float, float]:
     return bounds[0], bounds[1]
 
 
-def log_evidence(canary: tuple[ArrayLike, ArrayLike], champion: tuple[ArrayLike, ArrayLike], difference: float) -> Floats:
+def log_evidence(
+    canary: tuple[ArrayLike, ArrayLike], champion: tuple[ArrayLike, ArrayLike], difference: float
+) -> Floats:
     """Return the logarithm of the e-process against "the canary's accuracy minus the champion's is at most this".
 
     Args:
