@@ -72,6 +72,14 @@ class Answering:
         return [_Answer(self.model, *each) for each in zip(_rows(predictions), shares, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class CanaryAnswering(Answering):
+    """A version that answers some clients."""
+
+    is_asked: Callable[[str | None, str], bool]
+    """Whether it answers, by the client and the sha256 of the picture."""
+
+
 class _Answer(NamedTuple):
     model: ModelId
     fields: dict[str, Any]
@@ -101,8 +109,7 @@ class Batcher:
         *,
         model: ModelId,
         typicality: Typicality | None = None,
-        canary: Answering | None = None,
-        goes_to_canary: Callable[[str | None, str], bool] = lambda client, image_sha256: False,
+        canary: CanaryAnswering | None = None,
         after: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
         """Start the thread.
@@ -113,13 +120,12 @@ class Batcher:
             model: goes into the records.
             typicality: of the served version; None where its package has none.
             canary: a version that answers some clients; None for none.
-            goes_to_canary: whether it answers, by the client and the sha256 of the picture.
             after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
                 raise.
         """
         self.log = log
         self._champion = Answering(predictor, model, typicality)
-        self._canary, self._goes_to_canary = canary, goes_to_canary
+        self._canary = canary
         self._after = after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False

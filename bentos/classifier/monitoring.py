@@ -59,6 +59,7 @@ def page(worker: "Worker") -> str:
     lead = f"{text(f'{model.name}, version {model.version}')}<br>{text(model.summary)}"
     sections = [
         *_traffic(model, recent, worker.unlike),
+        *(() if worker.canary_state is None else worker.canary_state.section()),
         *_reports(latest_reports(worker.reports)),
         *_log(worker.log.outbox.backlog()),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bentos.classifier.batcher import Answering
+from bentos.classifier.batcher import CanaryAnswering
 from bentos.classifier.covering import Covering
 from bentos.classifier.deployment import Deployment
 from bentos.classifier.schemas import ModelVersion
@@ -58,11 +58,6 @@ class Served:
             Covering(of, settings),
         )
 
-    @property
-    def answering(self) -> Answering:
-        """What the batcher needs of it."""
-        return Answering(self.predictor, self.model, self.unlike.typicality)
-
 
 @dataclass(frozen=True, eq=False)
 class Canary:
@@ -70,6 +65,13 @@ class Canary:
 
     served: Served
     experiment: Experiment
+
+    @property
+    def answering(self) -> CanaryAnswering:
+        """What the batcher needs of it."""
+        served = self.served
+        is_asked = self.experiment.goes_to_canary
+        return CanaryAnswering(served.predictor, served.model, served.unlike.typicality, is_asked)
 
 
 def load_canary(deployment: Deployment, folder: Path | None, champion: Package) -> Canary | None:

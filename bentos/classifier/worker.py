@@ -12,6 +12,7 @@ from pathlib import Path
 from bentos.classifier import background
 from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
+from bentos.classifier.canary_state import CanaryReader
 from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
@@ -129,13 +130,15 @@ class Worker:
             records=self.records,
             stores_pictures=self.settings.log.images,
         )
+        self.canary_state: CanaryReader | None = None
+        if self.canary is not None:
+            self.canary_state = CanaryReader(self.log, self._shipping.remote, self._served, self.canary)
         self._batcher = Batcher(
             self._served.predictor,
             self.log,
             model=served,
             typicality=self.unlike.typicality,
             canary=None if self.canary is None else self.canary.served.answering,
-            goes_to_canary=_nobody if self.canary is None else self.canary.experiment.goes_to_canary,
             after=self._offer_to_background,
         )
         self._closing = threading.Event()
@@ -394,7 +397,3 @@ def _closed(settings: ServiceConfig, environment: Mapping[str, str]) -> dict[Sco
     if settings.feedback == "loopback" and not is_loopback(environment.get("BENTOML_HOST", "127.0.0.1")):
         closed["feedback"] = "serve.feedback=open"
     return closed
-
-
-def _nobody(client: str | None, image_sha256: str) -> bool:
-    return False

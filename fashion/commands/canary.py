@@ -79,7 +79,7 @@ def _lines(compared: "Comparison") -> list[str]:
     lines = [
         f"canary: version {compared.version.number}, which answers {experiment.share:.0%} of the clients of version "
         f"{experiment.champion.version}",
-        f"{'':10}{'labels':>10}{'trusted':>10}{'counted':>10}{'right':>10}  accuracy, {experiment.confidence:.0%} bounds",
+        f"{'':10}{'labels':>10}{'trusted':>10}{'counted':>10}{'right':>10}  accuracy",
     ]
     for role, arm in (("champion", counts.champion), ("canary", counts.canary)):
         low, high = accuracy_bounds(arm.arm, experiment.confidence)

@@ -1,4 +1,4 @@
-"""The canary of a model, compared by labels that are trusted, and what is done about it. Knows no flow and no channel."""
+"""The canary of a model, compared by labels that are trusted, and what is done about it. Knows no channel."""
 
 from fashion.drift import belief
 from fashion.drift.alerts import Alert
