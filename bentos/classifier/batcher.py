@@ -220,9 +220,8 @@ class Batcher:
         """The answer to each picture. Where the canary fails, the champion answers."""
         canarys: list[int] = []
         if self._canary is not None:
-            canarys = [
-                row for row, each in enumerate(zip(clients, digests, strict=True)) if self._goes_to_canary(*each)
-            ]
+            is_asked = self._canary.is_asked
+            canarys = [row for row, each in enumerate(zip(clients, digests, strict=True)) if is_asked(*each)]
         if self._canary is None or not canarys:
             return self._champion.answer(images)
         answers: dict[int, _Answer] = {}

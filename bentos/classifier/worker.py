@@ -138,7 +138,7 @@ class Worker:
             self.log,
             model=served,
             typicality=self.unlike.typicality,
-            canary=None if self.canary is None else self.canary.served.answering,
+            canary=None if self.canary is None else self.canary.answering,
             after=self._offer_to_background,
         )
         self._closing = threading.Event()

@@ -47,14 +47,14 @@ def _false_decisions(count: int, labels: int) -> Table:
             wrong_back = found.stepped_back if margin == 0 else float("nan")
             rows.append({**row, "labels": name + what, "promoted": found.promoted, "stepped back": wrong_back})
     note = (
-        f"{count:,} streams, looked at after each of {labels:,} labels; {CONFIDENCE:.0%} confidence allows 5 % of each. "
+        f"{count:,} streams, looked at after each of {labels:,} labels; {CONFIDENCE:.0%} confidence allows 5 %. "
         "The usual interval is the one for a single look. Half, a tenth: the share of the canary; half where not said."
     )
     return Table("Wrong decisions", rows, note, {"promoted": ".2%", "stepped back": ".2%"})
 
 
 def _clients(count: int, labels: int) -> Table:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for each in (1, 5, 20):
         label = streams.clients(0.85, 0.1, each, 0.5)
         rules = Rules(0.0, CONFIDENCE)
@@ -68,7 +68,7 @@ def _clients(count: int, labels: int) -> Table:
 
 
 def _power(count: int, labels: int) -> Table:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for share in (0.1, 0.5):
         for difference in (0.05, 0.02, 0.0, -0.05, -0.1):
             label = streams.accuracies(0.9, 0.9 + difference, share)

@@ -11,7 +11,7 @@ from fashion.metrics import sequential
 from fashion.metrics.sequential import Rules
 
 Labels = Callable[[int, int, np.random.Generator], tuple[NDArray[np.bool_], NDArray[np.bool_]]]
-"""(number of the label, streams, generator) -> for each stream, whether the label is the canary's, and whether right."""
+"""(number of the label, streams, generator) -> of each stream, whether it is the canary's, and whether right."""
 Test = Callable[[NDArray[Any], Rules], tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 """((4, streams) counts, rules) -> for each stream, whether it promotes, and whether it steps back."""
 
@@ -139,9 +139,9 @@ def _reaches(
     found = worth - likely >= -np.log(alpha)
     rows = np.flatnonzero(found)
     if len(rows):
-        found[rows] = evidence(canary[:, rows], champion[:, rows], difference) >= -np.log(alpha)
-    return found
+        found[rows] = evidence(tuple(canary[:, rows]), tuple(champion[:, rows]), difference) >= -np.log(alpha)
+    return np.asarray(found)
 
 
-def _counterevidence(canary: NDArray[Any], champion: NDArray[Any], difference: float) -> NDArray[np.float64]:
-    return sequential.log_counterevidence(tuple(canary[::-1]), tuple(champion[::-1]), -difference)
+def _counterevidence(canary: tuple[Any, Any], champion: tuple[Any, Any], difference: float) -> NDArray[np.float64]:
+    return sequential.log_counterevidence(canary[::-1], champion[::-1], -difference)
