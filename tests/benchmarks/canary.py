@@ -13,7 +13,7 @@ from tests.support.streams import Decided, Labels, Test
 
 CONFIDENCE = 0.95
 STREAMS, LABELS = 10_000, 2000
-POWER_STREAMS, POWER_LABELS = 300, 30_000
+POWER_STREAMS, POWER_LABELS = 200, 10_000
 
 
 def tables(options: ServingOptions) -> Iterator[Table]:

@@ -126,17 +126,18 @@ def _reaches(
 ) -> NDArray[np.bool_]:
     """Whether the evidence against "at most this difference" suffices; counts are swapped for the other direction.
 
-    The exact evidence takes a search for the likeliest pair of accuracies. Any pair bounds it from above, so it is
-    computed where one pair that is near leaves it possible.
+    The exact evidence takes a search for the likeliest pair of accuracies. It is no larger than the ratio of the
+    greatest likelihood of all to that of any pair that is allowed, so it is computed where one such pair leaves it
+    possible.
     """
     evidence = sequential.log_evidence if above else _counterevidence
     (r1, w1), (r0, w0) = canary, champion
     n1, n0 = r1 + w1, r0 + w0
     near = np.clip((r1 + r0 - difference * n1) / np.maximum(n1 + n0, 1), max(0, -difference), min(1, 1 - difference))
-    ordered = (canary, champion) if above else (canary[::-1], champion[::-1])
-    worth = sequential._log_mixture(*ordered[0], *ordered[1])
-    likely = sequential._log_likelihood(r1, w1, near + difference) + sequential._log_likelihood(r0, w0, near)
-    found = worth - likely >= -np.log(alpha)
+    likelihood = sequential._log_likelihood
+    greatest = likelihood(r1, w1, r1 / np.maximum(n1, 1)) + likelihood(r0, w0, r0 / np.maximum(n0, 1))
+    likely = likelihood(r1, w1, near + difference) + likelihood(r0, w0, near)
+    found = greatest - likely >= -np.log(alpha)
     rows = np.flatnonzero(found)
     if len(rows):
         found[rows] = evidence(tuple(canary[:, rows]), tuple(champion[:, rows]), difference) >= -np.log(alpha)
