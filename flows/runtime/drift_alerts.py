@@ -32,8 +32,8 @@ def send_of_window(
         settings: which conditions people are alerted to.
         canary: what became of the canary; None without one.
     """
-    from fashion.drift import messages, reports, retraining, waiting
     from fashion.drift import canary as canaries
+    from fashion.drift import messages, reports, retraining, waiting
     from fashion.registry import versions
     from fashion.storage.address import open_store
 

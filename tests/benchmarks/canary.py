@@ -44,7 +44,7 @@ def _false_decisions(count: int, labels: int) -> Table:
         for what, test in tests.items():
             found = streams.decide(label, Rules(margin, CONFIDENCE), streams=count, labels=labels, seed=0, test=test)
             # Where the canary is worse, to step back is right.
-            wrong_back = found.stepped_back if margin == 0 else float("nan")
+            wrong_back = found.stepped_back if margin == 0 else None
             rows.append({**row, "labels": name + what, "promoted": found.promoted, "stepped back": wrong_back})
     note = (
         f"{count:,} streams, looked at after each of {labels:,} labels; {CONFIDENCE:.0%} confidence allows 5 %. "
