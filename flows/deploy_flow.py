@@ -2,6 +2,7 @@
 
 python flows/deploy_flow.py run
 python flows/deploy_flow.py run version=7 serve.shadow=challenger
+python flows/deploy_flow.py run serve.canary=challenger serve.canary_share=0.1
 python flows/deploy_flow.py run deploy.target=cloudrun deploy.project=P deploy.region=R deploy.image=I@sha256:...
 """
 
@@ -9,6 +10,7 @@ from fashion.home import current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
 
+import dataclasses
 import functools
 import os
 import tempfile
@@ -82,6 +84,9 @@ class DeployFlow(FlowSpec):
                 scoring = versions.fetch(shadow, Path(folder, "shadow"))
                 package.require_comparable(served, scoring)
                 self.shadow = store(shadow, name, scoring)
+            self.canary = None
+            if settings.serve.canary is not None:
+                self.canary = store_canary(settings, version, served, Path(folder, "canary"))
         print(f"{name} version {version.number}: {version.tags.get('summary', '')}")
         self.next(self.build)
 
@@ -95,7 +100,7 @@ class DeployFlow(FlowSpec):
         from bentos.classifier.known_answers import known_answers
 
         settings, home = self.settings, prepare_environment()
-        restore(self.model, self.shadow)
+        restore(self.model, self.shadow, self.canary)
         pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
         name = bento_name(settings.data.model)
         self.deployment = {
@@ -103,6 +108,7 @@ class DeployFlow(FlowSpec):
             "settings": as_dict(settings.serve),
             "model": self.model,
             "shadow": self.shadow,
+            "canary": self.canary,
             "known": known_answers(building.stored_package(self.model["tag"]), pictures),
         }
         with launch.exit_on(building.BuildFailed):
@@ -170,6 +176,43 @@ def store(version: "Version", name: str, package: "Package") -> dict[str, Any]:
         "summary": version.tags.get("summary", ""),
         "lineage": lineage,
     }
+
+
+def store_canary(settings: ServeConfig, served: "Version", champion: "Package", folder: Path) -> dict[str, Any] | None:
+    """Put the canary into the model store, and begin its comparison; None where the registry says that there is none.
+
+    Args:
+        settings: which version it is, how much it answers, and by which margin it is judged.
+        served: the version that answers the others.
+        champion: its package.
+        folder: where the canary's package is fetched to.
+    """
+    from fashion.config.compose import compose
+    from fashion.config.train import load_train_config
+    from fashion.evaluation import canary
+    from fashion.metrics.sequential import Rules
+    from fashion.model import package
+    from fashion.predictions.record import ModelId
+    from fashion.registry import versions
+
+    name, serve = settings.tracking.registered_model, settings.serve
+    assert serve.canary is not None, "called where one is configured"
+    version, sentence = canary.choose(serve.canary, served, name=name, force_reason=settings.deploy.force_reason)
+    print(sentence)
+    if version is None:
+        return None
+    fetched = versions.fetch(version, folder)
+    package.require_comparable(champion, fetched)
+    gate = load_train_config(compose()).gate
+    experiment = canary.begin(
+        version,
+        ModelId.of(name, served.number, champion.digest),
+        ModelId.of(name, version.number, fetched.digest),
+        share=serve.canary_share,
+        rules=Rules(gate.margin if serve.canary_margin is None else serve.canary_margin, gate.confidence),
+        name=name,
+    )
+    return {**store(version, name, fetched), "experiment": dataclasses.asdict(experiment)}
 
 
 def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str | None:

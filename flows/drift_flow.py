@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fashion.drift.references import References, VersionReference
     from fashion.drift.report_examples import Example
     from fashion.drift.window_part import Inspection, WindowPart
+    from fashion.evaluation.canary import Outcome
     from fashion.model.package import Package
     from fashion.predictions.labelled import Believed
     from fashion.predictions.windows import Source, Window
@@ -163,7 +164,7 @@ class DriftFlow(FlowSpec):
     @retry(times=2, minutes_between_retries=0)
     @step
     def act(self) -> None:
-        """Send alerts, and decide whether a new model is due."""
+        """Promote a canary or step back from it, send alerts, and decide whether a new model is due."""
         from fashion.drift import catch_up, messages, retraining
         from fashion.predictions import windows
         from fashion.registry import tracking
@@ -172,13 +173,16 @@ class DriftFlow(FlowSpec):
         settings, home = self.settings, prepare_environment()
         store = open_store(home.reports)
         results = [each.result for each in self.inspected]
-        self.decision, self.conditions = results[-1].decision, sorted(messages.acting_conditions(results))
         with exit_with_alert(settings):
             tracking.connect(home)
-            reported = list(zip(results, self.reports, strict=True))
-            drift_alerts.send_of_window(reported, self.trust.quarantined(), settings)
-            catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
             source = windows.open_source(home, settings.source)
+            canary, outcome = self.settle_canary(source)
+            # What a version on trial gets wrong is no reason to train: the comparison steps back from it.
+            acting = [each for each in results if each.model_version != canary] or results
+            self.decision, self.conditions = acting[-1].decision, sorted(messages.acting_conditions(acting))
+            reported = list(zip(results, self.reports, strict=True))
+            drift_alerts.send_of_window(reported, self.trust.quarantined(), settings, outcome)
+            catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
             decision = retraining.decide(
                 self.conditions,
                 source.labelled(),
@@ -223,6 +227,17 @@ class DriftFlow(FlowSpec):
     def end(self) -> None:
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
+
+    def settle_canary(self, source: "Source") -> "tuple[str | None, Outcome | None]":
+        """Promote the canary or step back from it, where its labels suffice: its version, and what became of it."""
+        from fashion.drift import canary
+
+        compared = canary.compare(source, self.trust, model_name=self.model)
+        if compared is None:
+            return None, None
+        outcome = canary.settle(compared, model_name=self.model, decide=self.settings.canary == "decide")
+        print(f"canary: {outcome.ending}: {outcome.sentence}")
+        return str(compared.version.number), outcome
 
     def believed(self, source: "Source") -> "Believed":
         """Which feedback of the log may be learnt; asked for only where a training may follow."""

@@ -6,12 +6,13 @@ disk's sync, which costs more than the network, is shared by all of them, and no
 
 import asyncio
 import dataclasses
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from fashion.model.predictor import Predictions, Predictor
 from fashion.model.typicality import Typicality
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import ModelId, PredictionRecord, new_prediction_id
+
+_logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
 """Pictures from which on no more are added to a batch: more would only lengthen the wait of the first."""
@@ -51,6 +54,38 @@ class Scored:
     """Share of the held-out pictures that are less usual; None where the package cannot tell."""
 
 
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """A version that answers."""
+
+    predictor: Predictor
+    model: ModelId
+    typicality: Typicality | None
+    """None where its package cannot tell."""
+
+    def answer(self, images: Sequence[Images]) -> "list[_Answer]":
+        """Predict pictures; each has the fields of its record, and its typicality."""
+        predictions = self.predictor.predict(np.stack(images))
+        shares: Sequence[float | None] = [None] * len(images)
+        if self.typicality is not None:
+            shares = self.typicality.shares(self.typicality.distances(predictions)).tolist()
+        return [_Answer(self.model, *each) for each in zip(_rows(predictions), shares, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class CanaryAnswering(Answering):
+    """A version that answers some clients."""
+
+    is_asked: Callable[[str | None, str], bool]
+    """Whether it answers, by the client and the sha256 of the picture."""
+
+
+class _Answer(NamedTuple):
+    model: ModelId
+    fields: dict[str, Any]
+    typicality: float | None
+
+
 @dataclass
 class _Job:
     images: list[Images]
@@ -65,7 +100,7 @@ class Closed(RuntimeError):
 
 
 class Batcher:
-    """Predicts with one model and logs as `champion`."""
+    """Predicts and logs as `champion`: with one model, or with a canary beside it."""
 
     def __init__(
         self,
@@ -74,6 +109,7 @@ class Batcher:
         *,
         model: ModelId,
         typicality: Typicality | None = None,
+        canary: CanaryAnswering | None = None,
         after: Callable[[Sequence[Scored]], None] = lambda _: None,
     ) -> None:
         """Start the thread.
@@ -83,11 +119,14 @@ class Batcher:
             log: gets a record of each prediction.
             model: goes into the records.
             typicality: of the served version; None where its package has none.
+            canary: a version that answers some clients; None for none.
             after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
                 raise.
         """
-        self.predictor, self.log, self.model = predictor, log, model
-        self._typicality, self._after = typicality, after
+        self.log = log
+        self._champion = Answering(predictor, model, typicality)
+        self._canary = canary
+        self._after = after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -148,35 +187,52 @@ class Batcher:
     def _score(self, jobs: list[_Job]) -> list[list[Scored]]:
         taken_ns = time.time_ns()
         images = [image for job in jobs for image in job.images]
-        predictions = self.predictor.predict(np.stack(images))
-        shares = self._shares(predictions)
-        predicted_ns, now = time.time_ns(), time.perf_counter()
         owners = [job for job in jobs for _ in job.images]
+        digests = [image_store.digest(image) for image in images]
+        answers = self._answers(images, [owner.client for owner in owners], digests)
+        predicted_ns, now = time.time_ns(), time.perf_counter()
         records = [
             PredictionRecord(
                 prediction_id=new_prediction_id(),
                 time_us=predicted_ns // 1000,
-                model_version=self.model.version,
-                model_name=self.model.name,
-                model_digest=self.model.digest,
+                model_version=answer.model.version,
+                model_name=answer.model.name,
+                model_digest=answer.model.digest,
                 role="champion",
-                image_sha256=image_store.digest(image),
+                image_sha256=digest,
                 latency_ms=1000 * (now - owner.started),
                 client=owner.client,
-                **row,
+                **answer.fields,
             )
-            for image, owner, row in zip(images, owners, _rows(predictions), strict=True)
+            for digest, owner, answer in zip(digests, owners, answers, strict=True)
         ]
         self.log.append(records)
         batch = BatchTimes(len(images), taken_ns, predicted_ns, time.time_ns())
-        scored = iter(Scored(*each[:2], batch, each[2]) for each in zip(records, images, shares, strict=True))
+        scored = iter(
+            Scored(record, image, batch, answer.typicality)
+            for record, image, answer in zip(records, images, answers, strict=True)
+        )
         return [[next(scored) for _ in job.images] for job in jobs]
 
-    def _shares(self, predictions: Predictions) -> Sequence[float | None]:
-        if self._typicality is None:
-            return [None] * len(predictions.labels)
-        shares: list[float] = self._typicality.shares(self._typicality.distances(predictions)).tolist()
-        return shares
+    def _answers(
+        self, images: Sequence[Images], clients: Sequence[str | None], digests: Sequence[str]
+    ) -> "list[_Answer]":
+        """The answer to each picture. Where the canary fails, the champion answers."""
+        canarys: list[int] = []
+        if self._canary is not None:
+            is_asked = self._canary.is_asked
+            canarys = [row for row, each in enumerate(zip(clients, digests, strict=True)) if is_asked(*each)]
+        if self._canary is None or not canarys:
+            return self._champion.answer(images)
+        answers: dict[int, _Answer] = {}
+        try:
+            answers = dict(zip(canarys, self._canary.answer([images[row] for row in canarys]), strict=True))
+        except Exception:  # a version on trial must cost no client its answer
+            _logger.exception("the canary, version %s, failed: the champion answers", self._canary.model.version)
+        others = [row for row in range(len(images)) if row not in answers]
+        if others:
+            answers |= zip(others, self._champion.answer([images[row] for row in others]), strict=True)
+        return [answers[row] for row in range(len(images))]
 
 
 def shadow_records(

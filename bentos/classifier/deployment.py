@@ -24,6 +24,8 @@ class Deployment:
     """name, version, tag in BentoML's model store, summary, lineage."""
     shadow: Mapping[str, Any] | None
     """The same of the version that scores every picture too, without answering; None without one."""
+    canary: Mapping[str, Any] | None = None
+    """The same of the version that answers a share of the clients, and `experiment`, the rules of its comparison."""
 
 
 @dataclass(frozen=True)

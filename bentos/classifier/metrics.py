@@ -65,7 +65,7 @@ class ServiceMetrics:
         Args:
             name: of the registered model.
             version: of it.
-            role: champion or shadow.
+            role: champion, shadow or canary.
         """
         self._model.labels(name, version, role).set(1)
 

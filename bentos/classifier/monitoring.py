@@ -70,6 +70,7 @@ def page(worker: "Worker", span: Span) -> str:
     sections = [
         *traffic_page.sections(worker.traffic.read(span), listed, source=_source(backlog), share=share),
         *_traffic(model, recent, worker.unlike),
+        *(() if worker.canary_state is None else worker.canary_state.section()),
         *_reports(listed),
         *_log(backlog),
     ]

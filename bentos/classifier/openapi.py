@@ -241,6 +241,8 @@ def _service_operations(model: Package, model_name: str) -> list[Operation]:
         data=dict(model.data),
         lineage=dict(model.lineage),
         shadow=None,
+        canary=None,
+        canary_share=None,
     )
     gallery = Gallery((GalleryPicture("/gallery/0.png", model.class_names[0]),))
     report = {"id": "20260131T120000Z-v1", "url": "/monitoring/reports/20260131T120000Z-v1", "decision": "no_drift"}

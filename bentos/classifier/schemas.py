@@ -267,6 +267,10 @@ class ModelInfo(Documented):
     lineage: dict[str, Any]
     shadow: str | None
     """The version that scores every picture too, without answering."""
+    canary: str | None
+    """The version that answers a share of the clients."""
+    canary_share: float | None
+    """Of the clients that it answers; of the pictures where clients send no X-Client."""
 
 
 @dataclass(frozen=True, slots=True)

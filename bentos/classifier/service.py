@@ -16,6 +16,7 @@ from bentos.web.request_metrics import SECONDS, Identity
 FOLDER = Path(__file__).parent
 DEPLOYMENT = json.loads((FOLDER / "deployment.json").read_bytes())  # written by `deployment.bento_files`
 SHADOW = DEPLOYMENT["shadow"]
+CANARY = DEPLOYMENT.get("canary")  # bentos of before canaries say nothing of them
 
 _running: list[Any] = []
 
@@ -47,6 +48,8 @@ class Classifier:
     model = BentoModel(DEPLOYMENT["model"]["tag"])
     if SHADOW is not None:
         shadow = BentoModel(SHADOW["tag"])
+    if CANARY is not None:
+        canary = BentoModel(CANARY["tag"])
 
     def __init__(self) -> None:
         from bentos.classifier.deployment import Deployment, state_folder
@@ -56,7 +59,7 @@ class Classifier:
         from fashion.home import current_home
 
         settings = load_as(ServiceConfig, DEPLOYMENT["settings"])
-        deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW)
+        deployment = Deployment(settings, DEPLOYMENT["model"], SHADOW, CANARY)
         os.environ["FASHION_HOME"] = state_folder(os.environ)
         self.worker = Worker(
             deployment,
@@ -64,6 +67,7 @@ class Classifier:
             os.environ,
             model=Path(self.model.path),
             shadow=None if SHADOW is None else Path(self.shadow.path),
+            canary=None if CANARY is None else Path(self.canary.path),
             folder=FOLDER,
             identity=identity(),
         )

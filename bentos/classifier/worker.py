@@ -9,13 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bentos.classifier import background
 from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Scored
-from bentos.classifier.covering import Covering
+from bentos.classifier.canary_state import CanaryReader
 from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
@@ -28,16 +25,15 @@ from bentos.classifier.schemas import (
     GalleryPicture,
     LogState,
     ModelInfo,
-    ModelVersion,
     NotReady,
     PredictionAnswer,
     Ready,
     data_url,
 )
+from bentos.classifier.served import Served, load_canary
 from bentos.classifier.shipping import Shipping
 from bentos.classifier.site import site_of
 from bentos.classifier.traffic import TrafficReader
-from bentos.classifier.unlike import Unlike
 from bentos.web import responses
 from bentos.web.auth import Keys, Scope, is_loopback
 from bentos.web.bodies import BodyLimits
@@ -80,6 +76,7 @@ class Worker:
         *,
         model: Path,
         shadow: Path | None,
+        canary: Path | None = None,
         folder: Path,
         identity: Identity,
     ) -> None:
@@ -91,6 +88,7 @@ class Worker:
             environment: holds the API keys, and OpenTelemetry's variables.
             model: package of the served version.
             shadow: package of the version that scores without answering.
+            canary: package of the version that answers a share of the clients.
             folder: holds `page/` and `gallery/`.
             identity: of the bento, for metrics and traces.
 
@@ -118,15 +116,14 @@ class Worker:
         self._decoder = Decoder(self.package, max_pixels=limits.pixels, memory=Memory(uploads - bodies))
         self.metrics = ServiceMetrics(identity)
         self.log = PredictionLog(home.predictions)
-        self._model = ModelVersion(deployment.model["name"], str(deployment.model["version"]), self.package.digest)
-        self._predictor = Predictor(self.package)
-        self._predictor.predict(_blank_image(self.package))  # the first call of a network is the slowest
+        self._served = Served.load(self.package, deployment.model["name"], deployment.model["version"], self.settings)
+        self._model, self.unlike = self._served.version, self._served.unlike
+        self.canary = load_canary(deployment, canary, self.package)
         self._shipping = Shipping(self.log, home, self.settings.log)
         self.recent = RecentReader(self.log, self._shipping.remote)
-        served = ModelId.of(self._model.name, self._model.version, self.package.digest)
+        served = self._served.model
         self.records = Records(self.log, self._shipping, served, self.package.class_names)
         self._background = _start_background(deployment, self.log, home, shadow)
-        self.unlike = Unlike(self.package, self.settings)
         self.traffic = TrafficReader(self.log, self.metrics.requests, model=served, unlike=self.unlike)
         self.review = Review(
             self.log,
@@ -138,12 +135,15 @@ class Worker:
             records=self.records,
             stores_pictures=self.settings.log.images,
         )
-        self._covering = Covering(self.package, self.settings)
+        self.canary_state: CanaryReader | None = None
+        if self.canary is not None:
+            self.canary_state = CanaryReader(self.log, self._shipping.remote, self._served, self.canary)
         self._batcher = Batcher(
-            self._predictor,
+            self._served.predictor,
             self.log,
             model=served,
             typicality=self.unlike.typicality,
+            canary=None if self.canary is None else self.canary.answering,
             after=self._offer_to_background,
         )
         self._closing = threading.Event()
@@ -259,6 +259,8 @@ class Worker:
             data=dict(self.package.data),
             lineage=dict(self.package.lineage),
             shadow=None if shadow is None else str(shadow["version"]),
+            canary=None if self.canary is None else self.canary.served.version.version,
+            canary_share=None if self.canary is None else self.canary.experiment.share,
         )
 
     async def readiness(self) -> Ready | NotReady:
@@ -293,28 +295,34 @@ class Worker:
     def _answer(
         self, scored: Scored, prepared: PreparedImage, stored_in: str | None, filename: str | None = None
     ) -> PredictionAnswer:
-        record = scored.record
+        record, served = scored.record, self._served_by(scored)
         label = self.package.class_names[record.label]
-        self.metrics.predictions.labels(label, self._model.version).inc()
-        typical = self.unlike.is_typical(scored.typicality)
+        self.metrics.predictions.labels(label, record.model_version).inc()
+        typical = served.unlike.is_typical(scored.typicality)
         if typical is False:
-            self.metrics.unlike.labels(self._model.version).inc()
+            self.metrics.unlike.labels(record.model_version).inc()
         return PredictionAnswer(
             prediction_id=record.prediction_id,
             label=label,
             confidence=round(record.confidence, DIGITS),
             probabilities=self.records.by_name(record.probabilities),
-            model=self._model,
+            model=served.version,
             preprocessing=prepared.steps,
             typical=typical,
             typicality=None if scored.typicality is None else round(scored.typicality, DIGITS),
-            prediction_set=self._covering.prediction_set(record),
+            prediction_set=served.covering.prediction_set(record),
             stored_in=stored_in,
             filename=filename,
         )
 
+    def _served_by(self, scored: Scored) -> Served:
+        """The version that has answered."""
+        if self.canary is not None and scored.record.model == self.canary.served.model:
+            return self.canary.served
+        return self._served
+
     def _explain(self, answer: PredictionAnswer, scored: Scored) -> PredictionAnswer:
-        heat = explanation.occlusion(self._predictor, scored.image, scored.record.label)
+        heat = explanation.occlusion(self._served_by(scored).predictor, scored.image, scored.record.label)
         heat_map = explanation.heat_map_png(scored.image, heat)
         picture = image_store.to_png(scored.image)
         return dataclasses.replace(answer, heat_map=data_url(heat_map), picture=data_url(picture))
@@ -338,12 +346,14 @@ class Worker:
         self.tracing.span("wait", decoded_ns, batch.taken_ns)
         self.tracing.span("network", batch.taken_ns, batch.predicted_ns, {"fashion.batch_size": batch.size})
         self.tracing.span("log", batch.predicted_ns, batch.logged_ns, {"fashion.batch_size": batch.size})
-        self.tracing.annotate({"fashion.prediction_ids": ids, "fashion.model_version": self._model.version})
+        self.tracing.annotate({"fashion.prediction_ids": ids, "fashion.model_version": scored[0].record.model_version})
 
     def _show_versions(self) -> None:
         self.metrics.set_model(self._model.name, self._model.version, "champion")
         if self.deployment.shadow is not None:
             self.metrics.set_model(self._model.name, str(self.deployment.shadow["version"]), "shadow")
+        if self.canary is not None:
+            self.metrics.set_model(self._model.name, self.canary.served.version.version, "canary")
 
     def _refresh_gauges(self) -> None:
         while not self._closing.wait(GAUGE_SECONDS):
@@ -393,7 +403,3 @@ def _closed(settings: ServiceConfig, environment: Mapping[str, str]) -> dict[Sco
     if settings.feedback == "loopback" and not is_loopback(environment.get("BENTOML_HOST", "127.0.0.1")):
         closed["feedback"] = "serve.feedback=open"
     return closed
-
-
-def _blank_image(of: Package) -> NDArray[np.uint8]:
-    return np.zeros((1, of.size, of.size) + ((of.channels,) if of.channels > 1 else ()), np.uint8)

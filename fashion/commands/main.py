@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from fashion.commands import (
+    canary,
     cloud,
     cluster,
     data,
@@ -41,6 +42,7 @@ app.command("status", epilog="Examples: fashion status; fashion status --json")(
 app.add_typer(data.app, name="data")
 registry.app.command("reproduce", epilog="Example: fashion registry reproduce 7")(reproduce.reproduce)
 app.add_typer(registry.app, name="registry")
+app.add_typer(canary.app, name="canary")
 app.add_typer(log.app, name="log")
 app.add_typer(home.app, name="home")
 app.command("gc", epilog="Examples: fashion gc; fashion gc --delete bentos_days=7")(gc.gc)

@@ -88,6 +88,7 @@ class AlertsConfig(Strict):
             "quarantine",
             "approval",
             "training",
+            "canary",
             "channel",
             "problem",
         ],
@@ -98,7 +99,8 @@ class AlertsConfig(Strict):
     `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version that the registry does not
     hold; no_traffic: nothing was predicted, and something was before; quarantine: feedback of a source was put aside;
     approval: a version passed the gate and waits for a person (`gate.approval`); training: what became of a training
-    that drift started, on a cluster told by the next run; channel: an address of alerts that cannot be used; problem:
+    that drift started, on a cluster told by the next run; canary: it was promoted, was refused, or waits for a person;
+    channel: an address of alerts that cannot be used; problem:
     the flow failed."""
     cooldown_hours: float
     """Hours after an alert in which the same condition is not alerted again, though it lasts, unless it becomes worse
@@ -173,6 +175,8 @@ class DriftConfig(Strict):
     decision: DecisionConfig
     report: ReportConfig
     alerts: AlertsConfig
+    canary: Literal["decide", "report"]
+    """Whether a run promotes a canary, or steps back from it, once its labels suffice; or only says so."""
     retrain: RetrainConfig
     resources: StepConfig
 

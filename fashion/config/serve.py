@@ -78,6 +78,13 @@ class ServiceConfig(Strict):
     """Processes, which share the prediction log."""
     shadow: str | int | None
     """Alias or number of a version that predicts every picture too, for the log only; null for none."""
+    canary: str | int | None
+    """Alias or number of a version that answers a share of the clients, to compare it with the champion; null for
+    none."""
+    canary_share: float
+    """Share of the clients that the canary answers, in (0, 0.5]; of the pictures where clients send no X-Client."""
+    canary_margin: float | None
+    """Accuracy that a canary may lose and still count as not worse, in [0, 1); null for `gate.margin`."""
     gallery: int
     """Number of test pictures on the page."""
     unknown: Literal["flag", "refuse"]
@@ -96,6 +103,9 @@ class ServiceConfig(Strict):
 
     def __post_init__(self) -> None:
         require(0 < self.coverage < 1, f"coverage must be in (0, 1), got {self.coverage}")
+        require(0 < self.canary_share <= 0.5, f"canary_share must be in (0, 0.5], got {self.canary_share}")
+        if self.canary_margin is not None:
+            require(0 <= self.canary_margin < 1, f"canary_margin must be in [0, 1), got {self.canary_margin}")
         require(1 <= self.workers <= 64, f"workers must be between 1 and 64, got {self.workers}")
         require(0 <= self.gallery <= 200, f"gallery must be between 0 and 200, got {self.gallery}")
         require(0 <= self.unlike_share < 1, f"unlike_share must be in [0, 1), got {self.unlike_share}")

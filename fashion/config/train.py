@@ -233,6 +233,9 @@ class GateConfig(Strict):
     """Held-out feedback rows with trusted labels below which the gate uses the test split only."""
     approval: bool
     """True to let a challenger that passes wait for a person: `fashion registry promote` makes it the champion."""
+    canary: bool
+    """True to let a challenger that passes wait for its comparison with the champion on live traffic, after
+    `make bento ARGS=serve.canary=challenger`: by it, it becomes the champion or is refused."""
 
     def __post_init__(self) -> None:
         over_chance = self.min_accuracy_over_chance

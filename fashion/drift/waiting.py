@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fashion.drift import messages, retraining
 from fashion.drift.alerts import Alert
-from fashion.evaluation import registration
+from fashion.evaluation import canary, registration
 from fashion.registry.versions import MODEL_NAME, Version
 from fashion.storage.blobs import Store
 
@@ -31,7 +31,7 @@ def quarantine(sources: Mapping[str, str]) -> Alert | None:
 
 
 def approval(known: Sequence[Version], *, model: str) -> Alert | None:
-    """The alert on the newest version that passed the gate and waits for a person; None without one.
+    """The alert on the newest version that passed the gate and waits for a person or for a canary; None without one.
 
     Args:
         known: the versions of the registered model, newest first.
@@ -42,10 +42,13 @@ def approval(known: Sequence[Version], *, model: str) -> Alert | None:
     if newest is None or registration.WAITING not in newest.tags or not decided.isdisjoint(newest.tags):
         return None
     of_model = "" if model == MODEL_NAME else f" --name {model}"
-    text = (
-        f"{newest.tags.get('approval.reason', 'it passed the gate')}.\n"
-        f'Next: fashion registry promote {newest.number}{of_model} --reason "..."'
-    )
+    command = f'fashion registry promote {newest.number}{of_model} --reason "..."'
+    if newest.tags.get(registration.WAITS_FOR) == "a canary":
+        if canary.RULES in newest.tags:  # it answers: what its labels show is told by itself
+            return None
+        of_model = "" if model == MODEL_NAME else f" tracking.registered_model={model}"
+        command = f'make bento ARGS="serve.canary={newest.number}{of_model}"'
+    text = f"{newest.tags.get('approval.reason', 'it passed the gate')}.\nNext: {command}"
     return Alert(f"A version waits for approval: {model} version {newest.number}", text, matter=str(newest.number))
 
 

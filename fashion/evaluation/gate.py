@@ -75,6 +75,8 @@ class Verdict:
     """What else a person should know of how the decision came about."""
     awaits_approval: bool = False
     """True if every check passed, and a person is to decide: `gate.approval`."""
+    awaits_canary: bool = False
+    """True if every check passed, and live traffic is to decide: `gate.canary`."""
 
     @property
     def reason(self) -> str:

@@ -20,7 +20,9 @@ from fashion.registry.versions import Version
 VERDICT = "verdict.json"
 """Artifact of the MLflow run."""
 WAITING = "approval.time"
-"""Tag of a version that passed the gate and waits for a person; `approval.reason` says what it passed."""
+"""Tag of a version that passed the gate and waits; `approval.reason` says what it passed."""
+WAITS_FOR = "approval.by"
+"""Tag that says what for: `a person`, or `a canary`. Without it, for a person."""
 
 
 def register(
@@ -108,8 +110,8 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
             before = history.read(name)
             verdict = _judge(version, challenger, before, splits, settings, name=name, folder=Path(folder))
             verdict = dataclasses.replace(verdict, notes=(*notes, *verdict.notes))
-            if settings.approval and verdict.promoted and before.champion not in (None, version.number):
-                verdict = dataclasses.replace(verdict, promoted=False, awaits_approval=True)
+            if verdict.promoted and before.champion not in (None, version.number):
+                verdict = _wait(verdict, settings)
             tracking.log_files(run_id, {VERDICT: json.dumps(dataclasses.asdict(verdict), indent=1).encode()})
             if before.champion == version.number:
                 return verdict
@@ -124,9 +126,10 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                         expected=expected,
                         verified=challenger,
                     )
-                elif verdict.awaits_approval:
+                elif verdict.awaits_approval or verdict.awaits_canary:
+                    waits_for = "a person" if verdict.awaits_approval else "a canary"
                     # The time last: with it, the decision counts.
-                    waits = {"approval.reason": verdict.reason, WAITING: history.now()}
+                    waits = {"approval.reason": verdict.reason, WAITS_FOR: waits_for, WAITING: history.now()}
                     versions.set_tags(version, waits, name=name)
                     return verdict
                 else:
@@ -135,6 +138,13 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                 notes.append(_describe(before.champion, changed.champion))
             else:
                 return verdict
+
+
+def _wait(verdict: Verdict, settings: GateConfig) -> Verdict:
+    """A verdict on a challenger that passed, where a person or live traffic is to decide: a person goes first."""
+    if settings.approval:
+        return dataclasses.replace(verdict, promoted=False, awaits_approval=True)
+    return dataclasses.replace(verdict, promoted=False, awaits_canary=True) if settings.canary else verdict
 
 
 def _judge(
@@ -191,6 +201,7 @@ def _parse(content: bytes) -> Verdict:
         fields.get("champion"),
         tuple(fields.get("notes", ())),
         fields.get("awaits_approval", False),
+        fields.get("awaits_canary", False),
     )
 
 
@@ -207,4 +218,7 @@ def describe(version: int, verdict: Verdict, *, name: str) -> str:
         of_model = "" if name == versions.MODEL_NAME else f" --name {name}"
         command = f'fashion registry promote {version}{expected}{of_model} --reason "..."'
         return f"version {version} passed and waits for approval, by `{command}`: {verdict.reason}"
+    if verdict.awaits_canary:
+        command = f'make bento ARGS="serve.canary={version}"'
+        return f"version {version} passed and waits for its comparison on live traffic (`{command}`): {verdict.reason}"
     return f"version {version} {'is the champion' if verdict.promoted else 'was refused'}: {verdict.reason}"

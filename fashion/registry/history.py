@@ -20,7 +20,14 @@ TAG = "champion."
 """How the tags of the history begin."""
 PENDING = "champion.pending"
 ALIASES = (CHAMPION, CHALLENGER)
-Event = Literal["promoted by the gate", "promoted by hand", "promoted", "rolled back", "changed in MLflow"]
+Event = Literal[
+    "promoted by the gate",
+    "promoted by hand",
+    "promoted by its canary",
+    "promoted",
+    "rolled back",
+    "changed in MLflow",
+]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def train_and_deploy(overrides: Sequence[str], settings: RetrainConfig, model: s
         return Outcome(sentence, False, False, f"python flows/train_flow.py resume --origin-run-id {trained.id}")
     outcome: str = trained.data.outcome
     if not trained.data.promoted:
-        waits = bool(trained.data.verdict["awaits_approval"])
+        waits = bool(trained.data.verdict["awaits_approval"] or trained.data.verdict["awaits_canary"])
         return Outcome(outcome, True, False, "fashion registry list", waits)
     if not settings.deploy:
         return Outcome(outcome, True, True, "make bento")

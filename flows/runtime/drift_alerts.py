@@ -15,18 +15,24 @@ from runtime import chaining, launch
 if TYPE_CHECKING:
     from fashion.drift.alerts import Alert
     from fashion.drift.result import DriftResult
+    from fashion.evaluation.canary import Outcome
 
 
 def send_of_window(
-    reported: "Sequence[tuple[DriftResult, str]]", quarantined: Mapping[str, str], settings: DriftConfig
+    reported: "Sequence[tuple[DriftResult, str]]",
+    quarantined: Mapping[str, str],
+    settings: DriftConfig,
+    canary: "Outcome | None" = None,
 ) -> None:
-    """Send what is due on a window, and on what waits for people.
+    """Send what is due on a window, on a canary, and on what waits for people.
 
     Args:
         reported: the result and the report's id of each version in it, that of the latest row last.
         quarantined: sources of feedback -> why.
         settings: which conditions people are alerted to.
+        canary: what became of the canary; None without one.
     """
+    from fashion.drift import canary as canaries
     from fashion.drift import messages, reports, retraining, waiting
     from fashion.registry import versions
     from fashion.storage.address import open_store
@@ -42,6 +48,10 @@ def send_of_window(
     ended = waiting.training_elsewhere(known, store, model=model, now_s=time.time())
     events = [ended] if ended is not None and "training" in on else []
     present = [result.model_version for result, _ in reported if result.rows]
+    if "canary" in on:
+        said = None if canary is None else canaries.alert(canary, model_name=model)
+        conditions["canary"] = said if canary is not None and canary.ending in ("waits", "failed") else None
+        events += [said] if said is not None and canary is not None and canary.has_ended else []
     _send({"problem": None, **conditions}, settings, present=present, events=events)
     if ended is not None:
         retraining.record_told(store, model_name=model)

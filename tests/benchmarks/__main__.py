@@ -22,6 +22,7 @@ NAMES = (
         "drift_power",
         "severity",
         "prediction_sets",
+        "canary",
         "drift_scale",
         "monitoring_page",
         "typicality",

@@ -263,7 +263,7 @@ def test_bounds(key: str, wrong: list[Any], right: list[Any], composed: dict[str
 def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -> None:
     free = {"data.name", "data.manifest", "data.sources", "data.mirrored", "architecture.name", "architecture.kwargs"}
     free |= {"architecture.pretrained", "architecture.channels_last", "tuning.enabled", "tuning.optimizers"}
-    free |= {"gate.approval"}
+    free |= {"gate.approval", "gate.canary"}
     free |= {"optimizer.name", "feedback.use"}  # refused by TestWords
     groups = (
         "data",
@@ -315,6 +315,9 @@ class TestServeConfig:
         ("word", "sentence"),
         [
             ("serve.workers=0", "serve: workers must be between 1 and 64, got 0"),
+            ("serve.canary_share=0", "serve: canary_share must be in (0, 0.5], got 0.0"),
+            ("serve.canary_share=0.6", "serve: canary_share must be in (0, 0.5], got 0.6"),
+            ("serve.canary_margin=1", "serve: canary_margin must be in [0, 1), got 1.0"),
             ("serve.gallery=-1", "serve: gallery must be between 0 and 200, got -1"),
             ("serve.limits.body_bytes=0", "serve.limits: body_bytes must be at least 1, got 0"),
             ("serve.limits.requests_per_minute=0", "requests_per_minute must be at least 1, got 0"),

@@ -22,7 +22,7 @@ from bentos.classifier.known_answers import known_answers
 from fashion.config.compose import as_dict, compose, load_as
 from fashion.config.serve import ServeConfig
 
-folder, home, version, pictures, overrides = json.loads(sys.argv[1])
+folder, home, version, pictures, overrides, canary = json.loads(sys.argv[1])
 tag = building.store_model(Path(folder), name="fashion-classifier", version=1, labels={})
 served = building.stored_package(tag)
 gallery = [LabelledPicture(label, Path(path).read_bytes()) for label, path in pictures]
@@ -30,6 +30,10 @@ settings = as_dict(load_as(ServeConfig, compose(overrides, root=ServeConfig.root
 model = {"name": "fashion-classifier", "version": "1", "tag": tag, "digest": served.digest}
 model.update(summary="", lineage={})
 deployment = {"settings": settings, "model": model, "shadow": None, "home": home}
+if canary is not None:
+    tried = building.store_model(Path(canary[0]), name="fashion-classifier", version=2, labels={})
+    digest = building.stored_package(tried).digest
+    deployment["canary"] = {**model, "version": "2", "tag": tried, "digest": digest, "experiment": canary[1]}
 deployment["known"] = known_answers(served, gallery)
 print(building.build("classifier", bento_files(deployment, gallery), version=version))
 """
@@ -44,7 +48,13 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def build(
-    package: Path, home: Path, *, version: str = "v1", pictures: Sequence[bytes] = (), overrides: Sequence[str] = ()
+    package: Path,
+    home: Path,
+    *,
+    version: str = "v1",
+    pictures: Sequence[bytes] = (),
+    overrides: Sequence[str] = (),
+    canary: tuple[Path, dict[str, Any]] | None = None,
 ) -> str:
     """Build a bento of a package as `flows/deploy_flow.py` does, and return its tag.
 
@@ -54,6 +64,7 @@ def build(
         version: of the bento.
         pictures: of its gallery, as PNG.
         overrides: of `configs/serve.yaml`.
+        canary: package of version 2, and the fields of its experiment.
     """
     home.mkdir(parents=True, exist_ok=True)
     gallery = []
@@ -61,7 +72,8 @@ def build(
         path = home / f"picture-{number}.png"
         path.write_bytes(png)
         gallery.append(("picture", str(path)))
-    given = json.dumps([str(package), str(home), version, gallery, list(overrides)])
+    tried = None if canary is None else [str(canary[0]), canary[1]]
+    given = json.dumps([str(package), str(home), version, gallery, list(overrides), tried])
     done = subprocess.run(
         [sys.executable, "-c", _BUILD, given], cwd=REPOSITORY, env=environment(home), capture_output=True, text=True
     )

@@ -39,3 +39,23 @@ def least_squares_network(dataset: Dataset, *, num_features: int) -> bytes:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
+
+
+def swapped_classes(network: bytes, one: int, other: int) -> bytes:
+    """The same network, which takes two classes for each other.
+
+    Args:
+        network: of `least_squares_network`.
+        one: a class.
+        other: a class.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(network)
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == "weights"]
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[:, [one, other]] = weights[:, [other, one]]
+    tensor.CopyFrom(numpy_helper.from_array(weights, "weights"))
+    content: bytes = model.SerializeToString()
+    return content

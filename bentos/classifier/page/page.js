@@ -344,7 +344,10 @@ async function start() {
 function showModel() {
   const summary = model.summary ? asSentence(model.summary) : "";
   const shadow = model.shadow ? ` Version ${model.shadow} scores every picture too, as its shadow.` : "";
-  $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${summary}${shadow}`);
+  const canary = model.canary
+    ? ` Version ${model.canary} answers ${Math.round(1000 * model.canary_share) / 10} % of the clients, as its canary.`
+    : "";
+  $("model").replaceChildren(make("strong", {}, `${model.name}, version ${model.version}`), ` ${summary}${shadow}${canary}`);
   const round = (value) => Number(value.toPrecision(3));
   const metrics = Object.entries(model.metrics ?? {}).map(([name, { value, low, high }]) => {
     const interval = typeof low === "number" && typeof high === "number" ? ` (${round(low)} to ${round(high)})` : "";

@@ -1,0 +1,214 @@
+"""The comparison of a canary with the champion: begun by a deployment, ended by a promotion or a step back.
+
+Tags of the canary's version hold the rules, which were fixed when it began. Knows no log, no trust and no service.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fashion.evaluation.registration import WAITING, WAITS_FOR
+from fashion.metrics.sequential import Rules, Verdict
+from fashion.predictions.canary import Counts, Experiment, describe
+from fashion.predictions.record import ModelId
+from fashion.registry import champions, versions
+from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
+
+RULES = "canary.rules"
+"""Tag with the fields of the last `Experiment` of a version, as JSON."""
+ENDED = "canary.ended_us"
+"""Tag with the time at which it ended, microseconds since 1970, UTC."""
+RESULT = "canary.result"
+"""Tag with what came out."""
+
+Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An experiment with its labels until now."""
+
+    version: Version
+    """The canary."""
+    experiment: Experiment
+    counts: Counts
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a canary."""
+
+    ending: Ending
+    sentence: str
+    """Ends without a full stop."""
+    command: str
+    """What to type next."""
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the comparison is over."""
+        return self.ending in ("promoted", "stepped back")
+
+
+def choose(
+    which: str | int, served: Version, *, name: str = MODEL_NAME, force_reason: str | None = None
+) -> tuple[Version | None, str]:
+    """Choose the version that answers beside the served one, and say why there is none where it must not.
+
+    An alias follows the registry: once its version was promoted or stepped back, there is no canary any more, so that
+    the same command builds the next bento.
+
+    Args:
+        which: alias or number of the canary.
+        served: the version that answers the others.
+        name: of the registered model.
+        force_reason: why a version may answer that was refused or rolled back; None for no such reason.
+
+    Returns:
+        The canary, or None and a sentence.
+
+    Raises:
+        RegistryError: there is no such version, it was refused, or it would be compared with another than the champion.
+    """
+    if CHAMPION not in served.aliases:
+        raise RegistryError(
+            f"a canary is compared with the champion, and version {served.number} is served: leave out `version` and "
+            "`alias`, or leave out serve.canary"
+        )
+    known = versions.list_versions(name)
+    if which == CHALLENGER and not any(CHALLENGER in version.aliases for version in known):
+        return None, f"no version is the challenger: version {served.number} answers alone"
+    found = versions.get(str(which), name)
+    if found.number == served.number:
+        return None, f"version {found.number} is the champion: it answers alone"
+    problem = why_not(found)
+    if problem and force_reason is None:
+        if not str(which).isdecimal():
+            return None, f"version {found.number} {problem}: version {served.number} answers alone"
+        raise RegistryError(
+            f"version {found.number} {problem}, and a canary answers users: let it score unseen with "
+            f"serve.shadow={found.number}, or say why it may with deploy.force_reason=..."
+        )
+    return found, f"version {found.number} answers as canary of version {served.number}"
+
+
+def why_not(version: Version) -> str:
+    """Why a version must not answer as a canary; empty where it may."""
+    tags, promoted = version.tags, version.tags.get("promoted.time", "")
+    for event, what in (("refused", "was refused"), ("rolled_back", "was rolled back")):
+        if tags.get(f"{event}.time", "") > promoted:
+            return f"{what} ({tags.get(f'{event}.reason', 'no reason is recorded')})"
+    return ""
+
+
+def begin(
+    version: Version,
+    champion: ModelId,
+    canary: ModelId,
+    *,
+    share: float,
+    rules: Rules,
+    name: str = MODEL_NAME,
+    clock: Callable[[], float] = time.time,
+) -> Experiment:
+    """Fix the rules of a comparison. Under the same rules as before, one that was not ended goes on.
+
+    Args:
+        version: the canary.
+        champion: what it is compared with.
+        canary: the canary.
+        share: of the clients that it answers.
+        rules: of the decision.
+        name: of the registered model.
+        clock: seconds since 1970.
+    """
+    before = of_version(version)
+    started = Experiment(champion, canary, share, int(clock() * 1e6), rules.margin, rules.confidence)
+    if before is not None and dataclasses.replace(before, since_us=started.since_us) == started:
+        return before
+    versions.set_tags(version, {RULES: json.dumps(dataclasses.asdict(started))}, name=name)
+    return started
+
+
+def of_version(version: Version) -> Experiment | None:
+    """Return the comparison of a version that was begun and not ended; None where there is none.
+
+    Raises:
+        RegistryError: somebody has edited its tag.
+    """
+    if RULES not in version.tags:
+        return None
+    try:
+        experiment = Experiment.of(json.loads(version.tags[RULES]))
+        ended_us = int(version.tags.get(ENDED, "0"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise RegistryError(
+            f"the tag {RULES} of version {version.number} cannot be read ({error}): delete it in MLflow, and deploy "
+            "the canary again"
+        ) from None
+    return experiment if experiment.since_us > ended_us else None
+
+
+def running(name: str = MODEL_NAME) -> tuple[Version, Experiment] | None:
+    """Return the canary that was deployed last and its comparison with the present champion; None without one.
+
+    Raises:
+        RegistryError: somebody has edited its tag.
+    """
+    known = versions.list_versions(name)
+    champion = next((str(version.number) for version in known if CHAMPION in version.aliases), None)
+    found = [
+        (version, experiment)
+        for version in known
+        if (experiment := of_version(version)) is not None and experiment.champion.version == champion
+    ]
+    return max(found, key=lambda each: each[1].since_us, default=None)
+
+
+def settle(compared: Comparison, *, name: str = MODEL_NAME, clock: Callable[[], float] = time.time) -> Outcome:
+    """Do what the verdict says: promote the canary, step back from it, or go on.
+
+    A version that waits for a person's approval is not promoted; the outcome says what to type.
+
+    Args:
+        compared: the comparison.
+        name: of the registered model.
+        clock: seconds since 1970.
+
+    Raises:
+        fashion.registry.champions.ChampionChanged: another version is the champion by now; nothing was changed.
+        fashion.model.package.DamagedPackage: the canary's files are not those that were registered.
+    """
+    version, number = compared.version, compared.version.number
+    champion = int(compared.experiment.champion.version)
+    reason = describe(compared.experiment, compared.counts, compared.verdict)
+    of_model = "" if name == MODEL_NAME else f" tracking.registered_model={name}"
+    if compared.verdict.decision == "go on":
+        return Outcome("goes on", reason, "fashion canary status")
+    if compared.verdict.decision == "step back":
+        champions.reject(version, reason=reason, name=name, expected=champion)
+        _end(version, "stepped back", reason, name, clock)
+        sentence = f"canary {number} is refused, and version {champion} stays champion: {reason}"
+        command = f'make bento ARGS="serve.canary=null{of_model}"'
+        return Outcome("stepped back", f"{sentence}; a service answers with it until the next bento", command)
+    if waits_for_person(version):
+        option = "" if name == MODEL_NAME else f" --name {name}"
+        command = f'fashion registry promote {number} --expect {champion}{option} --reason "..."'
+        return Outcome("waits", f"canary {number} may be promoted, by a person: {reason}", command)
+    champions.promote(version, reason=reason, name=name, event="promoted by its canary", expected=champion)
+    _end(version, "promoted", reason, name, clock)
+    command = f'make bento ARGS="serve.canary=null{of_model}"'
+    return Outcome("promoted", f"canary {number} is the champion, in place of version {champion}: {reason}", command)
+
+
+def waits_for_person(version: Version) -> bool:
+    """True if the gate let a version wait for approval: `gate.approval`."""
+    return WAITING in version.tags and version.tags.get(WAITS_FOR, "a person") == "a person"
+
+
+def _end(version: Version, ending: Ending, reason: str, name: str, clock: Callable[[], float]) -> None:
+    versions.set_tags(version, {RESULT: f"{ending}: {reason}", ENDED: str(int(clock() * 1e6))}, name=name)
