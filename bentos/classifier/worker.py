@@ -289,10 +289,8 @@ class Worker:
     ) -> PredictionAnswer:
         record = scored.record
         label = self.package.class_names[record.label]
-        self.metrics.predictions.labels(label, self._model.version).inc()
         typical = self.unlike.is_typical(scored.typicality)
-        if typical is False:
-            self.metrics.unlike.labels(self._model.version).inc()
+        self.metrics.count_prediction(label, self._model.version, typical=typical)
         return PredictionAnswer(
             prediction_id=record.prediction_id,
             label=label,
