@@ -55,7 +55,9 @@ def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> ND
 
 
 @functools.lru_cache(maxsize=16)
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What `normalise` multiplies by and adds, each `(C, 1, 1)`: making them takes longer than normalising an image."""
     scale = (1.0 / (255.0 * np.asarray(std))).astype(np.float32)
     shift = (-np.asarray(mean) / np.asarray(std)).astype(np.float32)
