@@ -33,13 +33,13 @@ def tables(options: ServingOptions) -> list[Table]:
     """Measure the parts of a request, and the whole of it."""
     data = fashion_mnist(1000 if options.quick else None)
     package = load_package(options.home, data, quick=options.quick)
-    calls = 2 if options.quick else 40
+    calls = {size: 2 if options.quick else max(5, 40 // size) for size in BATCHES}
     folder = Path(tempfile.mkdtemp(dir=current_home().root))  # the disk that the log is on
     try:
-        parts = {size: _parts(package, data.test.images[:NUM_PICTURES], size, folder, calls) for size in BATCHES}
+        parts = {size: _parts(package, data.test.images[:NUM_PICTURES], size, folder, calls[size]) for size in BATCHES}
         found: dict[str, dict[int, float]] = {name: {} for name in parts[BATCHES[0]]}
         for size, works in parts.items():
-            for name, least in _timed(works, calls, size).items():
+            for name, least in _timed(works, calls[size], size).items():
                 found[name][size] = least
             say(f"parts at {size}")
         whole = asyncio.run(_whole(package, data.test.images[:NUM_PICTURES], folder, calls))
@@ -57,10 +57,10 @@ def tables(options: ServingOptions) -> list[Table]:
         Table(
             "Where a request's time goes",
             rows,
-            f"CPU microseconds of a picture, the least of {ROUNDS} rounds of {calls} calls, since other work on the "
-            "machine only adds; for requests that share a batch of 1, 8 or 64 pictures of 28x28 as PNG uploads. One process, "
-            "without HTTP parser and sockets. Waiting for the disk is no CPU time. Parts run one after the other with "
-            "warm caches; of single requests the rest is larger where other processes use the same cores meanwhile.",
+            f"CPU microseconds of a picture, the least of {ROUNDS} rounds, since other work on the "
+            "machine only adds; for requests that share a batch of 1, 8 or 64 pictures of 28x28 as PNG uploads. One "
+            "process, without HTTP parser and sockets. Waiting for the disk is no CPU time. Parts run one after the "
+            "other with warm caches; of single requests the rest is larger where other processes use the same cores.",
             {_column(size): ",.1f" for size in BATCHES},
         )
     ]
@@ -108,7 +108,6 @@ def _parts(package: Package, images: Images, size: int, folder: Path, calls: int
     logits, embeddings = predictor.network(inputs)
     predictions, onto = predictor.predict(batch), axes(package)
     log = PredictionLog(folder / f"predictions-{size}.db")
-    shape = {"size": package.size, "channels": package.channels}
 
     def records() -> list[PredictionRecord]:
         return [
@@ -139,7 +138,9 @@ def _parts(package: Package, images: Images, size: int, folder: Path, calls: int
 
     return {
         "read the form": lambda: [uploads.read_upload(body, FORM) for body in bodies],
-        "decode the PNG": lambda: [preparation.prepare(png, **shape) for png in pngs],
+        "decode the PNG": lambda: [
+            preparation.prepare(png, size=package.size, channels=package.channels) for png in pngs
+        ],
         "normalise": lambda: normalise(np.stack(list(batch)), package.mean, package.std),
         "network": lambda: predictor.network(inputs),
         "softmax": lambda: softmax(logits, package.temperature),
@@ -152,7 +153,7 @@ def _parts(package: Package, images: Images, size: int, folder: Path, calls: int
     }
 
 
-async def _whole(package: Package, images: Images, folder: Path, calls: int) -> dict[int, float]:
+async def _whole(package: Package, images: Images, folder: Path, calls: Mapping[int, int]) -> dict[int, float]:
     """Requests to the service's ASGI application, as many at once as a batch is to hold."""
     from bentos.classifier.app import App
     from bentos.classifier.deployment import Deployment
@@ -201,8 +202,8 @@ async def _whole(package: Package, images: Images, folder: Path, calls: int) -> 
         times = []
         for _ in range(ROUNDS):
             started = time.process_time()
-            await asyncio.gather(*(lane(7 * number, calls) for number in range(size)))
-            times.append(1e6 * (time.process_time() - started) / calls / size)
+            await asyncio.gather(*(lane(7 * number, calls[size]) for number in range(size)))
+            times.append(1e6 * (time.process_time() - started) / calls[size] / size)
         found[size] = min(times)
         say(f"whole requests, {size} at once")
     worker.close()
