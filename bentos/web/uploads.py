@@ -142,7 +142,7 @@ def _read_plain_parts(body: bytes, content_type: str, limit: int) -> list[Part] 
     delimiter = b"\r\n--" + boundary[1].encode()
     if not body.startswith(delimiter[2:]):
         return None
-    *pieces, last = body[len(delimiter) - 2 :].split(delimiter, limit + 1)
+    *pieces, last = body[len(delimiter) - 2 :].split(delimiter, limit)
     if last not in (b"--", b"--\r\n"):
         return None
     parts = []
