@@ -27,7 +27,7 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
 
     model, _ = recipe.train(config, data, on_epoch=report)
-    exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+    exported = export.export(model, data.val.images[: export.COMPARED_ROWS], mean=data.mean, std=data.std)
     content = {
         "weights": hashlib.sha256(exported.weights).hexdigest(),
         "libraries": recipe.libraries(),

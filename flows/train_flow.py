@@ -339,8 +339,9 @@ class TrainFlow(FlowSpec):
         settings, home = with_params(self.settings, getattr(self, "params", {})), current_home()
         data = training_inputs.load_training_data(settings, self.data_version, self.feedback)
         checkpoints = f"{home.checkpoints}/{self.checkpoints}"
+        expected = (ConfigError, Diverged, export.ExportDiffers, ServerUnavailable, StoreUnavailable)
         with (
-            launch.exit_on(ConfigError, Diverged, ServerUnavailable, StoreUnavailable, first=nodes.stop_other_nodes),
+            launch.exit_on(*expected, first=nodes.stop_other_nodes),
             launch.exit_on(RankLost, first=nodes.stop_other_nodes, code=launch.RETRY),
         ):
             ranks = nodes.this_node(settings.resources)
@@ -368,7 +369,9 @@ class TrainFlow(FlowSpec):
                     watch.close(open_store(checkpoints), timeout_s=server_seconds())
                 assert trained is not None  # None on other nodes only
                 model, result = trained
-                exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+                precision = settings.export.precision
+                images = data.val.images[: export.COMPARED_ROWS]
+                exported = export.export(model, images, mean=data.mean, std=data.std, precision=precision)
         self.exported = dataclasses.asdict(exported)
         self.architecture = as_dict(settings.architecture)
         self.training = recipe.describe(settings, result)

@@ -18,6 +18,7 @@ from benchmarks import load
 from support.machine import Machine
 
 from fashion.home import REPOSITORY
+from tests.benchmarks import performance_page
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.slow
 def test_every_benchmark_is_listed() -> None:
     parts = {"measurement", "load", "baselines", "champion", "drift_traffic", "log_inspection"}
-    parts |= {"soak_faults", "soak_requests"}
+    parts |= {"soak_faults", "soak_requests", "performance_page"}
     files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - parts
     listed = {line.split()[0] for line in run("--list").splitlines()}
     assert listed == files
@@ -49,6 +50,10 @@ def test_an_unknown_benchmark_is_refused() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 2
     assert "time_to_accuracy" in done.stderr
+
+
+def test_the_page_of_performance_is_what_its_measurements_make() -> None:
+    assert performance_page.PAGE.read_text() == performance_page.page(json.loads(performance_page.FOUND.read_text()))
 
 
 @pytest.mark.slow

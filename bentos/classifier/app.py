@@ -108,6 +108,7 @@ class App:
             redirect_slashes=False,
             default=_not_found,
         )
+        self._exact = {("POST", "/predict"): self._predict}
         paths = [route.path for route in self._router.routes if isinstance(route, Route)]
         self._paths = {path for path in paths if "{" not in path} | BENTOML_PATHS
         self._prefixes = {path.partition("{")[0]: path for path in paths if "{" in path}
@@ -164,6 +165,10 @@ class App:
         try:
             if scope["path"] == "/metrics":
                 await asyncio.to_thread(worker.update_gauges)
+            if endpoint := self._exact.get((scope["method"], scope["path"])):
+                response = await endpoint(Request(scope, receive, send))
+                await response(scope, receive, send)
+                return
             application = self.bento if scope["path"] in BENTOML_PATHS else self._router
             await application(scope, receive, send)
         finally:

@@ -36,6 +36,7 @@ class ServiceMetrics:
         self.predictions = Counter(
             "fashion_predictions", "Pictures predicted", ["label", "model_version"], registry=self.registry
         )
+        self._by_label: dict[tuple[str, str], Counter] = {}
         self.unlike = Counter(
             "fashion_unlike_pictures",
             "Pictures unlike anything that the model has learnt",
@@ -58,6 +59,21 @@ class ServiceMetrics:
         self._overdue = gauge("drift_overdue_seconds", "Time since its next run was due; 0 before, or without a timer")
         self._times = (math.nan, math.nan)
         self._report = gauge("drift_report_condition", "1 if the latest drift report says so", ("condition",))
+
+    def count_prediction(self, label: str, version: str, *, typical: bool | None) -> None:
+        """Count a picture that was predicted.
+
+        Args:
+            label: name of its class.
+            version: of the model.
+            typical: False if it is unlike anything that the model has learnt.
+        """
+        series = self._by_label.get((label, version))
+        if series is None:  # looking up a series by its labels takes longer than counting in it
+            series = self._by_label[label, version] = self.predictions.labels(label, version)
+        series.inc()
+        if typical is False:
+            self.unlike.labels(version).inc()
 
     def set_model(self, name: str, version: str, role: str) -> None:
         """Show a version that is served.

@@ -297,10 +297,8 @@ class Worker:
     ) -> PredictionAnswer:
         record, served = scored.record, self._served_by(scored)
         label = self.package.class_names[record.label]
-        self.metrics.predictions.labels(label, record.model_version).inc()
         typical = served.unlike.is_typical(scored.typicality)
-        if typical is False:
-            self.metrics.unlike.labels(record.model_version).inc()
+        self.metrics.count_prediction(label, record.model_version, typical=typical)
         return PredictionAnswer(
             prediction_id=record.prediction_id,
             label=label,

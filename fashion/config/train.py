@@ -208,6 +208,17 @@ class TuningConfig(Strict):
         require(0 <= self.seed < 2**31, f"seed must be in [0, 2**31), got {self.seed}")
 
 
+Precision = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportConfig(Strict):
+    """The network that is packed and served."""
+
+    precision: Precision = "float32"
+    """int8 quantises the trained network on validation images: faster and smaller, and judged by the gate as it is."""
+
+
 @dataclass(frozen=True)
 class GateConfig(Strict):
     """When a challenger may replace the champion."""
@@ -317,6 +328,7 @@ class TrainConfig(Strict):
     feedback: FeedbackConfig
     tracking: TrackingConfig
     resources: ResourcesConfig
+    export: ExportConfig = ExportConfig()  # runs of older versions, which can be resumed, had none
 
     def __post_init__(self) -> None:
         searched = {name: getattr(self.search, name) for name in ("architecture", "training", "augmentation")}

@@ -135,7 +135,8 @@ def evaluate(
         training=dict(training),
         metrics={},
         severity=None,
-        export_check={key: exported[key] for key in ("rows", "max_difference", "label_agreement")},
+        export_check={key: exported[key] for key in ("rows", "max_difference", "label_agreement")}
+        | {"precision": exported.get("precision", "float32")},
         preparation=data.preparation,
     )
     onto = axes(package)

@@ -41,22 +41,25 @@ def statistics(images: Images) -> NDArray[np.float32]:
     levels = _levels(images)
     count, height, width = levels.shape
     flat = levels.reshape(count, -1)
-    mass, mass_x, mass_y = (flat @ _masses(height, width)).T
-    mean = mass / flat.shape[1]
-    deviations = flat - mean[:, None]
-    inner = np.abs(_laplacian(levels))
-    halves = np.abs(levels[:, :, : width // 2] - levels[:, :, : (width - 1) // 2 : -1])
-    some_mass = np.maximum(mass, 1e-6)
+    masses = flat @ _masses(height, width)
+    mass = masses[:, :1]
+    deviations = flat - mass / flat.shape[1]
+    inner = _laplacian(levels)
+    np.abs(inner, out=inner)
+    halves = levels[:, :, : width // 2] - levels[:, :, : (width - 1) // 2 : -1]
+    np.abs(halves, out=halves)
     columns = np.empty((count, len(STATISTICS)), np.float32)
-    columns[:, 0] = mass
-    columns[:, 1] = np.sqrt(np.einsum("ij,ij->i", deviations, deviations) / flat.shape[1])
-    columns[:, 2] = np.count_nonzero(flat > _FOREGROUND, axis=1)
-    columns[:, 3] = np.count_nonzero(flat >= _SATURATED, axis=1)
-    columns[:, 4] = inner.sum(axis=(1, 2))
-    columns[:, 5] = halves.sum(axis=(1, 2))
-    columns[:, 6] = np.where(mass > 0, mass_x / some_mass, max(width - 1, 1) / 2)
-    columns[:, 7] = np.where(mass > 0, mass_y / some_mass, max(height - 1, 1) / 2)
-    return columns / _scales(height, width)
+    columns[:, 0] = masses[:, 0]
+    variance = np.einsum("ij,ij->i", deviations, deviations) / flat.shape[1]
+    np.sqrt(variance, out=columns[:, 1])
+    columns[:, 2] = np.add.reduce(flat > _FOREGROUND, axis=1)
+    columns[:, 3] = np.add.reduce(flat >= _SATURATED, axis=1)
+    columns[:, 4] = np.add.reduce(inner, axis=(1, 2))
+    columns[:, 5] = np.add.reduce(halves, axis=(1, 2))
+    columns[:, 6:] = _middle(height, width)
+    np.divide(masses[:, 1:], mass, out=columns[:, 6:], where=mass > 0)
+    columns /= _scales(height, width)
+    return columns
 
 
 def _levels(images: Images) -> NDArray[np.float32]:
@@ -83,6 +86,12 @@ def _scales(height: int, width: int) -> NDArray[np.float32]:
     return np.array(
         [255 * pixels, 255, pixels, pixels, 255 * inner, 255 * pairs, max(width - 1, 1), max(height - 1, 1)], np.float32
     )
+
+
+@functools.cache
+def _middle(height: int, width: int) -> NDArray[np.float32]:
+    """Return the centre in x and y of a blank image, `(2,)`, in pixels."""
+    return np.array([max(width - 1, 1) / 2, max(height - 1, 1) / 2], np.float32)
 
 
 @functools.cache

@@ -99,7 +99,8 @@ class Package:
     severity: SeverityThresholds | None
     """None since packages hold `accuracy.npz`."""
     export_check: dict[str, Any]
-    """Difference of the exported network's outputs from the trained one's: rows, max_difference, label_agreement."""
+    """Difference of the exported network's outputs from the trained one's: rows, max_difference, label_agreement; and
+    precision, `float32` or `int8`, which older packages lack: they are float32."""
     preparation: Preparation = "product_photo"
     """How users' pictures are prepared. Packages of older versions lack the field, and used this default."""
     folder: Path | None = None

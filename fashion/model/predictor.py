@@ -16,6 +16,8 @@ from fashion.model.package import MODEL, Package
 
 EMBEDDING_SIZE = 16
 """Columns of a logged embedding."""
+OUTPUTS = ("logits", "embedding")
+"""Outputs of a network, by name."""
 
 Floats = NDArray[np.float32]
 Axes = tuple[Floats, Floats]
@@ -53,9 +55,12 @@ class OnnxNetwork:
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: Floats, *, batch_size: int = 100) -> tuple[Floats, Floats]:
+        if 0 < len(inputs) <= batch_size:
+            logits, embeddings = self._session.run(OUTPUTS, {"image": inputs})
+            return logits, embeddings
         # Batches of 100: the activations of a small network stay in the processor's cache.
         parts = [
-            self._session.run(["logits", "embedding"], {"image": inputs[start : start + batch_size]})
+            self._session.run(OUTPUTS, {"image": inputs[start : start + batch_size]})
             for start in range(0, max(len(inputs), 1), batch_size)
         ]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

@@ -69,15 +69,19 @@ class ClassGaussians:
     def distances(self, rows: Rows) -> Rows:
         """(N,) twice the negative log-density of the nearest class, up to a constant."""
         size = max(1, BLOCK // max(1, len(self.offsets)))
+        if 0 < len(rows) <= size:
+            return self._distances(rows)
         nearest = np.empty(len(rows))
         for start in range(0, len(rows), size):
             nearest[start : start + size] = self._distances(rows[start : start + size])
         return nearest
 
     def _distances(self, rows: Rows) -> Rows:
-        whitened = rows[:, self.columns] @ self.whitening - self.offsets
-        squares = np.square(whitened, out=whitened).reshape(len(rows), len(self.log_volumes), len(self.columns))
-        nearest: Rows = (squares.sum(axis=2) + self.log_volumes).min(axis=1)
+        varying = rows if len(self.columns) == rows.shape[1] else rows[:, self.columns]
+        whitened = varying @ self.whitening
+        whitened -= self.offsets
+        by_class = whitened.reshape(len(rows), len(self.log_volumes), len(self.columns))
+        nearest: Rows = (np.einsum("ijk,ijk->ij", by_class, by_class) + self.log_volumes).min(axis=1)
         return nearest
 
 

@@ -1,4 +1,7 @@
-"""Export a trained network to ONNX and safetensors, and check that it computes the same. Knows nothing of packages."""
+"""Export a trained network to ONNX and safetensors, and check that it computes the same. Knows nothing of packages.
+
+With `precision="int8"` the ONNX model is quantised, on images whose labels are not looked at; the weights' file is not.
+"""
 
 import logging
 import warnings
@@ -7,16 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from fashion.config.schema import ConfigError
+from fashion.config.train import Precision
 from fashion.images.transform import Images, normalise
 from fashion.model.predictor import OnnxNetwork
+from fashion.training import quantization
 from fashion.training.models import embed
 
 TOLERANCE = 1e-3
 """Largest allowed difference of a logit: float32 sums of about ten, in two implementations."""
+
+
+COMPARED_ROWS = 1000
+"""Validation images that flows compare on, which is enough for the ranges of values too."""
+INT8_AGREEMENT = 0.9
+"""Fraction of the images that must keep their label in 8 bits. Fewer mean that the network cannot be quantised like
+this; whether a smaller loss is worth the speed, the gate decides."""
 
 
 class ExportDiffers(RuntimeError):
@@ -37,6 +50,8 @@ class Exported:
     """Largest difference of a logit."""
     label_agreement: float
     """Fraction of the images with the same label, in [0, 1]."""
+    precision: Precision = "float32"
+    """Of the ONNX model."""
 
 
 class _WithEmbedding(nn.Module):
@@ -48,38 +63,59 @@ class _WithEmbedding(nn.Module):
         return embed(self.model, image)
 
 
-def export(model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float]) -> Exported:
+def export(
+    model: nn.Module,
+    images: Images,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    precision: Precision = "float32",
+) -> Exported:
     """Export a trained network, and compare the exported one with it.
 
     Args:
         model: on the CPU; left in eval mode.
-        images: `(N, H, W)` or `(N, H, W, C)` uint8 to compare on.
+        images: `(N, H, W)` or `(N, H, W, C)` uint8 to compare on; in 8 bits also those that give the ranges of values.
         mean: of each channel, in [0, 1].
         std: of each channel, in [0, 1].
+        precision: of the ONNX model.
 
     Raises:
-        ExportDiffers: a label changes, or a logit by more than `TOLERANCE`.
+        ExportDiffers: a label changes, or a logit by more than `TOLERANCE`; in 8 bits, fewer than `INT8_AGREEMENT` of
+            the images keep their label.
     """
     inputs = torch.from_numpy(normalise(images, mean, std))
     model = model.eval().to(memory_format=torch.contiguous_format)
     onnx = _to_onnx(_WithEmbedding(model), inputs[:2])
     with torch.inference_mode():
         expected = embed(model, inputs)[0].numpy()
-    logits, _ = OnnxNetwork(onnx)(inputs.numpy())
-    exported = Exported(
+    agreement, difference = _compare(OnnxNetwork(onnx)(inputs.numpy())[0], expected)
+    if not (agreement == 1 and difference <= TOLERANCE):  # so that NaN counts as different
+        raise ExportDiffers(
+            f"the exported network differs from the trained one on {len(images)} images: labels agree on "
+            f"{agreement:.2%}, logits differ by up to {difference:.2g}"
+        )
+    if precision == "int8":
+        onnx = quantization.quantize(onnx, inputs.numpy())
+        agreement, difference = _compare(OnnxNetwork(onnx)(inputs.numpy())[0], expected)
+        if not (agreement >= INT8_AGREEMENT and np.isfinite(difference)):
+            raise ExportDiffers(
+                f"in int8 the network labels {1 - agreement:.1%} of {len(images)} images differently, "
+                f"{1 - INT8_AGREEMENT:.0%} are allowed: train with export.precision=float32"
+            )
+    return Exported(
         onnx=onnx,
         weights=save_safetensors({name: value.contiguous() for name, value in model.state_dict().items()}),
         rows=len(images),
-        max_difference=float(np.abs(logits - expected).max()),
-        label_agreement=float((logits.argmax(1) == expected.argmax(1)).mean()),
+        max_difference=difference,
+        label_agreement=agreement,
+        precision=precision,
     )
-    is_same = exported.label_agreement == 1 and exported.max_difference <= TOLERANCE
-    if not is_same:  # so that NaN counts as different
-        raise ExportDiffers(
-            f"the exported network differs from the trained one on {exported.rows} images: labels agree on "
-            f"{exported.label_agreement:.2%}, logits differ by up to {exported.max_difference:.2g}"
-        )
-    return exported
+
+
+def _compare(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the fraction of equal labels, and the largest difference of a logit, of two `(N, classes)` logits."""
+    return float((logits.argmax(1) == expected.argmax(1)).mean()), float(np.abs(logits - expected).max())
 
 
 def check(model: nn.Module, *, channels: int, size: int) -> None:

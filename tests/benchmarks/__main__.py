@@ -17,6 +17,8 @@ NAMES = (
     *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
     *(
         "serving",
+        "request",
+        "inference",
         "telemetry",
         "soak",
         "drift_power",

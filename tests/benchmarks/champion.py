@@ -29,7 +29,7 @@ def load_package(root: Path | None, data: Dataset, *, quick: bool) -> Package:
     settings = load_train_config(compose(overrides))
     say("training a model")
     model, _ = recipe.train(settings, data)
-    exported = export.export(model, data.val.images[:1000], mean=data.mean, std=data.std)
+    exported = export.export(model, data.val.images[: export.COMPARED_ROWS], mean=data.mean, std=data.std)
     evaluation = scoring.evaluate(
         dataclasses.asdict(exported),
         data,

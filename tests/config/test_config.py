@@ -211,6 +211,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("tuning.keep_percentile", [0, 101], [1, 100]),
     ("tuning.min_improvement", [-0.1, "nan"], [0]),
     ("tuning.seed", [-1], [0]),
+    ("export.precision", ["int4", "16"], ["float32", "int8"]),
     ("gate.champion", ["none"], ["ignore"]),
     ("gate.min_accuracy_over_chance", [-0.1, 1], [0, 0.9]),
     ("gate.margin", [-0.1, 1], [0]),

@@ -141,7 +141,8 @@ def test_the_package_says_where_it_came_from(found: Evaluation, leaky: Dataset) 
     assert packed.architecture == {"name": "tiny", "kwargs": {"width": 64}}
     assert packed.training == {"best_epoch": 3}
     assert packed.lineage == {"mlflow_run_id": "abc"}
-    assert packed.export_check == {"rows": 7, "max_difference": 0.25, "label_agreement": 1.0}
+    checked = {"rows": 7, "max_difference": 0.25, "label_agreement": 1.0, "precision": "float32"}
+    assert packed.export_check == checked
     assert (packed.class_names, packed.mean, packed.std) == (leaky.class_names, leaky.mean, leaky.std)
     assert set(found.files) == set(FILES)
     assert found.files[WEIGHTS] == b"w"

@@ -18,7 +18,8 @@ from fashion.images.transform import normalise
 from fashion.model.predictor import OnnxNetwork
 from fashion.training import models
 from fashion.training.convnet import ConvNet
-from fashion.training.export import TOLERANCE, ExportDiffers, export
+from fashion.training.export import INT8_AGREEMENT, TOLERANCE, ExportDiffers, export
+from fashion.training.quantization import quantize
 
 ARCHITECTURES = [*sorted(file.stem for file in (CONFIGS / "architecture").glob("*.yaml")), "pit_ti_224"]
 
@@ -72,6 +73,42 @@ def test_colour_and_channels_last(small_dataset: Dataset) -> None:
     assert [entry.name for entry in graph.output] == ["logits", "embedding"]
     assert [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim][1:] == [3, 20, 20]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+@pytest.mark.slow
+def test_in_int8_a_network_is_smaller_and_labels_nearly_all_alike(small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    model = settled(ConvNet(in_chans=1, num_classes=10, widths=(16, 32)), small_dataset)
+    images, normal = small_dataset.val.images[:50], {"mean": small_dataset.mean, "std": small_dataset.std}
+    plain, small = export(model, images, **normal), export(model, images, **normal, precision="int8")
+    assert (plain.precision, small.precision) == ("float32", "int8")
+    assert len(small.onnx) < len(plain.onnx) / 2
+    assert small.weights == plain.weights
+    kinds = {node.op_type for node in onnx.load(io.BytesIO(small.onnx)).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    assert small.label_agreement >= INT8_AGREEMENT
+    assert TOLERANCE < small.max_difference < np.inf  # it is another network
+    inputs = normalise(images, **normal)
+    logits, embeddings = OnnxNetwork(small.onnx)(inputs[:3])  # the batch is dynamic
+    assert (logits.shape, logits.dtype, embeddings.dtype) == ((3, 10), np.float32, np.float32)
+    # Equal rows give equal numbers in any batch.
+    np.testing.assert_array_equal(OnnxNetwork(small.onnx)(inputs)[0][:3].argmax(1), logits.argmax(1))
+
+
+def test_quantisation_without_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs images for the ranges of activations, got none"):
+        quantize(b"", np.empty((0, 1, 28, 28), np.float32))
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_quantised_says_what_to_do(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = settled(ConvNet(in_chans=1, num_classes=10, widths=(8,)), small_dataset)
+    monkeypatch.setattr("fashion.training.export.INT8_AGREEMENT", 1.1)
+    with pytest.raises(ExportDiffers, match=r"in int8 the network labels .* train with export.precision=float32"):
+        export(model, small_dataset.val.images[:20], mean=small_dataset.mean, std=small_dataset.std, precision="int8")
 
 
 class TwoFaced(ConvNet):
