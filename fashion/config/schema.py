@@ -53,6 +53,38 @@ class SourceConfig(Strict):
 
 
 @dataclass(frozen=True)
+class PublishedFile(Strict):
+    """A file as the authors of a data set publish it."""
+
+    name: str
+    """Without folders."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the file as it is, 64 hexadecimal digits."""
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, f"name must be one of a file, got {self.name!r}")
+        digits = re.fullmatch("[0-9a-f]{64}", self.sha256)
+        require(digits is not None, f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}")
+
+
+@dataclass(frozen=True)
+class PublishedConfig(Strict):
+    """A public data set as its authors publish it, from which the first fetch makes a version."""
+
+    form: Literal["idx", "cifar10", "emnist_balanced"]
+    """`idx`: images and labels of train and t10k, gzip or not; `cifar10`: an archive of binary batches;
+    `emnist_balanced`: an archive of IDX files, whose images are transposed."""
+    files: tuple[PublishedFile, ...]
+    addresses: tuple[str, ...]
+    """URLs of folders that have all files, tried in order."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.files and self.addresses), "published must name files and addresses")
+
+
+@dataclass(frozen=True)
 class WordsConfig(Strict):
     """How the service's pages and its API speak of the pictures. They travel in the model package."""
 
@@ -108,6 +140,8 @@ class DataConfig(Strict):
     group_by: str | None = None
     """Regular expression: pictures in whose paths it finds the same stay in one split; null for none."""
     words: WordsConfig = WordsConfig()
+    published: PublishedConfig | None = None
+    """Of a public data set: what the first fetch makes the version of, where no source has its files."""
 
     def __post_init__(self) -> None:
         require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")
