@@ -45,10 +45,9 @@ serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento ta
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
-	$(if $(DATA),$(error make container is for the usual data set: run `make bento DATA=...`, which names the bento, and `bentoml containerize` it))
 	@# The shell's own name of this folder: a path that make expands may hold spaces, quotes and dollars.
-	here=$$PWD && cd / && BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" \
-		"$$here/$(BIN)/bentoml" containerize fashion-classifier:latest
+	tag=$$($(BIN)/fashion serve --tag $(OF_DATA)) && here=$$PWD && cd / && \
+		BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" "$$here/$(BIN)/bentoml" containerize "$$tag"
 
 predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
 	$(BIN)/python flows/predict_flow.py run $(ARGS)

@@ -53,6 +53,18 @@ class SourceConfig(Strict):
 
 
 @dataclass(frozen=True)
+class FractionsConfig(Strict):
+    """How much of somebody's pictures each held-out split gets when they are read; null for what suits their number."""
+
+    val: float | None = None
+    test: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("val", self.val), ("test", self.test)):
+            require(value is None or 0 < value < 0.9, f"fractions.{name} must be in (0, 0.9), got {value}")
+
+
+@dataclass(frozen=True)
 class PublishedFile(Strict):
     """A file as the authors of a data set publish it."""
 
@@ -139,6 +151,8 @@ class DataConfig(Strict):
     """Where the pictures were read from, with `data.root=`; empty for files that have a source."""
     group_by: str | None = None
     """Regular expression: pictures in whose paths it finds the same stay in one split; null for none."""
+    fractions: FractionsConfig = FractionsConfig()
+    """Of pictures that are read with `data.root=`: set by `data.val_fraction=` and `data.test_fraction=` there."""
     words: WordsConfig = WordsConfig()
     published: PublishedConfig | None = None
     """Of a public data set: what the first fetch makes the version of, where no source has its files."""
