@@ -104,6 +104,9 @@ lint: $(STAMP) ## Check style, types and import contracts
 bench: $(VENV)-bench/.installed ## Measure speed beside the usual alternatives
 	$(VENV)-bench/bin/python -m tests.benchmarks $(ARGS)
 
+leaderboard: $(STAMP) ## Compare networks at one budget of seconds: ARGS="resnet50 --seconds 60 --seeds 42"
+	$(BIN)/python -m tests.benchmarks.leaderboard $(ARGS)
+
 $(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)-bench/bin/python requirements-bench.lock
@@ -133,4 +136,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench leaderboard lock clean

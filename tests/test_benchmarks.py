@@ -37,7 +37,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.slow
 def test_every_benchmark_is_listed() -> None:
     parts = {"measurement", "load", "baselines", "champion", "drift_traffic", "log_inspection"}
-    parts |= {"soak_faults", "soak_requests"}
+    parts |= {"soak_faults", "soak_requests", "leaderboard_page"}
     files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - parts
     listed = {line.split()[0] for line in run("--list").splitlines()}
     assert listed == files

@@ -128,7 +128,8 @@ class DataConfig(Strict):
     """Height and width in pixels."""
     preparation: Preparation
     """What the service does with a picture of another size: `product_photo` as Fashion-MNIST was made (the background
-    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour."""
+    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour, `handwriting` as MNIST was
+    made (like a product, but in the middle 20 of 28 pixels and centred by its mass)."""
     manifest: str
     """Path of the manifest (file names, sizes, sha256), relative to the repository."""
     sources: tuple[SourceConfig, ...]

@@ -52,5 +52,5 @@ def normalise(images: Images, mean: Sequence[float], std: Sequence[float]) -> ND
     return np.ascontiguousarray(planes * scale[:, None, None] + shift[:, None, None], dtype=np.float32)
 
 
-Preparation = Literal["product_photo", "whole_picture"]
+Preparation = Literal["product_photo", "whole_picture", "handwriting"]
 """How a picture of another size is made like those of the data; see fashion/images/preparation.py."""

@@ -174,7 +174,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("data.class_names", ["[a]", "[a,a]"], ["[a,b]"]),
     ("data.channels", [0, 2, 4], [1, 3]),
     ("data.size", [7], [8, 224]),
-    ("data.preparation", ["none", "null"], ["product_photo", "whole_picture"]),
+    ("data.preparation", ["none", "null"], ["product_photo", "whole_picture", "handwriting"]),
     ("data.val_fraction", [0, 1, -0.1, "nan"], [0.01, 0.9]),
     ("data.split_seed", [-1, 2**32], [0]),
     ("data.limit", [9, -1], ["null", 10]),
