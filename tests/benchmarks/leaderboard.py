@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -9,9 +10,10 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from fashion.model.predictor import OnnxNetwork
 from tests.benchmarks.measurement import Options, Table, circumstances, fashion_mnist, say
 
 SHIPPED = tuple(sorted(path.stem for path in (CONFIGS / "architecture").glob("*.yaml") if path.stem != "timm"))
+Kind = TypeVar("Kind")
 RESULTS = REPOSITORY / "var" / "leaderboard.json"
 """Finished trainings: a run that is started again goes on with the others."""
 VAL_ROWS = 2000
@@ -56,6 +59,13 @@ class Trained:
     """On all test rows."""
     shifted: float
     """Mean accuracy on shifted copies of test rows."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a network costs to serve; its weights do not matter."""
+
+    name: str
     milliseconds: float
     """Processor time of one picture, as the service computes it, on one thread."""
     megabytes: float
@@ -72,7 +82,8 @@ def tables(options: Options) -> Iterator[Table]:
         for seed in options.seeds
         for name in names
     ]
-    yield summarize(trained)
+    footprints = {name: measure(settings_of(name, 42), data, name=name) for name in names}
+    yield summarize(trained, footprints)
 
 
 def settings_of(name: str, seed: int, *, limit: int | None = None) -> TrainConfig:
@@ -101,7 +112,7 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         data: to train and score on.
         name: for the results.
     """
-    from fashion.training import export, recipe
+    from fashion.training import recipe
 
     data = dataclasses.replace(data, val=_first(data.val, VAL_ROWS))
     batch = min(settings.training.batch_size, len(data.train))
@@ -113,13 +124,6 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
     began = clock()
     model, _ = recipe.train(planned, part)
     seconds = clock() - began
-    exported = export.export(model, data.val.images[:200], mean=data.mean, std=data.std)
-    network = OnnxNetwork(exported.onnx)
-
-    def labels_of(images: Images) -> np.ndarray:
-        pieces = [images[start : start + 500] for start in range(0, len(images), 500)]
-        return np.concatenate([network(normalise(each, data.mean, data.std))[0].argmax(1) for each in pieces])
-
     spread = np.linspace(0, len(data.test) - 1, min(len(data.test), SHIFTED_ROWS)).astype(int)
     copies = shifted.copies(Split(data.test.images[spread], data.test.labels[spread]))
     trained = Trained(
@@ -130,13 +134,38 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         epochs=num_epochs,
         rows=rows,
         parameters=sum(each.numel() for each in model.parameters()),
-        accuracy=float((labels_of(data.test.images) == data.test.labels).mean()),
-        shifted=statistics.mean(float((labels_of(copy.images) == copy.labels).mean()) for _, copy in copies),
-        milliseconds=_milliseconds(lambda image: network(normalise(image, data.mean, data.std)), data.test.images),
-        megabytes=len(exported.onnx) / 1e6,
+        accuracy=_accuracy(model, data.test, data),
+        shifted=statistics.mean(_accuracy(model, copy, data) for _, copy in copies),
     )
     say(f"{name}, seed {trained.seed}: {num_epochs} x {rows:,} rows in {seconds:.0f} s, {trained.accuracy:.2%}")
     return trained
+
+
+def measure(settings: TrainConfig, data: Dataset, *, name: str) -> Footprint:
+    """Export a network that is not trained, and time it.
+
+    Args:
+        settings: of the network.
+        data: whose pictures it is shown.
+        name: for the results.
+    """
+    from fashion.training import export, recipe
+
+    images = data.test.images[:20]
+    exported = export.export(recipe.build(settings).eval(), images, mean=data.mean, std=data.std)
+    network = OnnxNetwork(exported.onnx)
+
+    def predict(image: Images) -> None:
+        network(normalise(image, data.mean, data.std))
+
+    for image in images:
+        predict(image[None])
+    began = time.process_time()
+    for call in range(CALLS):
+        predict(images[call % len(images)][None])
+    footprint = Footprint(name, 1000 * (time.process_time() - began) / CALLS, len(exported.onnx) / 1e6)
+    say(f"{name}: {footprint.milliseconds:.2f} ms a picture, {footprint.megabytes:.1f} MB")
+    return footprint
 
 
 def schedule(images: int, available: int, batch: int) -> tuple[int, int]:
@@ -152,7 +181,7 @@ def schedule(images: int, available: int, batch: int) -> tuple[int, int]:
     return num_epochs, rows
 
 
-def summarize(trained: Sequence[Trained]) -> Table:
+def summarize(trained: Sequence[Trained], footprints: Mapping[str, Footprint]) -> Table:
     """One row for each network, the most accurate first."""
     by_name = {
         name: [run for run in trained if run.name == name] for name in dict.fromkeys(run.name for run in trained)
@@ -172,8 +201,8 @@ def summarize(trained: Sequence[Trained]) -> Table:
                 "seconds": _mean(runs, "seconds"),
                 "pictures seen": seen,
                 "parameters": float(runs[0].parameters),
-                "ms a picture": _mean(runs, "milliseconds"),
-                "model.onnx, MB": runs[0].megabytes,
+                "ms a picture": footprints[name].milliseconds,
+                "model.onnx, MB": footprints[name].megabytes,
             }
         )
     return Table(
@@ -214,21 +243,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
     except ConfigError as error:
         parser.error(str(error))
-    done = _read(arguments.results)
+    results = Results(arguments.results)
     data = fashion_mnist(arguments.limit)
-    trained = []
-    for (name, seed), settings in wanted.items():
-        key = f"{name} {seed} {arguments.seconds:g} {arguments.limit}"
-        if key not in done:
-            try:
-                done[key] = train_within(arguments.seconds, settings, data, name=name)
-            except ConfigError as error:
-                parser.error(f"{name}: {error}")
-            arguments.results.parent.mkdir(parents=True, exist_ok=True)
-            content = {each: dataclasses.asdict(run) for each, run in done.items()}
-            arguments.results.write_text(json.dumps(content, indent=1) + "\n")
-        trained.append(done[key])
-    table = summarize(trained)
+    trained, footprints = [], {}
+    try:
+        for (name, seed), settings in wanted.items():
+            key = f"{name} {seed} {arguments.seconds:g} {arguments.limit}"
+            train = functools.partial(train_within, arguments.seconds, settings, data, name=name)
+            trained.append(results.get(key, Trained, train))
+        for (name, _), settings in wanted.items():
+            footprints[name] = results.get(name, Footprint, functools.partial(measure, settings, data, name=name))
+    except ConfigError as error:
+        parser.error(str(error))
+    table = summarize(trained, footprints)
     print(table.markdown())
     if arguments.page is not None:
         from tests.benchmarks.leaderboard_page import write
@@ -237,10 +264,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         write(arguments.page, trained, table, conditions, command=command)
 
 
-def _read(path: Path) -> dict[str, Trained]:
-    if not path.is_file():
-        return {}
-    return {key: Trained(**values) for key, values in json.loads(path.read_text()).items()}
+class Results:
+    """Measurements in a file, each made once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, key: str, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
+        """The measurement of that name, which is made and stored if it is not known."""
+        if key not in self._known:
+            self._known[key] = dataclasses.asdict(make())  # type: ignore[call-overload]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(self._known, indent=1) + "\n")
+        return kind(**self._known[key])
 
 
 def _seconds_of_a_step(settings: TrainConfig, data: Dataset) -> float:
@@ -268,13 +305,14 @@ def _clock() -> Callable[[], float]:
     return time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
-def _milliseconds(predict: Callable[[Images], object], images: Images) -> float:
-    for image in images[:20]:
-        predict(image[None])
-    began = time.process_time()
-    for call in range(CALLS):
-        predict(images[call % len(images)][None])
-    return 1000 * (time.process_time() - began) / CALLS
+def _accuracy(model: Any, split: Split, data: Dataset) -> float:
+    import torch
+    from lightning_fabric import Fabric
+
+    from fashion.training.fit import ordered_batches, validate
+
+    batches = ordered_batches(split, data, torch.device("cpu"))
+    return validate(Fabric(accelerator="cpu", devices=1), model, batches)[1]
 
 
 def _first(split: Split, count: int) -> Split:

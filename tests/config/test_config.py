@@ -197,6 +197,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("augmentation.erase_scale", ["[0,0.2]", "[0.3,0.2]", "[0.1,1]", "[0.1]"], ["[0.1,0.1]", "[0.1,0.9]"]),
     ("training.num_epochs", [0, -1], [1]),
     ("training.min_steps", [-1], [0, 400]),
+    ("training.logit_adjustment", [-0.1, 1.5], [0, 0.5]),
     ("training.batch_size", [0, 1], [2]),
     ("training.label_smoothing", [-0.1, 1], [0, 0.9]),
     ("training.ema_decay", [0, 1], ["null", 0.999]),
