@@ -77,7 +77,8 @@ def loss_offsets(labels: NDArray[np.int64], num_classes: int, adjustment: float)
     if adjustment == 0:
         return None
     counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
-    return (adjustment * np.log(counts / counts.sum())).astype(np.float32)
+    offsets: NDArray[np.float32] = (adjustment * np.log(counts / counts.sum())).astype(np.float32)
+    return offsets
 
 
 def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:

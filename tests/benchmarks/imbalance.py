@@ -12,7 +12,7 @@ from fashion.data.dataset import Dataset, Split
 from fashion.images.transform import Images, normalise
 from fashion.metrics.calibration import fit_temperature, softmax
 from fashion.metrics.classification import classification_report
-from tests.benchmarks.measurement import Options, Spread, Table, fashion_mnist, run_one, say
+from tests.benchmarks.measurement import Cell, Options, Spread, Table, fashion_mnist, run_one, say
 
 SIZES = (*(500,) * 4, *(100,) * 3, *(20,) * 3)
 """Training pictures of each class, which the seed deals out; a quarter of them more for validation."""
@@ -24,7 +24,7 @@ def tables(options: Options) -> Iterator[Table]:
     """Train with each adjustment and each seed, and score all test rows, weighted to the shares that are meant."""
     data = fashion_mnist(2000 if options.quick else None)
     sizes = tuple(max(4, size // 10) for size in SIZES) if options.quick else SIZES
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for adjustment in ADJUSTMENTS:
         scores = [_score(data, sizes, adjustment, seed, quick=options.quick) for seed in options.seeds]
         rows.append(

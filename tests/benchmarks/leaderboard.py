@@ -26,7 +26,7 @@ from fashion.home import REPOSITORY
 from fashion.images.transform import Images, normalise
 from fashion.metrics.classification import wilson_interval
 from fashion.model.predictor import OnnxNetwork
-from tests.benchmarks.measurement import Options, Table, circumstances, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Table, circumstances, fashion_mnist, say
 
 SHIPPED = tuple(sorted(path.stem for path in (CONFIGS / "architecture").glob("*.yaml") if path.stem != "timm"))
 Kind = TypeVar("Kind")
@@ -186,7 +186,7 @@ def summarize(trained: Sequence[Trained], footprints: Mapping[str, Footprint]) -
     by_name = {
         name: [run for run in trained if run.name == name] for name in dict.fromkeys(run.name for run in trained)
     }
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for name, runs in sorted(by_name.items(), key=lambda each: -_mean(each[1], "accuracy")):
         accuracy = _mean(runs, "accuracy")
         low, high = wilson_interval(round(accuracy * 10_000), 10_000)
@@ -312,7 +312,7 @@ def _accuracy(model: Any, split: Split, data: Dataset) -> float:
     from fashion.training.fit import ordered_batches, validate
 
     batches = ordered_batches(split, data, torch.device("cpu"))
-    return validate(Fabric(accelerator="cpu", devices=1), model, batches)[1]
+    return float(validate(Fabric(accelerator="cpu", devices=1), model, batches)[1])
 
 
 def _first(split: Split, count: int) -> Split:
