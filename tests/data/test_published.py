@@ -192,6 +192,12 @@ def test_shipped_data_set_is_described(name: str) -> None:
     assert len(data.class_names) == (47 if name == "emnist" else 10)
 
 
+def test_a_manifest_that_is_not_written_yet_names_the_command_that_writes_it(tmp_path: Path) -> None:
+    data = replace(load_train_config(compose(["data=kmnist"])).data, manifest=str(tmp_path / "kmnist.manifest.json"))
+    with pytest.raises(DataError, match=r"there is no manifest .*; `fashion data fetch data=kmnist` writes it"):
+        manifest.read(data)
+
+
 def test_checksum_must_be_one() -> None:
     with pytest.raises(ValueError, match="sha256 must be 64 hexadecimal digits"):
         PublishedFile("x.gz", 1, "abc")

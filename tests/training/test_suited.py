@@ -88,4 +88,4 @@ def test_probabilities_are_those_of_the_shares_that_are_asked_for(
     images = normalise(rng.integers(0, 256, (200, 28, 28), dtype=np.uint8), data.mean, data.std)
     with torch.inference_mode():
         given = model.eval()(torch.from_numpy(images)).softmax(1)[:, 1]
-    assert float(given.mean()) == pytest.approx(rare, abs=0.08)
+    assert float(given.mean()) == pytest.approx(rare, abs=0.12)
