@@ -321,7 +321,7 @@ def _first(split: Split, count: int) -> Split:
 
 
 def _mean(runs: Sequence[Trained], field: str) -> float:
-    return statistics.mean(getattr(run, field) for run in runs)
+    return float(statistics.mean(getattr(run, field) for run in runs))
 
 
 if __name__ == "__main__":
