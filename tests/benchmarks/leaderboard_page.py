@@ -10,6 +10,8 @@ from fashion.storage.folder import write_atomically
 from tests.benchmarks.leaderboard import Trained
 from tests.benchmarks.measurement import Table
 
+ROWS = 50_000
+"""Training pictures of Fashion-MNIST."""
 BEFORE = """\
 ## Beside others
 The course project that this one goes on from (MLOpsGroup23/MLOps-Project) reports validation accuracy alone:
@@ -58,7 +60,9 @@ def write(path: Path, trained: Sequence[Trained], table: Table, conditions: Mapp
         f"![Test accuracy of each network]({path.stem}.png)",
         "",
         body,
+        "",
         note,
+        *_unfinished(trained),
         "",
         "```sh",
         f"{command}",
@@ -73,6 +77,18 @@ def write(path: Path, trained: Sequence[Trained], table: Table, conditions: Mapp
     ]
     write_atomically(path, "\n".join(lines).encode())
     write_atomically(path.with_suffix(".png"), figure(trained, table))
+
+
+def _unfinished(trained: Sequence[Trained]) -> list[str]:
+    """A sentence on networks that did not get to see each training picture once: their rank says little."""
+    names = sorted({run.name for run in trained if run.epochs == 1 and run.rows < ROWS})
+    if not names:
+        return []
+    return [
+        "",
+        f"The budget was too small for one pass over the {ROWS:,} training pictures with {', '.join(names)}: their",
+        "accuracy is that of less than one epoch. Give more seconds before choosing among them.",
+    ]
 
 
 def figure(trained: Sequence[Trained], table: Table) -> bytes:
