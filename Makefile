@@ -45,10 +45,9 @@ serve: bento ## Build it and serve it on http://127.0.0.1:3000; a newer bento ta
 
 # From /: BentoML lays its context out in a temporary folder, and reads templates below the working directory only.
 container: bento ## Build a container image of it: needs Docker
-	$(if $(DATA),$(error make container is for the usual data set: run `make bento DATA=...`, which names the bento, and `bentoml containerize` it))
 	@# The shell's own name of this folder: a path that make expands may hold spaces, quotes and dollars.
-	here=$$PWD && cd / && BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" \
-		"$$here/$(BIN)/bentoml" containerize fashion-classifier:latest
+	tag=$$($(BIN)/fashion serve --tag $(OF_DATA)) && here=$$PWD && cd / && \
+		BENTOML_HOME="$${BENTOML_HOME:-$${FASHION_HOME:-$$here/var}/bentoml}" "$$here/$(BIN)/bentoml" containerize "$$tag"
 
 predict: $(STAMP) ## Predict a folder of pictures: ARGS="--images pictures/ --output predictions.parquet"
 	$(BIN)/python flows/predict_flow.py run $(ARGS)
@@ -105,6 +104,9 @@ lint: $(STAMP) ## Check style, types and import contracts
 bench: $(VENV)-bench/.installed ## Measure speed beside the usual alternatives
 	$(VENV)-bench/bin/python -m tests.benchmarks $(ARGS)
 
+leaderboard: $(STAMP) ## Compare networks at one budget of seconds: ARGS="resnet50 --seconds 60 --seeds 42"
+	$(BIN)/python -m tests.benchmarks.leaderboard $(ARGS)
+
 $(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)-bench/bin/python requirements-bench.lock
@@ -134,4 +136,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench leaderboard lock clean

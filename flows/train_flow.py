@@ -85,7 +85,7 @@ class TrainFlow(FlowSpec):
         """Fetch and check the data, and open the MLflow run that all steps log to."""
         from runtime import training_cards
 
-        from fashion.data import manifest
+        from fashion.data import published
         from fashion.data.checks import check_dataset
         from fashion.data.manifest import DataError
         from fashion.figures import frame, galleries
@@ -97,7 +97,8 @@ class TrainFlow(FlowSpec):
         training_inputs.check_servers(settings, home)
         training_inputs.check_champion(settings)
         with launch.exit_on(DataError):
-            self.data_version = manifest.read(settings.data)  # of all steps, whatever becomes of the file
+            # Of all steps, whatever becomes of the file.
+            self.data_version = published.read_or_make(settings.data, home.data)
         data = training_inputs.load_data(settings, self.data_version)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import load
+from benchmarks import leaderboard, leaderboard_page, load
 from support.machine import Machine
 
 from fashion.home import REPOSITORY
@@ -38,7 +38,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.slow
 def test_every_benchmark_is_listed() -> None:
     parts = {"measurement", "load", "baselines", "champion", "drift_traffic", "log_inspection"}
-    parts |= {"soak_faults", "soak_requests", "performance_page"}
+    parts |= {"soak_faults", "soak_requests", "performance_page", "leaderboard_page"}
     files = {file.stem for file in Path(REPOSITORY, "tests", "benchmarks").glob("[a-z]*.py")} - parts
     listed = {line.split()[0] for line in run("--list").splitlines()}
     assert listed == files
@@ -54,6 +54,48 @@ def test_an_unknown_benchmark_is_refused() -> None:
 
 def test_the_page_of_performance_is_what_its_measurements_make() -> None:
     assert performance_page.PAGE.read_text() == performance_page.page(json.loads(performance_page.FOUND.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (100, (1, 250)),  # a batch at least
+        (20_000, (1, 20_000)),
+        (55_000, (1, 50_000)),
+        (80_000, (2, 40_000)),
+        (150_000, (3, 50_000)),
+    ],
+)
+def test_a_schedule_of_the_leaderboard_fits_its_budget(images: int, expected: tuple[int, int]) -> None:
+    assert leaderboard.schedule(images, 50_000, 250) == expected
+
+
+def test_the_leaderboard_has_a_row_for_each_network_and_the_best_first() -> None:
+    values = {"budget": 1, "seconds": 1, "epochs": 1, "rows": 250, "parameters": 10, "shifted": 0.4}
+    accuracies = {("low", 1): 0.5, ("high", 1): 0.9, ("low", 2): 0.6, ("high", 2): 0.92}
+    runs = [leaderboard.Trained(name, seed, accuracy=each, **values) for (name, seed), each in accuracies.items()]
+    footprints = {name: leaderboard.Footprint(name, 1.5, 2.25) for name in ("low", "high")}
+    table = leaderboard.summarize(runs, footprints)
+    assert [(row["network"], row["test accuracy"], row["seeds"]) for row in table.rows] == [
+        ("high", "91.00%", "90.00%, 92.00%"),
+        ("low", "55.00%", "50.00%, 60.00%"),
+    ]
+    assert leaderboard_page.figure(runs, table).startswith(b"\x89PNG")
+
+
+def test_a_measurement_of_the_leaderboard_is_made_once(tmp_path: Path) -> None:
+    for milliseconds in (1.0, 2.0):
+        results = leaderboard.Results(tmp_path / "found.json")
+        made = leaderboard.Footprint("x", milliseconds, 3.0)
+        assert results.get("x", leaderboard.Footprint, lambda made=made: made).milliseconds == 1.0
+
+
+def test_the_leaderboard_names_a_network_that_there_is_not() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.leaderboard", "resnet18x", "--limit", "100"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: " in done.stderr.splitlines()[-1]
+    assert "resnet18x" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

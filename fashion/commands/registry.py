@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName, model_of
+from fashion.commands.arguments import MODEL_NAME, AsJson, DataSet, ModelName, chosen_model, with_version
 from fashion.commands.errors import CommandError, failing_on, first_line
 from fashion.state import faults
 
@@ -28,11 +28,12 @@ Rows = Annotated[int, typer.Option(min=1, help="Latest predictions to look at.")
 
 
 @app.command("list", epilog="Example: fashion registry list")
-def list_versions(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
+def list_versions(overrides: DataSet = None, name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
     """List versions, and who made which one the champion.
 
     Aliases, accuracy, lineage, verdicts; and the history of champions.
     """
+    name = chosen_model(name, overrides)
     with connected():
         from fashion.commands import registry_listing
         from fashion.registry import champions
@@ -49,11 +50,12 @@ def list_versions(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None
 
 
 @app.command("history", epilog="Example: fashion registry history --json")
-def show_history(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
+def show_history(overrides: DataSet = None, name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
     """List who made which version the champion, when and why.
 
     Versions that were deleted are listed too.
     """
+    name = chosen_model(name, overrides)
     with connected():
         from fashion.commands import registry_listing
         from fashion.registry import champions
@@ -68,6 +70,7 @@ def show_history(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
 @app.command("show", epilog="Examples: fashion registry show champion; fashion registry show 7 --json")
 def show(
     version: Annotated[str, typer.Argument(help="Number or alias.")] = "champion",
+    overrides: DataSet = None,
     name: ModelName = MODEL_NAME,
     as_json: AsJson = False,
 ) -> None:
@@ -75,6 +78,8 @@ def show(
 
     Lineage, metrics, and each check of the gate.
     """
+    version, overrides = with_version(version, overrides)
+    name = chosen_model(name, overrides)
     with connected():
         from fashion.commands import registry_listing
         from fashion.registry import champions
@@ -99,6 +104,7 @@ def show(
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias.")],
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")],
+    overrides: DataSet = None,
     expect: Annotated[
         str | None, typer.Option(help="Only if this version is the champion until then; `none` for no champion.")
     ] = None,
@@ -108,6 +114,7 @@ def promote(
 
     Its files are fetched and verified first.
     """
+    name = chosen_model(name, overrides)
     with connected():
         from fashion.registry import champions, model_card, versions
 
@@ -119,10 +126,7 @@ def promote(
 
 @app.command("rollback", epilog='Example: fashion registry rollback --reason "users report shirts as dresses"')
 def rollback(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="data=NAME", show_default=False, help="The data set whose model is meant."),
-    ] = None,
+    overrides: DataSet = None,
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")] = "rolled back by hand",
     name: ModelName = MODEL_NAME,
 ) -> None:
@@ -131,10 +135,7 @@ def rollback(
     Called again, it goes back further in the history, to the first champion. What the version that is rolled back had
     learnt of users is not learnt again until `fashion log restore` or a review says so.
     """
-    from fashion.config.schema import ConfigError
-
-    with failing_on(ConfigError):
-        name = model_of(overrides) if overrides else name
+    name = chosen_model(name, overrides)
     with connected():
         from fashion.registry import champions, learnt, model_card
 
@@ -149,8 +150,11 @@ def rollback(
 
 
 @app.command("compare", epilog="Example: fashion registry compare --rows 5000")
-def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
+def compare(
+    overrides: DataSet = None, rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: AsJson = False
+) -> None:
     """Compare champion and shadow on the same pictures."""
+    name = chosen_model(name, overrides)
     from fashion.evaluation.replay import compare_shadow
 
     with _open_log() as (log, home):
@@ -171,6 +175,7 @@ def compare(rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: As
 @app.command("replay", epilog="Example: fashion registry replay --version challenger --rows 2000")
 def replay(
     version: Annotated[str, typer.Option(help="Number or alias of the version that scores.")],
+    overrides: DataSet = None,
     rows: Rows = DEFAULT_ROWS,
     name: ModelName = MODEL_NAME,
     as_json: AsJson = False,
@@ -179,6 +184,7 @@ def replay(
 
     Compares its labels and confidences with what was served, and with true labels where there are any.
     """
+    name = chosen_model(name, overrides)
     from fashion.evaluation.replay import replay_log
     from fashion.registry import tracking, versions
     from fashion.storage.address import open_store

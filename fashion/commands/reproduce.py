@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, ModelName
+from fashion.commands.arguments import MODEL_NAME, DataSet, ModelName, chosen_model, with_version
 from fashion.commands.errors import DONE, FAILED, CommandError, failing_on
 from fashion.commands.registry import connected
 from fashion.home import REPOSITORY
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    version: Annotated[str, typer.Argument(help="Number or alias.")] = "champion", name: ModelName = MODEL_NAME
+    version: Annotated[str, typer.Argument(help="Number or alias.")] = "champion",
+    overrides: DataSet = None,
+    name: ModelName = MODEL_NAME,
 ) -> int:
     """Train a version again from its records, and say whether its weights come out equal, bit for bit.
 
     What differs from then (commit, data, libraries, processor) is named first. Nothing is registered.
     """
+    version, overrides = with_version(version, overrides)
+    name = chosen_model(name, overrides)
     with connected() as home:
         from fashion.config.schema import ConfigError
         from fashion.data.loading import load_dataset

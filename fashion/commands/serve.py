@@ -28,6 +28,7 @@ def serve(
     follow: Annotated[
         bool, typer.Option("--follow", help="Serve each newer bento in place of the one before, once it is checked.")
     ] = False,
+    tag: Annotated[bool, typer.Option("--tag", help="Print the tag of the bento, and serve nothing.")] = False,
 ) -> None:
     """Serve the latest bento on this machine; the one before it where the latest does not pass its check.
 
@@ -35,6 +36,9 @@ def serve(
     """
     if bento is None:
         bento = f"{_bento_name(overrides or [])}:latest"
+    if tag:
+        print(bento)
+        return
     command = [sys.executable, "-m", "bentos.serving", "--bento", bento, "--host", host, "--port", str(port)]
     sys.stdout.flush()
     os.execv(sys.executable, command + ["--follow"] * follow)

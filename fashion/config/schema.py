@@ -53,6 +53,50 @@ class SourceConfig(Strict):
 
 
 @dataclass(frozen=True)
+class FractionsConfig(Strict):
+    """How much of somebody's pictures each held-out split gets when they are read; null for what suits their number."""
+
+    val: float | None = None
+    test: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("val", self.val), ("test", self.test)):
+            require(value is None or 0 < value < 0.9, f"fractions.{name} must be in (0, 0.9), got {value}")
+
+
+@dataclass(frozen=True)
+class PublishedFile(Strict):
+    """A file as the authors of a data set publish it."""
+
+    name: str
+    """Without folders."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the file as it is, 64 hexadecimal digits."""
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, f"name must be one of a file, got {self.name!r}")
+        digits = re.fullmatch("[0-9a-f]{64}", self.sha256)
+        require(digits is not None, f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}")
+
+
+@dataclass(frozen=True)
+class PublishedConfig(Strict):
+    """A public data set as its authors publish it, from which the first fetch makes a version."""
+
+    form: Literal["idx", "cifar10", "emnist_balanced"]
+    """`idx`: images and labels of train and t10k, gzip or not; `cifar10`: an archive of binary batches;
+    `emnist_balanced`: an archive of IDX files, whose images are transposed."""
+    files: tuple[PublishedFile, ...]
+    addresses: tuple[str, ...]
+    """URLs of folders that have all files, tried in order."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.files and self.addresses), "published must name files and addresses")
+
+
+@dataclass(frozen=True)
 class WordsConfig(Strict):
     """How the service's pages and its API speak of the pictures. They travel in the model package."""
 
@@ -84,7 +128,8 @@ class DataConfig(Strict):
     """Height and width in pixels."""
     preparation: Preparation
     """What the service does with a picture of another size: `product_photo` as Fashion-MNIST was made (the background
-    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour."""
+    trimmed, light ones inverted), `whole_picture` fits all of it and changes no colour, `handwriting` as MNIST was
+    made (like a product, but in the middle 20 of 28 pixels and centred by its mass)."""
     manifest: str
     """Path of the manifest (file names, sizes, sha256), relative to the repository."""
     sources: tuple[SourceConfig, ...]
@@ -107,7 +152,11 @@ class DataConfig(Strict):
     """Where the pictures were read from, with `data.root=`; empty for files that have a source."""
     group_by: str | None = None
     """Regular expression: pictures in whose paths it finds the same stay in one split; null for none."""
+    fractions: FractionsConfig = FractionsConfig()
+    """Of pictures that are read with `data.root=`: set by `data.val_fraction=` and `data.test_fraction=` there."""
     words: WordsConfig = WordsConfig()
+    published: PublishedConfig | None = None
+    """Of a public data set: what the first fetch makes the version of, where no source has its files."""
 
     def __post_init__(self) -> None:
         require(len(self.class_names) >= 2, f"class_names must name at least 2 classes, got {self.class_names}")

@@ -117,6 +117,10 @@ class TrainingConfig(Strict):
     """Optimizer steps of a training of few pictures, at least: each is shown several times an epoch, in smaller
     batches, and of many classes more often. It does not hold of a training split with more than 16 pictures for each
     such step, nor with `data.limit`, for quick runs. Runs of older versions had no such minimum."""
+    logit_adjustment: float = 0.0
+    """How far rare classes are made up for, from 0 to 1. With 0, probabilities are right for pictures with the training
+    split's class shares, and most pictures are. With 1, they are those of classes that are equally frequent: more
+    pictures of rare classes are found, and more of the others are taken for one."""
 
     def __post_init__(self) -> None:
         require(self.num_epochs >= 1, f"num_epochs must be at least 1, got {self.num_epochs}")
@@ -134,6 +138,8 @@ class TrainingConfig(Strict):
             0 < self.patience_to_diverge <= 1,
             f"patience_to_diverge must be in (0, 1], got {self.patience_to_diverge}",
         )
+        adjustment = self.logit_adjustment
+        require(0 <= adjustment <= 1, f"logit_adjustment must be in [0, 1], got {adjustment}")
         require(self.num_threads >= 1, f"num_threads must be at least 1, got {self.num_threads}")
         require(0 <= self.seed < 2**32, f"seed must be in [0, 2**32), got {self.seed}")
 

@@ -91,7 +91,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
     if is_of_others and not _are_alike(known, seen.layout):
         raise _of_others(path, kept)
     data = seen.data
-    fractions: dict[SplitName, float | None] = {"val": request.val_fraction, "test": request.test_fraction}
+    fractions: dict[SplitName, float | None] = {"val": data.fractions.val, "test": data.fractions.test}
     made, names, chosen = selection.select(
         seen.pictures, seen.layout.class_names, seed=data.split_seed, fractions=fractions, group_by=data.group_by
     )
@@ -134,9 +134,9 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
         found = _named_as_in(data, layout.find_layout(root))
         top = root if root.is_dir() else root.parent
         pictures, unreadable = _read(found.entries, top, data)
-    fractions: dict[SplitName, float | None] = {"test": None}
+    fractions: dict[SplitName, float | None] = {"test": data.fractions.test}
     if data.val_fraction is None:
-        fractions["val"] = None
+        fractions["val"] = data.fractions.val
     made, names, chosen = selection.select(
         pictures, data.class_names, seed=data.split_seed, fractions=fractions, group_by=data.group_by
     )
@@ -239,6 +239,7 @@ def _describe(
         "model": f"{name.replace('_', '-')}-classifier",
         "mirrored": not all(_is_character(each) for each in names),
         "group_by": None,
+        "fractions": {"val": None, "test": None},
         "words": {
             "title": f"{title[:1].upper()}{title[1:]} classifier",
             "question": "What is on this picture?",
@@ -253,6 +254,9 @@ def _describe(
         if field.name in findings and field.name != "name" and (value := getattr(request, field.name)) is not None
     }
     values = findings | before | asked | {"root": root, "sources": (), "val_fraction": None}
+    wanted = {"val": request.val_fraction, "test": request.test_fraction}
+    if isinstance(values["fractions"], dict):
+        values["fractions"] = values["fractions"] | {split: each for split, each in wanted.items() if each is not None}
     try:
         return load_as(DataConfig, values)
     except ConfigError as error:

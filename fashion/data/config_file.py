@@ -95,7 +95,7 @@ def write(path: Path, data: DataConfig, *, count: int) -> None:
         data: what it says.
         count: number of pictures, for the comment at its top.
     """
-    fields = {key: value for key, value in dataclasses.asdict(data).items() if key != "sources"}
+    fields = {key: value for key, value in dataclasses.asdict(data).items() if key not in ("sources", "published")}
     body = _to_yaml(_plain(fields))
     head = HEAD.format(count=count, classes=len(data.class_names), root=data.root)
     kept = values_of(path).get("sources") if path.exists() else None

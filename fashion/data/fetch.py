@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion.config.schema import DataConfig, SourceConfig
-from fashion.data import manifest
+from fashion.data import manifest, published
 from fashion.data.manifest import DataError, FileEntry, Manifest
 from fashion.data.progress import Reporter, TerminalReporter, megabytes
 from fashion.data.sources import READERS, FileFailed, SourceFailed, open_bucket
@@ -45,7 +45,7 @@ def fetch_data(
         DataError: the manifest cannot be read, or the cache cannot be written.
     """
     reporter = reporter or TerminalReporter()
-    version = manifest.read(data) if version is None else version
+    version = published.read_or_make(data, cache, reporter=reporter) if version is None else version
     folder = manifest.folder_of(version, cache)
     try:
         missing = [entry for entry in version.files if not _is_cached(entry, folder, reporter)]
@@ -59,6 +59,9 @@ def fetch_data(
             failures += [f"{source.kind} {source.address}".rstrip() + f": {reason}" for reason in reasons]
             if not missing:
                 return version
+        if data.published is not None:
+            published.restore(data, version, cache, reporter)
+            return version
     except OSError as error:
         raise DataError(f"the cache {folder} cannot be used ({error}); set FASHION_HOME to another folder") from error
     raise DataUnavailable(_unavailable(data, missing, failures))

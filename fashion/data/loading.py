@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fashion.config.schema import DataConfig
-from fashion.data import dataset, manifest
+from fashion.data import dataset, published
 from fashion.data.dataset import Dataset
 from fashion.data.fetch import fetch_data
 from fashion.data.manifest import DataError, Manifest
@@ -26,7 +26,7 @@ def load_dataset(
         DataUnavailable: no source has one of the files.
         DataError: the manifest, the cache or a file cannot be used.
     """
-    version = manifest.read(data) if version is None else version
+    version = published.read_or_make(data, cache, reporter=reporter) if version is None else version
     fetch_data(data, cache, version=version, reporter=reporter)
     return dataset.load(data, cache, version=version)
 

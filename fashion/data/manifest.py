@@ -90,7 +90,10 @@ def read(data: DataConfig) -> Manifest:
     try:
         manifest = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"there is no manifest {path}; `fashion data add FOLDER` makes one from images") from None
+        remedy = "`fashion data add FOLDER` makes one from images"
+        if data.published is not None:
+            remedy = f"`fashion data fetch data={path.name.partition('.')[0]}` writes it"
+        raise DataError(f"there is no manifest {path}; {remedy}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path} is not a manifest ({error}); `git checkout` brings it back") from error
     if (manifest.name, manifest.num_classes) != (data.name, len(data.class_names)):

@@ -86,7 +86,10 @@ def _https(address: str, reporter: Reporter) -> Iterator[ReadFile]:
         for name in (f"{entry.path}.gz", entry.path):
             for is_last in (False, True):  # a broken connection is retried once
                 try:
-                    return _download(f"{address.rstrip('/')}/{name}", name, entry.size, reporter)
+                    content = bytearray()
+                    url = f"{address.rstrip('/')}/{name}"
+                    download(url, name, most=entry.size, reporter=reporter, write=content.extend)
+                    return bytes(content)
                 except urllib.error.HTTPError as error:
                     if error.code == http.client.NOT_FOUND:
                         break
@@ -102,19 +105,31 @@ def _https(address: str, reporter: Reporter) -> Iterator[ReadFile]:
     yield read
 
 
-def _download(url: str, name: str, content_size: int, reporter: Reporter) -> bytes:
+def download(url: str, name: str, *, most: int, reporter: Reporter, write: Callable[[bytes], object]) -> None:
+    """Read a file from its address, piece by piece.
+
+    Args:
+        url: of the file.
+        name: of the file, for the progress.
+        most: bytes that it may have; gzip may add a few.
+        reporter: is shown how far it is.
+        write: takes each piece.
+
+    Raises:
+        OSError, http.client.HTTPException: there is no such file, it is longer, or the connection broke.
+    """
     request = urllib.request.Request(url, headers={"User-Agent": "fashion"})
     with urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response:
         size = int(response.headers.get("Content-Length") or 0)
-        data = bytearray()
+        done = 0
         while piece := response.read(PIECE_BYTES):
-            data += piece
-            reporter.progress(progress_line(name, len(data), size))
-            if len(data) > content_size + PIECE_BYTES:  # gzip adds less than a piece: this is another file
-                raise ConnectionError(f"more than the {content_size:,} bytes expected")
-    if len(data) < size:
-        raise ConnectionError(f"the connection ended after {len(data):,} of {size:,} bytes")
-    return bytes(data)
+            done += len(piece)
+            write(piece)
+            reporter.progress(progress_line(name, done, size))
+            if done > most + PIECE_BYTES:  # gzip adds less than a piece: this is another file
+                raise ConnectionError(f"more than the {most:,} bytes expected")
+    if done < size:
+        raise ConnectionError(f"the connection ended after {done:,} of {size:,} bytes")
 
 
 @contextlib.contextmanager

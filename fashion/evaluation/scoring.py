@@ -109,7 +109,7 @@ def evaluate(
 
     Args:
         exported: fields of `fashion.training.export.Exported`.
-        dataset: the splits; training rows are not used.
+        dataset: the splits; of the training rows, the number in each class is used alone.
         report: says which test images are also in training.
         data: size, channels and preparation of images.
         architecture: name and arguments of the network, stored in the package.
@@ -126,7 +126,9 @@ def evaluate(
         size=data.size,
         mean=dataset.mean,
         std=dataset.std,
-        temperature=fit_temperature(val_logits, dataset.val.labels, prior=TEMPERATURE_PRIOR),
+        temperature=fit_temperature(
+            val_logits + _adjustment(dataset, training), dataset.val.labels, prior=TEMPERATURE_PRIOR
+        ),
         embedding_mean=embedding_mean,
         embedding_components=components,
         architecture=dict(architecture),
@@ -153,6 +155,7 @@ def evaluate(
         **_accuracies(dataset, report, val, test),
         **_probability_metrics(dataset.test.labels, test.probabilities, uncalibrated),
         "test/f1_macro": Metric(float(np.mean([score.f1 for score in scores]))),
+        "test/recall_macro": Metric(float(np.mean([score.recall for score in scores]))),
         **_latencies(predict, dataset.test.images),
     }
     typicality = Typicality.fit(reference)
@@ -173,6 +176,14 @@ def evaluate(
         scores=scores,
         test=test,
     )
+
+
+def _adjustment(dataset: Dataset, training: Mapping[str, Any]) -> NDArray[np.float64]:
+    """What turns the logits into those of the data's class shares, `(classes,)`: 0 but for `logit_adjustment`."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+    shares = np.maximum(counts, 1) / max(1, counts.sum())
+    adjusted: NDArray[np.float64] = training.get("config", {}).get("logit_adjustment", 0.0) * np.log(shares)
+    return adjusted
 
 
 def _principal_components(embeddings: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:

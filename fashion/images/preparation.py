@@ -3,6 +3,7 @@
 A picture of exactly the network's size is used as it is. Any other goes through the data set's preparation:
 `product_photo` does what the makers of Fashion-MNIST describe (Xiao, Rasul, Vollgraf 2017, section 2): trim to the
 object, scale its longest edge, sharpen, centre, invert if the background is light. `whole_picture` scales and centres.
+`handwriting` does what the makers of MNIST describe (LeCun et al. 1998): scale to a smaller box, centre by mass.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from fashion.images.formats import open_picture, picture_format, silence_pillow
 from fashion.images.limits import check_header, check_picture
 from fashion.images.transform import Images, Preparation
 
+WRITTEN = 20 / 28
+"""Share of an image's edge that a written character has in MNIST."""
 LIGHT = 128
 """Grey level from which a background counts as light and the image is inverted: the data's backgrounds are black."""
 
@@ -65,6 +68,8 @@ def prepare(
         return PreparedImage(np.asarray(decoded), tuple(steps), full_size)
     if preparation == "whole_picture":
         return PreparedImage(_whole_picture(decoded, size, steps), tuple(steps), full_size)
+    if preparation == "handwriting":
+        return PreparedImage(_handwriting(decoded, full_size, size, steps), tuple(steps), full_size)
     return PreparedImage(_product_photo(decoded, full_size, size, steps), tuple(steps), full_size)
 
 
@@ -86,6 +91,20 @@ def _product_photo(picture: Image.Image, full_size: tuple[int, int], size: int, 
         image = 255 - image
         background = _inverted(background)
     return _stretch(image, background)
+
+
+def _handwriting(picture: Image.Image, full_size: tuple[int, int], size: int, steps: list[str]) -> Images:
+    """Prepare a written character: as a product is, but smaller, and with its centre of mass in the middle."""
+    edge = max(1, round(size * WRITTEN))
+    written = _product_photo(picture, full_size, edge, steps)
+    ink = written.astype(np.float64) if written.ndim == 2 else written.sum(axis=2, dtype=np.float64)
+    total = ink.sum() or 1.0
+    places = np.arange(edge) - (size - 1) / 2
+    top, left = (int(np.clip(-round(float(ink.sum(axis=axis) @ places) / total), 0, size - edge)) for axis in (1, 0))
+    image = np.zeros((size, size, *written.shape[2:]), np.uint8)
+    image[top : top + edge, left : left + edge] = written
+    steps.append(f"centred on {size}x{size} by its mass")
+    return image
 
 
 def _whole_picture(picture: Image.Image, size: int, steps: list[str]) -> Images:

@@ -64,5 +64,5 @@ def _scale_and_shift(
     return scale[:, None, None], shift[:, None, None]
 
 
-Preparation = Literal["product_photo", "whole_picture"]
+Preparation = Literal["product_photo", "whole_picture", "handwriting"]
 """How a picture of another size is made like those of the data; see fashion/images/preparation.py."""

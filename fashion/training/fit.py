@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -97,6 +98,8 @@ class State:
     """Of the training split."""
     averaged: AveragedModel | None
     """Exponential moving average of the weights, where one is configured."""
+    offsets: Tensor | None = None
+    """(classes,) added to the logits in the loss alone; None for none. It does not change."""
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     """Weights of the best epoch."""
@@ -152,6 +155,7 @@ def fit(
     config: TrainConfig,
     *,
     rank: Rank = ALONE,
+    offsets: NDArray[np.float32] | None = None,
     checkpoints: Store | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
@@ -168,6 +172,7 @@ def fit(
         config: its architecture, training, optimizer and augmentation groups are used. Its batch size is of all ranks
             together.
         rank: this process, of those that train together.
+        offsets: `(classes,)` added to the logits in the loss alone; None for none.
         checkpoints: where the state is stored after each epoch. A call that finds a stored state continues from it;
             the result is bit for bit that of an uninterrupted training with the same number of torch threads and of
             ranks. With another number of ranks the rows and crops are still the same, dropout is not.
@@ -181,6 +186,7 @@ def fit(
     training = config.training
     fabric = set_up(config, rank)
     state = initial_state(fabric, model, dataset, config, rank)
+    state.offsets = None if offsets is None else torch.from_numpy(offsets).to(fabric.device)
     own_rows = Split(dataset.val.images[rank.rows], dataset.val.labels[rank.rows])
     val = ordered_batches(own_rows, dataset, fabric.device)
     if restore(fabric, state, checkpoints, config) and on_restored is not None and fabric.is_global_zero:
@@ -330,7 +336,8 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
         optimizers.set_learning_rate(optimizer, optimizers.learning_rate_factor(step - 1, num_steps, config.optimizer))
         if config.architecture.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(state.wrapped(images), labels, label_smoothing=training.label_smoothing)
+        logits = state.wrapped(images) if state.offsets is None else state.wrapped(images) + state.offsets
+        loss = F.cross_entropy(logits, labels, label_smoothing=training.label_smoothing)
         if fabric.world_size * len(labels) != state.batches.batch_size:
             # Gradients are averaged over ranks: a share of more rows counts for more.
             loss = loss * (fabric.world_size * len(labels) / state.batches.batch_size)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fashion.config.compose import as_dict
@@ -42,6 +43,7 @@ def train(
         ConfigError: the network cannot be built.
         Diverged: the loss is NaN or infinite, or no better than guessing.
     """
+    offsets = loss_offsets(dataset.train.labels, len(dataset.class_names), config.training.logit_adjustment)
     config, dataset = suited(config, dataset)
     model = build(config)
     result = fit(
@@ -49,12 +51,34 @@ def train(
         dataset,
         config,
         rank=rank,
+        offsets=offsets,
         checkpoints=checkpoints,
         on_epoch=on_epoch,
         on_step=on_step,
         on_restored=on_restored,
     )
     return model, result
+
+
+def loss_offsets(labels: NDArray[np.int64], num_classes: int, adjustment: float) -> NDArray[np.float32] | None:
+    """What is added to the logits in the loss, so that rare classes are found more often (Menon et al. 2021).
+
+    Trained so, a network's own logits give the probabilities of classes with shares of p ** (1 - adjustment), where the
+    data have p.
+
+    Args:
+        labels: of the training rows.
+        num_classes: of the labels.
+        adjustment: in [0, 1].
+
+    Returns:
+        `(num_classes,)`; None for no adjustment.
+    """
+    if adjustment == 0:
+        return None
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    offsets: NDArray[np.float32] = (adjustment * np.log(counts / counts.sum())).astype(np.float32)
+    return offsets
 
 
 def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:

@@ -14,7 +14,7 @@ from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
-    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed"),
+    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed", "leaderboard", "imbalance"),
     *(
         "serving",
         "request",
@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the benchmarks and end")
     parser.add_argument("--quick", action="store_true", help="run as little as shows that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="of time_to_accuracy; default 42")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[42], help="of time_to_accuracy, leaderboard and imbalance; default 42"
+    )
     parser.add_argument(
         "--epochs", type=int, nargs="+", default=[2, 3, 4, 6, 8], help="budgets of time_to_accuracy; default 2 3 4 6 8"
     )

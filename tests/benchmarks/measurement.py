@@ -28,7 +28,7 @@ class Options:
     quick: bool
     """Too little work for figures to mean anything: shows that a benchmark runs."""
     seeds: tuple[int, ...]
-    """Trainings of `time_to_accuracy`."""
+    """Trainings of `time_to_accuracy`, `leaderboard` and `imbalance`."""
     epochs: tuple[int, ...]
     """Budgets of `time_to_accuracy`."""
     python: str

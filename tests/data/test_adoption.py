@@ -68,6 +68,28 @@ def test_a_config_and_a_version_are_written_that_can_be_loaded(adopt: Adopt, tmp
     assert loaded.digest == adopted.version.digest
 
 
+def test_fractions_are_kept_in_the_config(adopt: Adopt, tmp_path: Path) -> None:
+    folder = draw(tmp_path / "mine", {"a": 20, "b": 20})
+    first = adopt(folder, val_fraction=0.1, test_fraction=0.4)
+    assert first.report.num_rows == {"train": 20, "val": 4, "test": 16}
+    data = composed(config_file.path_of("mine"))
+    assert (data.fractions.val, data.fractions.test, data.val_fraction) == (0.1, 0.4, None)
+    assert adopt(folder).version == first.version
+    assert adopt(folder, test_fraction=0.2).report.num_rows == {"train": 28, "val": 4, "test": 8}
+    assert adopt(folder).data.fractions.val == 0.1
+    _, report, _ = adoption.add(data, str(folder), tmp_path / "cache")
+    assert report.num_rows == first.report.num_rows
+
+
+def test_fractions_of_a_config_are_checked(adopt: Adopt, tmp_path: Path) -> None:
+    folder = draw(tmp_path / "mine", {"a": 5, "b": 5})
+    adopt(folder)
+    path = config_file.path_of("mine")
+    path.write_text(path.read_text().replace("fractions: {val: null", "fractions: {val: 2"))
+    with pytest.raises(ConfigError, match=r"mine.yaml: fractions: fractions.val must be in \(0, 0.9\), got 2"):
+        adopt(folder)
+
+
 def test_the_same_pictures_give_the_same_version_and_keep_the_config(adopt: Adopt, tmp_path: Path) -> None:
     folder = draw(tmp_path / "mine", {"a": 10, "b": 10})
     first = adopt(folder)

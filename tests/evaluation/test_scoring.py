@@ -68,6 +68,7 @@ def test_scores_agree_with_scikit_learn(found: Evaluation, leaky: Dataset) -> No
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     brier = sklearn_metrics.brier_score_loss(labels, probabilities, labels=range(10), scale_by_half=False)
     assert value(found, "test/accuracy") == pytest.approx(sklearn_metrics.accuracy_score(labels, guesses))
+    assert value(found, "test/recall_macro") == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, guesses))
     assert value(found, "test/f1_macro") == pytest.approx(sklearn_metrics.f1_score(labels, guesses, average="macro"))
     assert value(found, "test/loss") == pytest.approx(sklearn_metrics.log_loss(labels, probabilities), rel=1e-5)
     assert value(found, "test/brier") == pytest.approx(brier, rel=1e-5)

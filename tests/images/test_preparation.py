@@ -156,6 +156,28 @@ class TestGood:
         assert len(prepared.steps) == 2
         assert np.abs(prepared.image.astype(int) - np.asarray(Image.linear_gradient("L").resize((32, 32)))).max() <= 8
 
+    @pytest.mark.parametrize(("mode", "paper", "ink"), [("L", 230, 20), ("RGB", (240, 235, 220), (20, 30, 120))])
+    def test_handwriting_becomes_light_on_black_and_centred_by_its_mass(
+        self, mode: str, paper: int | tuple[int, ...], ink: int | tuple[int, ...]
+    ) -> None:
+        page = Image.new(mode, (400, 300), paper)
+        page.paste(ink, (300, 40, 310, 240))  # an L, whose mass is at its left and below
+        page.paste(ink, (300, 220, 380, 240))
+        channels = 1 if mode == "L" else 3
+        prepared = prepare(saved(page, "PNG"), size=28, channels=channels, preparation="handwriting")
+        assert prepared.steps[-1] == "centred on 28x28 by its mass"
+        assert prepared.image.shape == ((28, 28) if channels == 1 else (28, 28, 3))
+        ink_at = (prepared.image if channels == 1 else prepared.image.max(axis=2)).astype(float)
+        rows, columns = (np.flatnonzero(ink_at.max(axis=axis) > 60) for axis in (1, 0))
+        assert (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) == (20, 8)
+        mass = [float(ink_at.sum(axis=axis) @ np.arange(28)) / ink_at.sum() for axis in (1, 0)]
+        assert np.abs(np.array(mass) - 13.5).max() <= 0.6
+        assert (ink_at == 0).mean() > 0.5
+
+    def test_blank_paper_is_black_handwriting(self) -> None:
+        blank = prepare(saved(Image.new("L", (90, 60), 250), "PNG"), size=28, channels=1, preparation="handwriting")
+        assert not blank.image.any()
+
     def test_damaged_exif_does_not_change_a_picture_of_the_data(self, small_dataset: Dataset) -> None:
         image = small_dataset.test.images[0]
         for tags in (b"", b"no tags at all", b"II*\x00\xff\xff\xff\x7f", b"Exif\x00\x00MM\x00*\x00\x00"):

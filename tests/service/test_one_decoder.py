@@ -34,7 +34,7 @@ class Served:
             return None
 
 
-@pytest.mark.parametrize("preparation", ["whole_picture", "product_photo"])
+@pytest.mark.parametrize("preparation", ["whole_picture", "product_photo", "handwriting"])
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (28, 3), (64, 3), (130, 1)])
 def test_training_reads_what_the_service_makes_of_the_same_file(
     tiny_package: Package, tmp_path: Path, size: int, channels: int, preparation: Preparation

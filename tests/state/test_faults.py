@@ -312,12 +312,13 @@ def test_make_container_works_at_any_path(tmp_path: Path) -> None:
     for name in ("requirements.lock", "pyproject.toml"):
         (checkout / name).touch()
     (checkout / ".venv" / ".installed").touch()
-    for name in ("python", "bentoml"):
+    for name in ("python", "bentoml", "fashion"):
         program = checkout / ".venv" / "bin" / name
-        program.write_text('#!/bin/sh\necho "$0 in $BENTOML_HOME: $@"\n')
+        said = "roses:latest" if name == "fashion" else "$0 in $BENTOML_HOME: $@"
+        program.write_text(f'#!/bin/sh\necho "{said}"\n')
         program.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FASHION", "BENTOML", "MAKE"))}
     done = subprocess.run(["make", "container"], cwd=checkout, env=kept, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()[-1]
-    assert said.startswith(f"{checkout}/.venv/bin/bentoml in {checkout}/var/bentoml: containerize fashion-classifier")
+    assert said.startswith(f"{checkout}/.venv/bin/bentoml in {checkout}/var/bentoml: containerize roses:latest")

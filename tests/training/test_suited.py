@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.data.dataset import Dataset, Split
+from fashion.images.transform import normalise
 from fashion.training import recipe
 
 
@@ -66,3 +68,24 @@ def test_each_of_many_classes_is_seen_often_enough(small_dataset: Dataset) -> No
     few = dataclasses.replace(of_rows(small_dataset, 360), class_names=tuple(map(str, range(120))))
     suited, data = recipe.suited(configured(), few)
     assert suited.training.num_epochs * len(data.train) >= 120 * recipe.SEEN_OF_A_CLASS
+
+
+def test_no_adjustment_leaves_the_loss_alone() -> None:
+    assert recipe.loss_offsets(np.repeat([0, 1], [9, 1]), 2, 0.0) is None
+
+
+@pytest.mark.parametrize(("adjustment", "rare"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_probabilities_are_those_of_the_shares_that_are_asked_for(
+    small_dataset: Dataset, adjustment: float, rare: float
+) -> None:
+    """On rows that say nothing, a network gives the shares alone: 9 to 1 of the data, 3 to 1, or equal ones."""
+    rng = np.random.default_rng(0)
+    noise = Split(rng.integers(0, 256, (360, 28, 28), dtype=np.uint8), np.repeat([0, 1], [324, 36]))
+    data = dataclasses.replace(small_dataset, train=noise, val=noise, class_names=("often", "rare"))
+    words = ["data.class_names=[often,rare]", f"training.logit_adjustment={adjustment}", "training.min_steps=0"]
+    words += ["training.num_epochs=3", "training.batch_size=60", "training.label_smoothing=0"]
+    model, _ = recipe.train(configured(*words, "architecture.kwargs.widths=[4,4,4]"), data)
+    images = normalise(rng.integers(0, 256, (200, 28, 28), dtype=np.uint8), data.mean, data.std)
+    with torch.inference_mode():
+        given = model.eval()(torch.from_numpy(images)).softmax(1)[:, 1]
+    assert float(given.mean()) == pytest.approx(rare, abs=0.12)
