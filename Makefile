@@ -122,6 +122,9 @@ $(VENV)-docs/.installed: requirements-docs.lock $(STAMP)
 	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)-docs/bin/python requirements-docs.lock
 	@touch $@
 
+screenshots: $(STAMP) ## Take the README's pictures from the runs, the bento and the last drift report of this home
+	$(BIN)/python -m docs.site.screenshots
+
 sbom: $(STAMP) ## Write what the service is made of to var/sbom.json, in CycloneDX's form
 	@mkdir -p var
 	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
@@ -146,4 +149,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench $(VENV)-docs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench docs docs-serve lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench docs docs-serve screenshots lock clean
