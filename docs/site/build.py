@@ -22,7 +22,7 @@ SITE = BUILD / "site"
 PICTURES = (".png", ".svg")
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 """Target of a Markdown link, and its anchor."""
-UNUSED = re.compile(r'<script src="https://unpkg\.com/[^"]*"></script>')
+UNUSED = re.compile(r"<script src=\"?https://unpkg\.com/[^>]*></script>")
 """A script that Zensical names for search in pages that are opened as files; the site asks no other host."""
 
 
