@@ -32,35 +32,48 @@ def main() -> int:
         card = Path(folder, "card.html")
         flow = [sys.executable, str(REPOSITORY / "flows" / "train_flow.py")]
         subprocess.run([*flow, "card", "get", "evaluate", str(card)], check=True, stdout=subprocess.DEVNULL)
-        take(driver, card.as_uri(), DOCS / "evaluation.png", width=NARROW, height=1490)
+        take(driver, card.as_uri(), DOCS / "evaluation.png", width=NARROW, height=1490, left=320)
         take(driver, reports[-1].as_uri(), DOCS / "drift.png", width=NARROW, height=1257)
         with service() as url:
             driver.set_window_size(WIDE, 1400)
             driver.get(url)
             driver.find_element("id", "file").send_keys(str(DOCS / "boot.png"))
-            deadline = time.monotonic() + browser.SECONDS
-            while not driver.find_element("id", "sentence").text and time.monotonic() < deadline:
-                time.sleep(0.2)
-            time.sleep(2)  # the heat map
+            wait_for(driver, "return document.getElementById('heat-map').naturalWidth > 0")
             save(driver, DOCS / "page.png")
     return 0
 
 
-def take(driver: Any, url: str, picture: Path, *, width: int, height: int) -> None:
-    """Show a page in a window of some pixels, and save what is seen."""
+def take(driver: Any, url: str, picture: Path, *, width: int, height: int, left: int = 0) -> None:
+    """Show a page in a window of some pixels, and save what is seen, without the first `left` columns."""
     driver.set_window_size(width, height)
     driver.get(url)
+    wait_for(driver, "return document.readyState === 'complete'")
     time.sleep(3)  # scripts that draw
-    save(driver, picture)
+    save(driver, picture, left)
 
 
-def save(driver: Any, picture: Path) -> None:
+def wait_for(driver: Any, script: str) -> None:
+    """Wait until a script returns true.
+
+    Raises:
+        TimeoutError: it does not within two minutes.
+    """
+    deadline = time.monotonic() + 120
+    while not driver.execute_script(script):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not true within two minutes: {script}")
+        time.sleep(0.2)
+
+
+def save(driver: Any, picture: Path, left: int = 0) -> None:
     """Save the window, with few colours: pictures in git should be small."""
     from PIL import Image
 
+    driver.execute_script("document.documentElement.style.scrollbarWidth = 'none'")
     driver.save_screenshot(str(picture))
     with Image.open(picture) as shown:
-        shown.convert("RGB").quantize(256).save(picture, optimize=True)
+        cut = shown.convert("RGB").crop((left, 0, *shown.size))
+        cut.quantize(256).save(picture, optimize=True)
     print(picture)
 
 
