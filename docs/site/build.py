@@ -45,6 +45,7 @@ def stage() -> list[Path]:
     for name, text in (reference.pages() | library).items():
         _write(PAGES / "reference" / name, text)
     entries = "\n".join(f'      {{ "{Path(name).stem}" = "reference/{name}" }},' for name in library)
+    shutil.copy(DOCS / "site" / "extra.css", PAGES)
     config = (DOCS / "site" / "zensical.toml").read_text().replace("#LIBRARY", entries)
     (BUILD / "zensical.toml").write_text(config)
     return sorted(linked)

@@ -25,13 +25,16 @@ from fashion.config.serve import ServeConfig
 from fashion.config.train import TrainConfig
 from fashion.home import REPOSITORY
 
-ROOTS = {
+ROOTS: dict[str, tuple[Any, str]] = {
     "TrainFlow": (TrainConfig, "flows/train_flow.py run"),
     "DeployFlow and the service": (ServeConfig, "flows/deploy_flow.py run"),
     "DriftFlow": (DriftConfig, "flows/drift_flow.py run"),
     "fashion gc": (GcConfig, "fashion gc"),
 }
 """Heading -> configuration, and the command that takes its overrides."""
+
+LONGEST = 60
+"""Characters of a default that are shown."""
 
 
 def pages() -> dict[str, str]:
@@ -105,8 +108,10 @@ def _groups(kind: type[Any], values: Any, prefix: str) -> Iterator[str]:
         if inner is not None and isinstance(default, dict):
             groups.append((inner, default, key))
         else:
-            shown = "" if isinstance(default, dict) else _code(json.dumps(default, ensure_ascii=False))
-            rows.append(f"| `{key}` | {_code(_type_name(hint))} | {shown} | {_cell(meanings.get(field.name, ''))} |")
+            shown = "" if isinstance(default, dict) else _code(_short(json.dumps(default, ensure_ascii=False)))
+            rows.append(
+                f"| `{field.name}` | {_code(_type_name(hint))} | {shown} | {_cell(meanings.get(field.name, ''))} |"
+            )
     if rows:
         title = f"### {prefix.rstrip('.')}\n" if prefix else ""
         about = " ".join((inspect.getdoc(kind) or "").split())
@@ -147,6 +152,10 @@ def _type_name(hint: Any) -> str:
     name = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
     name = re.sub(r"typing\.|fashion\.\w+\.\w+\.", "", name)
     return re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("'", "").replace(", ", " or "), name)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _code(text: str) -> str:
