@@ -113,6 +113,20 @@ $(VENV)-bench/.installed: requirements-bench.lock $(STAMP)
 	$(UV) pip install --quiet --python $(VENV)-bench/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+docs: $(VENV)-docs/.installed ## Build the documentation's site in build/docs/site, and check every link of it
+	$(VENV)-docs/bin/python -m docs.site.build
+
+docs-serve: docs ## Show it on http://127.0.0.1:8001
+	$(VENV)-docs/bin/python -m http.server --bind 127.0.0.1 --directory build/docs/site 8001
+
+$(VENV)-docs/.installed: requirements-docs.lock $(STAMP)
+	test -x $(VENV)-docs/bin/python || $(PYTHON) -m venv $(VENV)-docs
+	$(UV) pip sync --quiet --compile-bytecode --python $(VENV)-docs/bin/python requirements-docs.lock
+	@touch $@
+
+screenshots: $(STAMP) ## Take the README's pictures from the runs, the bento and the last drift report of this home
+	$(BIN)/python -m docs.site.screenshots
+
 sbom: $(STAMP) ## Write what the service is made of to var/sbom.json, in CycloneDX's form
 	@mkdir -p var
 	$(UV) tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --pyproject pyproject.toml \
@@ -126,6 +140,7 @@ lock: $(STAMP) ## Renew the lock files from pyproject.toml
 	$(LOCK) $(SERVICE_EXTRAS) --constraint requirements.lock --output-file requirements-serve.lock
 	$(LOCK) $(SERVICE_EXTRAS) --extra drift --extra cloudrun --constraint requirements.lock --output-file requirements-flows.lock
 	$(LOCK) $(ALL_EXTRAS) --extra bench --constraint requirements.lock --output-file requirements-bench.lock
+	$(LOCK) --extra docs --constraint requirements.lock --output-file requirements-docs.lock
 
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml
@@ -133,7 +148,7 @@ SERVICE_EXTRAS = --extra serve --extra gcp --extra s3-azure --extra postgres --e
 ALL_EXTRAS = $(SERVICE_EXTRAS) --extra train --extra drift --extra cloudrun --extra dev
 
 clean: ## Remove what was built; keeps var/, where data, runs and models are
-	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-docs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench leaderboard lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench leaderboard docs docs-serve screenshots lock clean

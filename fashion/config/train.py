@@ -172,8 +172,11 @@ class SearchConfig(Strict):
     """The search space of a study: parameter name -> Distribution, by the config group it belongs to."""
 
     architecture: dict[str, Distribution]
+    """Of keys of `architecture`."""
     training: dict[str, Distribution]
+    """Of keys of `training`."""
     augmentation: dict[str, Distribution]
+    """Of keys of `augmentation`."""
     optimizer: dict[str, dict[str, Distribution]]
     """By optimizer name: learning rates of different optimizers differ in size."""
 

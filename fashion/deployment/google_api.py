@@ -116,5 +116,5 @@ def endpoint(api: str) -> str:
 def _sentence(method: str, url: str, status: int, content: Any) -> str:
     error = content.get("error", {}) if isinstance(content, dict) else {}
     reason = " ".join(str(error.get("message", "")).split()) or "no reason is given"
-    remedy = "; does the account have the roles in docs/cloud.md?" if status in (401, 403) else ""
+    remedy = "; does the account have the roles in docs/how-to/cloud.md?" if status in (401, 403) else ""
     return f"{method} {url} answered {status}: {reason}{remedy}"

@@ -444,4 +444,4 @@ class TestRequests:
 def test_the_screen_in_the_docs_is_what_is_printed(adopt: Adopt, tmp_path: Path) -> None:
     folder = write_shapes(tmp_path / "shapes", {"circle": 80, "square": 40, "triangle": 20})
     said = screen(adopt(folder).found)
-    assert said in (REPOSITORY / "docs" / "own-pictures.md").read_text(), said
+    assert said in (REPOSITORY / "docs" / "how-to" / "own-pictures.md").read_text(), said

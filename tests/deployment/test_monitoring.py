@@ -204,7 +204,7 @@ class TestCommand:
         said = capsys.readouterr().err
         assert re.fullmatch(
             r"error: GET http://\S+/alertPolicies answered 403: Permission \S+ denied; does the account have the roles "
-            r"in docs/cloud.md\?\n",
+            r"in docs/how-to/cloud.md\?\n",
             said,
         )
         assert len(apis.resources) == 4
