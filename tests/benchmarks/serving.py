@@ -155,7 +155,7 @@ class Served:
     def cpu_seconds(self) -> float:
         """CPU time so far of all processes."""
         times = [process.cpu_times() for process in self.processes()]
-        return sum(each.user + each.system for each in times)
+        return float(sum(each.user + each.system for each in times))
 
     def libraries(self) -> str:
         """Which event loop and which HTTP parser the worker has loaded."""
