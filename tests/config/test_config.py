@@ -274,6 +274,7 @@ def test_every_field_has_bounds_or_any_value_will_do(composed: dict[str, Any]) -
         "augmentation",
         "training",
         "tuning",
+        "export",
         "gate",
         "feedback",
         "tracking",
