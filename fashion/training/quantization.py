@@ -5,6 +5,7 @@ each output channel, activations one for each tensor, from the ranges that calib
 CVPR 2018, arXiv:1712.05877; per channel as in Krishnamoorthi 2018, arXiv:1806.08342).
 """
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -33,8 +34,7 @@ def quantize(onnx: bytes, inputs: NDArray[np.float32]) -> bytes:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    logging.getLogger("root").setLevel(logging.ERROR)  # its advice to call what is called here
-    with tempfile.TemporaryDirectory() as folder:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
         plain, prepared, quantised = (Path(folder, f"{name}.onnx") for name in ("plain", "prepared", "quantised"))
         plain.write_bytes(onnx)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
@@ -48,6 +48,18 @@ def quantize(onnx: bytes, inputs: NDArray[np.float32]) -> bytes:
             weight_type=quantization.QuantType.QInt8,
         )
         return quantised.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the root logger, where ONNX Runtime advises to call what is called here."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 class _Images:
