@@ -43,7 +43,7 @@ class TestFile:
         assert settings.cron == "0 6 * * *"
         assert settings.alerts.on == (
             *("drift", "decline", "coverage", "unreadable", "unjudged", "no_traffic"),
-            *("quarantine", "approval", "training", "channel", "problem"),
+            *("quarantine", "approval", "training", "canary", "channel", "problem"),
         )
         assert not settings.retrain.enabled
 
@@ -101,7 +101,10 @@ class TestWords:
     @pytest.mark.parametrize(
         ("words", "sentence"),
         [
-            (["windw=7d"], "windw=7d: there is no key 'windw'; the configuration has alerts, catch_up, cron, data, "),
+            (
+                ["windw=7d"],
+                "windw=7d: there is no key 'windw'; the configuration has alerts, canary, catch_up, cron, data, ",
+            ),
             (["decision.alfa=0.1"], "decision.alfa=0.1: there is no key 'alfa'; decision has alpha, "),
             (["training.seed=1"], "training.seed=1: there is no key 'training'"),
             (["window=7"], "window: input should be a valid string, got 7"),
@@ -159,6 +162,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("since", ["yesterday", "2026-13-01", "2026-11-25T25:00", ""], [None, "2026-11-25", "2026-11-25T08:00Z"]),
     ("until", ["yesterday", ""], [None, "2026-11-25", "2026-11-25T08:00Z"]),
     ("catch_up", ["7", "1w", ""], [None, "7d"]),
+    ("canary", ["off", None, True], ["decide", "report"]),
     ("source", ["cloud", "Local", None, "gs:/x/y", "gs:///x"], ["auto", "shared", "az://c/p", "/folder", "./here"]),
     ("workers", [0, 1001], [1, 1000]),
     ("cron", ["", "@daily", "0 6 * *", "0 6 * * * *"], ["0 6 * * *", "*/15 * * * *"]),
