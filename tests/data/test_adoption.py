@@ -371,7 +371,7 @@ def test_a_folder_of_idx_files_has_classes_by_number(adopt: Adopt, tmp_path: Pat
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
-        ({"preparation": "none"}, "preparation must be 'product_photo' or 'whole_picture', got 'none'"),
+        ({"preparation": "none"}, "preparation must be 'product_photo', 'whole_picture' or 'handwriting', got 'none'"),
         ({"channels": 2}, "channels must be 1 or 3, got 2"),
         ({"size": 3}, "size must be at least 8 pixels, got 3"),
     ],
