@@ -193,6 +193,7 @@ def store_canary(settings: ServeConfig, served: "Version", champion: "Package", 
     from fashion.metrics.sequential import Rules
     from fashion.model import package
     from fashion.predictions.record import ModelId
+    from fashion.predictions.sources import Outlook
     from fashion.registry import versions
 
     name, serve = settings.tracking.registered_model, settings.serve
@@ -212,7 +213,11 @@ def store_canary(settings: ServeConfig, served: "Version", champion: "Package", 
         rules=Rules(gate.margin if serve.canary_margin is None else serve.canary_margin, gate.confidence),
         name=name,
     )
-    return {**store(version, name, fetched), "experiment": dataclasses.asdict(experiment)}
+    return {
+        **store(version, name, fetched),
+        "experiment": dataclasses.asdict(experiment),
+        "sure_wrong": [Outlook.of(each).sure_wrong for each in (champion, fetched)],
+    }
 
 
 def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str | None:

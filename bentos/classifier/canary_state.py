@@ -92,13 +92,16 @@ class CanaryReader:
         yield "</section>"
 
     def _read(self) -> CanaryState:
-        # scipy's distributions take half a second to import, and are needed where there is a canary.
-        from fashion.predictions import sources
+        from fashion.predictions import sources  # only where there is a canary: they take time to import
         from fashion.predictions.labelled import Believed
-        from fashion.predictions.sources import Outlook
 
         experiment = self._canary.experiment
-        outlooks = {each.model: Outlook.of(each.package) for each in (self._served, self._canary.served)}
+        sure_wrong = zip((self._served, self._canary.served), self._canary.sure_wrong, strict=True)
+        outlooks = {
+            served.model: sources.Outlook(served.unlike.typicality, share)
+            for served, share in sure_wrong
+            if served.unlike.typicality is not None
+        }
         rows, decisions = list(self._labelled(sources.NEWEST)), (self._remote or self._log).decisions()
         trust = sources.assess(rows, outlooks.get, decisions=decisions)
         counted = (LoggedPrediction(row.record, decisions.counted(row.feedback)) for row in rows)

@@ -25,7 +25,8 @@ class Deployment:
     shadow: Mapping[str, Any] | None
     """The same of the version that scores every picture too, without answering; None without one."""
     canary: Mapping[str, Any] | None = None
-    """The same of the version that answers a share of the clients, and `experiment`, the rules of its comparison."""
+    """The same of the version that answers a share of the clients, `experiment`, the rules of its comparison, and
+    `sure_wrong`, as of `served.Canary`."""
 
 
 @dataclass(frozen=True)

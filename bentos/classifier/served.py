@@ -65,6 +65,9 @@ class Canary:
 
     served: Served
     experiment: Experiment
+    sure_wrong: tuple[float, float]
+    """Share of sure answers on held-out pictures that are wrong, of the champion and of it: its labels are checked by
+    what the two are sure of. DeployFlow knows it: the service's image cannot read the held-out answers."""
 
     @property
     def answering(self) -> CanaryAnswering:
@@ -92,7 +95,8 @@ def load_canary(deployment: Deployment, folder: Path | None, champion: Package) 
             raise package.DamagedPackage(f"{folder} is another package than the one that the bento was built of")
         package.require_comparable(champion, found)
         served = Served.load(found, described["name"], number, deployment.settings)
-        return Canary(served, Experiment.of(described["experiment"]))
+        champions, canarys = described["sure_wrong"]
+        return Canary(served, Experiment.of(described["experiment"]), (champions, canarys))
     except Exception as error:  # whatever is wrong with a version on trial, the other one answers
         _logger.error("the canary, version %s, answers nobody, and the champion everybody: %s", number, error)
         return None

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, xlogy
+
+from fashion.metrics.special import count_log, log_beta
 
 PRIOR = (4.0, 1.0)
 """Beta prior of an accuracy: models that are served are right more often than not. The bound on wrong decisions holds
@@ -169,13 +170,13 @@ def _log_mixture(right: ArrayLike, wrong: ArrayLike, other_right: ArrayLike, oth
 
 
 def _log_mixture_of_arm(right: ArrayLike, wrong: ArrayLike) -> Floats:
-    mixed: Floats = betaln(PRIOR[0] + np.asarray(right), PRIOR[1] + np.asarray(wrong)) - betaln(*PRIOR)
+    mixed: Floats = log_beta(PRIOR[0] + np.asarray(right), PRIOR[1] + np.asarray(wrong)) - log_beta(*PRIOR)
     return mixed
 
 
 def _log_likelihood(right: ArrayLike, wrong: ArrayLike, accuracy: ArrayLike) -> Floats:
     accuracy = np.asarray(accuracy, np.float64)
-    likelihood: Floats = xlogy(right, accuracy) + xlogy(wrong, 1 - accuracy)
+    likelihood: Floats = count_log(right, accuracy) + count_log(wrong, 1 - accuracy)
     return likelihood
 
 

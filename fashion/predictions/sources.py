@@ -25,9 +25,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from fashion.metrics.classification import wilson_interval
+from fashion.metrics.special import binomial_at_least
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
@@ -307,4 +307,4 @@ def _together(sources: Sequence[Source]) -> list[Source]:
 
 def _is_beyond_chance(wrong: int, total: int, allowed: float) -> bool:
     """Whether labels are wrong more often than allowed, by the binomial test."""
-    return total > 0 and float(stats.binom.sf(wrong - 1, total, allowed)) < SIGNIFICANCE
+    return total > 0 and binomial_at_least(wrong, total, allowed) < SIGNIFICANCE

@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from bentos.web.uploads import Part
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig
 from fashion.data.dataset import Dataset
-from fashion.home import current_home
+from fashion.home import REPOSITORY, current_home
 from fashion.images import image_store
 from fashion.model import package
 from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package
@@ -30,6 +32,7 @@ from fashion.model.predictor import Predictor
 from fashion.predictions.canary import Experiment
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import CHECK, Feedback, ModelId
+from fashion.predictions.slots import SPANS
 
 Open = Callable[..., Worker]
 """(settings of `Deployment.canary`) -> a worker."""
@@ -61,7 +64,13 @@ def opened(
         content = None
         if canary is not None:
             fields = dataclasses.asdict(experiment(tiny_package, other_package))
-            content = {"name": "m", "version": "2", "digest": canary.digest, "experiment": fields} | described
+            content = {
+                "name": "m",
+                "version": "2",
+                "digest": canary.digest,
+                "experiment": fields,
+                "sure_wrong": [0, 0],
+            } | described
         settings = load_as(ServeConfig, compose(root=ServeConfig.root)).serve
         worker = Worker(
             Deployment(settings, {"name": "m", "version": "1", "digest": tiny_package.digest}, None, content),
@@ -147,7 +156,7 @@ def test_without_a_canary_nothing_changes(opened: Open, pngs: list[bytes]) -> No
     worker = opened(canary=None)
     assert {ask(worker, png, f"c{row}").model.version for row, png in enumerate(pngs[:10])} == {"1"}
     assert (worker.model_info().canary, worker.model_info().canary_share) == (None, None)
-    assert "Canary" not in monitoring.page(worker)
+    assert "Canary" not in monitoring.page(worker, SPANS["day"])
 
 
 def test_the_monitoring_page_tells_the_state(opened: Open, tiny_package: Package, pngs: list[bytes]) -> None:
@@ -160,7 +169,7 @@ def test_the_monitoring_page_tells_the_state(opened: Open, tiny_package: Package
                 answer.prediction_id, label if right else (label + 1) % 10, "review", time.time_ns() // 1000
             )
             worker.log.append_feedback([said])
-    page = monitoring.page(worker)
+    page = monitoring.page(worker, SPANS["day"])
     assert "Version 2 answers 50% of the clients" in page
     assert "<th scope='row'>2, canary</th>" in page
     state = worker.canary_state
@@ -171,6 +180,16 @@ def test_the_monitoring_page_tells_the_state(opened: Open, tiny_package: Package
     assert f"{counts.canary.right} of {counts.canary.right + 1} right" in page
     assert "The labels do not suffice yet." in page
     assert sum(state.read().answers.values()) == 6
+
+
+def test_the_state_is_read_without_what_the_image_lacks() -> None:
+    lacking = "import sys; sys.modules.update(dict.fromkeys(['scipy', 'pyarrow', 'pandas', 'torch', 'mlflow']))\n"
+    needed = "import bentos.classifier.canary_state, fashion.predictions.sources, fashion.predictions.labelled\n"
+    test = "assert fashion.predictions.sources._is_beyond_chance(9, 10, 0.1)"
+    done = subprocess.run(
+        [sys.executable, "-c", lacking + needed + test], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.fault("a canary cannot be loaded")

@@ -33,7 +33,8 @@ deployment = {"settings": settings, "model": model, "shadow": None, "home": home
 if canary is not None:
     tried = building.store_model(Path(canary[0]), name="fashion-classifier", version=2, labels={})
     digest = building.stored_package(tried).digest
-    deployment["canary"] = {**model, "version": "2", "tag": tried, "digest": digest, "experiment": canary[1]}
+    deployment["canary"] = {**model, "version": "2", "tag": tried, "digest": digest}
+    deployment["canary"] |= {"experiment": canary[1], "sure_wrong": [0.01, 0.02]}
 deployment["known"] = known_answers(served, gallery)
 print(building.build("classifier", bento_files(deployment, gallery), version=version))
 """
