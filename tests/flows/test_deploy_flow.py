@@ -84,7 +84,7 @@ def test_what_is_not_registered_is_one_sentence(challenged: Machine, word: str, 
     ("word", "sentence"),
     [
         ("serve.workers=0", "serve: workers must be between 1 and 64, got 0"),
-        ("serve.worker=2", "serve.worker=2: there is no key 'worker'; serve has coverage, "),
+        ("serve.worker=2", "serve.worker=2: there is no key 'worker'; serve has canary, "),
         ("version=x", "version: input should be a valid integer"),
         ("serve.limits.files=0", "serve.limits: files must be at least 1, got 0"),
         ("serve.log.acknowledge=never", "serve.log.acknowledge must be 'local' or 'remote', got 'never'"),
