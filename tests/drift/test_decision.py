@@ -306,6 +306,7 @@ def defaults() -> DecisionConfig:
 
 
 @pytest.mark.slow
+@pytest.mark.ci  # minutes of windows
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
 

@@ -211,6 +211,7 @@ def test_a_limit_of_false_alarms_holds_over_a_year(reference_stats: ReferenceSta
 
 
 @pytest.mark.slow
+@pytest.mark.ci  # minutes of windows
 class TestPower:
     """On the real data: windows of test images against a reference of validation images."""
 
