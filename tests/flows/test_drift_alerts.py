@@ -1,20 +1,18 @@
 """What the drift flow's steps send, without a flow around them."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
-from fashion.home import REPOSITORY
+from fashion.home import REPOSITORY, Home
 
 
 @pytest.fixture
-def drift_alerts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def drift_alerts(mlflow_home: Home, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(REPOSITORY / "flows")
-    monkeypatch.setenv("FASHION_HOME", str(tmp_path))
     for name in ("FASHION_ALERTS", "FASHION_WEBHOOK", "FASHION_SMTP", "FASHION_REPORTS"):
         monkeypatch.delenv(name, raising=False)
     return importlib.import_module("runtime.drift_alerts")
@@ -46,10 +44,10 @@ def test_a_wrong_address_is_told_by_the_other_channels_and_is_over_once_mended(
     drift_alerts.check_what_follows(settings())
     assert capsys.readouterr().err == "warning: FASHION_WEBHOOK must be an http or https address\n"
     for _ in range(2):
-        drift_alerts.send_of_window([], settings())
+        drift_alerts.send_of_window([], {}, settings())
     said = capsys.readouterr().out
     assert said.count("ALERT An address of alerts cannot be used") == 1
     assert "secret" not in said
     monkeypatch.delenv("FASHION_WEBHOOK")
-    drift_alerts.send_of_window([], settings())
+    drift_alerts.send_of_window([], {}, settings())
     assert "ALERT Over: An address of alerts cannot be used" in capsys.readouterr().out
