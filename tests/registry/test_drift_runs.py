@@ -48,3 +48,14 @@ def test_a_window_without_rows_is_no_point(mlflow_home: Home) -> None:
     experiment = tracking.get_or_create_experiment(mlflow_home, "fashion-drift")
     drift_runs.log_report(experiment, "report", {**result("1", 1, 0.0), "rows": 0}, "<p>")
     assert [run.info.run_name for run in MlflowClient().search_runs([experiment])] == ["report"]
+
+
+def test_an_estimate_has_its_interval_and_whether_it_is_reliable() -> None:
+    estimate = {"accuracy": 0.9, "low": 0.87, "high": 0.93, "reliable": False, "signals": []}
+    assert drift_runs._estimated(estimate) == {
+        "accuracy/estimated": 0.9,
+        "accuracy/estimated_low": 0.87,
+        "accuracy/estimated_high": 0.93,
+        "accuracy/estimated_reliable": False,
+    }
+    assert set(drift_runs._estimated({}).values()) == {None}

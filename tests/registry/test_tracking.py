@@ -318,14 +318,3 @@ def answers(address: str) -> bool:
 def test_the_home_of_a_test_is_not_the_repositorys(mlflow_home: Home) -> None:
     assert mlflow_home.tracking_uri == mlflow.get_tracking_uri() == current_home().tracking_uri
     assert not mlflow_home.root.is_relative_to(REPOSITORY)
-
-
-def test_an_estimate_is_logged_with_its_interval_and_whether_it_is_reliable() -> None:
-    estimate = {"accuracy": 0.9, "low": 0.87, "high": 0.93, "reliable": False, "signals": []}
-    assert tracking._estimated(estimate) == {
-        "accuracy/estimated": 0.9,
-        "accuracy/estimated_low": 0.87,
-        "accuracy/estimated_high": 0.93,
-        "accuracy/estimated_reliable": False,
-    }
-    assert set(tracking._estimated({}).values()) == {None}
