@@ -116,11 +116,10 @@ def promote(
     """
     name = chosen_model(name, overrides)
     with connected():
-        from fashion.registry import champions, model_card, versions
+        from fashion.registry import champions, versions
 
         expected = _expected(expect)
         promoted = champions.promote(versions.get(version, name), reason=reason, name=name, expected=expected)
-        model_card.write_last_change(name)
         print(f"champion: version {promoted.number}")
 
 
@@ -137,10 +136,9 @@ def rollback(
     """
     name = chosen_model(name, overrides)
     with connected():
-        from fashion.registry import champions, learnt, model_card
+        from fashion.registry import champions, learnt
 
         print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
-        model_card.write_last_change(name)
         for each in learnt.rolled_back(name):
             if each.pictures:
                 print(

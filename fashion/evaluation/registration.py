@@ -64,7 +64,6 @@ def register(
         run_id, {"version": str(version.number), "promoted": str(verdict.promoted), "reason": verdict.reason}
     )
     versions.set_tags(version, gate.as_tags(verdict), name=name)
-    model_card.write(versions.get(str(version.number), name), name=name)
     tracking.finish_run(run_id)
     return version, verdict
 
@@ -131,6 +130,7 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                     # The time last: with it, the decision counts.
                     waits = {"approval.reason": verdict.reason, WAITS_FOR: waits_for, WAITING: history.now()}
                     versions.set_tags(version, waits, name=name)
+                    model_card.write(versions.get(str(version.number), name), name=name)
                     return verdict
                 else:
                     champions.reject(version, reason=verdict.reason, name=name, expected=expected)

@@ -5,6 +5,7 @@ import re
 import struct
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -166,8 +167,6 @@ class PredictionRecord:
             ("statistics", self.statistics, MAX_FLOAT32),
             ("embedding", self.embedding, MAX_FLOAT16),
         ):
-            if sum(map(abs, numbers)) < limit:  # then each is; a request has 36 of them
-                continue
             for number in numbers:
                 if not abs(number) < limit:
                     raise ValueError(f"{name} must be finite and less than {limit:g}, got {number}")
@@ -246,8 +245,7 @@ def new_prediction_id(
             value = _last_id + 1 + int.from_bytes(random_bytes(4))
         _last_id = value
     milliseconds, high, low = value >> 74, value >> 62 & 0xFFF, value & (1 << 62) - 1
-    digits = f"{(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | high << 64 | 2 << 62 | low:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return str(uuid.UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
 
 
 def _check_time(time_us: int) -> None:

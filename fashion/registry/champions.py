@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from fashion.home import user
 from fashion.model.package import DamagedPackage, Package
-from fashion.registry import history, versions
+from fashion.registry import history, model_card, versions
 from fashion.registry.exclusive import exclusive
 from fashion.registry.history import Change, Event, History, Pending
 from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
@@ -106,6 +106,7 @@ def promote(
         _require_expected(expected, champions)
         _require_other(version, champions)
         _change(name, champions, version.number, event, reason, check)
+    model_card.write_last_change(name)
     return versions.get(str(version.number), name)
 
 
@@ -125,7 +126,9 @@ def reject(version: Version, *, reason: str, name: str = MODEL_NAME, expected: E
         _require_expected(expected, _settle(name, check))
         # The time last: with it, the decision counts.
         versions.set_tags(version, {"refused.reason": reason, "refused.time": history.now()}, name=name)
-    return versions.get(str(version.number), name)
+    rejected = versions.get(str(version.number), name)
+    model_card.write(rejected, name=name)
+    return rejected
 
 
 def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
@@ -154,6 +157,7 @@ def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:
         if champions.stack() != before.stack():
             raise RegistryError("another process changed the champion just now: look at `fashion registry list`")
         _change(name, champions, previous.number, "rolled back", reason, check)
+    model_card.write_last_change(name)
     return versions.get(str(previous.number), name)
 
 

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from fashion.metrics.classification import ClassScore
 from fashion.model.package import Metric, Package
 from fashion.registry import history
-from fashion.registry.versions import MODEL_NAME, Version
+from fashion.registry.versions import MODEL_NAME, RegistryError, Version
 
 NOTE = "mlflow.note.content"
 """Tag that holds a run's description."""
@@ -22,10 +22,11 @@ DECISIONS, TRAFFIC = "## Decisions", "## Traffic"
 DECISION_WORDS = {
     "promoted.reason": "Promoted",
     "refused.reason": "Refused",
-    "approval.reason": "Waits for approval",
     "rolled_back.reason": "Rolled back",
 }
 """Tag of a version -> how its text begins in the card. In the order in which they happen."""
+WAITS, WAITING_WORDS = "approval.reason", "Passed the gate, and waits for a decision"
+"""The same of a version that nobody has promoted or refused yet."""
 MOST_REPORTS = 10
 """Lines on drift that a card keeps, the latest first."""
 MOST_CHARACTERS = 5000
@@ -82,7 +83,8 @@ def write(version: Version, *, name: str = MODEL_NAME, report: tuple[str, str] |
     try:
         about = client.get_run(version.mlflow_run_id).data.tags.get(NOTE, "") if version.mlflow_run_id else ""
         known = client.get_model_version(name, str(version.number)).description or ""
-        decided = [f"- {word}: {version.tags[tag]}" for tag, word in DECISION_WORDS.items() if version.tags.get(tag)]
+        made = {tag: word for tag, word in DECISION_WORDS.items() if version.tags.get(tag)} or {WAITS: WAITING_WORDS}
+        decided = [f"- {word}: {version.tags[tag]}" for tag, word in made.items() if tag in version.tags]
         reported = {line.partition(":")[0]: line for line in _lines_of(known, TRAFFIC)}
         if report is not None:
             reported[f"- `{report[0]}`"] = f"- `{report[0]}`: {report[1]}"
@@ -95,8 +97,12 @@ def write(version: Version, *, name: str = MODEL_NAME, report: tuple[str, str] |
 
 
 def write_last_change(name: str = MODEL_NAME) -> None:
-    """Describe the champion anew, and the version that it replaced."""
-    before = history.read(name)
+    """Describe the champion anew, and the version that it replaced. What cannot be described costs a log line."""
+    try:
+        before = history.read(name)
+    except (MlflowException, RegistryError) as error:
+        _logger.warning("the last change of the champion is not described in MLflow: %s", str(error).splitlines()[0])
+        return
     for number in (before.changes[-1].version, before.changes[-1].replaced) if before.changes else ():
         if number is not None and number in before.known:
             write(before.known[number], name=name)

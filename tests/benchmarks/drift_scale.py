@@ -1,9 +1,6 @@
 """What a drift decision and its report cost on a million logged rows: seconds and memory, on one core."""
 
-import json
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion.home import REPOSITORY
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.predictions.log import PredictionLog
@@ -19,7 +15,7 @@ from fashion.predictions.record import DIGEST_DIGITS
 from fashion.predictions.schema import INSERT
 from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
+from tests.benchmarks.measurement import Table, fashion_mnist, in_a_process, run_one, say
 from tests.benchmarks.serving import ServingOptions
 
 ROWS = 1_000_000
@@ -36,18 +32,8 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         path, rows = Path(folder, "predictions.db"), 2000 if options.quick else ROWS
         fill(path, packed, rows)
-        command = ["taskset", "-c", "0"] if Path("/usr/bin/taskset").exists() else []
-        done = subprocess.run(
-            [*command, sys.executable, "-m", INSPECTION, str(packed.folder), str(path)],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr[-2000:])
-    found = json.loads(done.stdout.splitlines()[-1])
-    if found["rows"] != rows:
-        raise RuntimeError(f"{found['rows']} of {rows} rows were read")
+        one_core = ["taskset", "-c", "0"] if Path("/usr/bin/taskset").exists() else []
+        found = in_a_process(INSPECTION, str(packed.folder), str(path), rows=rows, prefix=one_core)
     row = {
         "rows": float(found["rows"]),
         "decision": found["decision"],

@@ -1,9 +1,11 @@
 """How benchmarks measure and print results. Independent of what is measured."""
 
 import dataclasses
+import json
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from fashion.config.compose import compose
 from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
 from fashion.data.loading import load_dataset
-from fashion.home import current_home
+from fashion.home import REPOSITORY, current_home
 
 T = TypeVar("T")
 
@@ -118,6 +120,28 @@ def alternately(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[
 def say(message: str) -> None:
     """Show that something moves, where it does not get between the tables."""
     print(message, file=sys.stderr, flush=True)
+
+
+def in_a_process(module: str, *words: str, rows: int, prefix: Sequence[str] = ()) -> dict[str, Any]:
+    """What a module prints of a log that it has read, as JSON in its last line; in a process, for its memory's sake.
+
+    Args:
+        module: run by its name.
+        words: its arguments.
+        rows: that it must have read.
+        prefix: words before the interpreter's, such as `taskset`'s.
+
+    Raises:
+        RuntimeError: it failed, or read other rows.
+    """
+    command = [*prefix, sys.executable, "-m", module, *words]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-2000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if found["rows"] != rows:
+        raise RuntimeError(f"{found['rows']} of {rows} rows were read")
+    return found
 
 
 def fashion_mnist(limit: int | None) -> Dataset:

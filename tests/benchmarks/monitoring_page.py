@@ -1,20 +1,16 @@
 """How long the monitoring page takes, and how much memory, on logs of 1 and 10 million rows of a month."""
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion.home import REPOSITORY
 from fashion.model.reference import Reference
 from fashion.model.typicality import features
 from fashion.predictions.record import ModelId
 from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Cell, Spread, Table, fashion_mnist, run_one, say
+from tests.benchmarks.measurement import Cell, Spread, Table, fashion_mnist, in_a_process, run_one, say
 from tests.benchmarks.serving import ServingOptions
 from tests.support import long_logs
 
@@ -37,17 +33,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
             # The month of the page begins with a day: 29 of them are in it whatever the time is.
             long_logs.fill(path, rows, now_us=now_us, model=model, features=usual, days=29)
             say(f"{rows:,} rows logged in {time.perf_counter() - started:.0f} s")
-            done = subprocess.run(
-                [sys.executable, "-m", READING, str(packed.folder), folder],
-                cwd=REPOSITORY,
-                capture_output=True,
-                text=True,
-            )
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr[-2000:])
-        found = json.loads(done.stdout.splitlines()[-1])
-        if found["rows"] != rows:
-            raise RuntimeError(f"{found['rows']} of {rows} rows were counted")
+            found = in_a_process(READING, str(packed.folder), folder, rows=rows)
         lines.append(
             {
                 "rows": float(rows),

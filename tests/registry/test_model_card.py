@@ -35,7 +35,6 @@ def test_a_card_has_what_the_model_is_the_decisions_and_the_latest_reports(regis
     champions.promote(register(), reason="the first one")
     champions.promote(register(), reason="a better one")
     champions.rollback(reason="users complain")
-    model_card.write_last_change()
     assert described(2) == (
         "**tiny** tells clothes apart.\n\n## Decisions\n\n- Promoted: a better one\n- Rolled back: users complain"
     )
@@ -52,6 +51,20 @@ def test_a_card_has_what_the_model_is_the_decisions_and_the_latest_reports(regis
     assert len(lines) == model_card.MOST_REPORTS
     model_card.write_last_change()
     assert described(1) == f"{before}\n\n## Traffic\n\n{traffic}"
+
+
+def test_a_version_waits_until_somebody_decides(register: Register) -> None:
+    version = register()
+    versions.set_tags(version, {"approval.reason": "it is better"})
+    model_card.write(versions.get("1"))
+    assert described(1).endswith("- Passed the gate, and waits for a decision: it is better")
+    champions.promote(version, reason="I agree")
+    assert described(1).endswith("## Decisions\n\n- Promoted: I agree")
+
+
+def test_a_refused_version_says_why(register: Register) -> None:
+    champions.reject(register(), reason="worse")
+    assert described(1).endswith("## Decisions\n\n- Refused: worse")
 
 
 def test_a_description_is_no_longer_than_mlflow_takes(register: Register) -> None:
