@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.machine import Machine
+from support.machine import Machine, twin
 from support.served import Served
 
 from fashion.home import REPOSITORY
@@ -210,6 +210,33 @@ def test_serves_and_predicts_on_its_own_requirements(
         told = served.predict(pngs[0], "?explain=true")
         assert told["probabilities"] == service.predict(pngs[0])["probabilities"]
         assert told["heat_map"].startswith("data:image/png")
+    finally:
+        assert served.stop() == 0
+
+
+def test_a_canary_answers_and_is_compared_on_the_bentos_own_requirements(
+    challenged: Machine, clean_python: str, pngs: list[bytes], tmp_path: Path
+) -> None:
+    machine = twin(challenged, tmp_path)
+    words = ["serve.canary=2", "serve.canary_share=0.5", "deploy.force_reason='to see it'", "serve.gallery=0"]
+    assert "version 2 answers as canary of version 1" in machine.flow("run", *words, name="deploy_flow")
+    deployed = machine.runs("DeployFlow")[-1].data
+    assert all(0 <= share < 1 for share in deployed.canary["sure_wrong"])
+    served = Served(deployed.bento, machine.serving(), tmp_path / "service.log", python=clean_python)
+    try:
+        kind = {"Content-Type": "image/png"}
+        asked = [
+            served.request("POST", "/predict", pngs[0], {**kind, "X-Client": f"person {number}"})
+            for number in range(20)
+        ]
+        answers = [json.loads(content) for _, _, content in asked]
+        assert {answer["model"]["version"] for answer in answers} == {"1", "2"}
+        said = {"prediction_id": answers[0]["prediction_id"], "label": answers[0]["label"]}
+        served.json("POST", "/feedback", said)
+        status, _, page = served.request("GET", "/monitoring")
+        assert status == 200
+        assert "Version 2 answers 50% of the clients" in page.decode()
+        assert "The labels do not suffice yet." in page.decode()
     finally:
         assert served.stop() == 0
 

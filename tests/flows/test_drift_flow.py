@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support import browser, shared_logs
 from support.log_rows import record
-from support.machine import Machine
+from support.machine import Machine, twin
 from support.served import Served, free_port
 from support.shared_logs import SERVERS
 from support.web import QuietHandler, serving
@@ -568,20 +568,6 @@ def failing(machine: Machine, *words: str) -> str:
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     return said
-
-
-def twin(machine: Machine, folder: Path) -> Machine:
-    """A machine with the registry and the log of another."""
-    mine = Machine(folder / "var")
-    for name in ("mlflow.db", "predictions.db"):
-        copy_database(machine.root / name, mine.root / name)
-    return mine
-
-
-def copy_database(source: Path, target: Path) -> None:
-    """With what lies in its write-ahead log, which a copy of the file alone misses."""
-    with contextlib.closing(sqlite3.connect(source)) as here, contextlib.closing(sqlite3.connect(target)) as there:
-        here.backup(there)
 
 
 def latest(machine: Machine) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """A fresh machine for flows: an empty home that shares only the verified data files with the repository's."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,18 @@ class Machine:
 
         mlflow.set_tracking_uri(f"sqlite:///{self.root / 'mlflow.db'}")
         return mlflow.MlflowClient()
+
+
+def twin(machine: Machine, folder: Path) -> Machine:
+    """A machine with the registry and the log of another, in a folder of its own."""
+    mine = Machine(folder / "var")
+    for name in ("mlflow.db", "predictions.db"):
+        if (machine.root / name).exists():
+            copy_database(machine.root / name, mine.root / name)
+    return mine
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """With what lies in its write-ahead log, which a copy of the file alone misses."""
+    with contextlib.closing(sqlite3.connect(source)) as here, contextlib.closing(sqlite3.connect(target)) as there:
+        here.backup(there)
