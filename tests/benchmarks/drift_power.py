@@ -85,7 +85,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     yield _methods(bench, names)
     yield _by_shift(bench, names)
     common = (bench.data, bench.predictor, bench.reference_stats, bench.settings)
-    yield from drift_traffic.tables(*common, quick=options.quick)
+    yield from drift_traffic.compared_with_origins(*common, quick=options.quick)
     yield drift_traffic.year(*common, quick=options.quick)
 
 

@@ -39,7 +39,7 @@ DETECTED_UNDER = (
 )
 
 
-def tables(
+def compared_with_origins(
     data: Dataset, predictor: Predictor, reference: ReferenceStats, settings: DecisionConfig, *, quick: bool
 ) -> Iterator[Table]:
     """Draw windows of test pictures, decide on them with and without their origins, and count."""
