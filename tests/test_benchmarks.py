@@ -145,6 +145,14 @@ def test_servers_are_compared_and_lose_nothing(machine: Machine, tmp_path: Path)
     assert "acknowledged predictions not in the log" in printed
 
 
+def test_batch_prediction_is_compared_and_equals_the_service(machine: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    run("batch", "--quick", "--home", str(machine.root), "--json", str(file))
+    *compared, whole = json.loads(file.read_text())["tables"]
+    assert [len(table["rows"]) for table in compared] == [8] * 3
+    assert [row["number"] for row in whole["rows"]] == [8] * 3
+
+
 def test_soak_finds_all_it_was_promised(machine: Machine, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     run("soak", "--quick", "--home", str(machine.root), "--json", str(file))

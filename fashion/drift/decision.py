@@ -34,7 +34,7 @@ from fashion.model.prediction_sets import STEPS
 from fashion.model.predictor import Predictions
 from fashion.model.severity import SIGNALS as OLD_SIGNALS
 from fashion.model.severity import is_harmful
-from fashion.predictions.hashing import hash_texts
+from fashion.predictions.hashing import hash_few
 from fashion.predictions.record import FOREVER_US
 
 SMALL_CHANGE = 0.02
@@ -138,7 +138,7 @@ class WindowStats:
         counts.pictures.add(rows)
         counts.labelled.add(rows[(rows.true_labels >= 0) & (rows.true_labels < classes)])
         counts.untagged += int((rows.origins.clients == "").sum())
-        counts.clients.add(hash_texts([each for each in set(rows.origins.clients) if each]))
+        counts.clients.add(hash_few([each for each in set(rows.origins.clients) if each]))
         counts.since_us = min(counts.since_us, int(rows.times_us.min()))
         counts.until_us = max(counts.until_us, int(rows.times_us.max()))
         return good

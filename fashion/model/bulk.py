@@ -1,10 +1,13 @@
 """Predict all pictures of a folder or bucket, and write one Parquet file. Knows no registry and no flow."""
 
 import dataclasses
+import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,18 @@ from fashion.images import preparation
 from fashion.images.errors import BadPicture
 from fashion.images.statistics import STATISTICS
 from fashion.images.transform import Images
+from fashion.model.package import Package
 from fashion.model.predictor import Predictions, Predictor
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, BlobUnreadable, Store
 
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff")
 BATCH_SIZE = 256
-"""Pictures that are decoded and predicted at once."""
+"""Pictures that are predicted at once."""
+CHUNK_SIZE = 8
+"""Pictures that a thread reads and decodes before it takes others: handing over each costs as much as a small one."""
+MAX_THREADS = 8
+"""That decode: each may hold a picture of 50 million pixels."""
 
 
 class NothingToPredict(ValueError):
@@ -90,41 +98,80 @@ def split_evenly(names: Sequence[str], parts: int) -> list[list[str]]:
 
 
 def predict(
-    predictor: Predictor, store: Store, names: Sequence[str], *, on_progress: Callable[[str], Any]
+    predictor: Predictor,
+    store: Store,
+    names: Sequence[str],
+    *,
+    on_progress: Callable[[str], Any],
+    num_threads: int | None = None,
 ) -> BulkPredictions:
     """Predict files; those that are missing, locked or no pictures are listed as unreadable.
 
     Args:
         predictor: the model.
-        store: where the files are.
+        store: where the files are, read by several threads.
         names: of the files.
         on_progress: called with a line of text after each batch.
+        num_threads: that read and decode; None for one a core, `MAX_THREADS` at most. Predictions do not depend on it.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be read.
     """
-    package = predictor.package
-    parts, unreadable = [], dict[str, str]()
-    for start in range(0, len(names), BATCH_SIZE):
-        images, readable = list[Images](), list[str]()
-        for name in names[start : start + BATCH_SIZE]:
-            try:
-                fitted = preparation.prepare(
-                    store.get(name), size=package.size, channels=package.channels, preparation=package.preparation
-                )
-                images.append(fitted.image)
-                readable.append(name)
-            except BadPicture as error:
-                unreadable[name] = error.message
-            except BlobNotFound:
-                unreadable[name] = "the file was removed"
-            except BlobUnreadable as error:
-                unreadable[name] = str(error)
-        if readable:
-            parts.append(_from_predictions(readable, predictor.predict(np.stack(images))))
-        done = min(start + BATCH_SIZE, len(names))
-        on_progress(f"{done:,}/{len(names):,} files, {len(unreadable):,} could not be read")
+    parts, unreadable, done = [], dict[str, str](), 0
+    read = functools.partial(_read, store, predictor.package)
+    with ThreadPoolExecutor(num_threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
+        try:
+            for batch, found in _read_ahead(pool, read, names):
+                readable = [name for name, image in zip(batch, found, strict=True) if not isinstance(image, str)]
+                images = [image for image in found if not isinstance(image, str)]
+                unreadable |= {name: why for name, why in zip(batch, found, strict=True) if isinstance(why, str)}
+                if readable:
+                    parts.append(_from_predictions(readable, predictor.predict(np.stack(images))))
+                done += len(batch)
+                on_progress(f"{done:,}/{len(names):,} files, {len(unreadable):,} could not be read")
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     return dataclasses.replace(join(parts), unreadable=unreadable)
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Sequence[str]], list[Images | str]], names: Sequence[str]
+) -> Iterator[tuple[Sequence[str], list[Images | str]]]:
+    """Yield each batch of names and what was read of it, while the next one is being read."""
+    waiting: deque[tuple[Sequence[str], list[Future[list[Images | str]]]]] = deque()
+    for start in range(0, len(names), BATCH_SIZE):
+        batch = names[start : start + BATCH_SIZE]
+        chunks = [batch[first : first + CHUNK_SIZE] for first in range(0, len(batch), CHUNK_SIZE)]
+        waiting.append((batch, [pool.submit(read, chunk) for chunk in chunks]))
+        if len(waiting) > 1:
+            yield _result(*waiting.popleft())
+    while waiting:
+        yield _result(*waiting.popleft())
+
+
+def _result(
+    batch: Sequence[str], chunks: Sequence[Future[list[Images | str]]]
+) -> tuple[Sequence[str], list[Images | str]]:
+    return batch, [image for chunk in chunks for image in chunk.result()]
+
+
+def _read(store: Store, package: Package, names: Sequence[str]) -> list[Images | str]:
+    """Images of the network's size, or why a file has none."""
+    found: list[Images | str] = []
+    for name in names:
+        try:
+            fitted = preparation.prepare(
+                store.get(name), size=package.size, channels=package.channels, preparation=package.preparation
+            )
+            found.append(fitted.image)
+        except BadPicture as error:
+            found.append(error.message)
+        except BlobNotFound:
+            found.append("the file was removed")
+        except BlobUnreadable as error:
+            found.append(str(error))
+    return found
 
 
 def join(parts: Sequence[BulkPredictions]) -> BulkPredictions:

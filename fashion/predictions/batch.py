@@ -1,6 +1,7 @@
 """Rows of the log as arrays: what drift counts and tests. Knows no files and no decisions."""
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,15 @@ class Batch:
 
     def of(self, model: ModelId) -> "Batch":
         """Return the rows of one model."""
-        selected = [row for row, each in enumerate(self.models) if each == model]
-        return self if len(selected) == len(self) else self[selected]
+        if self.models.count(model) == len(self):
+            return self
+        return self[[row for row, each in enumerate(self.models) if each == model]]
 
     def of_others(self) -> "Batch":
         """Return the rows that others sent: not those of OWN_CLIENTS."""
-        selected = [row for row, client in enumerate(self.clients or ()) if client not in OWN_CLIENTS]
-        return self if self.clients is None or len(selected) == len(self) else self[selected]
+        if self.clients is None or set(OWN_CLIENTS).isdisjoint(self.clients):
+            return self
+        return self[[row for row, client in enumerate(self.clients) if client not in OWN_CLIENTS]]
 
     def __getitem__(self, rows: Sequence[int]) -> "Batch":
         return Batch(
@@ -85,13 +88,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
     Raises:
         UnreadableRow: a row cannot be decoded, or has other statistics or embeddings than this version writes.
     """
-    by_sizes: dict[tuple[int, int, int], list[Row]] = {}
-    for row in rows:
-        try:
-            by_sizes.setdefault((len(row[6]), len(row[7]), len(row[8])), []).append(row)
-        except TypeError:
-            raise UnreadableRow(f"prediction {row[0]} has no numbers where it should") from None
-    for sizes, group in by_sizes.items():
+    for sizes, group in _by_sizes(rows).items():
         if sizes[1:] != (4 * len(STATISTICS), 2 * EMBEDDING_SIZE):
             raise UnreadableRow(f"prediction {group[0][0]} has other statistics or embeddings than this version writes")
         columns = zip(*group, strict=True)
@@ -106,10 +103,35 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
                 _decoded(embeddings, "<f2", len(group)),
             )
             true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
-            models = list(map(ModelId, names, versions, digests))
+            models = _models(names, versions, digests)
             yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, clients, sources)
         except (TypeError, ValueError) as error:
             raise UnreadableRow(f"predictions {ids[0]} to {ids[-1]}: {error}") from error
+
+
+def _by_sizes(rows: Sequence[Row]) -> dict[tuple[int, ...], Sequence[Row]]:
+    """Rows by the lengths of their three blobs."""
+    try:
+        lengths = [set(map(len, map(operator.itemgetter(column), rows))) for column in (6, 7, 8)]
+        if all(len(each) == 1 for each in lengths):  # as a rule: a million keys take longer than a million rows
+            return {tuple(each.pop() for each in lengths): rows}
+    except TypeError:
+        pass  # the loop finds the row
+    by_sizes: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        try:
+            by_sizes.setdefault((len(row[6]), len(row[7]), len(row[8])), []).append(row)
+        except TypeError:
+            raise UnreadableRow(f"prediction {row[0]} has no numbers where it should") from None
+    return dict(by_sizes)
+
+
+def _models(*columns: Sequence[Any]) -> Sequence[ModelId]:
+    """Models of rows by name, version and digest; an object for each model, not for each row."""
+    if all(column.count(column[0]) == len(column) for column in columns):
+        return (ModelId(*(column[0] for column in columns)),) * len(columns[0])
+    known = {key: ModelId(*key) for key in set(zip(*columns, strict=True))}
+    return [known[key] for key in zip(*columns, strict=True)]
 
 
 def from_logged(rows: Sequence[LoggedPrediction]) -> Iterator[Batch]:

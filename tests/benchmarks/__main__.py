@@ -19,6 +19,7 @@ NAMES = (
         "serving",
         "request",
         "inference",
+        "batch",
         "telemetry",
         "soak",
         "drift_power",

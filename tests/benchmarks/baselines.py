@@ -27,23 +27,12 @@ EMPTY_ANSWER = b'{"label":"Coat","probabilities":{' + b'"Ankle boot":0.012345,' 
 
 def torch_eager() -> Any:
     """The usual way: torch's network as it was trained, in the event loop."""
-    import safetensors.torch
     import torch
     from fastapi import FastAPI, UploadFile
 
-    from fashion.config.train import ArchitectureConfig
-    from fashion.training import models
-
     torch.set_num_threads(1)
     used = _package()
-    network = models.build(
-        ArchitectureConfig(**used.architecture),
-        channels=used.channels,
-        size=used.size,
-        num_classes=len(used.class_names),
-    )
-    network.load_state_dict(safetensors.torch.load_file(_folder() / package.WEIGHTS))
-    network.eval()
+    network = torch_network(used, _folder())
     app = FastAPI()
 
     @app.get("/readyz")
@@ -58,6 +47,28 @@ def torch_eager() -> Any:
         return _answer(probabilities.numpy(), used)
 
     return app
+
+
+def torch_network(used: Package, folder: Path) -> Any:
+    """The network of a package as it was trained, for evaluation.
+
+    Args:
+        used: the package.
+        folder: that it was read from.
+    """
+    import safetensors.torch
+
+    from fashion.config.train import ArchitectureConfig
+    from fashion.training import models
+
+    network = models.build(
+        ArchitectureConfig(**used.architecture),
+        channels=used.channels,
+        size=used.size,
+        num_classes=len(used.class_names),
+    )
+    network.load_state_dict(safetensors.torch.load_file(folder / package.WEIGHTS))
+    return network.eval()
 
 
 def onnx_runtime() -> Any:

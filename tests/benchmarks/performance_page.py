@@ -23,7 +23,10 @@ machine, and write this page anew:
 ```sh
 make bench ARGS="request --home var --json var/request.json"
 make bench ARGS="inference --home var --json var/inference.json"
-.venv/bin/python -m tests.benchmarks.performance_page request=var/request.json inference=var/inference.json
+make bench ARGS="drift_scale --json var/drift_scale.json"
+make bench ARGS="batch --json var/batch.json"
+.venv/bin/python -m tests.benchmarks.performance_page request=var/request.json inference=var/inference.json \\
+    drift_scale=var/drift_scale.json batch=var/batch.json
 ```
 `make bench ARGS="serving"` compares whole servers; its result is added by `serving=FILE`.
 """
@@ -50,6 +53,12 @@ the quantised network, and the gate judges it like any challenger.
 float32 stays the default. The gate below would promote int8, which is as accurate, smaller and faster; but that is one
 architecture on one processor, and an export in float32 must equal the trained network to 0.001 of a logit, which shows
 a broken export before the gate does. In int8 nine of ten labels must stay.
+""",
+    "drift_scale": """## Drift on a large log
+
+What a decision costs besides reading is mostly hashing: ids and pictures, which decide what is in a sample.
+""",
+    "batch": """## Batch prediction
 """,
     "serving": """## Servers side by side
 """,

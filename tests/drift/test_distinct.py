@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.imagined import sample_predictions
 
 from fashion.drift.distinct import DistinctKeys, DistinctPictures, Origins, Rows, num_pictures
-from fashion.predictions.hashing import hash_texts
+from fashion.predictions.hashing import hash_few, hash_texts
 from fashion.predictions.record import UNLABELLED
 
 
@@ -91,3 +91,9 @@ def test_rows_without_a_hash_are_pictures_of_their_own() -> None:
 @pytest.mark.parametrize(("classes", "pictures"), [(3, 65_536), (256, 65_536), (1000, 16_777), (10**6, 1000)])
 def test_memory_is_bounded_for_many_classes(classes: int, pictures: int) -> None:
     assert num_pictures(classes) == pictures
+
+
+def test_hashes_that_are_remembered_are_the_same() -> None:
+    texts = ["client 1", "client 2", "ü", "client 1"]
+    assert hash_few(texts).tolist() == hash_texts(texts).tolist()
+    assert hash_few([]).dtype == hash_texts([]).dtype
