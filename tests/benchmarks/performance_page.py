@@ -56,7 +56,7 @@ a broken export before the gate does. In int8 nine of ten labels must stay.
 """,
     "drift_scale": """## Drift on a large log
 
-What a decision costs besides reading is mostly hashing: ids and pictures, which decide what is in a sample.
+Reading and hashing take longer for more rows; imports, the reference, the tests and the drawing do not.
 """,
     "batch": """## Batch prediction
 """,
