@@ -82,8 +82,8 @@ test: $(STAMP) ## Run the tests of all that one machine does, some minutes: ARGS
 test-all: $(STAMP) ## Run all tests, as CI does: also servers, emulators, images, pods, benchmarks, sweeps of kills
 	$(BIN)/python -m pytest $(TEST_WORKERS) $(ARGS)
 
-# A worker more than there are cores: tests of servers wait for much of their time.
-TEST_WORKERS = --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# Twice as many workers as cores, four at most: tests of flows and servers wait for a third of their time.
+TEST_WORKERS = --numprocesses $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: lint ## Lint, types, contracts and the quick tests: the daily loop, about a minute
 	$(BIN)/python -m pytest $(TEST_WORKERS) --numprocesses logical -m "not slow" $(ARGS)
