@@ -81,14 +81,13 @@ def failed(overrides: Overrides = None) -> None:
     home = current_home()
     with failing_on(ValueError, OSError):
         settings = load_as(DriftConfig, compose(overrides or [], root=DriftConfig.root))
-        if "problem" not in settings.alerts.on:
-            return
         found = alert_channels.from_environment(os.environ, timeout_s=settings.alerts.timeout_s)
         alert = messages.problem(
             "a scheduled run ended early; its output says why (journalctl --user -u fashion-drift)"
         )
+        conditions = {"problem": alert._replace(matter=""), "channel": messages.channels(found.problems)}
         alerts.notify(
-            {"problem": alert._replace(matter="")},
+            {name: condition for name, condition in conditions.items() if name in settings.alerts.on},
             found.usable,
             settings.alerts,
             open_store(home.reports),

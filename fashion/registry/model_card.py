@@ -60,6 +60,7 @@ def describe(package: Package, scores: Sequence[ClassScore], num_test_rows: int)
         f"| Weakest classes (recall) | {', '.join(f'{each.name} {each.recall:.1%}' for each in weakest)} |",
         f"| Data | {name}, version `{package.data['digest'][:12]}` |",
         f"| Training | {_training(package)} |",
+        *_precision(package),
         f"| Code | commit `{package.lineage.get('git_commit') or 'unknown'}` |",
         "",
         "It answers every picture with one of its classes. What it has not learnt is marked as unlike its data, and "
@@ -126,6 +127,14 @@ def _percent(metric: Metric) -> str:
 def _without_duplicates(package: Package) -> list[str]:
     metric = package.metrics.get("test/accuracy_deduplicated")
     return [] if metric is None else [f"| Without pictures that are also in training | {_percent(metric)} |"]
+
+
+def _precision(package: Package) -> list[str]:
+    """What answers are computed in, where it is not float32."""
+    check = package.export_check
+    if check.get("precision", "float32") == "float32":
+        return []
+    return [f"| Answers in | {check['precision']}: {check['label_agreement']:.2%} of the labels are those of float32 |"]
 
 
 def _training(package: Package) -> str:

@@ -286,8 +286,11 @@ class TestFailure:
         (value,) = settings(folder / "fashion-drift-failed.service", "ExecStart")
         assert settings(folder / "fashion-drift.service", "OnFailure") == ["fashion-drift-failed.service"]
         assert words_of_systemd(value, dollars=True) == systemd.failed_command([])
-        first, second = (call_words(systemd.failed_command([])[3:], home=tmp_path) for _ in range(2))
-        assert first.stdout.startswith("ALERT The drift flow cannot do its work\n  a scheduled run ended early")
+        command = systemd.failed_command([])[3:]
+        first, second = (call_words(command, home=tmp_path, FASHION_WEBHOOK="carrier://loft") for _ in range(2))
+        told = "ALERT The drift flow cannot do its work\n  a scheduled run ended early"
+        assert first.stdout.startswith(told)
+        assert "ALERT An address of alerts cannot be used\n  FASHION_WEBHOOK must be" in first.stdout
         assert (first.returncode, second.returncode, second.stdout) == (0, 0, "")
 
 

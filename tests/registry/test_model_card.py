@@ -1,5 +1,6 @@
 """Cards of versions: every part is there, none is lost by a change of another one."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -79,3 +80,14 @@ def test_a_version_that_cannot_be_described_costs_a_line(register: Register, cap
     MlflowClient().delete_model_version(MODEL_NAME, "1")
     model_card.write(version)
     assert "version 1 is not described in MLflow: " in caplog.text
+
+
+def test_the_precision_of_a_quantised_network_is_said(tiny_package: Package) -> None:
+    def card(**checked: object) -> str:
+        package = dataclasses.replace(tiny_package, export_check={**tiny_package.export_check, **checked})
+        return model_card.describe(package, [], 1000)
+
+    assert "| Answers in | int8: 99.59% of the labels are those of float32 |" in card(
+        precision="int8", label_agreement=0.9959
+    )
+    assert "Answers in" not in card(precision="float32")
