@@ -16,7 +16,8 @@ from bentos.web.html import text
 from fashion.metrics.sequential import Verdict, accuracy_bounds
 from fashion.predictions.canary import ArmCounts, Counts, count, describe, judge
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import OWN_CLIENTS, LoggedPrediction, LogUnavailable, ModelId
+from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId
+from fashion.predictions.schema import OF_OTHERS
 from fashion.predictions.shared_log import SharedLog
 
 KEEP_SECONDS = 60.0
@@ -115,11 +116,10 @@ class CanaryReader:
         return self._log.latest(most, role="champion", with_feedback=True, withdrawn=True)
 
     def _answers(self, since_us: int) -> dict[ModelId, int]:
-        own = ", ".join("?" * len(OWN_CLIENTS))
         found = self._log.database.scan(
-            "SELECT model_name, model_version, model_digest, count(*) FROM predictions WHERE role = 'champion' "
-            f"AND time_us >= ? AND (client IS NULL OR client NOT IN ({own})) GROUP BY 1, 2, 3",
-            (since_us, *OWN_CLIENTS),
+            "SELECT model_name, model_version, model_digest, count(*) FROM predictions p WHERE role = 'champion' "
+            f"AND time_us >= ? AND {OF_OTHERS} GROUP BY 1, 2, 3",
+            (since_us,),
         )
         return {ModelId(*model): rows for *model, rows in found}
 

@@ -21,7 +21,7 @@ from fashion.images import image_store
 from fashion.images.image_store import DamagedImage
 from fashion.predictions import random_share, withdrawal
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import REVIEW, Feedback, LoggedPrediction, ModelId
+from fashion.predictions.record import OWN_CLIENTS, REVIEW, Feedback, LoggedPrediction, ModelId
 from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.withdrawal import Decision
 from fashion.storage.blobs import BlobNotFound, Store
@@ -178,11 +178,12 @@ class Review:
                 log.decide([decision])
 
     def _read(self) -> list[LoggedPrediction]:
-        """The latest rows of the served model, newest first."""
+        """The latest rows of the served model that others sent, newest first."""
         if time.monotonic() > self._until:
             log = self._log if self._remote is None else self._remote
             found = self._log.latest(ROWS, role="champion") if self._remote is None else self._remote.latest(ROWS)
-            self._rows = [row for row in found if has_classes(row.record, self._model.name, self._class_names)]
+            of_others = (row for row in found if row.record.client not in OWN_CLIENTS)
+            self._rows = [row for row in of_others if has_classes(row.record, self._model.name, self._class_names)]
             self._skipped = set(log.decisions().skipped())
             settled_us = (time.time() - SETTLED_SECONDS) * 1e6  # a picture is stored a moment after its prediction
             self._missing &= {row.record.image_sha256 for row in self._rows}

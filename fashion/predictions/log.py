@@ -30,6 +30,7 @@ from fashion.predictions.schema import (
     JUDGEMENT,
     LABELLED_BY,
     MIGRATIONS,
+    OF_OTHERS,
     SELECTED,
     TRUE_LABEL,
     VERSION,
@@ -283,7 +284,7 @@ class PredictionLog:
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 
     def count_late_feedback(self, since_us: int, until_us: int, *, oldest_us: int) -> list[Row]:
-        """Count the feedback of a span on predictions of before it, where it is the one that counts.
+        """Count the feedback of a span on others' predictions of before it, where it is the one that counts.
 
         Args:
             since_us: microseconds since 1970, UTC.
@@ -297,7 +298,7 @@ class PredictionLog:
             "SELECT p.model_name, p.model_version, p.model_digest, p.label, f.true_label, count(*) FROM feedback f "
             "JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
             "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? "
-            f"AND f.sequence = {JUDGEMENT} GROUP BY 1, 2, 3, 4, 5",
+            f"AND f.sequence = {JUDGEMENT} AND {OF_OTHERS} GROUP BY 1, 2, 3, 4, 5",
             (since_us, until_us, oldest_us, since_us),
         )
 

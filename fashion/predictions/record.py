@@ -18,8 +18,9 @@ FOREVER_US = 253_402_300_800_000_000
 UNLABELLED = -1
 """True label of a row on which there is no feedback."""
 
-OWN_CLIENTS = CHECK, ROLLOUT = ("fashion-check", "fashion-rollout")
-"""Clients of this project's own requests, which try a new bento or revision: no traffic."""
+OWN_CLIENTS = CHECK, ROLLOUT, SAMPLES = ("fashion-check", "fashion-rollout", "fashion-samples")
+"""Clients of this project's own requests, which are no traffic: they try a new bento or revision, or send one of the
+page's sample pictures. bentos/classifier/page/page.js knows the last name, too."""
 
 REVIEW = "review"
 """Source of labels that were given with a key for it, on `/review` or by `fashion log feedback --reviewed`."""

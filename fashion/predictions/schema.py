@@ -3,7 +3,7 @@
 import struct
 
 from fashion.predictions.database import Row, UnreadableRow
-from fashion.predictions.record import REVIEW, Feedback, PredictionRecord, pack, unpack
+from fashion.predictions.record import OWN_CLIENTS, REVIEW, Feedback, PredictionRecord, pack, unpack
 from fashion.predictions.withdrawal import FIELDS, counts_sql
 
 VERSION = 3
@@ -97,6 +97,9 @@ INSERT = (
 
 COUNTS = counts_sql("decisions", "f.time_us", "f.prediction_id")
 """Condition that feedback `f` counts."""
+
+OF_OTHERS = f"(p.client IS NULL OR p.client NOT IN {OWN_CLIENTS})"
+"""Condition on `predictions p`: a row that is traffic."""
 
 TRUE_LABEL, LABELLED_BY, JUDGEMENT = (
     f"(SELECT f.{column} FROM feedback f WHERE f.prediction_id = p.prediction_id AND {COUNTS} "

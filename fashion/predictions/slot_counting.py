@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fashion.images.statistics import STATISTICS
 from fashion.model.predictor import EMBEDDING_SIZE
 from fashion.predictions.database import Database, Row
-from fashion.predictions.record import OWN_CLIENTS, ModelId
-from fashion.predictions.schema import TRUE_LABEL
+from fashion.predictions.record import ModelId
+from fashion.predictions.schema import OF_OTHERS, TRUE_LABEL
 from fashion.predictions.slots import SLOT_US, Traffic, Version, latency_histogram
 
 PAGE_ROWS = 10_000
@@ -37,7 +37,6 @@ TRACK_CHANGES = (
 )
 """Not a part of the log's schema: programs that know nothing of it can use the log, and they mark slots too."""
 
-_OTHERS = f"(p.client IS NULL OR p.client NOT IN ({', '.join('?' * len(OWN_CLIENTS))}))"
 _IN_SLOT = "p.time_us >= ? AND p.time_us < ?"
 _LABELLED = "feedback f JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion'"
 
@@ -178,8 +177,8 @@ def count_traffic(log: sqlite3.Connection, slot: int, untypical: UntypicalCounte
     rows_of_slot = log.execute(
         "SELECT p.role, p.model_name, p.model_version, p.model_digest, p.confidence, p.latency_ms, "
         f"CASE WHEN {judged} THEN p.embedding END, CASE WHEN {judged} THEN p.statistics END "
-        f"FROM predictions p WHERE {_IN_SLOT} AND {_OTHERS}",
-        (*served, *served, slot * SLOT_US, (slot + 1) * SLOT_US, *OWN_CLIENTS),
+        f"FROM predictions p WHERE {_IN_SLOT} AND {OF_OTHERS}",
+        (*served, *served, slot * SLOT_US, (slot + 1) * SLOT_US),
     )
     while page := rows_of_slot.fetchmany(PAGE_ROWS):
         for version, rows in _by_version(page):
@@ -201,10 +200,10 @@ def count_labels(log: sqlite3.Connection, slot: int) -> dict[ModelId, tuple[int,
     found = log.execute(
         "SELECT model_name, model_version, model_digest, count(*), sum(label = true_label) FROM ("
         f"SELECT p.model_name, p.model_version, p.model_digest, p.label, {TRUE_LABEL} AS true_label "
-        f"FROM predictions p WHERE {_IN_SLOT} AND p.role = 'champion' AND {_OTHERS} "
+        f"FROM predictions p WHERE {_IN_SLOT} AND p.role = 'champion' AND {OF_OTHERS} "
         "AND EXISTS (SELECT 1 FROM feedback f WHERE f.prediction_id = p.prediction_id)) "
         "WHERE true_label IS NOT NULL GROUP BY 1, 2, 3",
-        (slot * SLOT_US, (slot + 1) * SLOT_US, *OWN_CLIENTS),
+        (slot * SLOT_US, (slot + 1) * SLOT_US),
     )
     return {ModelId(*row[:3]): (row[3], row[4]) for row in found}
 

@@ -13,7 +13,14 @@ from fashion.predictions.address import open_shared_log
 from fashion.predictions.batch import Batch, from_logged, from_rows
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_reader import Export
-from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId, UnknownPrediction, pages
+from fashion.predictions.record import (
+    OWN_CLIENTS,
+    LoggedPrediction,
+    LogUnavailable,
+    ModelId,
+    UnknownPrediction,
+    pages,
+)
 from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.withdrawal import Decision, Decisions
 from fashion.storage.address import open_store
@@ -243,7 +250,8 @@ def _late_feedback(labelled: Iterator[LoggedPrediction], window: Window, oldest_
     """Of rows with feedback, newest first; what is older than `oldest_us` is not read."""
     for row in itertools.takewhile(lambda row: row.record.time_us >= oldest_us, labelled):
         judged = row.judgement
-        if judged and row.record.time_us < window.since_us <= judged.time_us < window.until_us:
+        is_of_others = row.record.client not in OWN_CLIENTS
+        if judged and is_of_others and row.record.time_us < window.since_us <= judged.time_us < window.until_us:
             yield LateFeedback(row.record.model, row.record.label, judged.true_label, 1)
 
 

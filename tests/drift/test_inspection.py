@@ -16,7 +16,7 @@ from fashion.drift.window_part import Inspection
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.batch import Batch, concatenate
-from fashion.predictions.record import UNLABELLED, ModelId
+from fashion.predictions.record import OWN_CLIENTS, UNLABELLED, ModelId
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +116,11 @@ def test_a_result_says_what_of_its_window_was_not_judged(reference_stats: Refere
     assert nothing.reason == "nothing in this window can be judged. 30 are of another model"
 
 
-def test_what_this_project_sends_to_try_a_new_bento_is_no_traffic(reference_stats: ReferenceStats) -> None:
+def test_what_this_project_sends_itself_is_no_traffic(reference_stats: ReferenceStats) -> None:
     usual = batch(sample_predictions(200, seed=7))
     checks = batch(sample_predictions(60, seed=8, shift=3.0), start=200)
     usual = dataclasses.replace(usual, clients=["shop"] * 100 + [None] * 100)
-    checks = dataclasses.replace(checks, clients=["fashion-check", "fashion-rollout"] * 30)
+    checks = dataclasses.replace(checks, clients=list(OWN_CLIENTS) * 20)
     (found,) = inspect([mixed(usual, checks)], reference_stats)
     (alone,) = inspect([usual], reference_stats)
     assert found.result == alone.result

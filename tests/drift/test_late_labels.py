@@ -17,7 +17,7 @@ from fashion.drift.references import References
 from fashion.model.reference import Reference
 from fashion.predictions import windows
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import FOREVER_US, Feedback, PredictionRecord
+from fashion.predictions.record import FOREVER_US, SAMPLES, Feedback, PredictionRecord
 from fashion.predictions.windows import LocalRows, Window
 
 NOW_US = 1_800_000_000_000_000
@@ -38,11 +38,14 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
         yield log
 
 
-def fill(log: PredictionLog, *, days_ago: float, rows: int = 100, version: str = "3") -> list[PredictionRecord]:
+def fill(
+    log: PredictionLog, *, days_ago: float, rows: int = 100, version: str = "3", client: str | None = None
+) -> list[PredictionRecord]:
     made = [
         record(
             time_us=int(NOW_US - days_ago * DAY_US),
             model_version=version,
+            client=client,
             label=1,
             probabilities=(0.2, 0.6, 0.2),
             image_sha256=secrets.token_hex(32),
@@ -142,6 +145,13 @@ def test_a_log_elsewhere_counts_the_same(log: PredictionLog) -> None:
     elsewhere = Counter(each[:3] for each in windows._late_feedback(labelled, WINDOW, oldest_us))
     assert here == elsewhere
     assert len(here) > 3
+
+
+def test_labels_on_sample_pictures_count_nowhere(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7, client=SAMPLES), 0, hours_ago=2)
+    assert inspect(log, stats) == []
+    labelled = log.latest(1000, role="champion", with_feedback=True)
+    assert list(windows._late_feedback(labelled, WINDOW, NOW_US - 30 * DAY_US)) == []
 
 
 def test_a_window_of_a_number_of_rows_has_none(log: PredictionLog, stats: ReferenceStats) -> None:

@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 from support import browser, proxy
 from support.page import CONTRAST, NUM_CLASSES, Page
 
+from fashion.predictions.record import SAMPLES
+
 PART_CONTRASTS = (
     CONTRAST
     + """
@@ -162,7 +164,8 @@ def test_a_gallery_picture_is_answered_and_its_label_shown(page: Page) -> None:
     button.click()
     page.answered()
     assert page.text("#truth") == f"A test picture, labelled {label}"
-    assert stored(page, latest(page)["prediction_id"])["feedback"] == []  # the label of a test picture is not feedback
+    row = stored(page, latest(page)["prediction_id"])
+    assert (row["feedback"], row["client"]) == ([], SAMPLES)  # its label is not feedback, and it is no traffic
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])

@@ -26,7 +26,7 @@ from fashion.images import image_store
 from fashion.images.corruptions import corrupt
 from fashion.model.package import Package
 from fashion.predictions import random_share
-from fashion.predictions.record import FOREVER_US, REVIEW, new_prediction_id
+from fashion.predictions.record import FOREVER_US, REVIEW, SAMPLES, new_prediction_id
 from fashion.predictions.withdrawal import Decision
 
 PICTURES = 60
@@ -111,6 +111,12 @@ def test_the_queue_holds_pictures_worth_a_label_and_half_of_them_are_drawn_at_ra
     assert [random_share.draw_order(each) for each in drawn] == sorted(map(random_share.draw_order, drawn))
     more = queue(client, shown=",".join(ids))
     assert not {each["prediction_id"] for each in more["items"]} & set(ids)
+
+
+def test_sample_pictures_are_not_shown(client: TestClient, worker: Worker, truth: dict[str, str]) -> None:
+    png = image_store.to_png(image_store.get(worker._images, next(image_store.stored(worker._images))))
+    asyncio.run(worker.predict(png, explain=False, client=SAMPLES, started=time.perf_counter()))
+    assert queue(client)["predictions"] == PICTURES
 
 
 def test_what_is_said_counts_as_a_review_and_can_be_undone(
