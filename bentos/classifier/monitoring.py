@@ -145,7 +145,7 @@ def _reports(listed: Sequence[Report]) -> Iterator[str]:
         yield "<p>There is no report yet. The drift flow writes them.</p></section>"
         return
     heads = ("report", "decision", "rows", "accuracy, estimated", "model")
-    yield f"<div class='wide'><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"
+    yield f"<div class='wide' tabindex='0'><table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"
     for each in listed:
         link = f"<a href='{text(each['url'])}'>{text(each['id'])}</a>"
         named = f"{each.get('model_name', '')} {each.get('model_version', '')}".strip()

@@ -187,7 +187,7 @@ def timeline(time: TimeAxis, bands: Sequence[Band], marks: Sequence[Mark], *, la
     parts += [_mark(each, 46) for each in marks]
     parts += _times(time, height)
     drawing = (
-        f"<svg class='plot' height='{height + BOTTOM}' role='img' aria-label='{text(label)}'>{''.join(parts)}</svg>"
+        f"<svg class='plot' height='{height + BOTTOM}' role='group' aria-label='{text(label)}'>{''.join(parts)}</svg>"
     )
     return f"<div class='chart'>{drawing}</div>"
 
@@ -218,7 +218,7 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, 
         lines.append(f"<tr><th scope='row'>{first}</th>{cells}</tr>")
     body = "".join(lines)
     return (
-        f"<details><summary>{text(caption)}, as a table</summary><div class='wide'><table class='numbers'>"
+        f"<details><summary>{text(caption)}, as a table</summary><div class='wide' tabindex='0'><table class='numbers'>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
@@ -279,7 +279,7 @@ def _chart(time: TimeAxis, axis: _ValueAxis, form: Format, parts: Iterable[str],
     drawn = [*grid, *parts, *(_mark(each, 7) for each in time.marks), *_times(time, TOP + HEIGHT)]
     return (
         f"<div class='chart'><svg class='values' height='{height}' aria-hidden='true'>{''.join(values)}</svg>"
-        f"<svg class='plot' height='{height}' role='img' aria-label='{text(label)}'>{''.join(drawn)}</svg></div>"
+        f"<svg class='plot' height='{height}' role='group' aria-label='{text(label)}'>{''.join(drawn)}</svg></div>"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.drift.report_style import TABLE
 from fashion.drift.result import LABELS, Column, DriftResult
 from fashion.drift.verdict import format_p_value
 from fashion.images.statistics import STATISTICS
@@ -48,8 +49,8 @@ def section(
     yield "</div><p class='small'><span class='key before'></span>reference "
     yield "<span class='key now'></span>this window; "
     yield "heights are square roots of shares, so that small shares stay visible</p>"
-    yield "<details><summary>Every column, with its test</summary><table><tr><th>column</th><th>test</th>"
-    yield "<th class='n'>distance</th><th class='n'>p-value</th><th class='n'>drift below</th><th></th></tr>"
+    yield f"<details><summary>Every column, with its test</summary>{TABLE}<tr><th>column</th><th>test</th>"
+    yield "<th class='n'>distance</th><th class='n'>p-value</th><th class='n'>drift below</th><th>result</th></tr>"
     for column in ranked:
         test = "chi-square" if column.name == LABELS else "Kolmogorov-Smirnov"
         yield (

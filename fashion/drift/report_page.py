@@ -16,7 +16,7 @@ import numpy as np
 from fashion.drift import charts, report_examples, report_traffic
 from fashion.drift.evidently_report import EvidentlyPage
 from fashion.drift.report_examples import Example
-from fashion.drift.report_style import STYLE, UNPACK
+from fashion.drift.report_style import STYLE, TABLE, UNPACK
 from fashion.drift.result import FAMILIES, DriftResult, FeedbackAccuracy
 from fashion.drift.verdict import (
     VERDICTS,
@@ -133,8 +133,8 @@ def _why(result: DriftResult) -> Iterator[str]:
     if not result.p_values:
         return
     share = format_p_value(result.alpha / len(FAMILIES))
-    yield "<section><h2>Why</h2><table><tr><th>what is compared</th><th class='n'>columns</th>"
-    yield "<th class='n'>p-value</th><th class='n'>drift below</th><th></th></tr>"
+    yield f"<section><h2>Why</h2>{TABLE}<tr><th>what is compared</th><th class='n'>columns</th>"
+    yield "<th class='n'>p-value</th><th class='n'>drift below</th><th>result</th></tr>"
     for family in FAMILIES:
         columns = [column for column in result.columns if column.family == family]
         drifted, p_value = any(column.drifted for column in columns), result.p_values[family]
@@ -198,7 +198,7 @@ def _how_bad(result: DriftResult, class_names: Sequence[str]) -> Iterator[str]:
 
 
 def _signals(estimated: Estimate) -> Iterator[str]:
-    yield "<table><tr><th>sign of harm</th><th class='n'>now</th><th class='n'>usual</th>"
+    yield f"{TABLE}<tr><th>sign of harm</th><th class='n'>now</th><th class='n'>usual</th>"
     yield "<th class='n'>costs, points</th></tr>"
     for name, now, usual, fall in estimated.signals:
         form = ".2f" if name == "entropy" else ".1%"
@@ -221,7 +221,8 @@ def _old_signals(signals: Signals, bounds: SeverityThresholds | None) -> Iterato
         ("Largest distance of a class probability", signals.output_distance, bounds.output_distance),
         ("Rows unlike the reference", signals.outlier_fraction, bounds.outlier_fraction),
     ]
-    yield "<table><tr><th>sign of harm</th><th class='n'>now</th><th class='n'>harmless up to</th><th></th></tr>"
+    yield f"{TABLE}<tr><th>sign of harm</th><th class='n'>now</th><th class='n'>harmless up to</th>"
+    yield "<th>compared</th></tr>"
     for name, now, bound in rows:
         share = min(1.0, max(0.0, now) / bound / 2) if bound > 0 else 0.0
         bar = f"<span style='width:{share:.0%}' class='{'over' if now > bound else ''}'></span>"
@@ -245,7 +246,7 @@ def _confusions(feedback: FeedbackAccuracy, class_names: Sequence[str]) -> Itera
     if not worst:
         return
     yield "<p class='small'>The mistakes that grew most, each as a share of its true class:</p>"
-    yield "<table><tr><th>true class</th><th>predicted</th><th class='n'>now</th><th class='n'>in the reference</th>"
+    yield f"{TABLE}<tr><th>true class</th><th>predicted</th><th class='n'>now</th><th class='n'>in the reference</th>"
     yield "</tr>"
     for true, predicted in worst:
         yield (
@@ -258,7 +259,7 @@ def _confusions(feedback: FeedbackAccuracy, class_names: Sequence[str]) -> Itera
 def _history(history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not history:
         return
-    yield "<section><h2>Earlier windows</h2><table><tr><th>window ended</th><th>version</th><th class='n'>rows</th>"
+    yield f"<section><h2>Earlier windows</h2>{TABLE}<tr><th>window ended</th><th>version</th><th class='n'>rows</th>"
     yield "<th>verdict</th><th class='n'>estimated</th><th class='n'>by feedback</th></tr>"
     for past in history:
         estimated, feedback = past.get("estimated") or {}, past.get("feedback") or {}

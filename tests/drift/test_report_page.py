@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import browser
+from support import axe, browser
 from support.imagined import CLASSES, HARMLESS, SETTINGS, estimator, sample_predictions
 
 from fashion.data.dataset import Split
@@ -241,6 +241,11 @@ def test_the_first_screen_fits_a_phone_and_nothing_is_wider(reference: Reference
         answers = driver.find_elements("css selector", ".answers > div")
         assert [each.find_element("tag name", "b").text for each in answers][:2] == ["Yes", "Yes"]
         assert max(each.rect["y"] + each.rect["height"] for each in answers) <= 844
+        driver.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        for scheme in ("light", "dark"):
+            media = [{"name": "prefers-color-scheme", "value": scheme}]
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+            assert axe.violations(driver) == []
 
 
 def test_what_was_counted_and_how_many_false_alarms_a_year_has_are_said(reference: Reference) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import browser
+from support import axe, browser
 from support.page import Page
 from support.served import Served
 
@@ -138,5 +138,6 @@ def test_on_a_phone_nothing_is_too_wide_and_texts_have_enough_contrast(page: Pag
     texts = page.text_contrasts()
     assert len(texts) > 40
     assert [pair for pair in texts if pair[1] < 4.5] == []
+    assert axe.violations(page.driver) == []
     assert page.js("return document.documentElement.scrollWidth") <= 320
     page.screenshot(f"docs-phone-{scheme}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from support import browser, proxy
+from support import axe, browser, proxy
 from support.page import CONTRAST, NUM_CLASSES, Page
 
 from fashion.predictions.record import SAMPLES
@@ -121,6 +121,11 @@ def reject(page: Page, status: int, error: dict[str, str] | str, **headers: str)
 def stored(page: Page, prediction_id: str) -> Any:
     with urllib.request.urlopen(f"{page.url}/predictions/{prediction_id}") as response:
         return json.load(response)
+
+
+def gallery_of(page: Page) -> Any:
+    with urllib.request.urlopen(f"{page.url}/gallery") as response:
+        return json.load(response)["images"]
 
 
 def latest(page: Page) -> Any:
@@ -372,6 +377,37 @@ def test_what_a_phone_photographs_is_answered_in_view(page: Page, photo: Path) -
     page.answered()
     assert page.js("return document.querySelector('#figures').getBoundingClientRect().top") < 200
     assert page.js("return document.querySelector('#sentence').getBoundingClientRect().bottom") < 800
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_axe_finds_nothing_before_and_after_an_answer_and_an_error(
+    page: Page, photo: Path, scheme: str, width: int
+) -> None:
+    page.screen(width, 844, touch=width < 700)
+    page.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
+    page.until(lambda: page.all("#gallery button"))
+    assert axe.violations(page.driver) == []
+    page.upload(photo)
+    page.answered()
+    page.until(lambda: page.one("#bars img").get_property("naturalWidth") == 28)
+    assert axe.violations(page.driver) == []
+    give(page, "drop")
+    page.problem("not a picture")
+    assert axe.violations(page.driver) == []
+
+
+def test_each_class_is_shown_with_a_picture_of_it(page: Page, photo: Path) -> None:
+    page.until(lambda: page.all("#bars img"))
+    gallery = {each["label"]: each["url"] for each in reversed(gallery_of(page))}
+    for _ in range(2):
+        shown = page.js(
+            "return [...document.querySelectorAll('#bars li')].map((each) => "
+            "[each.querySelector('img')?.getAttribute('src'), each.querySelector('span').textContent])"
+        )
+        assert {name: url for url, name in shown if url} == gallery
+        assert len(gallery) > 1
+        page.upload(photo)
+        page.answered()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from support import bentos, browser
+from support import axe, bentos, browser
 from support.page import Page
 from support.served import Served
 
@@ -347,6 +347,7 @@ def test_a_person_reviews_by_keyboard_alone(tiny_package: Package, small_dataset
                 page.media(prefers_color_scheme=scheme)
                 page.screenshot(f"review-{scheme}")
                 assert [text for text, contrast in page.text_contrasts() if contrast < 4.5] == []
+                assert axe.violations(driver) == []
             page.screen(390, 844, touch=True)
             page.screenshot("review-phone")
             assert page.js("return document.documentElement.scrollWidth") == 390

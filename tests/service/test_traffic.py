@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
-from support import browser, long_logs
+from support import axe, browser, long_logs
 from support.log_rows import record
 from support.page import Page
 
@@ -364,6 +364,7 @@ def test_the_charts_are_readable(width: int, scheme: str, chromium: Any, address
     page.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert page.js("return document.documentElement.scrollWidth") <= width
     assert [found for found in page.text_contrasts() if found[1] < 4.5] == []
+    assert axe.violations(chromium) == []
     shapes = page.js("return [...document.querySelectorAll('.plot rect.a')].map((each) => getComputedStyle(each).fill)")
     assert set(shapes) == {"rgb(11, 107, 79)" if scheme == "light" else "rgb(98, 214, 171)"}
     assert page.complaints() == []

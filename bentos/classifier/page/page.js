@@ -14,6 +14,7 @@ const RETRYABLE = new Set([408, 429, 500, 502, 503, 504]);
 const $ = (id) => document.getElementById(id);
 const store = openStore();
 let model = null;
+let examples = {}; // class -> address of a sample picture of it
 let recent = JSON.parse(store.getItem("recent") ?? "[]"); // newest first
 let shown = null; // the prediction on the page
 let busy = false;
@@ -164,11 +165,8 @@ function show(entry) {
   for (const id of ["figures", "calibration", "feedback", "prepared"]) $(id).hidden = entry === null;
   if (entry === null) {
     $("sentence").replaceChildren(make("span", {}, "The classes it knows"));
-    $("bars").replaceChildren(...(model?.class_names ?? []).map((name) => bar(name)));
   } else {
     $("sentence").replaceChildren(...sentence(entry));
-    const sorted = Object.entries(entry.probabilities).sort((one, other) => other[1] - one[1]);
-    $("bars").replaceChildren(...sorted.map(([name, probability]) => bar(name, probability)));
     setPicture($("picture"), entry.thumbnail, "The picture");
     setPicture($("heat-map"), entry.heat_map, `Heat map: what "${entry.label}" rests on`);
     setPicture($("seen"), entry.picture, "What the network saw");
@@ -178,7 +176,14 @@ function show(entry) {
     $("answered-by").textContent = `Answered by ${entry.model.name}, version ${entry.model.version}`;
     showFeedback();
   }
+  showBars();
   showRecent();
+}
+
+function showBars() {
+  const sorted = Object.entries(shown?.probabilities ?? {}).sort((one, other) => other[1] - one[1]);
+  const names = (model?.class_names ?? []).map((name) => [name, null]);
+  $("bars").replaceChildren(...(shown ? sorted : names).map(([name, probability]) => bar(name, probability)));
 }
 
 function sentence({ label, confidence, typical }) {
@@ -191,11 +196,14 @@ function sentence({ label, confidence, typical }) {
   return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`), " ", make("span", {}, certainty)];
 }
 
-function bar(name, probability = null) {
+function bar(name, probability) {
+  const picture = { src: examples[name], alt: "", width: 28, height: 28, draggable: false };
+  const example = name in examples ? [make("img", picture)] : [];
   const fill = make("span");
   fill.style.width = `${100 * (probability ?? 0)}%`;
   const track = make("span", { className: "track", ariaHidden: "true" }, fill);
-  return make("li", {}, make("span", {}, name), track, make("span", { className: "number" }, percent(probability)));
+  const number = make("span", { className: "number" }, percent(probability));
+  return make("li", {}, ...example, make("span", {}, name), track, number);
 }
 
 function showFeedback(editing = shown.feedback === null) {
@@ -341,6 +349,8 @@ async function start() {
   const { images } = await request("/gallery").catch(() => ({ images: [] })); // the page works without a gallery
   $("gallery-section").hidden = images.length === 0;
   $("gallery").replaceChildren(...images.map(galleryItem));
+  examples = Object.fromEntries(images.map(({ url, label }) => [label, url]).reverse()); // the first of each class
+  showBars();
 }
 
 function showModel() {
