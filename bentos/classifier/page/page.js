@@ -3,86 +3,20 @@
  * stay in this tab's sessionStorage.
  */
 
+import { Problem, read, request, send, store } from "./service.js";
+
 const LARGE_BYTES = 4_000_000; // above this a picture is made smaller before it travels
 const SHRUNK_SIDE = 1024; // far more than the network's input: nothing that it could see is lost
 const THUMBNAIL_SIDE = 320;
 const NUM_RECENT = 12;
-const TIMEOUT_MS = 40_000; // the service gives a body 30 s to arrive
 const SAMPLES = "fashion-samples"; // sample pictures are no traffic: fashion/predictions/record.py leaves their rows out
-const RETRYABLE = new Set([408, 429, 500, 502, 503, 504]);
 
 const $ = (id) => document.getElementById(id);
-const store = openStore();
 let model = null;
 let examples = {}; // class -> address of a sample picture of it
 let recent = JSON.parse(store.getItem("recent") ?? "[]"); // newest first
 let shown = null; // the prediction on the page
 let busy = false;
-
-/** An error to show, with what to do about it. */
-class Problem extends Error {
-  constructor(message, remedy, { again = false } = {}) {
-    super(message);
-    this.remedy = remedy;
-    this.again = again; // whether the same request may succeed later
-  }
-}
-
-// The service
-
-async function send(path, options = {}) {
-  try {
-    return await fetch(path, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS) });
-  } catch (error) {
-    if (error.name === "TimeoutError") {
-      const seconds = TIMEOUT_MS / 1000;
-      throw new Problem(`no answer came within ${seconds} seconds`, "try again, or send a smaller picture", { again: true });
-    }
-    const message = navigator.onLine ? "the service cannot be reached" : "this device is offline";
-    throw new Problem(message, "check the connection, then try again", { again: true });
-  }
-}
-
-/** Send a request and read its JSON answer; ask the person for a key where the service wants one. */
-async function request(path, options = {}) {
-  const scope = path.split(/[/?]/)[1]; // predictions and feedback may need different keys
-  for (;;) {
-    const key = store.getItem(`key/${scope}`) ?? store.getItem("key/predict");
-    const response = await send(path, { ...options, headers: { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) } });
-    if (response.status !== 401) return read(response);
-    await askForKey(scope, key !== null);
-  }
-}
-
-async function read(response) {
-  const content = await response.json().catch(() => null); // a proxy's error page is not JSON
-  if (response.ok && content !== null) return content;
-  const error = content?.error ?? {};
-  const seconds = response.headers.get("retry-after");
-  const message = error.message ?? (response.ok ? "the answer is incomplete" : `the service answers ${response.status}`);
-  const remedy = error.remedy ?? `try again ${seconds ? `in ${seconds} s` : "in a moment"}`;
-  throw new Problem(message, remedy, { again: response.ok || RETRYABLE.has(response.status) });
-}
-
-function askForKey(scope, wrong) {
-  const form = $("key-form");
-  $("key-why").textContent = wrong ? "The last key is wrong." : "";
-  form.hidden = false;
-  $("key").focus();
-  return new Promise((resolve, reject) => {
-    form.onsubmit = (event) => {
-      event.preventDefault();
-      store.setItem(`key/${scope}`, $("key").value);
-      form.reset();
-      form.hidden = true;
-      resolve();
-    };
-    $("key-cancel").onclick = () => {
-      form.hidden = true;
-      reject(new Problem("the service asks for a key", "ask its operator for one", { again: true }));
-    };
-  });
-}
 
 // A picture
 
@@ -92,20 +26,10 @@ function askForKey(scope, wrong) {
  * @param truth label of a test picture
  */
 async function classify(source, truth = null) {
-  const headers = truth === null ? {} : { "X-Client": SAMPLES };
   if (busy) return;
   setBusy(true);
   try {
-    const picture = await prepare(await source());
-    const body = new FormData();
-    body.append("image", picture.blob, "picture");
-    const answer = await request("/predict?explain=true", { method: "POST", headers, body });
-    const entry = { ...answer, truth, feedback: null };
-    entry.thumbnail = picture.thumbnail ?? answer.picture;
-    entry.preprocessing = [...picture.steps, ...answer.preprocessing];
-    recent = [entry, ...recent].slice(0, NUM_RECENT);
-    saveRecent();
-    show(entry);
+    show(await answer(source, truth));
     bringIntoView($("figures"));
   } catch (error) {
     show(null); // the previous answer would look like this picture's
@@ -113,6 +37,55 @@ async function classify(source, truth = null) {
   } finally {
     setBusy(false);
   }
+}
+
+/** Classify several pictures, one after the other, and show the first one; the answers are all in the list below. */
+async function classifyAll(files) {
+  if (files.length === 1) return classify(() => files[0]);
+  if (busy) return;
+  setBusy(true);
+  const chosen = files.slice(0, NUM_RECENT);
+  const answers = [];
+  const failed = [];
+  for (const [index, file] of chosen.entries()) {
+    $("progress").textContent = `Picture ${index + 1} of ${chosen.length}`;
+    try {
+      answers.push(await answer(() => file));
+      show(answers[0]);
+    } catch (error) {
+      failed.push({ file, error });
+    }
+  }
+  $("progress").textContent = "";
+  setBusy(false);
+  if (answers.length === 0) show(null);
+  if (failed.length > 0) showProblem(problemOf(failed, chosen.length), () => classifyAll(failed.map(({ file }) => file)));
+  else if (files.length > chosen.length) showProblem(tooMany(files.length));
+  else $("recent-section").scrollIntoView();
+}
+
+function problemOf(failed, count) {
+  const reasons = failed.map(({ file, error }) => `${file.name}: ${error.message}`).join("; ");
+  const remedy = failed.find(({ error }) => error.remedy)?.error.remedy ?? "load the page again";
+  const again = failed.some(({ error }) => error.again);
+  return new Problem(`${failed.length} of ${count} pictures have no answer (${reasons})`, remedy, { again });
+}
+
+const tooMany = (count) => new Problem(`the first ${NUM_RECENT} of ${count} pictures were answered`, "send the others after them");
+
+/** The service's answer on a picture, which is added to the recent ones. */
+async function answer(source, truth = null) {
+  const headers = truth === null ? {} : { "X-Client": SAMPLES };
+  const picture = await prepare(await source());
+  const body = new FormData();
+  body.append("image", picture.blob, "picture");
+  const answered = await request("/predict?explain=true", { method: "POST", headers, body });
+  const entry = { ...answered, truth, feedback: null };
+  entry.thumbnail = picture.thumbnail ?? answered.picture;
+  entry.preprocessing = [...picture.steps, ...answered.preprocessing];
+  recent = [entry, ...recent].slice(0, NUM_RECENT);
+  saveRecent();
+  return entry;
 }
 
 /** What to upload, its thumbnail, and the steps that were done in the browser. */
@@ -147,11 +120,11 @@ function draw(bitmap, side) {
   return canvas;
 }
 
-/** Classify the picture of a drop or of the clipboard. */
+/** Classify the pictures of a drop or of the clipboard. */
 function classifyTransfer(transfer) {
   const files = [...transfer.files];
-  const file = files.find((each) => each.type.startsWith("image/")) ?? files[0];
-  if (file) classify(() => file);
+  const pictures = files.filter((each) => each.type.startsWith("image/"));
+  if (files.length > 0) classifyAll(pictures.length > 0 ? pictures : files.slice(0, 1));
   else showProblem(new Problem("that is not a picture", "save the picture as a file, or copy the picture itself, not its address"));
 }
 
@@ -286,15 +259,6 @@ function saveRecent() {
   }
 }
 
-function openStore() {
-  try {
-    return window.sessionStorage;
-  } catch {
-    const values = new Map(); // storage is blocked here
-    return { getItem: (name) => values.get(name) ?? null, setItem: (name, value) => values.set(name, value) };
-  }
-}
-
 // Parts of the page
 
 function setBusy(now) {
@@ -400,9 +364,9 @@ $("gallery").addEventListener("focusin", (event) => {
 });
 for (const id of ["file", "photo"]) {
   $(id).addEventListener("change", ({ target }) => {
-    const [file] = target.files;
-    if (file) classify(() => file);
+    const files = [...target.files];
     target.value = ""; // the same file may be chosen again
+    if (files.length > 0) classifyAll(files);
   });
 }
 $("right").onclick = () => giveFeedback(shown.label);
