@@ -178,6 +178,7 @@ def test_a_gallery_picture_is_answered_and_its_label_shown(page: Page) -> None:
 
 
 def test_several_pictures_are_answered_each_with_its_own_feedback(page: Page, photo: Path, tmp_path: Path) -> None:
+    page.errors_expected = True  # the text file is refused
     bad = tmp_path / "notes.jpg"
     bad.write_text("no picture")
     dark = tmp_path / "dark.png"
