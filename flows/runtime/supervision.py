@@ -19,7 +19,7 @@ from fashion.storage import owned
 
 CHECK_SECONDS = 0.5
 """Between two looks of a task at whether its scheduler lives."""
-END_SECONDS = 10.0
+END_SECONDS = 30.0
 """How long a task may take to end its MLflow run, once its scheduler is gone."""
 SERVER_SECONDS = "5"
 """How long a server may take to end a run, once the flow is over."""
