@@ -27,6 +27,8 @@ SERVER_SECONDS = "5"
 _interrupted = threading.Event()
 _continued: list[str] = []
 """MLflow runs that this task works on."""
+_schedulers: list[int] = []
+"""The process that began this task."""
 
 
 @contextlib.contextmanager
@@ -57,13 +59,15 @@ def work() -> None:
     A task that outlived its scheduler would train beside the run that resumes it.
     """
     _interrupt_on_signals(lambda: None)
-    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    _schedulers.append(os.getppid())
+    threading.Thread(target=_watch_parent, daemon=True).start()
 
 
 @contextlib.contextmanager
 def continued(run_id: str) -> Iterator[None]:
-    """End an MLflow run if the block is ended early: FAILED by an error, KILLED by a signal.
+    """End an MLflow run if the block is ended early: FAILED by an error, KILLED by a signal or without its scheduler.
 
+    Whoever prints after its scheduler was killed gets an error of the pipe before `_watch_parent` looks again.
     A server that is away is not waited for once more: the scheduler ends the run, or the next connection does.
     """
     _continued.append(run_id)
@@ -71,7 +75,8 @@ def continued(run_id: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if server_error(error) is None:
-            end_continued(open_runs.FAILED if isinstance(error, Exception) else open_runs.KILLED)
+            has_failed = isinstance(error, Exception) and not _is_orphan()
+            end_continued(open_runs.FAILED if has_failed else open_runs.KILLED)
         raise
     finally:
         with contextlib.suppress(ValueError):
@@ -141,8 +146,13 @@ def _stop_tasks() -> None:
                 task.terminate()
 
 
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
+def _is_orphan() -> bool:
+    """Whether the scheduler of this task is gone."""
+    return bool(_schedulers) and os.getppid() != _schedulers[0]
+
+
+def _watch_parent() -> None:
+    while not _is_orphan():
         time.sleep(CHECK_SECONDS)
     with contextlib.suppress(OSError):
         print("error: the process that ran this flow has ended, and so does this task", file=sys.stderr, flush=True)
