@@ -42,11 +42,8 @@ class Origins:
     def of(cls, prediction_ids: Sequence[str], image_sha256: Sequence[str], clients: Sequence[str | None]) -> "Origins":
         """Hash what the log says of N rows. A row without a picture's hash counts as a picture of its own."""
         rows = hash_texts(prediction_ids)
-        if all(image_sha256):
-            pictures = hash_texts(image_sha256)
-        else:
-            has_picture = np.array([bool(each) for each in image_sha256], np.bool_)
-            pictures = rows if not has_picture.any() else np.where(has_picture, hash_texts(image_sha256), rows)
+        has_picture = np.array([bool(each) for each in image_sha256], np.bool_)
+        pictures = rows if not has_picture.any() else np.where(has_picture, hash_texts(image_sha256), rows)
         return cls(pictures, rows, np.array([each or "" for each in clients], object))
 
     @classmethod

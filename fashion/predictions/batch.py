@@ -102,9 +102,7 @@ def from_rows(rows: Sequence[Row]) -> Iterator[Batch]:
                 _decoded(statistics, "<f4", len(group)),
                 _decoded(embeddings, "<f2", len(group)),
             )
-            true_labels = np.full(len(group), UNLABELLED, np.int64)
-            if truth.count(None) < len(group):
-                true_labels[:] = [UNLABELLED if label is None else label for label in truth]
+            true_labels = np.array([UNLABELLED if label is None else label for label in truth], np.int64)
             models = _models(names, versions, digests)
             yield Batch(predictions, true_labels, np.array(times, np.int64), ids, sha256, models, clients, sources)
         except (TypeError, ValueError) as error:
