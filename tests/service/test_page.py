@@ -49,10 +49,10 @@ window.fetch = async (path, options = {}) => {
 };
 """
 GIVE = """
-const [kind, base64, name, type, done] = arguments;
+const [kind, base64, name, type, count] = arguments;
 const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 const transfer = new DataTransfer();
-if (type) transfer.items.add(new File([bytes], name, { type }));
+if (type) for (let each = 0; each < count; each += 1) transfer.items.add(new File([bytes], name, { type }));
 else transfer.setData("text/plain", "https://example.com/coat.jpg");
 const options = { bubbles: true, cancelable: true };
 if (kind === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
@@ -105,11 +105,11 @@ def percents(page: Page) -> list[float]:
     return [float(re.sub(r"[^0-9.]", "", each.text)) for each in page.all("#bars .number")]
 
 
-def give(page: Page, kind: str, path: Path | None = None) -> None:
+def give(page: Page, kind: str, path: Path | None = None, *, count: int = 1) -> None:
     if path is None:
-        page.js(GIVE, kind, "", "", None)
+        page.js(GIVE, kind, "", "", None, 0)
     else:
-        page.js(GIVE, kind, base64.b64encode(path.read_bytes()).decode(), path.name, "image/jpeg")
+        page.js(GIVE, kind, base64.b64encode(path.read_bytes()).decode(), path.name, "image/jpeg", count)
 
 
 def reject(page: Page, status: int, error: dict[str, str] | str, **headers: str) -> None:
@@ -195,10 +195,28 @@ def test_several_pictures_are_answered_each_with_its_own_feedback(page: Page, ph
     assert [len(stored(page, each)["feedback"]) for each in (first, second)] == [0, 1]
 
 
-def test_pictures_beyond_those_that_are_kept_are_said(page: Page, photo: Path) -> None:
-    page.one("#file").send_keys("\n".join([str(photo)] * 14))
-    assert "The first 12 of 14 pictures were answered" in page.problem("12 of 14")
-    assert len(page.all("#recent li")) == 12
+def test_pictures_beyond_those_that_are_kept_are_said(page: Page, photo: Path, tmp_path: Path) -> None:
+    page.errors_expected = True  # the text file is refused
+    bad = tmp_path / "notes.jpg"
+    bad.write_text("no picture")
+    page.one("#file").send_keys("\n".join([str(bad), *[str(photo)] * 13]))
+    said = page.problem("1 of 12 pictures have no answer (notes.jpg: ")
+    assert "; the first 12 of 14 pictures were sent" in said
+    assert len(page.all("#recent li")) == 11
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_where_the_service_stops_answering_the_pictures_that_are_left_wait(page: Page, photo: Path, kind: str) -> None:
+    page.js("window.rejections = [null]")  # the first is answered
+    reject(page, 503, {"message": "the service is busy", "remedy": "try again"}, **{"retry-after": "1"})
+    give(page, kind, photo, count=3)
+    page.problem("The service is busy.")
+    assert len(page.all("#recent li")) == 1
+    assert len(page.js("return requests")) == 2  # the third is not sent into the same error
+    page.one("#problem button").click()
+    page.answered(3)
+    assert not page.one("#problem").is_displayed()
+    assert page.text("#progress") == ""
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])

@@ -39,39 +39,53 @@ async function classify(source, truth = null) {
   }
 }
 
-/** Classify several pictures, one after the other, and show the first one; the answers are all in the list below. */
+/**
+ * Classify several pictures, one after the other, and show the first one; the answers are all in the list below.
+ * What the service refuses is named at the end. Where it cannot answer now, the pictures that are left wait for a
+ * person to try again.
+ */
 async function classifyAll(files) {
   if (files.length === 1) return classify(() => files[0]);
   if (busy) return;
   setBusy(true);
-  const chosen = files.slice(0, NUM_RECENT);
-  const answers = [];
-  const failed = [];
-  for (const [index, file] of chosen.entries()) {
-    $("progress").textContent = `Picture ${index + 1} of ${chosen.length}`;
-    try {
-      answers.push(await answer(() => file));
-      show(answers[0]);
-    } catch (error) {
-      failed.push({ file, error });
+  const left = files.slice(0, NUM_RECENT);
+  const count = left.length;
+  const refused = [];
+  let first = null;
+  try {
+    for (; left.length > 0; left.shift()) {
+      $("progress").textContent = `Picture ${count - left.length + 1} of ${count}`;
+      try {
+        const entry = await answer(() => left[0]);
+        first ??= entry;
+        show(first);
+      } catch (error) {
+        if (error.again !== false) throw error; // it concerns the others, too
+        refused.push({ file: left[0], error });
+      }
     }
+    if (first === null) show(null);
+    const problem = problemOf(refused, count, files.length);
+    if (problem) showProblem(problem);
+    else $("recent-section").scrollIntoView();
+  } catch (error) {
+    show(first);
+    showProblem(error, () => classifyAll(left));
+  } finally {
+    $("progress").textContent = "";
+    setBusy(false);
   }
-  $("progress").textContent = "";
-  setBusy(false);
-  if (answers.length === 0) show(null);
-  if (failed.length > 0) showProblem(problemOf(failed, chosen.length), () => classifyAll(failed.map(({ file }) => file)));
-  else if (files.length > chosen.length) showProblem(tooMany(files.length));
-  else $("recent-section").scrollIntoView();
 }
 
-function problemOf(failed, count) {
-  const reasons = failed.map(({ file, error }) => `${file.name}: ${error.message}`).join("; ");
-  const remedy = failed.find(({ error }) => error.remedy)?.error.remedy ?? "load the page again";
-  const again = failed.some(({ error }) => error.again);
-  return new Problem(`${failed.length} of ${count} pictures have no answer (${reasons})`, remedy, { again });
+/** What to say of pictures without an answer; null where there is none. */
+function problemOf(refused, count, chosen) {
+  const reasons = refused.map(({ file, error }) => `${file.name}: ${error.message}`).join("; ");
+  const sentences = [];
+  if (refused.length > 0) sentences.push(`${refused.length} of ${count} pictures have no answer (${reasons})`);
+  if (chosen > count) sentences.push(`the first ${count} of ${chosen} pictures were sent`);
+  const remedy = refused.length > 0 ? refused[0].error.remedy : "send the others after them";
+  return sentences.length > 0 ? new Problem(sentences.join("; "), remedy) : null;
 }
-
-const tooMany = (count) => new Problem(`the first ${NUM_RECENT} of ${count} pictures were answered`, "send the others after them");
 
 /** The service's answer on a picture, which is added to the recent ones. */
 async function answer(source, truth = null) {
