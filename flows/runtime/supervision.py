@@ -27,8 +27,8 @@ SERVER_SECONDS = "5"
 _interrupted = threading.Event()
 _continued: list[str] = []
 """MLflow runs that this task works on."""
-_schedulers: list[int] = []
-"""The process that began this task."""
+_PARENT = os.getppid()
+"""The process that began this one; of a task, its scheduler."""
 
 
 @contextlib.contextmanager
@@ -59,7 +59,6 @@ def work() -> None:
     A task that outlived its scheduler would train beside the run that resumes it.
     """
     _interrupt_on_signals(lambda: None)
-    _schedulers.append(os.getppid())
     threading.Thread(target=_watch_parent, daemon=True).start()
 
 
@@ -148,7 +147,7 @@ def _stop_tasks() -> None:
 
 def _is_orphan() -> bool:
     """Whether the scheduler of this task is gone."""
-    return bool(_schedulers) and os.getppid() != _schedulers[0]
+    return os.getppid() != _PARENT
 
 
 def _watch_parent() -> None:
