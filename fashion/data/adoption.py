@@ -22,6 +22,7 @@ from fashion.data.layout import Entry, Layout
 from fashion.data.manifest import DataError, Manifest, Role, SplitName
 from fashion.data.selection import Pictures
 from fashion.data.survey import Picture
+from fashion.images.threads import in_threads
 from fashion.images.transform import Preparation
 from fashion.storage.folder import write_atomically
 
@@ -274,7 +275,7 @@ def _read(entries: Sequence[Entry], top: Path, data: DataConfig) -> tuple[Pictur
     def read(entry: Entry) -> Picture:
         return survey.read(top / entry.path, size=data.size, channels=data.channels, preparation=data.preparation)
 
-    pairs = list(zip(entries, survey.in_threads(read, entries), strict=True))
+    pairs = list(zip(entries, in_threads(read, entries), strict=True))
     unreadable = {entry.path: picture.problem for entry, picture in pairs if picture.image is None}
     readable = [(entry, picture.image) for entry, picture in pairs if picture.image is not None]
     if not readable:

@@ -1,17 +1,15 @@
 """Look at pictures before they are prepared: their sizes, whether they have colours. Knows files, no layouts."""
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from fashion.images.errors import BadPicture
 from fashion.images.preparation import prepare
+from fashion.images.threads import in_threads
 from fashion.images.transform import Images, Preparation
 
 SIZES = (28, 32, 64, 96, 128)
@@ -26,9 +24,6 @@ COLOURED = 24
 """Difference of two channels, in levels of 255, from which a pixel has a colour: JPEG gives grey ones a little."""
 LEAST_COLOURED = 0.05
 """Share of the sample with colours from which the data set has them."""
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,3 @@ def fitting_size(sizes: Sequence[tuple[int, int]], count: int) -> int:
     affordable = math.sqrt(PIXELS / max(1, count))
     own = next((size for size in SIZES if size >= ENOUGH * edge), SIZES[-1])
     return max((size for size in SIZES if size <= min(own, affordable)), default=SIZES[0])
-
-
-def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Apply a function to each item, in order: Pillow decodes outside of Python's lock."""
-    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
-        yield from pool.map(function, items)

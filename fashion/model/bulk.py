@@ -5,9 +5,7 @@ import functools
 import io
 import itertools
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from fashion.images import preparation
 from fashion.images.errors import BadPicture
 from fashion.images.statistics import STATISTICS
+from fashion.images.threads import in_threads
 from fashion.images.transform import Images
 from fashion.model.package import Package
 from fashion.model.predictor import Predictions, Predictor
@@ -25,11 +24,7 @@ from fashion.storage.blobs import BlobNotFound, BlobUnreadable, Store
 
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".tiff")
 BATCH_SIZE = 256
-"""Pictures that are predicted at once."""
-CHUNK_SIZE = 8
-"""Pictures that a thread reads and decodes before it takes others: handing over each costs as much as a small one."""
-MAX_THREADS = 8
-"""That decode: each may hold a picture of 50 million pixels."""
+"""Pictures that are decoded and predicted at once."""
 
 
 class NothingToPredict(ValueError):
@@ -98,12 +93,7 @@ def split_evenly(names: Sequence[str], parts: int) -> list[list[str]]:
 
 
 def predict(
-    predictor: Predictor,
-    store: Store,
-    names: Sequence[str],
-    *,
-    on_progress: Callable[[str], Any],
-    num_threads: int | None = None,
+    predictor: Predictor, store: Store, names: Sequence[str], *, on_progress: Callable[[str], Any]
 ) -> BulkPredictions:
     """Predict files; those that are missing, locked or no pictures are listed as unreadable.
 
@@ -112,66 +102,37 @@ def predict(
         store: where the files are, read by several threads.
         names: of the files.
         on_progress: called with a line of text after each batch.
-        num_threads: that read and decode; None for one a core, `MAX_THREADS` at most. Predictions do not depend on it.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be read.
     """
-    parts, unreadable, done = [], dict[str, str](), 0
+    parts, unreadable = [], dict[str, str]()
     read = functools.partial(_read, store, predictor.package)
-    with ThreadPoolExecutor(num_threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        try:
-            for batch, found in _read_ahead(pool, read, names):
-                readable = [name for name, image in zip(batch, found, strict=True) if not isinstance(image, str)]
-                images = [image for image in found if not isinstance(image, str)]
-                unreadable |= {name: why for name, why in zip(batch, found, strict=True) if isinstance(why, str)}
-                if readable:
-                    parts.append(_from_predictions(readable, predictor.predict(np.stack(images))))
-                done += len(batch)
-                on_progress(f"{done:,}/{len(names):,} files, {len(unreadable):,} could not be read")
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    for start in range(0, len(names), BATCH_SIZE):
+        batch = names[start : start + BATCH_SIZE]
+        found = list(zip(batch, in_threads(read, batch), strict=True))
+        unreadable |= {name: why for name, why in found if isinstance(why, str)}
+        readable = [(name, image) for name, image in found if not isinstance(image, str)]
+        if readable:
+            readable_names, images = zip(*readable, strict=True)
+            parts.append(_from_predictions(readable_names, predictor.predict(np.stack(images))))
+        on_progress(f"{start + len(batch):,}/{len(names):,} files, {len(unreadable):,} could not be read")
     return dataclasses.replace(join(parts), unreadable=unreadable)
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Sequence[str]], list[Images | str]], names: Sequence[str]
-) -> Iterator[tuple[Sequence[str], list[Images | str]]]:
-    """Yield each batch of names and what was read of it, while the next one is being read."""
-    waiting: deque[tuple[Sequence[str], list[Future[list[Images | str]]]]] = deque()
-    for start in range(0, len(names), BATCH_SIZE):
-        batch = names[start : start + BATCH_SIZE]
-        chunks = [batch[first : first + CHUNK_SIZE] for first in range(0, len(batch), CHUNK_SIZE)]
-        waiting.append((batch, [pool.submit(read, chunk) for chunk in chunks]))
-        if len(waiting) > 1:
-            yield _result(*waiting.popleft())
-    while waiting:
-        yield _result(*waiting.popleft())
-
-
-def _result(
-    batch: Sequence[str], chunks: Sequence[Future[list[Images | str]]]
-) -> tuple[Sequence[str], list[Images | str]]:
-    return batch, [image for chunk in chunks for image in chunk.result()]
-
-
-def _read(store: Store, package: Package, names: Sequence[str]) -> list[Images | str]:
-    """Images of the network's size, or why a file has none."""
-    found: list[Images | str] = []
-    for name in names:
-        try:
-            fitted = preparation.prepare(
-                store.get(name), size=package.size, channels=package.channels, preparation=package.preparation
-            )
-            found.append(fitted.image)
-        except BadPicture as error:
-            found.append(error.message)
-        except BlobNotFound:
-            found.append("the file was removed")
-        except BlobUnreadable as error:
-            found.append(str(error))
-    return found
+def _read(store: Store, package: Package, name: str) -> Images | str:
+    """A file as an image of the network's size, or why it is none."""
+    try:
+        fitted = preparation.prepare(
+            store.get(name), size=package.size, channels=package.channels, preparation=package.preparation
+        )
+    except BadPicture as error:
+        return error.message
+    except BlobNotFound:
+        return "the file was removed"
+    except BlobUnreadable as error:
+        return str(error)
+    return fitted.image
 
 
 def join(parts: Sequence[BulkPredictions]) -> BulkPredictions:

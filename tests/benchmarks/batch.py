@@ -1,18 +1,17 @@
 """Pictures a second from files to labels: predict_flow beside a plain script and torchvision with a DataLoader."""
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
 from fashion.data.dataset import Dataset
-from fashion.home import REPOSITORY, current_home
-from fashion.images import preparation
+from fashion.home import current_home
+from fashion.images import preparation, threads
 from fashion.images.decoding import WORKING_PIXELS
 from fashion.images.transform import normalise
 from fashion.model import bulk, package
@@ -31,7 +30,7 @@ from tests.benchmarks.measurement import (
     run_one,
     say,
 )
-from tests.benchmarks.serving import ServingOptions, environment
+from tests.benchmarks.serving import ServingOptions, run_flow
 
 SIZES = ((28, 28), (240, 320), (600, 800), (1200, 1600))
 """Width and height in pixels of pictures of mixed sizes, in turn."""
@@ -58,7 +57,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
         home = Path(folder)
         if options.home is None:
             (home / "data").symlink_to(current_home().data, target_is_directory=True)
-            _flow("train_flow", ["tuning=off", "training.num_epochs=1", "data.limit=1000"], home, options)
+            run_flow("train_flow", ["tuning=off", "training.num_epochs=1", "data.limit=1000"], home, options)
         served = champion.load_package(options.home or home, data, quick=options.quick)
         whole: list[dict[str, Cell]] = []
         for title, (kind, sizes, count) in SETS.items():
@@ -99,15 +98,19 @@ def write_pictures(folder: Path, data: Dataset, kind: str, sizes: Sequence[tuple
 def _compare(title: str, files: Sequence[Path], served: Package, options: ServingOptions) -> Table:
     predictor, store, names = Predictor(served), FolderStore(files[0].parent), [file.name for file in files]
 
-    def ours(num_threads: int | None = None) -> bulk.BulkPredictions:
-        return bulk.predict(predictor, store, names, on_progress=lambda _: None, num_threads=num_threads)
+    def ours() -> bulk.BulkPredictions:
+        return bulk.predict(predictor, store, names, on_progress=lambda _: None)
+
+    def in_one_thread() -> None:
+        with mock.patch.object(threads, "num_cores", return_value=1):
+            ours()
 
     _check(ours(), files, predictor)
-    cores = len(os.sched_getaffinity(0))
+    cores = threads.num_cores()
     works: dict[str, Callable[[], object]] = {
         DECODING: lambda: _decode(files),
         OURS: ours,
-        f"{OURS}, one thread": lambda: ours(1),
+        f"{OURS}, one thread": in_one_thread,
         PLAIN: lambda: plain(files, served),
         **{
             f"torchvision ({decoder}), DataLoader with {workers}, torch": _loader_work(files, served, decoder, workers)
@@ -222,19 +225,8 @@ class Pictures:
 
 def _whole(title: str, pictures: Path, count: int, home: Path, options: ServingOptions) -> dict[str, Cell]:
     arguments = ["--images", str(pictures), "--output", str(home / f"{pictures.name}.parquet")]
-    took = measured(lambda: _flow("predict_flow", arguments, home, options))
+    took = measured(lambda: run_flow("predict_flow", arguments, home, options))
     return {"pictures": title, "number": count, "seconds": took.wall, "CPU-seconds": took.cpu}
-
-
-def _flow(name: str, arguments: Sequence[str], home: Path, options: ServingOptions) -> None:
-    settings = environment(home)
-    if options.home is not None:
-        settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
-    command = [options.python, str(REPOSITORY / "flows" / f"{name}.py"), "run", *arguments]
-    say(" ".join(command))
-    done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise SystemExit(f"error: {' '.join(command)} failed:\n{done.stdout[-5000:]}")
 
 
 if __name__ == "__main__":

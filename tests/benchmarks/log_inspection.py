@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.benchmarks import peak_memory
+
 
 def main(package_folder: Path, log_file: Path) -> None:
     """Print how many rows were read, the decision, the seconds of both parts, and the peak memory before and after."""
@@ -36,7 +38,7 @@ def main(package_folder: Path, log_file: Path) -> None:
             max_examples=settings.report.examples,
         )
     decided = time.perf_counter(), time.process_time()
-    before_drawing = _peak_megabytes()
+    before_drawing = peak_memory.megabytes()
     result, sample = inspected.result, inspected.sample
     assert sample is not None, "the log has no rows to draw"
     pages = evidently_report.render(
@@ -61,16 +63,10 @@ def main(package_folder: Path, log_file: Path) -> None:
         "report": done[0] - decided[0],
         "report_cpu": done[1] - decided[1],
         "decide_megabytes": before_drawing,
-        "megabytes": _peak_megabytes(),
+        "megabytes": peak_memory.megabytes(),
         "page": len(page),
     }
     print(json.dumps(figures))
-
-
-def _peak_megabytes() -> float:
-    """Of this program alone: getrusage's maximum is at least that of the program that started this one."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 if __name__ == "__main__":

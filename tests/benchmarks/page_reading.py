@@ -19,6 +19,7 @@ from fashion.config.serve import ServeConfig
 from fashion.home import current_home
 from fashion.predictions.record import new_prediction_id
 from fashion.predictions.slots import SPANS
+from tests.benchmarks import peak_memory
 
 NEW_ROWS = 1000
 """Predictions between two pages."""
@@ -32,7 +33,7 @@ def main(package: Path, home: Path) -> None:
     identity = Identity("fashion-classifier", "1", "Classifier", None)
     deployment = Deployment(settings, model, None)
     worker = Worker(deployment, current_home(), {}, model=package, shadow=None, folder=home, identity=identity)
-    began_mb, started = _megabytes(), time.perf_counter()
+    began_mb, started = peak_memory.megabytes(), time.perf_counter()
     monitoring.page(worker, SPANS["month"])
     first = time.perf_counter() - started
     processor = time.process_time()
@@ -58,7 +59,7 @@ def main(package: Path, home: Path) -> None:
         "pages": pages,
         "pages_cpu": cpu,
         "before_mb": began_mb,
-        "peak_mb": _megabytes(),
+        "peak_mb": peak_memory.megabytes(),
         "file_mb": (home / "predictions-over-time.db").stat().st_size / 1e6,
     }
     worker.close()
@@ -72,12 +73,6 @@ def _append(worker: Worker) -> None:
     worker.log.append(
         dataclasses.replace(latest.record, prediction_id=new_prediction_id(), time_us=now_us) for _ in range(NEW_ROWS)
     )
-
-
-def _megabytes() -> float:
-    """Peak memory of this process: `getrusage` would count the parent's before the exec."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
 
 
 if __name__ == "__main__":

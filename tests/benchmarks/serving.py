@@ -285,7 +285,7 @@ def deploy(folder: Path, options: ServingOptions, overrides: Sequence[str] = ())
     (folder / "data").symlink_to(current_home().data, target_is_directory=True)
     if options.home is None:
         training = ["tuning=off", f"data.limit={1000 if options.quick else 5000}", "training.num_epochs=1"]
-        _run_flow("train_flow", training, folder, options)
+        run_flow("train_flow", training, folder, options)
     (bento,) = _built(overrides, folder, options)
     used = next(
         file.parent for file in (folder / "bentoml").rglob(package.MANIFEST) if (file.parent / package.MODEL).exists()
@@ -416,15 +416,20 @@ def free_port() -> int:
 def _built(overrides: Sequence[str], folder: Path, options: ServingOptions) -> set[Path]:
     """The bentos that a run of the flow adds."""
     before = set(folder.glob("bentoml/bentos/*/*/bento.yaml"))
-    _run_flow("deploy_flow", overrides, folder, options)
+    run_flow("deploy_flow", overrides, folder, options)
     return {file.parent for file in set(folder.glob("bentoml/bentos/*/*/bento.yaml")) - before}
 
 
-def _run_flow(flow: str, overrides: Sequence[str], folder: Path, options: ServingOptions) -> None:
+def run_flow(flow: str, arguments: Sequence[str], folder: Path, options: ServingOptions) -> None:
+    """Run a flow, its state in a folder, and its registry in the home that is measured where one is named.
+
+    Raises:
+        SystemExit: it failed.
+    """
     settings = environment(folder)
     if options.home is not None:
         settings["MLFLOW_TRACKING_URI"] = f"sqlite:///{options.home.resolve() / 'mlflow.db'}"
-    command = [options.python, str(REPOSITORY / "flows" / f"{flow}.py"), "run", *overrides]
+    command = [options.python, str(REPOSITORY / "flows" / f"{flow}.py"), "run", *arguments]
     say(" ".join(command))
     done = subprocess.run(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion.images import preparation
+from fashion.images import preparation, threads
 from fashion.model import bulk
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
@@ -18,7 +18,6 @@ from fashion.storage.folder import FolderStore
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     """Pictures of several sizes and formats in several batches; two files are none."""
     monkeypatch.setattr(bulk, "BATCH_SIZE", 7)
-    monkeypatch.setattr(bulk, "CHUNK_SIZE", 2)
     rng = np.random.default_rng(0)
     for number, edge in enumerate(rng.integers(20, 90, 20)):
         pixels = Image.fromarray(rng.integers(0, 256, (edge, edge, 3), np.uint8))
@@ -28,11 +27,14 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     return FolderStore(tmp_path)
 
 
-@pytest.mark.parametrize("num_threads", [1, 4, None])
-def test_threads_change_no_prediction(pictures: FolderStore, tiny_package: Package, num_threads: int | None) -> None:
+@pytest.mark.parametrize("cores", [1, 4])
+def test_threads_change_no_prediction(
+    pictures: FolderStore, tiny_package: Package, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "num_cores", lambda: cores)
     names, said, predictor = sorted(pictures.list()), list[str](), Predictor(tiny_package)
     names.insert(9, "gone.png")
-    found = bulk.predict(predictor, pictures, names, on_progress=said.append, num_threads=num_threads)
+    found = bulk.predict(predictor, pictures, names, on_progress=said.append)
     good = [name for name in names if name not in ("03.jpg", "04.png", "gone.png")]
     assert found.names == tuple(good)
     assert list(found.unreadable) == ["03.jpg", "04.png", "gone.png"]
