@@ -173,7 +173,7 @@ def test_each_figure_has_a_chart_and_a_table_of_all_its_steps(busy: TestClient) 
     found = figures(page_of(busy))
     assert tuple(found) == TITLES
     for title, figure in found.items():
-        charts = [each for each in figure.iter("svg") if each.get("role") == "img"]
+        charts = [each for each in figure.iter("svg") if each.get("role") == "group"]
         assert len(charts) == 1, title
         assert charts[0].get("aria-label")
         lines = figure.findall(".//details//tbody/tr")
