@@ -33,8 +33,8 @@ mount --bind "$pod" /mnt/pod
 for each in out work home; do mount --bind "/mnt/pod/$each" "/mnt/$each"; done
 mount --bind "$image" /mnt/image
 mount -t tmpfs none "$checkout"
-if [ ! -d "$image" ]; then mkdir -p "$image"; mount --bind /mnt/image "$image"; fi
 mount --bind /mnt/pod/tmp /tmp
+if [ ! -d "$image" ]; then mkdir -p "$image"; mount --bind /mnt/image "$image"; fi
 umount /mnt/pod /mnt/image
 cd /mnt/work
 exec bash -c "$4"
