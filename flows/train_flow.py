@@ -328,7 +328,7 @@ class TrainFlow(FlowSpec):
 
     def fit_and_export(self) -> None:
         """Train, on all nodes of this step, and set the artifacts of the trained network on the first one."""
-        from fashion.registry import tracking
+        from fashion.registry import system_metrics
         from fashion.storage.address import open_store
         from fashion.storage.servers import server_seconds
         from fashion.training import export, launcher, recipe
@@ -351,7 +351,7 @@ class TrainFlow(FlowSpec):
                 return
             with (
                 launch.mlflow_run(self.experiment_id, self.mlflow_run_id),
-                tracking.system_metrics(self.mlflow_run_id),
+                system_metrics.logged(self.mlflow_run_id),
             ):
                 curves = cards.LiveCurves(current.card["training"], f"Training {settings.architecture.name}")
                 watch = Watch(self.mlflow_run_id, data, settings, curves, report=functools.partial(print, flush=True))

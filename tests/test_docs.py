@@ -30,7 +30,7 @@ BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.DOTALL | re.MULTILI
 INLINE = re.compile(r"`((?:make|fashion) [a-z][^`]*)`")
 FOREIGN = {
     *("argo", "bentoml", "cd", "createdb", "curl", "docker", "export", "firebase", "gcloud", "git", "journalctl"),
-    *("kubectl", "systemctl"),
+    *("kubectl", "openssl", "systemctl"),
 }
 """Programs of others: their commands are checked by the shell's parser only."""
 FLOWS = {"train_flow.py": TrainConfig, "deploy_flow.py": ServeConfig, "drift_flow.py": DriftConfig}

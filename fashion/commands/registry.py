@@ -147,6 +147,25 @@ def rollback(
                 )
 
 
+@app.command("sign", epilog="Example: FASHION_SIGNING_KEY=signing.pem fashion registry sign 3")
+def sign(
+    version: Annotated[str, typer.Argument(help="Number or alias.")],
+    overrides: DataSet = None,
+    name: ModelName = MODEL_NAME,
+) -> None:
+    """Sign a version's package with the key in FASHION_SIGNING_KEY.
+
+    For versions that were registered without one, or before the key changed. Its files are fetched and verified first.
+    """
+    name = chosen_model(name, overrides)
+    with connected(), tempfile.TemporaryDirectory() as folder:
+        from fashion.registry import versions
+
+        found = versions.get(version, name)
+        versions.sign(found, Path(folder), name=name)
+        print(f"signed: version {found.number}")
+
+
 @app.command("compare", epilog="Example: fashion registry compare --rows 5000")
 def compare(
     overrides: DataSet = None, rows: Rows = DEFAULT_ROWS, name: ModelName = MODEL_NAME, as_json: AsJson = False
@@ -213,11 +232,12 @@ def failing_on_registry(home: "Home") -> Iterator[None]:
     """End with one sentence where the registry lacks something, is damaged, or cannot be reached."""
     from fashion.model.package import DamagedPackage
     from fashion.registry import server
+    from fashion.registry.artifacts import ArtifactsUnavailable
     from fashion.registry.versions import ERRORS, RegistryError
     from fashion.storage.servers import ServerUnavailable, without_password
 
     try:
-        with failing_on(RegistryError, DamagedPackage, ServerUnavailable):
+        with failing_on(RegistryError, DamagedPackage, ServerUnavailable, ArtifactsUnavailable):
             yield
     except ERRORS as error:
         if (fault := faults.find(error, home.root)) is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from fashion.registry import history, versions
+from fashion.registry import artifacts, history, versions
 
 FEEDBACK = "data/feedback.csv"
 """The artifact of a run that lists pictures of users: sha256, label, part."""
@@ -110,5 +110,6 @@ def _table(client: MlflowClient, run_id: str) -> str | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    artifacts.check(run_id)
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(run_id, FEEDBACK, folder)).read_text()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import mlflow
 from mlflow import MlflowClient
 
 from fashion.registry import server, tracking
@@ -95,7 +94,7 @@ class Sender:
                     send(self._run_id, record)
                     logged.add(record.step)
             except Exception as error:
-                away = server.unavailable(error, mlflow.get_tracking_uri())
+                away = server.explain(error)
                 if away is None:
                     self._error = error
                     return

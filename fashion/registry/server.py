@@ -10,7 +10,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from requests import Response, exceptions
 
-from fashion.storage.blobs import StoreUnavailable
+from fashion.registry import artifacts
 from fashion.storage.servers import (
     ServerUnavailable,
     check_database,
@@ -28,8 +28,6 @@ REMEDIES = {
     403: "give this user access, or start the server with `--allowed-hosts` and the name in the address",
 }
 """What to do about a status."""
-CLIENTS = ("google", "requests", "urllib3", "botocore", "boto3", "azure")
-"""Libraries through which MLflow reaches buckets."""
 
 
 def check(address: str) -> None:
@@ -86,29 +84,9 @@ def unavailable(error: BaseException, address: str) -> ServerUnavailable | None:
 
 def explain(error: BaseException) -> OSError | None:
     """What to raise in place of an error, if the server or the bucket of its artifacts cannot be used; else None."""
-    return unavailable(error, mlflow.get_tracking_uri()) or artifacts_unavailable(error)
-
-
-def artifacts_unavailable(error: BaseException) -> StoreUnavailable | None:
-    """Return what to raise in place of an error of the bucket of MLflow's artifacts, which clients may use themselves.
-
-    Args:
-        error: what MLflow, or a client of a bucket that it uses, raised; None is returned for other errors.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, MlflowException):
-        found = re.search(r"while (?:uploading|downloading) one or more artifacts (?:to|from) (\S+): \{?(.*)", text)
-        if found is None:
-            return None
-        address, reason = found.groups()
-    elif any(kind.__module__.partition(".")[0] in CLIENTS for kind in type(error).__mro__):
-        address, reason = "the bucket", f"{type(error).__name__}: {text}"
-    else:
-        return None
-    return StoreUnavailable(
-        f"MLflow's artifacts in {address.rstrip(':')} cannot be read or written ({reason[:200]}); check the bucket and "
-        "its credentials; then `resume`"
-    )
+    if isinstance(error, artifacts.ArtifactsUnavailable):
+        return error
+    return unavailable(error, mlflow.get_tracking_uri()) or artifacts.unavailable(error)
 
 
 def _status(error: BaseException, address: str) -> int | None:

@@ -21,15 +21,12 @@ from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 
 from fashion.config.schema import ConfigError
 from fashion.home import Home
-from fashion.registry import open_runs, server
+from fashion.registry import artifacts, open_runs, server
 from fashion.state.relocation import ARTIFACTS
 from fashion.storage import sqlite
-from fashion.storage.servers import is_database, without_password
+from fashion.storage.servers import is_database, limit_requests, without_password
 
-QUIET = (
-    *("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"),
-    "mlflow.system_metrics.system_metrics_monitor",
-)
+QUIET = ("alembic", "mlflow.pyfunc", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
 """Loggers whose news is of no use to a reader of a flow's output."""
 MAX_BATCH = 100
 """Params of one request, at most: MLflow's limit."""
@@ -53,6 +50,8 @@ class TrackedTrial:
 def set_store(home: Home) -> None:
     """Point MLflow at the tracking store. Connects to nothing."""
     mlflow.set_tracking_uri(home.tracking_uri)
+    if is_database(home.tracking_uri) and sqlite.path_of(home.tracking_uri) is None:
+        limit_requests()
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -86,6 +85,7 @@ def get_or_create_experiment(home: Home, name: str) -> str:
 
     Raises:
         ConfigError: the experiment was deleted, which keeps its name taken.
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket of its artifacts cannot be used.
     """
     client = MlflowClient()
     with _one_process(home.root):
@@ -96,8 +96,10 @@ def get_or_create_experiment(home: Home, name: str) -> str:
                 f"--experiment-id {found.experiment_id}`, or give another name"
             )
         if found is not None:
+            artifacts.check_address(found.artifact_location)
             return str(found.experiment_id)
         location = f"{home.artifacts}/{_folder_of(name)}" if is_database(home.tracking_uri) else None
+        artifacts.check_address(location or "")
         # Without this tag the UI opens on the view for language models.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(client.create_experiment(name, location, tags))
@@ -173,19 +175,6 @@ def failing(run_id: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def system_metrics(run_id: str) -> Iterator[None]:
-    """Log use of CPU, memory, disk, network and GPU while the block runs."""
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    monitor: Any = SystemMetricsMonitor(run_id, resume_logging=True)  # type: ignore[no-untyped-call]
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
 def log_params(run_id: str, config: Mapping[str, Any]) -> None:
     """Log nested settings under dotted names."""
     client = MlflowClient()
@@ -255,7 +244,12 @@ def log_dataset(run_id: str, *, name: str, digest: str, source: str, images: Any
 
 
 def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
-    """Log artifacts, given as path -> content."""
+    """Log artifacts, given as path -> content.
+
+    Raises:
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket that they belong to cannot be used.
+    """
+    artifacts.check(run_id)
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             path = Path(folder, name)
@@ -265,7 +259,12 @@ def log_files(run_id: str, files: Mapping[str, bytes]) -> None:
 
 
 def read_file(run_id: str, name: str) -> bytes | None:
-    """Return the content of an artifact; None where the run has none at this path."""
+    """Return the content of an artifact; None where the run has none at this path.
+
+    Raises:
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket of the artifacts cannot be used.
+    """
+    artifacts.check(run_id)
     client = MlflowClient()
     if name not in {entry.path for entry in client.list_artifacts(run_id, name.rpartition("/")[0] or None)}:
         return None
@@ -282,7 +281,11 @@ def log_table(run_id: str, name: str, rows: Sequence[Any]) -> None:
         run_id: the run.
         name: the artifact's path, which ends in `.json`.
         rows: at least one instance.
+
+    Raises:
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket of the artifacts cannot be used.
     """
+    artifacts.check(run_id)
     client = MlflowClient()
     if name in {entry.path for entry in client.list_artifacts(run_id, name.rpartition("/")[0] or None)}:
         return
@@ -300,11 +303,15 @@ def log_image(run_id: str, key: str, png: bytes, *, step: int) -> None:
         key: the series.
         png: the image.
         step: its place in the series.
+
+    Raises:
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket of the artifacts cannot be used.
     """
     import io
 
     from PIL import Image
 
+    artifacts.check(run_id)
     MlflowClient().log_image(run_id, Image.open(io.BytesIO(png)).convert("RGB"), key=key, step=step)
 
 

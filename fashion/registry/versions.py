@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import fashion
 from fashion.model import package
-from fashion.registry import server
+from fashion.registry import artifacts, server, signatures
 from fashion.storage.servers import ServerUnavailable
 
 CHAMPION = "champion"
@@ -27,6 +27,8 @@ CHALLENGER = "challenger"
 MODEL_NAME = "fashion-classifier"
 DIGEST = "package.digest"
 """Tag with the sha256 of a version's `package.json`, which holds the checksums of all its files. Older ones lack it."""
+SIGNATURE = "package.signature"
+"""Tag with a signature of the digest, where one was made: `fashion.registry.signatures`."""
 LINEAGE = ("architecture", "data.digest", "git_commit", "metaflow_run_id", "mlflow_run_id")
 """Tags with a version's origin."""
 NOTES = ("promoted.reason", "promoted.replaced", "refused.reason", "rolled_back.reason")
@@ -39,7 +41,7 @@ class RegistryError(ValueError):
     """A version or alias does not exist, or the change makes no sense. The message names the remedy."""
 
 
-ERRORS = (RegistryError, ServerUnavailable, MlflowException)
+ERRORS = (RegistryError, ServerUnavailable, artifacts.ArtifactsUnavailable, MlflowException)
 """What the functions here raise where the registry lacks a version or cannot be reached."""
 
 
@@ -74,6 +76,7 @@ def log_package(run_id: str, folder: Path, *, example: NDArray[np.uint8] | None 
 
     Raises:
         fashion.model.package.DamagedPackage: the folder is not an intact package.
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket of the artifacts cannot be used.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -81,6 +84,7 @@ def log_package(run_id: str, folder: Path, *, example: NDArray[np.uint8] | None 
     contents = package.read(folder)
     if (existing := _logged_model(run_id, contents.digest)) is not None:
         return existing
+    artifacts.check(run_id)
     shape = (-1, contents.size, contents.size) + ((contents.channels,) if contents.channels > 1 else ())
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
@@ -114,6 +118,9 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
         run_id: the MLflow run that made the model.
         tags: lineage and metrics.
         name: the registered model.
+
+    Raises:
+        RegistryError: the key that signs packages cannot be used.
     """
     client = MlflowClient()
     known = list_versions(name)
@@ -123,11 +130,12 @@ def register(model_uri: str, *, run_id: str, tags: Mapping[str, str], name: str 
             client.create_registered_model(name)
         model_id = model_id_of(model_uri)  # a server takes no source that only names a model
         digest = client.get_logged_model(model_id).tags.get(DIGEST)
+        proven = {} if digest is None else {DIGEST: digest} | _signature(digest)
         created = client.create_model_version(
             name,
             model_uri,
             run_id=run_id,
-            tags={**tags, **({} if digest is None else {DIGEST: digest})},
+            tags={**tags, **proven},
             model_id=model_id,
         )
     number = int(created.version) if earlier is None else earlier.number
@@ -197,15 +205,25 @@ def champion(name: str = MODEL_NAME) -> Version | None:
     return next((version for version in list_versions(name) if CHAMPION in version.aliases), None)
 
 
-def fetch(version: Version, folder: Path) -> package.Package:
-    """Download a version's package into `folder`, and verify it against its own checksums and the registry's digest.
+def fetch(version: Version, folder: Path, *, may_be_unsigned: bool = False) -> package.Package:
+    """Download a version's package into `folder`, and verify it.
+
+    Its checksums, the registry's digest and, where keys are trusted, the signature must be right.
+
+    Args:
+        version: the version.
+        folder: where its files go.
+        may_be_unsigned: True to fetch what is to be signed.
 
     Raises:
         fashion.model.package.DamagedPackage: files are missing, or are not the registered ones.
+        RegistryError: no trusted key has signed it.
+        fashion.registry.artifacts.ArtifactsUnavailable: the bucket that they are in cannot be used.
         fashion.storage.servers.ServerUnavailable: MLflow's server cannot be reached.
     """
     where = f"version {version.number}, stored at {version.source}"
     try:
+        artifacts.check_model(version.source)
         local = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(folder)))
         fetched = package.read(next(local.rglob(package.MANIFEST), local / package.MANIFEST).parent)
     except package.DamagedPackage as error:
@@ -221,7 +239,30 @@ def fetch(version: Version, folder: Path) -> package.Package:
         raise package.DamagedPackage(
             f"{where}: its package has the digest {fetched.digest}, and {registered} was registered: it was exchanged"
         )
+    if not may_be_unsigned:
+        try:
+            signatures.verify(fetched.digest, version.tags.get(SIGNATURE))
+        except signatures.SignatureError as error:
+            raise RegistryError(f"{where}: {error}") from None
     return fetched
+
+
+def sign(version: Version, folder: Path, *, name: str = MODEL_NAME) -> None:
+    """Sign a version that was registered without a signature, or with another key, by the key of this environment.
+
+    Args:
+        version: the version, whose package is fetched and verified first.
+        folder: where its files go.
+        name: of the registered model.
+
+    Raises:
+        RegistryError: there is no key, or it cannot be used.
+        fashion.model.package.DamagedPackage: files are missing, or are not the registered ones.
+    """
+    digest = fetch(version, folder, may_be_unsigned=True).digest
+    if not (signature := _signature(digest)):
+        raise RegistryError(f"{signatures.SIGNING_KEY} is not set: {signatures.REMEDY}")
+    set_tags(version, signature, name=name)
 
 
 def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAME) -> None:
@@ -235,6 +276,15 @@ def set_tags(version: Version, tags: Mapping[str, str], *, name: str = MODEL_NAM
     client = MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(name, str(version.number), key, value)
+
+
+def _signature(digest: str) -> dict[str, str]:
+    """The tag with the signature of a digest; empty where no key is set."""
+    try:
+        signature = signatures.sign(digest)
+    except signatures.SignatureError as error:
+        raise RegistryError(str(error)) from None
+    return {} if signature is None else {SIGNATURE: signature}
 
 
 def _logged_model(run_id: str, digest: str) -> str | None:

@@ -7,7 +7,6 @@ would wait for ever.
 import contextlib
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -39,17 +38,17 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.errors.ConnectionTimeout("it does not answer in time") from None
 
 
-def connector(address: str, *, seconds: float) -> Callable[[], Connection]:
-    """What opens connections whose every request takes so many seconds at most.
+def connect(address: str = "", *, seconds: float, **options: Any) -> Connection:
+    """Open a connection whose every request takes so many seconds at most.
 
     Args:
-        address: `postgresql://user:password@host:port/database`.
-        seconds: for connecting too; there, libpq counts in whole seconds and two at least.
+        address: `postgresql://user:password@host:port/database`, where `options` do not say it.
+        seconds: for connecting too, unless `options` say otherwise; there, libpq counts in whole seconds, from two.
+        options: of libpq.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached, or refuses.
     """
-
-    def connect() -> Connection:
-        connection = Connection.connect(address, connect_timeout=max(2, int(seconds)))
-        connection.seconds = seconds
-        return connection
-
-    return connect
+    connection = Connection.connect(address, **{"connect_timeout": max(2, int(seconds)), **options})
+    connection.seconds = seconds
+    return connection

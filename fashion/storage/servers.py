@@ -81,6 +81,26 @@ def check_database(address: str, *, variable: str) -> None:
         raise ServerUnavailable(f"{shown} cannot be used: {reason}; {_remedy(reason, url, variable)}") from None
 
 
+def limit_requests() -> None:
+    """Let every request to PostgreSQL that any library makes through SQLAlchemy take `server_seconds()` at most.
+
+    MLflow and Optuna set no limit: a server that hangs would hold them for ever.
+    """
+    import sqlalchemy
+
+    if not sqlalchemy.event.contains(sqlalchemy.Engine, "do_connect", _connect):
+        sqlalchemy.event.listen(sqlalchemy.Engine, "do_connect", _connect)
+
+
+def _connect(dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    """Open a connection in SQLAlchemy's place; None leaves it to the dialect."""
+    if dialect.driver != "psycopg":
+        return None
+    from fashion.storage import postgres  # which needs an extra
+
+    return postgres.connect(*arguments, seconds=server_seconds(), **options)
+
+
 def is_database_error(error: BaseException) -> bool:
     """True if SQLAlchemy or a driver raised it."""
     return any(kind.__module__.partition(".")[0] in ("sqlalchemy", "psycopg") for kind in type(error).__mro__)

@@ -3,13 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from fashion.storage.servers import is_database_error, reason_of, server_seconds, without_password
+from fashion.storage.servers import is_database_error, limit_requests, reason_of, without_password
 
 EXPECTED = (OSError, ValueError, KeyError, optuna.exceptions.OptunaError)
 """What storages raise of a journal that is damaged, or a disk that is full."""
@@ -28,7 +27,8 @@ def open_storage(address: str, name: str, *, replace_damaged: bool = False) -> B
         replace_damaged: True to move a journal that cannot be read aside, and begin anew.
     """
     if "://" in address:
-        return RDBStorage(address, engine_kwargs=_limits(address))
+        limit_requests()
+        return RDBStorage(address, engine_kwargs={"pool_pre_ping": True} if address.startswith("postgresql") else {})
     file = journal_file(address, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(file)
@@ -82,14 +82,3 @@ def _drop_torn_line(file: Path) -> None:
                 journal.truncate(content.rfind(b"\n") + 1)
     finally:
         lock.release()
-
-
-def _limits(address: str) -> dict[str, Any]:
-    """How long a database may take for each request, where that can be bounded."""
-    scheme, _, rest = address.partition("://")
-    if scheme not in ("postgresql", "postgresql+psycopg"):
-        return {}
-    from fashion.storage import postgres  # which needs an extra
-
-    connect = postgres.connector(f"postgresql://{rest}", seconds=server_seconds())
-    return {"creator": connect, "pool_pre_ping": True}

@@ -231,8 +231,8 @@ def exit_on(
     The MLflow run that the task continues is ended too.
 
     Args:
-        expected: classes of these errors; any other error passes. MLflow's errors of a server or a bucket that
-            cannot be used count as ServerUnavailable and StoreUnavailable, and a full disk as StoreUnavailable.
+        expected: classes of these errors; any other error passes, but MLflow's errors of a server or a bucket that
+            cannot be used. A full disk counts as StoreUnavailable.
         first: called with the error before the task ends.
         code: `RETRY` for errors that a retry may mend.
     """
@@ -241,7 +241,7 @@ def exit_on(
     except Exception as raised:
         away = supervision.server_error(raised)
         error = away or disk_error(raised) or raised
-        if not isinstance(error, expected):
+        if away is None and not isinstance(error, expected):
             raise
         first(error)
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def check_servers(settings: TrainConfig, home: Home) -> None:
     """Reach what later steps write to, or end the task: hours of training would be lost on a wrong address."""
+    from fashion.registry import signatures
     from fashion.storage.address import open_store
     from fashion.storage.servers import check_database
 
     launch.connect(home)
     with launch.exit_on(ServerUnavailable, StoreUnavailable, ValueError):
+        signatures.check_keys()
         if settings.tuning.enabled and "://" in home.studies:
             check_database(home.studies, variable="FASHION_STUDIES")
         open_store(home.checkpoints).exists("any")

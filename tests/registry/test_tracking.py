@@ -227,18 +227,6 @@ def test_pictures_of_a_series_keep_their_steps(run: str, client: MlflowClient) -
     assert levels == [10, 200]
 
 
-def test_system_metrics_are_logged_while_a_block_runs(
-    run: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    for _ in range(2):  # a retried task measures on
-        with tracking.system_metrics(run):
-            time.sleep(0.4)
-    steps = [metric.step for metric in client.get_metric_history(run, "system/cpu_utilization_percentage")]
-    assert len(steps) == len(set(steps)) >= 2
-    assert client.get_run(run).info.status == "RUNNING"
-
-
 # Trials
 
 TRIALS = [
