@@ -1,9 +1,11 @@
 """Rank rows by how likely their label is wrong, and by how unusual they are. Knows arrays; needs no trained network.
 
-Each row's probabilities come from a classifier that has not seen it (five folds), and rows are ranked by the
-probability of their own label: the self-confidence of Northcutt, Jiang and Chuang, "Confident Learning" (JAIR 70, 2021,
-arXiv:1911.00068). The classifier is ridge regression on whitened random patches, pooled in a 3x3 grid: Coates, Lee and
-Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning" (AISTATS 2011).
+Each row's probabilities come from a classifier that has not seen it (five folds). Rows are ranked by the probability of
+their own label, the self-confidence of Northcutt, Jiang and Chuang, "Confident Learning" (JAIR 70, 2021,
+arXiv:1911.00068), times the mean probability, among all rows with that label, of the class that is likelier: a shirt
+that looks like a pullover is often a shirt, one that looks like a boot hardly ever. The classifier is ridge regression
+on whitened random patches, pooled in a 3x3 grid: Coates, Lee and Ng, "An Analysis of Single-Layer Networks in
+Unsupervised Feature Learning" (AISTATS 2011).
 """
 
 from dataclasses import dataclass
@@ -41,12 +43,14 @@ class Suspects:
     """(N,) probability of the row's own label, of a classifier that has not seen the row."""
     likelier: NDArray[np.int64]
     """(N,) the most probable other class."""
+    usual: Floats
+    """(N,) mean probability of that class among the rows with the same label."""
     distance: Floats
     """(N,) how far the row is from the usual of its nearest class."""
 
     def most_suspicious(self, count: int) -> NDArray[np.int64]:
         """The rows whose label is most likely wrong, the likeliest first."""
-        return np.argsort(self.confidence, kind="stable")[:count]
+        return np.argsort(self.confidence * self.usual, kind="stable")[:count]
 
     def most_unusual(self, count: int) -> NDArray[np.int64]:
         """The rows that are farthest from every class, the farthest first."""
@@ -68,7 +72,11 @@ def look(images: Images, labels: NDArray[np.int64], *, num_classes: int, seed: i
     own = np.arange(len(labels)), labels
     others = probabilities.copy()
     others[own] = -1
-    return Suspects(probabilities[own], others.argmax(axis=1), _distances(rows, labels))
+    likelier = others.argmax(axis=1)
+    sums = np.zeros((num_classes, num_classes), np.float32)
+    np.add.at(sums, labels, probabilities)
+    usual = (sums / np.maximum(np.bincount(labels, minlength=num_classes), 1)[:, None])[labels, likelier]
+    return Suspects(probabilities[own], likelier, usual.astype(np.float32), _distances(rows, labels))
 
 
 def features(images: Images, rng: np.random.Generator) -> Floats:
