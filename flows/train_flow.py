@@ -102,6 +102,8 @@ class TrainFlow(FlowSpec):
         data = training_inputs.load_data(settings, self.data_version)
         with launch.exit_on(DataError):
             report = check_dataset(data, settings.data)
+        if settings.fit_budget is not None:
+            settings = self.plan_for_budget(settings, data)
         self.collected = time.time()
         self.feedback = training_inputs.collect_feedback(settings, data)
         self.data_digest = data.digest
@@ -301,6 +303,16 @@ class TrainFlow(FlowSpec):
 
         model, store = self.settings.tracking.registered_model, open_store(current_home().reports)
         retraining.record_learnt(store, self.collected, model_name=model)
+
+    def plan_for_budget(self, settings: TrainConfig, data: "Dataset") -> TrainConfig:
+        """Choose what fits `fit_budget`, say so, and return the configuration of the run from here on."""
+        from fashion.training import budget
+
+        with launch.exit_on(ConfigError):
+            plan = budget.plan(settings, data)
+        self.configuration = as_dict(plan.config)
+        print(plan.sentence)
+        return plan.config
 
     def open_mlflow_run(self, settings: TrainConfig, data: "Dataset") -> None:
         """Open the MLflow run that all steps log to."""

@@ -338,8 +338,18 @@ class TrainConfig(Strict):
     tracking: TrackingConfig
     resources: ResourcesConfig
     export: ExportConfig = ExportConfig()  # runs of older versions, which can be resumed, had none
+    fit_budget: float | None = None
+    """Seconds of one machine's processor that the last training may take: epochs, and the width of the default network,
+    are chosen to fit. None trains what is configured."""
 
     def __post_init__(self) -> None:
+        if self.fit_budget is not None:
+            require(self.fit_budget > 0, f"fit_budget must be positive, got {self.fit_budget}")
+            require(
+                self.resources.gpu == 0 and self.resources.nodes == 1,
+                "fit_budget is measured on one processor: with resources.gpu or resources.nodes, set "
+                "training.num_epochs instead",
+            )
         searched = {name: getattr(self.search, name) for name in ("architecture", "training", "augmentation")}
         searched |= {f"optimizer.{name}": group for name, group in self.search.optimizer.items()}
         for where, group in searched.items():

@@ -14,7 +14,7 @@ from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
-    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed", "leaderboard", "imbalance"),
+    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed", "budget", "leaderboard", "imbalance"),
     *(
         "serving",
         "request",

@@ -113,10 +113,11 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         name: for the results.
     """
     from fashion.training import recipe
+    from fashion.training.budget import seconds_of_a_step
 
     data = dataclasses.replace(data, val=_first(data.val, VAL_ROWS))
     batch = min(settings.training.batch_size, len(data.train))
-    steps = max(1, int(budget / _seconds_of_a_step(settings, data)))
+    steps = max(1, int(budget / seconds_of_a_step(settings, data, _clock())))
     num_epochs, rows = schedule(steps * batch, len(data.train), batch)
     part = dataclasses.replace(data, train=_first(data.train, rows))
     planned = dataclasses.replace(settings, training=dataclasses.replace(settings.training, num_epochs=num_epochs))
@@ -278,26 +279,6 @@ class Results:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(self._known, indent=1) + "\n")
         return kind(**self._known[key])
-
-
-def _seconds_of_a_step(settings: TrainConfig, data: Dataset) -> float:
-    """Of the training of one batch: that of six batches less that of two, so that what each training does once does not
-    count; after a training whose time is not taken, as the first one of a process sets up its kernels."""
-    from fashion.training import recipe
-
-    batch = min(settings.training.batch_size, len(data.train))
-    training = dataclasses.replace(settings.training, num_epochs=1)
-    clock, seconds = _clock(), []
-    for batches in (2, 2, 6):
-        rows = np.arange(batches * batch) % len(data.train)
-        few = Split(data.train.images[rows], data.train.labels[rows])
-        began = clock()
-        recipe.train(
-            dataclasses.replace(settings, training=training),
-            dataclasses.replace(data, train=few, val=_first(data.val, 16)),
-        )
-        seconds.append(clock() - began)
-    return max((seconds[2] - seconds[1]) / 4, 1e-4)
 
 
 def _clock() -> Callable[[], float]:
