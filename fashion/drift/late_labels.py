@@ -27,7 +27,7 @@ class LateLabels(NamedTuple):
     """Feedback on earlier predictions."""
 
     part: WindowPart
-    """To be added to the parts of the window: feedback, and no rows."""
+    """To be added to the parts of the window, as the last: feedback, and no rows."""
     rows: dict[ModelId, int]
     """Rows with such feedback, by model."""
 
