@@ -16,6 +16,7 @@ from fashion.config.drift import DecisionConfig
 from fashion.drift.clusters import Clusters
 from fashion.drift.comparison import MIN_WORTH, Comparison, compare, family_p_values
 from fashion.drift.distinct import MAX_CLIENTS, DistinctKeys, DistinctPictures, Origins, Rows, num_pictures
+from fashion.drift.judged_pictures import JudgedPictures
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import (
     Column,
@@ -58,9 +59,8 @@ class WindowCounts:
     labelled: DistinctPictures
     """A row for each distinct picture with feedback: few of many have it, and none of them may be lost to a sample."""
     clients: DistinctKeys
-    late: NDArray[np.int64]
-    """(classes, classes) rows of before the window whose feedback arrived in it, by true and predicted label. Of these,
-    neither pictures nor clients are known: each counts, as a row of a client of its own."""
+    late: DistinctPictures
+    """A row for each distinct picture of before the window whose feedback arrived in it; see `late_rows`."""
     rows: int = 0
     """All rows but the unreadable ones."""
     untagged: int = 0
@@ -79,16 +79,15 @@ class WindowCounts:
         Args:
             reference: whose classes the rows will have.
         """
-        classes = len(reference.class_names)
-        size, late = num_pictures(classes), np.zeros((classes, classes), np.int64)
-        return cls(DistinctPictures(size), DistinctPictures(size), DistinctKeys(MAX_CLIENTS), late)
+        size = num_pictures(len(reference.class_names))
+        return cls(DistinctPictures(size), DistinctPictures(size), DistinctKeys(MAX_CLIENTS), DistinctPictures(size))
 
     def add(self, other: "WindowCounts") -> None:
         """Add the rows of another part of the window."""
         self.pictures.merge(other.pictures)
         self.labelled.merge(other.labelled)
         self.clients.add(other.clients.keys)
-        self.late += other.late
+        self.late.merge(other.late)
         self.rows += other.rows
         self.untagged += other.untagged
         self.unreadable += other.unreadable
@@ -224,16 +223,11 @@ class WindowStats:
         return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), abs(change) <= SMALL_CHANGE)
 
     def _feedback(self, settings: DecisionConfig) -> FeedbackAccuracy | None:
-        rows, late, reference = self.counts.labelled.rows(), self.counts.late, self._reference
-        confusion, right, clients = late.copy(), _right(late), np.full(int(late.sum()), "", object)
-        if rows is not None:
-            labels = rows.predictions.labels
-            confusion += confusion_matrix(rows.true_labels, labels, len(reference.class_names))
-            right = np.concatenate([labels == rows.true_labels, right])
-            clients = np.concatenate([rows.origins.clients, clients])
-        if not len(right):
+        judged, reference = JudgedPictures.of(self.counts.labelled, self.counts.late), self._reference
+        if judged is None:
             return None
-        p_decline = reference.p_decline(right, Clusters(clients))
+        right = judged.labels == judged.true_labels
+        p_decline = reference.p_decline(right, Clusters(judged.clients))
         low, high = wilson_interval(int(right.sum()), len(right))
         enough = len(right) >= settings.min_labels and not math.isnan(p_decline)
         return FeedbackAccuracy(
@@ -243,9 +237,9 @@ class WindowStats:
             high=high,
             p_decline=p_decline,
             declined=p_decline < settings.run_alpha if enough else None,
-            confusion=_as_tuples(confusion),
+            confusion=_as_tuples(confusion_matrix(judged.true_labels, judged.labels, len(reference.class_names))),
             reference_confusion=_as_tuples(reference.confusion),
-            late=int(late.sum()),
+            late=int(judged.is_late.sum()),
         )
 
     def _coverage(self, settings: DecisionConfig) -> Coverage | None:
@@ -260,12 +254,6 @@ class WindowStats:
         low, high = wilson_interval(int(held.sum()), total)
         fallen = p_fall < settings.run_alpha if enough else None
         return Coverage(settings.coverage, total, float(held.mean()), low, high, p_fall, fallen)
-
-
-def _right(confusion: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) whether each of the N rows of a confusion matrix is right."""
-    right = int(np.trace(confusion))
-    return np.repeat([True, False], [right, int(confusion.sum()) - right])
 
 
 def readable(window: Predictions, classes: int) -> NDArray[np.bool_]:

@@ -75,7 +75,7 @@ class FeedbackAccuracy:
     """Accuracy by feedback: by rows drawn at random, where enough were reviewed, or else by those that people chose."""
 
     rows: int
-    """Distinct pictures with feedback, and the late rows."""
+    """Distinct pictures with feedback, the late ones too."""
     accuracy: float
     """In [0, 1]."""
     low: float
@@ -94,8 +94,7 @@ class FeedbackAccuracy:
     note: str = ""
     """Which rows this rests on, and who chose them; one sentence."""
     late: int = 0
-    """Of the rows, those of before the window, whose feedback arrived in it. Only their number is known: unlike the
-    others they count once for each row, not for each picture, and as if each were of a client of its own."""
+    """Of the rows, those of before the window, whose feedback arrived in it."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from fashion.predictions import firestore_decisions
+from fashion.predictions.firestore_decisions import KnownDecisions
 from fashion.predictions.firestore_documents import (
     document_name,
     from_document,
@@ -43,7 +45,7 @@ from fashion.predictions.record import (
     request_bytes,
 )
 from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedLogUnavailable, retrying
-from fashion.predictions.withdrawal import FIELDS, Decision, Decisions
+from fashion.predictions.withdrawal import Decision, Decisions
 
 DOCUMENT_BYTES = 2**20
 """The largest document that Firestore takes."""
@@ -102,6 +104,7 @@ class FirestoreLog:
         self.address = f"firestore://{project or ''}/{database}/{collection}"
         self._lock = threading.Lock()
         self._client: Any = None
+        self._known_decisions = KnownDecisions()
 
     def close(self) -> None:
         """Close the connection, which fails requests under way. The next request opens a new one."""
@@ -141,20 +144,22 @@ class FirestoreLog:
             for start in range(0, len(decisions), DECISIONS_AT_ONCE):
                 batch = self._connected().batch()
                 for number, each in enumerate(decisions[start : start + DECISIONS_AT_ONCE], start):
-                    document = self._decisions().document(f"{time.time_ns():020d}-{number:06d}")  # in their order
-                    batch.create(document, dict(zip(FIELDS, each.as_row(), strict=True)))
+                    name = firestore_decisions.name_of(time.time_ns(), number)  # in their order
+                    batch.create(self._decisions().document(name), firestore_decisions.to_document(each))
                 batch.commit(retry=None, timeout=self.timeout_s)
 
     def decisions(self, *, timeout_s: float | None = None) -> Decisions:
-        """Return all decisions on feedback; see SharedLog."""
+        """Return all decisions on feedback; see SharedLog. Those that were read before are not read again."""
 
-        def read() -> list[Any]:
+        def read(since: str) -> dict[str, Any]:
             with self._translate_errors():
-                found = self._decisions().order_by("__name__")
-                return list(found.stream(retry=None, timeout=timeout_s or self.timeout_s))
+                query = self._decisions().order_by("__name__")
+                query = query.start_at({"__name__": since}) if since else query
+                found = query.stream(retry=None, timeout=timeout_s or self.timeout_s)
+                return {document.id: document.to_dict() for document in found}
 
-        contents = [document.to_dict() for document in (read() if timeout_s is not None else retrying(read))]
-        return Decisions(Decision(*(content[name] for name in FIELDS)) for content in contents)
+        known = self._known_decisions
+        return known.update(read if timeout_s is not None else lambda since: retrying(lambda: read(since)))
 
     def mark_labelled(self) -> tuple[int, int]:
         """Set the field `labelled` where it is missing, and return how many documents were read and changed.
@@ -203,6 +208,7 @@ class FirestoreLog:
             about = self._decisions().where(filter=FieldFilter("prediction_id", "==", prediction_id))
             for decision in about.stream(retry=None, timeout=self.timeout_s):
                 decision.reference.delete(retry=None, timeout=self.timeout_s)
+        self._known_decisions.forget(prediction_id)
         return deleted
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:

@@ -283,24 +283,35 @@ class PredictionLog:
         sql = f"SELECT count(*) FROM predictions p WHERE time_us >= ? AND time_us < ? {clause}"
         return int(self.database.read(sql, (since_us, until_us, *values))[0][0])
 
-    def count_late_feedback(self, since_us: int, until_us: int, *, oldest_us: int) -> list[Row]:
-        """Count the feedback of a span on others' predictions of before it, where it is the one that counts.
+    def late_feedback_pages(
+        self, since_us: int, until_us: int, *, oldest_us: int, page_rows: int = 10 * PAGE_ROWS
+    ) -> Iterator[list[Row]]:
+        """Yield the feedback of a span on others' predictions of before it, where it is the one that counts.
+
+        A row holds model_name, model_version, model_digest, label, true_label, prediction_id, image_sha256 and client.
 
         Args:
             since_us: microseconds since 1970, UTC.
             until_us: microseconds since 1970, UTC.
             oldest_us: time of the earliest prediction that is looked at, likewise.
-
-        Returns:
-            Rows of model_name, model_version, model_digest, label, true_label and their number.
+            page_rows: rows held in memory at once.
         """
-        return self.database.read(
-            "SELECT p.model_name, p.model_version, p.model_digest, p.label, f.true_label, count(*) FROM feedback f "
-            "JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
-            "WHERE f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? "
-            f"AND f.sequence = {JUDGEMENT} AND {OF_OTHERS} GROUP BY 1, 2, 3, 4, 5",
-            (since_us, until_us, oldest_us, since_us),
-        )
+        after = 0
+        while True:
+            # CROSS JOIN: feedback is walked by its number, and each prediction looked up, whatever SQLite estimates.
+            page = self.database.scan(
+                "SELECT f.sequence, p.model_name, p.model_version, p.model_digest, p.label, f.true_label, "
+                "p.prediction_id, p.image_sha256, p.client FROM feedback f "
+                "CROSS JOIN predictions p ON p.prediction_id = f.prediction_id AND p.role = 'champion' "
+                "WHERE f.sequence > ? AND f.time_us >= ? AND f.time_us < ? AND p.time_us >= ? AND p.time_us < ? "
+                f"AND f.sequence = {JUDGEMENT} AND {OF_OTHERS} ORDER BY f.sequence LIMIT ?",
+                (after, since_us, until_us, oldest_us, since_us, page_rows),
+            )
+            if page:
+                yield [row[1:] for row in page]
+            if len(page) < page_rows:
+                return
+            after = page[-1][0]
 
     def add_export(self, address: str) -> None:
         """Note where copies of rows are written to, for `exports`.

@@ -8,9 +8,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fashion.images.statistics import STATISTICS
+
+T = TypeVar("T")
 
 FOREVER_US = 253_402_300_800_000_000
 """The start of the year 10000, after every time of a log; microseconds since 1970, UTC."""
@@ -276,9 +278,9 @@ def unpack(kind: str, data: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(data) // struct.calcsize(kind)}{kind}", data)
 
 
-def pages(rows: Iterator[LoggedPrediction], size: int) -> Iterator[list[LoggedPrediction]]:
+def pages(rows: Iterator[T], size: int) -> Iterator[list[T]]:
     """Group rows into lists of `size`; the last may be shorter."""
-    page: list[LoggedPrediction] = []
+    page: list[T] = []
     for row in rows:
         page.append(row)
         if len(page) == size:

@@ -44,13 +44,15 @@ class Window:
 
 
 class LateFeedback(NamedTuple):
-    """Feedback on predictions of before a window, counted."""
+    """Feedback on a prediction of before a window."""
 
     model: ModelId
     label: int
     """The predicted class."""
     true_label: int
-    rows: int
+    prediction_id: str
+    image_sha256: str
+    client: str | None
 
 
 def divide(window: Window, span: tuple[int, int] | None, parts: int) -> list[Window]:
@@ -134,7 +136,7 @@ class LocalRows:
         self._log.decide(decisions)
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
-        """Yield the counts of the feedback that arrived in a window on predictions of before it.
+        """Yield the feedback that arrived in a window on predictions of before it, in no particular order.
 
         Args:
             window: of time.
@@ -143,10 +145,9 @@ class LocalRows:
         Raises:
             LogUnavailable: the log cannot be read.
         """
-        for *model, label, true_label, rows in self._log.count_late_feedback(
-            window.since_us, window.until_us, oldest_us=oldest_us
-        ):
-            yield LateFeedback(ModelId(*model), label, true_label, rows)
+        for page in self._log.late_feedback_pages(window.since_us, window.until_us, oldest_us=oldest_us):
+            for *model, label, true_label, prediction_id, image_sha256, client in page:
+                yield LateFeedback(ModelId(*model), label, true_label, prediction_id, image_sha256, client)
 
     def count_after(self, window: Window) -> int:
         """Return how many rows are dated after the window: of a clock that was set back.
@@ -199,7 +200,7 @@ class SharedRows:
         self._log.decide(decisions)
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
-        """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
+        """Yield the feedback that arrived in a window on predictions of before it; see LocalRows."""
         return _late_feedback(self.labelled(), window, oldest_us)
 
     def count_after(self, window: Window) -> int:
@@ -227,7 +228,7 @@ class ExportedRows:
         return self._export.labelled()
 
     def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
-        """Yield the counts of the feedback that arrived in a window on predictions of before it; see LocalRows."""
+        """Yield the feedback that arrived in a window on predictions of before it; see LocalRows."""
         return _late_feedback(self.labelled(), window, oldest_us)
 
     def decisions(self) -> Decisions:
@@ -252,7 +253,10 @@ def _late_feedback(labelled: Iterator[LoggedPrediction], window: Window, oldest_
         judged = row.judgement
         is_of_others = row.record.client not in OWN_CLIENTS
         if judged and is_of_others and row.record.time_us < window.since_us <= judged.time_us < window.until_us:
-            yield LateFeedback(row.record.model, row.record.label, judged.true_label, 1)
+            record = row.record
+            yield LateFeedback(
+                record.model, record.label, judged.true_label, record.prediction_id, record.image_sha256, record.client
+            )
 
 
 Source = LocalRows | SharedRows | ExportedRows

@@ -24,9 +24,10 @@ machine, and write this page anew:
 make bench ARGS="request --home var --json var/request.json"
 make bench ARGS="inference --home var --json var/inference.json"
 make bench ARGS="drift_scale --json var/drift_scale.json"
+make bench ARGS="monitoring_page --json var/monitoring_page.json"
 make bench ARGS="batch --json var/batch.json"
 .venv/bin/python -m tests.benchmarks.performance_page request=var/request.json inference=var/inference.json \\
-    drift_scale=var/drift_scale.json batch=var/batch.json
+    drift_scale=var/drift_scale.json monitoring_page=var/monitoring_page.json batch=var/batch.json
 ```
 `make bench ARGS="serving"` compares whole servers; its result is added by `serving=FILE`.
 """
@@ -57,6 +58,11 @@ a broken export before the gate does. In int8 nine of ten labels must stay.
     "drift_scale": """## Drift on a large log
 
 Reading and hashing take longer for more rows; imports, the reference, the tests and the drawing do not.
+""",
+    "monitoring_page": """## Monitoring a large log
+
+The page is made of a file of counts, to which rows are added as they come: ten times the rows are counted once, and
+cost a page nothing more.
 """,
     "batch": """## Batch prediction
 """,

@@ -11,6 +11,8 @@ from fashion.config.compose import compose, load_as
 from fashion.config.drift import DecisionConfig, DriftConfig
 from fashion.data.dataset import Dataset
 from fashion.drift import inspection, verdict
+from fashion.drift.distinct import Origins
+from fashion.drift.judged_pictures import late_rows
 from fashion.drift.labelled_share import CHOSEN
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
@@ -175,7 +177,8 @@ def test_late_rows_are_not_among_those_that_were_drawn(
         counted = inspection.count([judged], lambda _: reference, max_plot_rows=100, max_examples=0)
         (rows,) = counted.values()
         assert rows.counts is not None
-        rows.counts.late[0, 0] += 30
+        labels = np.zeros(30, np.int64)
+        rows.counts.late.add(late_rows(labels, labels, Origins.unknown(30, 10**6)))
         (found,), _ = inspection.decide([counted], lambda _: reference, settings)
         assert found.result.feedback is not None
         assert found.result.feedback.late == late

@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections import Counter
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +12,16 @@ from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 from support.log_rows import DAY_US, MODEL_NAME, record
 
 from fashion.drift import context, inspection, late_labels
+from fashion.drift.clusters import Clusters
+from fashion.drift.distinct import DistinctPictures, Origins
+from fashion.drift.judged_pictures import JudgedPictures, late_rows
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.references import References
 from fashion.model.reference import Reference
 from fashion.predictions import windows
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import FOREVER_US, SAMPLES, Feedback, PredictionRecord
-from fashion.predictions.windows import LocalRows, Window
+from fashion.predictions.record import FOREVER_US, SAMPLES, Feedback, ModelId, PredictionRecord
+from fashion.predictions.windows import LateFeedback, LocalRows, Window
 
 NOW_US = 1_800_000_000_000_000
 WINDOW = Window(NOW_US - DAY_US, NOW_US)
@@ -39,7 +42,13 @@ def log(tmp_path: Path) -> Iterator[PredictionLog]:
 
 
 def fill(
-    log: PredictionLog, *, days_ago: float, rows: int = 100, version: str = "3", client: str | None = None
+    log: PredictionLog,
+    *,
+    days_ago: float,
+    rows: int = 100,
+    version: str = "3",
+    client: str | None = None,
+    picture: str | None = None,
 ) -> list[PredictionRecord]:
     made = [
         record(
@@ -48,7 +57,7 @@ def fill(
             client=client,
             label=1,
             probabilities=(0.2, 0.6, 0.2),
-            image_sha256=secrets.token_hex(32),
+            image_sha256=picture or secrets.token_hex(32),
         )
         for _ in range(rows)
     ]
@@ -93,6 +102,87 @@ def test_they_are_added_to_those_on_the_rows_of_the_window(log: PredictionLog, s
     assert found.result.feedback is not None
     assert (found.result.feedback.rows, found.result.feedback.accuracy) == (100, 0.7)
     assert found.result.context.late_labels == 30
+
+
+def test_one_client_whose_late_labels_are_wrong_is_no_decline(log: PredictionLog, stats: ReferenceStats) -> None:
+    label(log, fill(log, days_ago=7, rows=500, client="complains"), 0, hours_ago=2)
+    for number in range(30):
+        label(log, fill(log, days_ago=7, rows=10, client=f"client-{number}"), 1, hours_ago=2)
+    (found,) = inspect(log, stats)
+    feedback = found.result.feedback
+    assert feedback is not None
+    assert (feedback.rows, feedback.late, feedback.accuracy) == (800, 800, 0.375)
+    right = np.repeat([False, True], [500, 300])
+    assert stats.p_decline(right, Clusters(np.full(800, "", object))) < 1e-50  # as if of 800 clients
+    assert not feedback.p_decline < SETTINGS.alpha
+    assert "decline" not in found.result.conditions
+
+
+def test_a_decline_at_many_clients_is_found_in_late_labels(log: PredictionLog, stats: ReferenceStats) -> None:
+    for number in range(50):
+        rows = fill(log, days_ago=7, rows=10, client=f"client-{number}")
+        label(log, rows[:4], 0, hours_ago=2)
+        label(log, rows[4:], 1, hours_ago=2)
+    (found,) = inspect(log, stats)
+    assert found.result.conditions == {"decline"}
+
+
+def test_a_client_is_one_within_the_window_and_before_it(log: PredictionLog, stats: ReferenceStats) -> None:
+    """Labels count the same whether their rows are of the window or of before it."""
+    found = []
+    for days_ago in (0.5, 7):
+        with PredictionLog(log.path.with_name(f"{days_ago}.db")) as each:
+            for number in range(20):
+                rows = fill(each, days_ago=0.5, rows=5, client=f"client-{number}")
+                rows += fill(each, days_ago=days_ago, rows=5, client=f"client-{number}")
+                label(each, rows, number % 2, hours_ago=2)
+            ((inspected,), late) = inspect(each, stats), int(days_ago == 7) * 100
+            assert inspected.result.feedback is not None
+            assert inspected.result.feedback.late == late
+            found.append(dataclasses.replace(inspected.result.feedback, late=0))
+    assert found[0] == found[1]
+    assert found[0].rows == 200
+
+
+def test_a_picture_that_is_judged_late_many_times_counts_once(log: PredictionLog, stats: ReferenceStats) -> None:
+    again = secrets.token_hex(32)
+    label(log, fill(log, days_ago=7, rows=50, picture=again), 0, hours_ago=2)
+    label(log, fill(log, days_ago=0.5, rows=3, picture=again), 0, hours_ago=2)
+    label(log, fill(log, days_ago=7, rows=30), 1, hours_ago=2)
+    (found,) = inspect(log, stats)
+    assert found.result.feedback is not None
+    assert found.result.feedback.rows == 31
+    assert found.result.feedback.confusion[0][1] == 1
+    assert found.result.context.late_labels == 80
+
+
+def test_late_labels_beyond_the_sample_count_as_often_as_others() -> None:
+    """The window's pictures are sampled from four times as many: so are the late ones, which are few."""
+    window, late = DistinctPictures(1000), DistinctPictures(1000)
+    labels = np.zeros(4000, np.int64)
+    window.add(late_rows(labels, labels, Origins.unknown(4000, 0)))
+    late.add(late_rows(labels[:400], labels[:400] + 1, Origins.unknown(400, 4000)))
+    judged = JudgedPictures.of(window, late)
+    assert judged is not None
+    assert judged.is_late.sum() == (judged.labels != judged.true_labels).sum()
+    assert len(judged.labels) == 1000 + judged.is_late.sum()
+    assert 75 < judged.is_late.sum() < 125
+
+
+def test_late_labels_are_counted_in_constant_memory(log: PredictionLog, stats: ReferenceStats) -> None:
+    class Many(LocalRows):
+        def late_feedback(self, window: Window, oldest_us: int) -> Iterator[LateFeedback]:
+            model, ids = ModelId(MODEL_NAME, "3", None), (f"{number:064x}" for number in range(250_000))
+            return (LateFeedback(model, 1, number % 3, each, each, "client") for number, each in enumerate(ids))
+
+    tracemalloc.start()
+    late = late_labels.count(Many(log), WINDOW, lambda _: stats)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    ((_, found),) = late.part.items()
+    assert found.counts is not None
+    assert found.counts.late.count == pytest.approx(250_000, rel=0.02)
+    assert peak < 40e6  # 21 MB; all of them as objects are 99 MB
 
 
 def test_each_label_counts_in_one_window_only(log: PredictionLog, stats: ReferenceStats) -> None:
@@ -140,11 +230,12 @@ def test_a_log_elsewhere_counts_the_same(log: PredictionLog) -> None:
             for hours_ago in rng.uniform(-24, 60, rng.integers(0, 3)):
                 label(log, [row], int(rng.integers(0, 3)), hours_ago=hours_ago)
     oldest_us = NOW_US - 30 * DAY_US
-    here = {each[:3]: each.rows for each in LocalRows(log).late_feedback(WINDOW, oldest_us)}
+    here = set(LocalRows(log).late_feedback(WINDOW, oldest_us))
     labelled = log.latest(1000, role="champion", with_feedback=True)
-    elsewhere = Counter(each[:3] for each in windows._late_feedback(labelled, WINDOW, oldest_us))
-    assert here == elsewhere
-    assert len(here) > 3
+    assert here == set(windows._late_feedback(labelled, WINDOW, oldest_us))
+    assert len({each.model for each in here}) == 2
+    in_pages = log.late_feedback_pages(WINDOW.since_us, WINDOW.until_us, oldest_us=oldest_us, page_rows=3)
+    assert sorted(row[5] for page in in_pages for row in page) == sorted(each.prediction_id for each in here)
 
 
 def test_labels_on_sample_pictures_count_nowhere(log: PredictionLog, stats: ReferenceStats) -> None:

@@ -17,7 +17,7 @@ from support.stores import KINDS, Clouds
 
 from fashion.config.compose import compose, load_as
 from fashion.config.drift import DriftConfig
-from fashion.drift import inspection
+from fashion.drift import inspection, late_labels
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.home import Home
 from fashion.images.statistics import STATISTICS
@@ -142,6 +142,38 @@ def test_a_decision_on_an_export_is_that_on_the_log(
     assert results[0][0] == results[1][0]
     assert repr(results[0][1]) == repr(results[1][1])
     assert results[0][2] == results[1][2]
+
+
+def test_late_labels_count_the_same_in_any_log_and_in_any_number_of_parts(
+    log: PredictionLog, plain_log: PredictionLog, store: Store, stats: ReferenceStats
+) -> None:
+    """Rows of three days by 20 clients, of which some send a picture again; all labels are of the third day."""
+    rows = [each.record for each in log.window(0, FOREVER_US, role="champion")]
+    rows = [
+        dataclasses.replace(each, client=f"client {number % 20}", image_sha256=f"{number % 700:064x}")
+        for number, each in enumerate(rows)
+    ]
+    plain_log.append(rows)
+    given = range(0, len(rows), 2)
+    plain_log.append_feedback(
+        Feedback(rows[each].prediction_id, each % 10, "page", START + 3 * DAY_US - 1) for each in given
+    )
+    export_days(plain_log.window, store, DAYS, file_rows=100, group_rows=30)
+    settings = load_as(DriftConfig, compose(root="drift")).decision
+    window = Window(START + 2 * DAY_US, START + 3 * DAY_US)
+    results = set()
+    for source, workers in itertools.product((LocalRows(plain_log), ExportedRows(Export(store))), (1, 5)):
+        late = late_labels.count(source, window, lambda _: stats)
+        parts = [
+            inspection.count(source.batches(part), lambda _: stats, max_plot_rows=100, max_examples=5)
+            for part in divide(window, source.span(window), workers)
+        ]
+        ((inspected,), _) = inspection.decide([*reversed(parts), late.part], lambda _: stats, settings)
+        feedback = inspected.result.feedback
+        assert feedback is not None
+        assert 0 < feedback.late < feedback.rows < len(given)
+        results.add(repr(inspected.result))
+    assert len(results) == 1
 
 
 def test_extreme_numbers_and_several_models_survive(plain_log: PredictionLog, store: Store) -> None:

@@ -20,13 +20,17 @@ from fashion.config.drift import DriftConfig
 from fashion.drift import retraining
 from fashion.home import REPOSITORY
 from fashion.images import image_store
+from fashion.predictions import withdrawal
 from fashion.predictions.firestore import FirestoreLog
+from fashion.predictions.firestore_decisions import name_of
+from fashion.predictions.firestore_decisions import to_document as to_decision_document
 from fashion.predictions.firestore_documents import to_document, to_element
 from fashion.predictions.labelled import Believed
-from fashion.predictions.record import Feedback
+from fashion.predictions.record import FOREVER_US, Feedback, new_prediction_id
 from fashion.predictions.shared_log import Outcome
 from fashion.predictions.sources import Source, Trust
 from fashion.predictions.windows import SharedRows
+from fashion.predictions.withdrawal import Decision
 from fashion.storage.address import open_store
 
 FOLDER = REPOSITORY / "configs" / "deploy" / "firestore"
@@ -88,6 +92,34 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
         )
         assert decision.train, decision.reason
     assert reads.documents == LABELLED
+
+
+def test_decisions_are_read_once_and_then_those_that_are_new(
+    log: FirestoreLog, collection: Any, backend: Backend
+) -> None:
+    row, decided = record(), collection._client.collection("predictions-decisions")
+    outcomes(log, row)
+    outcomes(log, Feedback(row.prediction_id, 1, "page", 5))
+    old = [withdrawal.skip(new_prediction_id(), who="ann", now_us=number) for number in range(300)]
+    batch = collection._client.batch()
+    for number, each in enumerate(old):
+        batch.set(decided.document(name_of(1_700_000_000_000_000_000, number)), to_decision_document(each))
+    batch.commit()
+    with firestore.counted() as reads:
+        assert list(log.decisions()) == old
+    assert reads.documents == 300
+
+    discard = Decision("discard", "page", None, 0, FOREVER_US, 6, "ann", "a liar")
+    with contextlib.closing(FirestoreLog(backend.name)) as elsewhere:
+        elsewhere.decide([discard])
+    with firestore.counted() as reads:
+        assert log.get(row.prediction_id).feedback == ()
+        assert list(log.decisions()) == [*old, discard]
+        assert list(log.labelled()) == []
+    assert reads.documents == 3 + 1  # the last five minutes' decisions, three times, and a row
+
+    log.forget(old[0].prediction_id or "")
+    assert list(log.decisions()) == [*old[1:], discard]
 
 
 def test_feedback_of_older_versions_is_marked_by_a_command(

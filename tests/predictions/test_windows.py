@@ -37,7 +37,15 @@ from fashion.predictions.record import (
     PredictionRecord,
 )
 from fashion.predictions.shared_log import Outcome
-from fashion.predictions.windows import ExportedRows, LocalRows, SharedRows, Source, Window, divide
+from fashion.predictions.windows import (
+    ExportedRows,
+    LateFeedback,
+    LocalRows,
+    SharedRows,
+    Source,
+    Window,
+    divide,
+)
 from fashion.storage.address import open_store
 
 START = 1_800_000_000_000_000
@@ -124,6 +132,17 @@ EVERYTHING = Window(0, FOREVER_US)
 class TestAnyLog:
     def test_every_answered_row_is_there_once(self, source: Source, records: list[PredictionRecord]) -> None:
         assert sorted(rows(source.batches(EVERYTHING))) == sorted(each.prediction_id for each in records[:ROWS])
+
+    def test_late_feedback_comes_with_its_picture_and_client(
+        self, source: Source, records: list[PredictionRecord]
+    ) -> None:
+        late = [records[row] for row in range(3, 30, 3)]  # the first row's counts from an hour later on
+        expected = {
+            LateFeedback(each.model, each.label, 1, each.prediction_id, each.image_sha256, each.client) for each in late
+        }
+        found = list(source.late_feedback(Window(START + HOUR, START + 2 * HOUR), 0))
+        assert set(found) == expected
+        assert len(found) == len(expected)
 
     def test_a_window_is_half_open(self, source: Source, records: list[PredictionRecord]) -> None:
         found = rows(source.batches(Window(START + 5000, START + 10_000)))

@@ -1,6 +1,7 @@
 """The review page: what it shows, its keys, undo; and that what is said there counts as a review."""
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import time
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from support import axe, bentos, browser
+from support import axe, bentos, browser, firestore, shared_logs
+from support.log_rows import until
 from support.page import Page
 from support.served import Served
 
 from bentos.classifier.app import App
 from bentos.classifier.deployment import Deployment
+from bentos.classifier.schemas import ReviewQueue
 from bentos.classifier.worker import Worker
 from bentos.web.request_metrics import Identity
 from fashion.config.compose import compose, load_as
@@ -26,7 +29,7 @@ from fashion.images import image_store
 from fashion.images.corruptions import corrupt
 from fashion.images.transform import Images
 from fashion.model.package import Package
-from fashion.predictions import random_share
+from fashion.predictions import random_share, withdrawal
 from fashion.predictions.record import FOREVER_US, REVIEW, SAMPLES, new_prediction_id
 from fashion.predictions.withdrawal import Decision
 
@@ -234,6 +237,42 @@ def test_a_workers_own_labels_do_not_outlive_an_undo_elsewhere(
     worker.review._until = 0.0
     assert queue(client)["judged"] == 0
     assert worker.review._own == {}
+
+
+@pytest.mark.slow
+def test_decisions_of_a_shared_log_are_read_once(
+    emulator: str,
+    tiny_package: Package,
+    small_dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each document of Firestore that is read is paid for."""
+    backend = shared_logs.make("firestore", emulator)
+    for name, value in {"FASHION_HOME": str(tmp_path / "var"), **backend.environment()}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("fashion.predictions.firestore_decisions.OVERLAP_NS", 0)
+    elsewhere = backend.connect()
+    many = [withdrawal.skip(new_prediction_id(), who="ann", now_us=number) for number in range(150)]
+    elsewhere.decide(many)
+    worker = open_worker(tiny_package, tmp_path, ["serve.log.images=true"], FASHION_REVIEW_KEYS="secret")
+    with contextlib.closing(elsewhere), contextlib.closing(worker):
+        ids = [predict(worker, image) for image in small_dataset.test.images[:3]]
+        worker.records.store_review(ids[0], small_dataset.class_names[0])
+        until(lambda: len(list(elsewhere.labelled())) == 1 and len(list(elsewhere.latest(5))) == 3)
+
+        def read() -> tuple[ReviewQueue, int]:
+            worker.review._until = 0.0  # as when KEEP_SECONDS have passed
+            with firestore.counted() as reads:
+                return worker.review.queue(), reads.documents
+
+        first, documents = read()
+        assert (first.judged, documents) == (1, 3 + 150)
+        again, documents = read()
+        assert (again.judged, documents) == (1, 3)
+        elsewhere.decide([Decision("discard", REVIEW, ids[0], 0, FOREVER_US, 1, "ann", "a slip")])
+        undone, documents = read()
+        assert (undone.judged, documents) == (0, 3 + 1)
 
 
 @pytest.mark.parametrize("path", ["/review", "/review/queue"])
