@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.firestore_documents import (
     document_name,
     from_document,
@@ -155,6 +156,18 @@ class FirestoreLog:
 
         contents = [document.to_dict() for document in (read() if timeout_s is not None else retrying(read))]
         return Decisions(Decision(*(content[name] for name in FIELDS)) for content in contents)
+
+    def end_canary(self, ending: CanaryEnding) -> None:
+        """Store how the comparison of a canary ended; see SharedLog. It is in a collection of its own."""
+        with self._translate_errors():
+            self._facts().document(ending.name).set({"value": ending.as_text()}, retry=None, timeout=self.timeout_s)
+
+    def canary_ending(self, name: str, *, timeout_s: float | None = None) -> CanaryEnding | None:
+        """Return how the comparison of a canary ended; see SharedLog."""
+        limit = min(timeout_s or self.timeout_s, self.timeout_s)
+        with self._translate_errors():
+            document = self._facts().document(name).get(retry=None, timeout=limit)
+        return CanaryEnding.of_text(document.to_dict().get("value"), self.address) if document.exists else None
 
     def mark_labelled(self) -> tuple[int, int]:
         """Set the field `labelled` where it is missing, and return how many documents were read and changed.
@@ -308,6 +321,9 @@ class FirestoreLog:
 
     def _decisions(self) -> Any:
         return self._connected().collection(f"{self.collection}-decisions")
+
+    def _facts(self) -> Any:
+        return self._connected().collection(f"{self.collection}-facts")
 
     def _connected(self) -> Any:
         with self._lock:
