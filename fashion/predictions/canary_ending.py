@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from fashion.predictions.canary import Experiment
 
 
+Kind = Literal["promoted", "stepped back"]
+
+
 @dataclass(frozen=True)
 class CanaryEnding:
     """That a canary was promoted, or stepped back from."""
@@ -19,7 +22,7 @@ class CanaryEnding:
     canary: ModelId
     ended_us: int
     """When, microseconds since 1970, UTC: answers of after that are not compared."""
-    ending: Literal["promoted", "stepped back"]
+    kind: Kind
     reason: str
     """What the labels showed, or what a person said; ends without a full stop."""
     command: str

@@ -25,10 +25,10 @@ def store_and_read(log: PredictionLog | SharedLog) -> None:
     assert log.canary_ending(ENDING.name) is None
     log.end_canary(ENDING)
     log.end_canary(ENDING)
-    other = dataclasses.replace(ENDING, canary=THREE, ending="promoted")
+    other = dataclasses.replace(ENDING, canary=THREE, kind="promoted")
     log.end_canary(other)
     assert (log.canary_ending(ENDING.name), log.canary_ending(other.name)) == (ENDING, other)
-    later = dataclasses.replace(ENDING, ended_us=6000, ending="promoted")
+    later = dataclasses.replace(ENDING, ended_us=6000, kind="promoted")
     log.end_canary(later)
     assert log.canary_ending(ENDING.name) == later
 
