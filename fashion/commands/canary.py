@@ -65,7 +65,7 @@ def _comparison(name: str, *, publish_first: bool = False) -> Iterator["Comparis
     from fashion.commands.registry import connected
     from fashion.drift import belief, canary
     from fashion.drift.references import References
-    from fashion.evaluation.canary import running
+    from fashion.evaluation.canary import describe_last, running
     from fashion.predictions import windows
     from fashion.predictions.record import LogUnavailable
     from fashion.storage.blobs import StoreUnavailable
@@ -74,9 +74,10 @@ def _comparison(name: str, *, publish_first: bool = False) -> Iterator["Comparis
         if publish_first:
             canary.publish(home, model_name=name)
         if running(name) is None:
+            last = describe_last(name)
             raise CommandError(
                 f'no canary of {name} is compared with the champion: `make bento ARGS="serve.canary=challenger"` '
-                "deploys one"
+                f"deploys one{'' if last is None else f'; {last}'}"
             )
         source = windows.open_source(home)
         compared = canary.compare(source, belief.assess(source, References(name, Path(folder))), model_name=name)

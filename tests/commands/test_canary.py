@@ -45,8 +45,10 @@ def test_what_is_decided_by_hand_is_stored_for_services_and_told_to_nobody_else(
     )
     assert kind_of_ending(mlflow_home, experiment) == "stepped back"
     assert canary_tags.is_told(versions.get("2"))
-    assert main(["canary", "decide"]) == 1
-    assert "no canary of fashion-classifier is compared" in capsys.readouterr().err
+    assert main(["canary", "status"]) == 1
+    problem = capsys.readouterr().err
+    assert "no canary of fashion-classifier is compared" in problem
+    assert "; canary 2 is refused, and version 1 stays champion: " in problem
 
 
 def test_a_decision_that_the_log_has_not_is_stored_by_the_next_call(
