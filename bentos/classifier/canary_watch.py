@@ -8,6 +8,7 @@ started again while the shared one is away knows it.
 import contextlib
 import logging
 import threading
+from typing import TypeGuard
 
 from fashion.predictions.canary import Experiment
 from fashion.predictions.canary_ending import CanaryEnding, name_of
@@ -24,7 +25,10 @@ _logger = logging.getLogger(__name__)
 
 
 class CanaryWatch:
-    """Looks until the comparison has ended. A log that cannot be read leaves what was known."""
+    """Looks until the canary is stepped back from: a promotion may be rolled back.
+
+    A log that cannot be read leaves what was known.
+    """
 
     def __init__(self, log: PredictionLog, remote: SharedLog | None, experiment: Experiment) -> None:
         """Look once, and go on in a thread.
@@ -57,28 +61,32 @@ class CanaryWatch:
         self._looked.set()
 
     def _look(self) -> bool:
-        """Look in this machine's log, then in the shared one; returns True once the comparison has ended."""
+        """Look in this machine's log, then in the shared one; returns True once nobody is sent to the canary."""
         try:
-            found = self._of_this(self._log.canary_ending(self._name))
-            if found is None and self._remote is not None:
-                found = self._of_this(self._remote.canary_ending(self._name))
-                if found is not None:
+            self._learn(self._log.canary_ending(self._name))
+            if self.answers and self._remote is not None:
+                found = self._remote.canary_ending(self._name)
+                if self._is_new(found):
                     with contextlib.suppress(LogUnavailable):
                         self._log.end_canary(found)
+                    self._learn(found)
         except Exception as error:  # LogUnavailable, mostly; whatever it is, the next look may succeed
             if not self._was_away and not self._closing.is_set():
                 _logger.warning("whether the canary's comparison has ended is not known: %s", error)
             self._was_away = True
-            return False
-        self._was_away = False
-        if found is None:
-            return False
-        self.answers, self.ending = found.kind == "promoted", found
-        _logger.warning("the canary, version %s, was %s: %s", found.canary.version, _what(found), found.reason)
-        return True
+        else:
+            self._was_away = False
+        return not self.answers
 
-    def _of_this(self, ending: CanaryEnding | None) -> CanaryEnding | None:
-        return ending if ending is not None and ending.is_of(self._experiment) else None
+    def _learn(self, found: CanaryEnding | None) -> None:
+        if self._is_new(found):
+            self.answers, self.ending = found.kind == "promoted", found
+            _logger.warning("the canary, version %s, was %s: %s", found.canary.version, _what(found), found.reason)
+
+    def _is_new(self, found: CanaryEnding | None) -> TypeGuard[CanaryEnding]:
+        if found is None or not found.is_of(self._experiment):
+            return False
+        return self.ending is None or found.ended_us > self.ending.ended_us
 
 
 def _what(ending: CanaryEnding) -> str:

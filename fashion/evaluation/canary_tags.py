@@ -57,7 +57,8 @@ def of_version(version: Version) -> Experiment | None:
 def ending_of(version: Version, name: str = MODEL_NAME) -> CanaryEnding | None:
     """Return how the last comparison of a version ended; None where it goes on, or there is none.
 
-    One that ended by a decision on the version is over before its tags say so.
+    One that ended by a decision on the version is over before its tags say so; a promotion that was rolled back is a
+    step back.
 
     Raises:
         RegistryError: somebody has edited a tag.
@@ -143,6 +144,11 @@ def _how(version: Version, experiment: Experiment) -> tuple[int, Kind, str] | No
     ended_us, result = int(version.tags.get(ENDED, "0")), version.tags.get(RESULT, "")
     if experiment.since_us <= ended_us:
         kind: Kind = "promoted" if result.startswith("promoted: ") else "stepped back"
+        rolled_back, promoted = (version.tags.get(f"{event}.time", "") for event in ("rolled_back", "promoted"))
+        if kind == "promoted" and rolled_back > promoted:
+            back_us = int(1e6 * datetime.datetime.fromisoformat(rolled_back).timestamp())
+            reason = f"it was rolled back ({version.tags.get('rolled_back.reason', 'no reason is recorded')})"
+            return max(back_us, ended_us + 1), "stepped back", reason
         return ended_us, kind, result.removeprefix(f"{kind}: ")
     decisions = [
         (int(1e6 * moment.timestamp()), kind, version.tags.get(f"{tag}.reason", ""))

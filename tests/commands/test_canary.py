@@ -1,6 +1,7 @@
 """`fashion canary`: what it decides reaches the log that services read, also where that is away at first."""
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -59,4 +60,21 @@ def test_a_decision_that_the_log_has_not_is_stored_by_the_next_call(
     )
     assert main(["canary", "decide"]) == 1  # of a process that was killed after it had refused the version
     assert "no canary of fashion-classifier is compared" in capsys.readouterr().err
+    assert kind_of_ending(mlflow_home, experiment) == "stepped back"
+
+
+def test_a_person_who_promotes_a_canary_and_rolls_it_back_reaches_services_too(
+    experiment: Experiment, mlflow_home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["registry", "promote", "2", "--reason", "we want it"]) == 0
+    assert kind_of_ending(mlflow_home, experiment) == "promoted"
+    monkeypatch.setenv("FASHION_LOG", "postgresql://fashion:x@127.0.0.1:1/log")
+    time.sleep(1.1)  # times of decisions are seconds
+    assert main(["registry", "rollback", "--reason", "users complain"]) == 0
+    shown = capsys.readouterr()
+    assert "champion: version 1" in shown.out
+    assert "services learn it from the next run of the drift flow: " in shown.err
+    monkeypatch.delenv("FASHION_LOG")
+    assert main(["canary", "decide"]) == 1
+    assert "version 1 stays champion: it was rolled back (users complain)" in capsys.readouterr().err
     assert kind_of_ending(mlflow_home, experiment) == "stepped back"

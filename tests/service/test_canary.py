@@ -343,7 +343,7 @@ def test_a_canary_that_is_stepped_back_from_answers_nobody_any_more_after_a_rest
     assert ask(again, pngs[0], client).model.version == "1"
 
 
-def test_a_canary_that_is_promoted_goes_on_and_the_page_says_what_to_type(
+def test_a_canary_that_is_promoted_goes_on_until_it_is_rolled_back_and_the_page_says_what_to_type(
     opened: Open, tiny_package: Package, other_package: Package, pngs: list[bytes], often: None
 ) -> None:
     worker = opened()
@@ -354,6 +354,9 @@ def test_a_canary_that_is_promoted_goes_on_and_the_page_says_what_to_type(
     page = monitoring.page(worker, SPANS["day"])
     assert "Version 2 was promoted at " in page
     assert "Next: <code>make bento</code>" in page
+    worker.log.end_canary(ending(experiment(tiny_package, other_package), "stepped back"))  # it was rolled back
+    until(lambda: ask(worker, pngs[0], of_canary(worker)).model.version == "1")
+    assert states(worker) == {"stepped back": 1}
 
 
 def test_answers_of_after_the_end_are_not_counted(
