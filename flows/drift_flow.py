@@ -27,10 +27,10 @@ from fashion.config.schema import DataConfig
 
 if TYPE_CHECKING:
     from fashion.data.dataset import Split
+    from fashion.drift.canary import News
     from fashion.drift.references import References, VersionReference
     from fashion.drift.report_examples import Example
     from fashion.drift.window_part import Inspection, WindowPart
-    from fashion.evaluation.canary import Outcome
     from fashion.model.package import Package
     from fashion.predictions.labelled import Believed
     from fashion.predictions.windows import Source, Window
@@ -165,7 +165,7 @@ class DriftFlow(FlowSpec):
     @step
     def act(self) -> None:
         """Promote a canary or step back from it, send alerts, and decide whether a new model is due."""
-        from fashion.drift import catch_up, messages, retraining
+        from fashion.drift import canary, catch_up, messages, retraining
         from fashion.predictions import windows
         from fashion.registry import tracking
         from fashion.storage.address import open_store
@@ -176,13 +176,15 @@ class DriftFlow(FlowSpec):
         with exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            canary, outcome = self.settle_canary(source)
+            news = self.settle_canary(source)
             # What a version on trial gets wrong is no reason to train: the comparison steps back from it.
-            acting = [each for each in results if each.model_version != canary] or results
+            acting = [each for each in results if each.model_version not in news.on_trial] or results
             self.decision, self.conditions = acting[-1].decision, sorted(messages.acting_conditions(acting))
             reported = list(zip(results, self.reports, strict=True))
-            drift_alerts.send_of_window(reported, self.trust.quarantined(), settings, outcome)
+            drift_alerts.send_of_window(reported, self.trust.quarantined(), settings, news.outcomes)
             catch_up.record_end(self.window.until_us, settings, store, model_name=self.model)
+            # After another write to the store of alerts: it holds what a channel did not take.
+            canary.record_told(news, model_name=self.model)
             decision = retraining.decide(
                 self.conditions,
                 source.labelled(),
@@ -228,16 +230,15 @@ class DriftFlow(FlowSpec):
         """Print the decision and the outcome."""
         print(f"{self.decision}; {self.outcome}")
 
-    def settle_canary(self, source: "Source") -> "tuple[str | None, Outcome | None]":
-        """Promote the canary or step back from it, where its labels suffice: its version, and what became of it."""
+    def settle_canary(self, source: "Source") -> "News":
+        """Promote the canary or step back from it, where its labels suffice, and print what became of it."""
         from fashion.drift import canary
 
-        compared = canary.compare(source, self.trust, model_name=self.model)
-        if compared is None:
-            return None, None
-        outcome = canary.settle(compared, model_name=self.model, decide=self.settings.canary == "decide")
-        print(f"canary: {outcome.ending}: {outcome.sentence}")
-        return str(compared.version.number), outcome
+        decide = self.settings.canary == "decide"
+        news = canary.act(source, self.trust, current_home(), model_name=self.model, decide=decide)
+        for outcome in news.outcomes:
+            print(f"canary: {outcome.ending}: {outcome.sentence}")
+        return news
 
     def believed(self, source: "Source") -> "Believed":
         """Which feedback of the log may be learnt; asked for only where a training may follow."""

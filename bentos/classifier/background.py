@@ -7,14 +7,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from bentos.classifier.batcher import Scored, shadow_records
+from bentos.classifier.deployment import Deployment
+from fashion.home import Home
 from fashion.images import image_store
+from fashion.model import package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable, ModelId
+from fashion.storage.address import open_store
 from fashion.storage.blobs import Store, StoreUnavailable
 
 CAPACITY = 4096
@@ -124,3 +129,27 @@ def image_writer(store: Store) -> Background:
                     del written[next(iter(written))]
 
     return Background("images", work)
+
+
+def start(deployment: Deployment, log: PredictionLog, home: Home, shadow_folder: Path | None) -> list[Background]:
+    """Start the kinds of work that a deployment asks for.
+
+    Args:
+        deployment: names the shadow, and says whether pictures are stored.
+        log: the champion's.
+        home: where pictures are stored.
+        shadow_folder: package of the version that scores without answering; None without one.
+    """
+    works = []
+    if deployment.settings.log.images:
+        works.append(image_writer(open_store(home.images)))
+    if shadow_folder is not None:
+        assert deployment.shadow is not None
+        version = str(deployment.shadow["version"])
+        try:
+            scores = package.read(shadow_folder)
+            model = ModelId.of(deployment.shadow["name"], version, scores.digest)
+            works.append(shadow(Predictor(scores), log, model=model))
+        except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
+            _logger.error("the shadow, version %s, scores nothing: %s", version, error)
+    return works

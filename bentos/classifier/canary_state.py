@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bentos.classifier.canary_watch import CanaryWatch
 from bentos.classifier.served import Canary, Served
 from bentos.web.html import text
 from fashion.metrics.sequential import Verdict, accuracy_bounds
-from fashion.predictions.canary import ArmCounts, Counts, count, describe, judge
+from fashion.predictions.canary import ArmCounts, Counts, Experiment, count, describe, judge
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LoggedPrediction, LogUnavailable, ModelId
+from fashion.predictions.record import FOREVER_US, LoggedPrediction, LogUnavailable, ModelId
 from fashion.predictions.schema import OF_OTHERS
 from fashion.predictions.shared_log import SharedLog
 
@@ -42,7 +44,10 @@ class CanaryState:
 class CanaryReader:
     """Reads it. Safe to call from threads."""
 
-    def __init__(self, log: PredictionLog, remote: SharedLog | None, served: Served, canary: Canary) -> None:
+    def __init__(
+        self, log: PredictionLog, remote: SharedLog | None, served: Served, canary: Canary, watch: CanaryWatch
+    ) -> None:
+        self.watch = watch
         self._log, self._remote, self._served, self._canary = log, remote, served, canary
         self._lock = threading.Lock()
         self._kept: CanaryState | None = None
@@ -62,14 +67,16 @@ class CanaryReader:
 
     def section(self) -> Iterator[str]:
         """Render the state as a section of a page."""
-        experiment = self._canary.experiment
-        begun = datetime.datetime.fromtimestamp(experiment.since_us / 1e6, datetime.UTC)
+        experiment, ending = self._canary.experiment, self.watch.ending
         yield "<section id='canary'><h2>Canary</h2>"
-        yield (
-            f"<p>Version {text(experiment.canary.version)} answers {experiment.share:.0%} of the clients since "
-            f"{begun:%Y-%m-%d %H:%M} UTC. One label of each client counts, or of each picture without a client: the "
-            "first one by a reviewer or by a source that reviews have proven.</p>"
-        )
+        if ending is not None:
+            yield _ended(experiment, ending)
+        else:
+            yield (
+                f"<p>Version {text(experiment.canary.version)} answers {experiment.share:.0%} of the clients since "
+                f"{_moment(experiment.since_us)}. One label of each client counts, or of each picture without a "
+                "client: the first one by a reviewer or by a source that reviews have proven.</p>"
+            )
         try:
             state = self.read()
         except LogUnavailable as error:
@@ -86,8 +93,9 @@ class CanaryReader:
             accuracy = f"<td>{_accuracy(arm, experiment.confidence)}</td>"
             yield f"<tr><th scope='row'>{text(f'{model.version}, {role}')}</th>{cells}{accuracy}</tr>"
         yield "</table>"
-        said = describe(experiment, state.counts, state.verdict)
-        yield f"<p>{STATES[state.verdict.decision]} {text(said[0].upper() + said[1:])}.</p>"
+        if ending is None:
+            said = describe(experiment, state.counts, state.verdict)
+            yield f"<p>{STATES[state.verdict.decision]} {text(said[0].upper() + said[1:])}.</p>"
         if state.counts.elsewhere:
             yield f"<p>{state.counts.elsewhere:,} labels are on answers of a service without this canary.</p>"
         yield "</section>"
@@ -96,7 +104,8 @@ class CanaryReader:
         from fashion.predictions import sources  # only where there is a canary: they take time to import
         from fashion.predictions.labelled import Believed
 
-        experiment = self._canary.experiment
+        experiment, ending = self._canary.experiment, self.watch.ending
+        until_us = FOREVER_US if ending is None else ending.ended_us
         sure_wrong = zip((self._served, self._canary.served), self._canary.sure_wrong, strict=True)
         outlooks = {
             served.model: sources.Outlook(served.unlike.typicality, share)
@@ -107,21 +116,43 @@ class CanaryReader:
         trust = sources.assess(rows, outlooks.get, decisions=decisions)
         counted = (LoggedPrediction(row.record, decisions.counted(row.feedback)) for row in rows)
         believed = Believed(trust)
-        counts = count(counted, experiment, lambda row: believed.use(row).judge)
-        return CanaryState(counts, judge(experiment, counts), self._answers(experiment.since_us))
+        counts = count(counted, experiment, lambda row: believed.use(row).judge, until_us=until_us)
+        return CanaryState(counts, judge(experiment, counts), self._answers(experiment.since_us, until_us))
 
     def _labelled(self, most: int) -> Iterator[LoggedPrediction]:
         if self._remote is not None:
             return itertools.islice(self._remote.labelled(withdrawn=True), most)
         return self._log.latest(most, role="champion", with_feedback=True, withdrawn=True)
 
-    def _answers(self, since_us: int) -> dict[ModelId, int]:
+    def _answers(self, since_us: int, until_us: int) -> dict[ModelId, int]:
         found = self._log.database.scan(
             "SELECT model_name, model_version, model_digest, count(*) FROM predictions p WHERE role = 'champion' "
-            f"AND time_us >= ? AND {OF_OTHERS} GROUP BY 1, 2, 3",
-            (since_us,),
+            f"AND time_us >= ? AND time_us < ? AND {OF_OTHERS} GROUP BY 1, 2, 3",
+            (since_us, until_us),
         )
         return {ModelId(*model): rows for *model, rows in found}
+
+
+def _ended(experiment: Experiment, ending: CanaryEnding) -> str:
+    """What became of the canary, and what to type next."""
+    canary, champion = text(ending.canary.version), text(ending.champion.version)
+    if ending.kind == "promoted":
+        what = (
+            f"was promoted at {_moment(ending.ended_us)}: it is the champion. Until a bento of it is served, it "
+            f"answers {experiment.share:.0%} of the clients still, and version {champion} the others."
+        )
+    else:
+        what = (
+            f"was refused at {_moment(ending.ended_us)}: it answers nobody any more, and version {champion} answers "
+            "everybody. Labels on answers of before that are counted."
+        )
+    reason = text(ending.reason[:1].upper() + ending.reason[1:])
+    next_command = f"Next: <code>{text(ending.command)}</code>, and <code>make serve</code>."
+    return f"<p>Version {canary} {what}</p><p>{reason}.</p><p>{next_command}</p>"
+
+
+def _moment(time_us: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(time_us / 1e6, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _accuracy(arm: ArmCounts, confidence: float) -> str:

@@ -13,10 +13,13 @@ from fashion.drift import reports
 
 if TYPE_CHECKING:
     from bentos.classifier.background import Background
+    from fashion.predictions.canary_ending import CanaryEnding
     from fashion.predictions.outbox import Backlog
 
 CONDITIONS = ("drift", "harmful", "decline", "coverage", "unreadable", "unjudged", "no_traffic")
 """What a drift report may say; each is a series of 0 or 1."""
+CANARY_STATES = ("answers", "promoted", "stepped back")
+"""What a canary does, or how its comparison ended; each is a series of 0 or 1. A promoted one answers, too."""
 OUTCOMES = ("done", "dropped", "failed")
 """What may become of a picture in background work."""
 
@@ -44,6 +47,7 @@ class ServiceMetrics:
             registry=self.registry,
         )
         self._model = gauge("model_info", "The versions that are served: always 1", ("name", "version", "role"))
+        self._canary = gauge("canary_state", "1 for the state of the canary that was built in", ("version", "state"))
         self._backlog = gauge("log_backlog_rows", "Rows of the prediction log that are not shipped yet")
         self._age = gauge("log_backlog_seconds", "Age of the oldest row that is not shipped")
         self._refused = gauge("log_refused_rows", "Rows that the log's destination refused for good")
@@ -84,6 +88,17 @@ class ServiceMetrics:
             role: champion, shadow or canary.
         """
         self._model.labels(name, version, role).set(1)
+
+    def set_canary(self, version: str, ending: "CanaryEnding | None") -> None:
+        """Show whether the canary answers, or how its comparison ended.
+
+        Args:
+            version: the canary.
+            ending: of its comparison; None while it runs.
+        """
+        now = "answers" if ending is None else ending.kind
+        for state in CANARY_STATES:
+            self._canary.labels(version, state).set(state == now)
 
     def set_backlog(self, backlog: "Backlog") -> None:
         """Set the gauges of the outbox."""

@@ -268,7 +268,7 @@ class ModelInfo(Documented):
     shadow: str | None
     """The version that scores every picture too, without answering."""
     canary: str | None
-    """The version that answers a share of the clients."""
+    """The version that answers a share of the clients; null once it was stepped back from."""
     canary_share: float | None
     """Of the clients that it answers; of the pictures where clients send no X-Client."""
 

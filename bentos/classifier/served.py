@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bentos.classifier.batcher import CanaryAnswering
+from bentos.classifier.canary_watch import CanaryWatch
 from bentos.classifier.covering import Covering
 from bentos.classifier.deployment import Deployment
 from bentos.classifier.schemas import ModelVersion
@@ -69,11 +70,17 @@ class Canary:
     """Share of sure answers on held-out pictures that are wrong, of the champion and of it: its labels are checked by
     what the two are sure of. DeployFlow knows it: the service's image cannot read the held-out answers."""
 
-    @property
-    def answering(self) -> CanaryAnswering:
-        """What the batcher needs of it."""
-        served = self.served
-        is_asked = self.experiment.goes_to_canary
+    def answering(self, watch: CanaryWatch) -> CanaryAnswering:
+        """What the batcher needs of it.
+
+        Args:
+            watch: knows whether it still answers.
+        """
+        served, experiment = self.served, self.experiment
+
+        def is_asked(client: str | None, image_sha256: str) -> bool:
+            return watch.answers and experiment.goes_to_canary(client, image_sha256)
+
         return CanaryAnswering(served.predictor, served.model, served.unlike.typicality, is_asked)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bentos.classifier import background
-from bentos.classifier.background import Background
-from bentos.classifier.batcher import Batcher, Scored
+from bentos.classifier.batcher import Batcher, CanaryAnswering, Scored
 from bentos.classifier.canary_state import CanaryReader
+from bentos.classifier.canary_watch import CanaryWatch
 from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
@@ -52,9 +52,8 @@ from fashion.images.errors import BadPicture
 from fashion.images.preparation import PreparedImage
 from fashion.model import explanation, package
 from fashion.model.package import Package
-from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import LogUnavailable, ModelId
+from fashion.predictions.record import LogUnavailable
 from fashion.storage.address import open_store
 from fashion.storage.blobs import StoreUnavailable
 
@@ -123,7 +122,7 @@ class Worker:
         self.recent = RecentReader(self.log, self._shipping.remote)
         served = self._served.model
         self.records = Records(self.log, self._shipping, served, self.package.class_names)
-        self._background = _start_background(deployment, self.log, home, shadow)
+        self._background = background.start(deployment, self.log, home, shadow)
         self.traffic = TrafficReader(self.log, self.metrics.requests, model=served, unlike=self.unlike)
         self.review = Review(
             self.log,
@@ -136,14 +135,17 @@ class Worker:
             stores_pictures=self.settings.log.images,
         )
         self.canary_state: CanaryReader | None = None
+        answering: CanaryAnswering | None = None
         if self.canary is not None:
-            self.canary_state = CanaryReader(self.log, self._shipping.remote, self._served, self.canary)
+            watch = CanaryWatch(self.log, self._shipping.remote, self.canary.experiment)
+            self.canary_state = CanaryReader(self.log, self._shipping.remote, self._served, self.canary, watch)
+            answering = self.canary.answering(watch)
         self._batcher = Batcher(
             self._served.predictor,
             self.log,
             model=served,
             typicality=self.unlike.typicality,
-            canary=None if self.canary is None else self.canary.answering,
+            canary=answering,
             after=self._offer_to_background,
         )
         self._closing = threading.Event()
@@ -169,6 +171,8 @@ class Worker:
     def close(self) -> None:
         """Finish what was accepted, ship what can be shipped, and close the log."""
         self._closing.set()
+        if self.canary_state is not None:
+            self.canary_state.watch.close()
         self._batcher.close()
         self._decoder.close()
         for work in self._background:
@@ -246,6 +250,7 @@ class Worker:
     def model_info(self) -> ModelInfo:
         """Return what is served, where it came from, and how good it is."""
         shadow = self.deployment.shadow
+        canary = self.canary if self.canary_state is not None and self.canary_state.watch.answers else None
         return ModelInfo(
             name=self._model.name,
             version=self._model.version,
@@ -259,8 +264,8 @@ class Worker:
             data=dict(self.package.data),
             lineage=dict(self.package.lineage),
             shadow=None if shadow is None else str(shadow["version"]),
-            canary=None if self.canary is None else self.canary.served.version.version,
-            canary_share=None if self.canary is None else self.canary.experiment.share,
+            canary=None if canary is None else canary.served.version.version,
+            canary_share=None if canary is None else canary.experiment.share,
         )
 
     async def readiness(self) -> Ready | NotReady:
@@ -289,6 +294,8 @@ class Worker:
             self.metrics.set_backlog(self.log.outbox.backlog())
         for work in self._background:
             self.metrics.set_background(work)
+        if self.canary is not None and self.canary_state is not None:
+            self.metrics.set_canary(self.canary.served.version.version, self.canary_state.watch.ending)
         self._latest_report.look()
         self.metrics.set_drift_age(time.time())
 
@@ -377,22 +384,6 @@ class Worker:
                 _logger.warning("old predictions stay: %s", error)
             if self._closing.wait(PRUNE_SECONDS):
                 return
-
-
-def _start_background(deployment: Deployment, log: PredictionLog, home: Home, shadow: Path | None) -> list[Background]:
-    works = []
-    if deployment.settings.log.images:
-        works.append(background.image_writer(open_store(home.images)))
-    if shadow is not None:
-        assert deployment.shadow is not None
-        version = str(deployment.shadow["version"])
-        try:
-            scores = package.read(shadow)
-            model = ModelId.of(deployment.shadow["name"], version, scores.digest)
-            works.append(background.shadow(Predictor(scores), log, model=model))
-        except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
-            _logger.error("the shadow, version %s, scores nothing: %s", version, error)
-    return works
 
 
 def _closed(settings: ServiceConfig, environment: Mapping[str, str]) -> dict[Scope, str]:

@@ -39,31 +39,45 @@ def status(name: ModelName = MODEL_NAME, as_json: AsJson = False) -> None:
 def decide(name: ModelName = MODEL_NAME) -> None:
     """Promote the canary or step back from it, where its labels suffice.
 
-    `make drift` does the same after each window. A version that waits for approval is not promoted.
+    `make drift` does the same after each window. A version that waits for approval is not promoted. Running services
+    learn it from the log.
     """
-    from fashion.evaluation import canary
+    from fashion.drift.canary import publish
+    from fashion.evaluation import canary, canary_tags
+    from fashion.home import current_home
 
-    with _comparison(name) as compared:
+    with _comparison(name, publish_first=True) as compared:
         outcome = canary.settle(compared, name=name)
-        print(f"{outcome.ending}: {outcome.sentence}\nNext: {outcome.command}")
+        print(f"{outcome.ending}: {outcome.sentence}\nNext: {outcome.command}", flush=True)
+        if outcome.has_ended:
+            publish(current_home(), model_name=name)
+            canary_tags.record_told(compared.version, name=name)
 
 
 @contextmanager
-def _comparison(name: str) -> Iterator["Comparison"]:
-    """The comparison that runs; whatever goes wrong with the log or the registry is one sentence."""
+def _comparison(name: str, *, publish_first: bool = False) -> Iterator["Comparison"]:
+    """The comparison that runs; whatever goes wrong with the log or the registry is one sentence.
+
+    Args:
+        name: of the registered model.
+        publish_first: store in the log how earlier comparisons ended, where a killed process has not.
+    """
     from fashion.commands.registry import connected
     from fashion.drift import belief, canary
     from fashion.drift.references import References
-    from fashion.evaluation.canary import running
+    from fashion.evaluation.canary import describe_last, running
     from fashion.predictions import windows
     from fashion.predictions.record import LogUnavailable
     from fashion.storage.blobs import StoreUnavailable
 
     with connected() as home, failing_on(LogUnavailable, StoreUnavailable), tempfile.TemporaryDirectory() as folder:
+        if publish_first:
+            canary.publish(home, model_name=name)
         if running(name) is None:
+            last = describe_last(name)
             raise CommandError(
                 f'no canary of {name} is compared with the champion: `make bento ARGS="serve.canary=challenger"` '
-                "deploys one"
+                f"deploys one{'' if last is None else f'; {last}'}"
             )
         source = windows.open_source(home)
         compared = canary.compare(source, belief.assess(source, References(name, Path(folder))), model_name=name)

@@ -68,6 +68,8 @@ class ModelsPart:
     challenger: ModelVersion | None = None
     latest: ModelVersion | None = None
     """The newest version; the champion or the challenger, or one that was rejected."""
+    canary: str | None = None
+    """What becomes of the canary that was deployed last beside the champion."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,17 @@ def read_models(home: Home, overrides: Sequence[str] = ()) -> ModelsPart:
     """Champion, challenger and the newest version."""
     if _is_absent(home.tracking_uri):
         return ModelsPart()
+    from fashion.evaluation import canary
     from fashion.registry import tracking, versions
 
     tracking.connect(home)
-    found = versions.list_versions(model_of(overrides))
+    name = model_of(overrides)
+    found = versions.list_versions(name)
     by_alias = {alias: version for version in reversed(found) for alias in version.aliases}
     champion, challenger = by_alias.get(versions.CHAMPION), by_alias.get(versions.CHALLENGER)
-    return ModelsPart(*(None if each is None else _model(each) for each in (champion, challenger, *found[:1])))
+    latest = found[0] if found else None
+    shown = [None if each is None else _model(each) for each in (champion, challenger, latest)]
+    return ModelsPart(shown[0], shown[1], shown[2], canary.describe_last(name))
 
 
 def read_service(url: str) -> ServicePart:

@@ -115,12 +115,14 @@ def promote(
     Its files are fetched and verified first.
     """
     name = chosen_model(name, overrides)
-    with connected():
+    with connected() as home:
+        from fashion.commands.canary_endings import tell_services
         from fashion.registry import champions, versions
 
         expected = _expected(expect)
         promoted = champions.promote(versions.get(version, name), reason=reason, name=name, expected=expected)
         print(f"champion: version {promoted.number}")
+        tell_services(home, name)
 
 
 @app.command("rollback", epilog='Example: fashion registry rollback --reason "users report shirts as dresses"')
@@ -135,10 +137,12 @@ def rollback(
     learnt of users is not learnt again until `fashion log restore` or a review says so.
     """
     name = chosen_model(name, overrides)
-    with connected():
+    with connected() as home:
+        from fashion.commands.canary_endings import tell_services
         from fashion.registry import champions, learnt
 
         print(f"champion: version {champions.rollback(reason=reason, name=name).number}")
+        tell_services(home, name)
         for each in learnt.rolled_back(name):
             if each.pictures:
                 print(

@@ -119,6 +119,8 @@ def _model_sections(models: "ModelsPart | Failure", *, brief: bool = False) -> d
         sections["challenger"] = _model_lines(challenger, brief=brief)
     elif latest is not None and latest not in (champion, challenger):
         sections["newest"] = _model_lines(latest, brief=brief)
+    if models.canary is not None:
+        sections["canary"] = [models.canary]
     return sections
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fashion.drift import messages, retraining
 from fashion.drift.alerts import Alert
-from fashion.evaluation import canary, registration
+from fashion.evaluation import canary_tags, registration
 from fashion.registry.versions import MODEL_NAME, Version
 from fashion.storage.blobs import Store
 
@@ -44,7 +44,7 @@ def approval(known: Sequence[Version], *, model: str) -> Alert | None:
     of_model = "" if model == MODEL_NAME else f" --name {model}"
     command = f'fashion registry promote {newest.number}{of_model} --reason "..."'
     if newest.tags.get(registration.WAITS_FOR) == "a canary":
-        if canary.RULES in newest.tags:  # it answers: what its labels show is told by itself
+        if canary_tags.RULES in newest.tags:  # it answers: what its labels show is told by itself
             return None
         of_model = "" if model == MODEL_NAME else f" tracking.registered_model={model}"
         command = f'make bento ARGS="serve.canary={newest.number}{of_model}"'

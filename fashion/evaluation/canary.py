@@ -4,25 +4,20 @@ Tags of the canary's version hold the rules, which were fixed when it began. Kno
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from fashion.evaluation import canary_tags
+from fashion.evaluation.canary_tags import of_version
 from fashion.evaluation.registration import WAITING, WAITS_FOR
 from fashion.metrics.sequential import Rules, Verdict
 from fashion.predictions.canary import Counts, Experiment, describe
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, versions
 from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
-
-RULES = "canary.rules"
-"""Tag with the fields of the last `Experiment` of a version, as JSON."""
-ENDED = "canary.ended_us"
-"""Tag with the time at which it ended, microseconds since 1970, UTC."""
-RESULT = "canary.result"
-"""Tag with what came out."""
 
 Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]
 
@@ -130,27 +125,8 @@ def begin(
     started = Experiment(champion, canary, share, int(clock() * 1e6), rules.margin, rules.confidence)
     if before is not None and dataclasses.replace(before, since_us=started.since_us) == started:
         return before
-    versions.set_tags(version, {RULES: json.dumps(dataclasses.asdict(started))}, name=name)
+    canary_tags.begin(version, started, name=name)
     return started
-
-
-def of_version(version: Version) -> Experiment | None:
-    """Return the comparison of a version that was begun and not ended; None where there is none.
-
-    Raises:
-        RegistryError: somebody has edited its tag.
-    """
-    if RULES not in version.tags:
-        return None
-    try:
-        experiment = Experiment.of(json.loads(version.tags[RULES]))
-        ended_us = int(version.tags.get(ENDED, "0"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise RegistryError(
-            f"the tag {RULES} of version {version.number} cannot be read ({error}): delete it in MLflow, and deploy "
-            "the canary again"
-        ) from None
-    return experiment if experiment.since_us > ended_us else None
 
 
 def running(name: str = MODEL_NAME) -> tuple[Version, Experiment] | None:
@@ -186,29 +162,58 @@ def settle(compared: Comparison, *, name: str = MODEL_NAME, clock: Callable[[], 
     version, number = compared.version, compared.version.number
     champion = int(compared.experiment.champion.version)
     reason = describe(compared.experiment, compared.counts, compared.verdict)
-    of_model = "" if name == MODEL_NAME else f" tracking.registered_model={name}"
     if compared.verdict.decision == "go on":
         return Outcome("goes on", reason, "fashion canary status")
     if compared.verdict.decision == "step back":
         champions.reject(version, reason=reason, name=name, expected=champion)
-        _end(version, "stepped back", reason, name, clock)
-        sentence = f"canary {number} is refused, and version {champion} stays champion: {reason}"
-        command = f'make bento ARGS="serve.canary=null{of_model}"'
-        return Outcome("stepped back", f"{sentence}; a service answers with it until the next bento", command)
+        ended = canary_tags.end(version, "stepped back", reason, ended_us=int(clock() * 1e6), name=name)
+        return outcome_of(ended.ending)
     if waits_for_person(version):
         option = "" if name == MODEL_NAME else f" --name {name}"
         command = f'fashion registry promote {number} --expect {champion}{option} --reason "..."'
         return Outcome("waits", f"canary {number} may be promoted, by a person: {reason}", command)
     champions.promote(version, reason=reason, name=name, event="promoted by its canary", expected=champion)
-    _end(version, "promoted", reason, name, clock)
-    command = f'make bento ARGS="serve.canary=null{of_model}"'
-    return Outcome("promoted", f"canary {number} is the champion, in place of version {champion}: {reason}", command)
+    ended = canary_tags.end(version, "promoted", reason, ended_us=int(clock() * 1e6), name=name)
+    return outcome_of(ended.ending)
+
+
+def outcome_of(ending: CanaryEnding) -> Outcome:
+    """Say how a comparison ended."""
+    canary, champion = ending.canary.version, ending.champion.version
+    if ending.kind == "promoted":
+        sentence = f"canary {canary} is the champion, in place of version {champion}: {ending.reason}"
+        then = "a service goes on with its share until the next bento"
+    else:
+        sentence = f"canary {canary} is refused, and version {champion} stays champion: {ending.reason}"
+        then = "running services stop asking it within a minute"
+    return Outcome(ending.kind, f"{sentence}; {then}", ending.command)
+
+
+def describe_last(name: str = MODEL_NAME) -> str | None:
+    """What becomes of the canary that was deployed last beside the champion; None without one.
+
+    A canary that became the champion is not said to be one any more.
+
+    Args:
+        name: of the registered model.
+
+    Raises:
+        RegistryError: somebody has edited its tag.
+    """
+    found = running(name)
+    if found is not None:
+        version, experiment = found
+        return (
+            f"version {version.number} answers {experiment.share:.0%} of the clients beside version "
+            f"{experiment.champion.version}: fashion canary status"
+        )
+    known = versions.list_versions(name)
+    champion = next((str(version.number) for version in known if CHAMPION in version.aliases), None)
+    endings = [ending for version in known if (ending := canary_tags.ending_of(version, name)) is not None]
+    last = max(endings, key=lambda each: each.ended_us, default=None)
+    return outcome_of(last).sentence if last is not None and last.champion.version == champion else None
 
 
 def waits_for_person(version: Version) -> bool:
     """True if the gate let a version wait for approval: `gate.approval`."""
     return WAITING in version.tags and version.tags.get(WAITS_FOR, "a person") == "a person"
-
-
-def _end(version: Version, ending: Ending, reason: str, name: str, clock: Callable[[], float]) -> None:
-    versions.set_tags(version, {RESULT: f"{ending}: {reason}", ENDED: str(int(clock() * 1e6))}, name=name)

@@ -12,7 +12,7 @@ from typing import Any
 from fashion.metrics import sequential
 from fashion.metrics.sequential import Arm, Rules, Verdict
 from fashion.predictions.hashing import hash_text
-from fashion.predictions.record import OWN_CLIENTS, LoggedPrediction, ModelId
+from fashion.predictions.record import FOREVER_US, OWN_CLIENTS, LoggedPrediction, ModelId
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,11 @@ def unit(client: str | None, image_sha256: str) -> str:
 
 
 def count(
-    rows: Iterable[LoggedPrediction], experiment: Experiment, is_trusted: Callable[[LoggedPrediction], bool]
+    rows: Iterable[LoggedPrediction],
+    experiment: Experiment,
+    is_trusted: Callable[[LoggedPrediction], bool],
+    *,
+    until_us: int = FOREVER_US,
 ) -> Counts:
     """Count the labels of an experiment: of each client, or of each picture without one, the first trusted label.
 
@@ -109,13 +113,15 @@ def count(
         rows: with feedback that counts, in any order; other versions' and earlier ones are passed over.
         experiment: the versions.
         is_trusted: whether models may be judged by a row's label.
+        until_us: when the comparison ended, microseconds since 1970, UTC: later answers are passed over.
     """
     counts = Counts(ArmCounts(), ArmCounts())
     found: list[tuple[int, str, LoggedPrediction]] = []
     for row in rows:
         said, record = row.judgement, row.record
         is_of_both = record.model in (experiment.champion, experiment.canary)
-        if said is None or record.time_us < experiment.since_us or not is_of_both or record.client in OWN_CLIENTS:
+        is_within = experiment.since_us <= record.time_us < until_us
+        if said is None or not is_within or not is_of_both or record.client in OWN_CLIENTS:
             continue
         is_canary = record.model == experiment.canary
         if is_canary != experiment.goes_to_canary(record.client, record.image_sha256):

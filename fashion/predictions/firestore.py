@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any
 
 from fashion.predictions import firestore_decisions
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.firestore_decisions import KnownDecisions
 from fashion.predictions.firestore_documents import (
     document_name,
@@ -160,6 +161,18 @@ class FirestoreLog:
 
         known = self._known_decisions
         return known.update(read if timeout_s is not None else lambda since: retrying(lambda: read(since)))
+
+    def end_canary(self, ending: CanaryEnding) -> None:
+        """Store how the comparison of a canary ended; see SharedLog. It is in a collection of its own."""
+        with self._translate_errors():
+            self._facts().document(ending.name).set({"value": ending.as_text()}, retry=None, timeout=self.timeout_s)
+
+    def canary_ending(self, name: str, *, timeout_s: float | None = None) -> CanaryEnding | None:
+        """Return how the comparison of a canary ended; see SharedLog."""
+        limit = min(timeout_s or self.timeout_s, self.timeout_s)
+        with self._translate_errors():
+            document = self._facts().document(name).get(retry=None, timeout=limit)
+        return CanaryEnding.of_text(document.to_dict().get("value"), self.address) if document.exists else None
 
     def mark_labelled(self) -> tuple[int, int]:
         """Set the field `labelled` where it is missing, and return how many documents were read and changed.
@@ -314,6 +327,9 @@ class FirestoreLog:
 
     def _decisions(self) -> Any:
         return self._connected().collection(f"{self.collection}-decisions")
+
+    def _facts(self) -> Any:
+        return self._connected().collection(f"{self.collection}-facts")
 
     def _connected(self) -> Any:
         with self._lock:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.database import Database, Row
 from fashion.predictions.outbox import Outbox
 from fashion.predictions.record import (
@@ -335,6 +336,20 @@ class PredictionLog:
     def decisions(self) -> Decisions:
         """Return all decisions on feedback, the oldest first."""
         return Decisions(Decision(*row) for row in self.database.read(DECIDED))
+
+    def end_canary(self, ending: CanaryEnding) -> None:
+        """Store how the comparison of a canary ended, in place of an earlier one of the same versions."""
+        row = (ending.name, ending.as_text())
+        self.database.write(lambda connection: connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row))
+
+    def canary_ending(self, name: str) -> CanaryEnding | None:
+        """Return how the comparison of a canary ended; None where it has not.
+
+        Args:
+            name: `CanaryEnding.name`.
+        """
+        found = self.database.read("SELECT value FROM facts WHERE name = ?", (name,))
+        return CanaryEnding.of_text(found[0][0], str(self.path)) if found else None
 
     def _page(self, clause: str, values: Sequence[Any], *, withdrawn: bool = False) -> list[LoggedPrediction]:
         found = self.database.read(f"SELECT {SELECTED} FROM predictions p {clause}", values)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fashion.predictions import postgres_schema as schema
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.postgres_connections import (
     AccessDenied,
@@ -127,6 +128,18 @@ class PostgresLog:
             lambda connection: connection.execute(schema.DECIDED).fetchall(), timeout_s=timeout_s
         )
         return Decisions(Decision(*row) for row in found)
+
+    def end_canary(self, ending: CanaryEnding) -> None:
+        """Store how the comparison of a canary ended; see SharedLog."""
+        row = (ending.name, ending.as_text())
+        self._connections.run(lambda connection: connection.execute(schema.SET_FACT, row))
+
+    def canary_ending(self, name: str, *, timeout_s: float | None = None) -> CanaryEnding | None:
+        """Return how the comparison of a canary ended; see SharedLog."""
+        found = self._connections.run(
+            lambda connection: connection.execute(schema.FACT, (name,)).fetchall(), timeout_s=timeout_s
+        )
+        return CanaryEnding.of_text(found[0][0], self.address) if found else None
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:
         """Return one champion's prediction; see SharedLog."""

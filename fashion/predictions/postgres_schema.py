@@ -12,7 +12,7 @@ from typing import Any
 from fashion.predictions.record import FOREVER_US, Feedback, PredictionRecord, pack, unpack
 from fashion.predictions.withdrawal import FIELDS, Decision, counts_sql
 
-VERSION = 3
+VERSION = 4
 """Version of the tables. A change of CREATE needs a new one, and an entry of MIGRATIONS."""
 
 SCHEMA = "prediction_log"
@@ -42,13 +42,19 @@ DECISIONS = (
 )
 """Which feedback counts no more, or again: `fashion.predictions.withdrawal`."""
 
-GRANT_DECISIONS = f"""DO $$ DECLARE each record; BEGIN
+FACTS = f"CREATE TABLE {SCHEMA}.facts (name text PRIMARY KEY, value text NOT NULL)"
+"""How comparisons of canaries ended: `fashion.predictions.canary_ending`."""
+
+
+def _grant_alike(table: str) -> str:
+    """The statement that gives each role the rights on a table that it has on predictions."""
+    return f"""DO $$ DECLARE each record; BEGIN
     FOR each IN SELECT granted.* FROM pg_catalog.pg_class, aclexplode(relacl) AS granted
         WHERE pg_class.oid = '{SCHEMA}.predictions'::regclass
         AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
-    LOOP EXECUTE format('GRANT %s ON {SCHEMA}.decisions TO %s', each.privilege_type,
+    LOOP EXECUTE format('GRANT %s ON {SCHEMA}.{table} TO %s', each.privilege_type,
         CASE each.grantee WHEN 0 THEN 'PUBLIC' ELSE each.grantee::regrole::text END); END LOOP; END $$"""
-"""Gives each role the rights on decisions that it has on predictions: whoever reads feedback reads them too."""
+
 
 CREATE = (
     # `labelled` says that there is feedback: the index on it holds such rows alone.
@@ -69,6 +75,7 @@ CREATE = (
         source text NOT NULL, time timestamptz NOT NULL, UNIQUE (prediction_id, time, source, true_label),
         FOREIGN KEY (prediction_id, role) REFERENCES {SCHEMA}.predictions ON DELETE CASCADE)""",
     *DECISIONS,
+    FACTS,
     f"CREATE TABLE {SCHEMA}.version (version integer NOT NULL)",
     f"INSERT INTO {SCHEMA}.version VALUES ({VERSION})",
 )
@@ -79,7 +86,8 @@ MIGRATIONS = {
         f"ALTER TABLE {SCHEMA}.predictions ADD COLUMN model_name text, ADD COLUMN model_digest text",
         f"UPDATE {SCHEMA}.version SET version = 2",
     ),
-    2: (*DECISIONS, GRANT_DECISIONS, f"UPDATE {SCHEMA}.version SET version = 3"),
+    2: (*DECISIONS, _grant_alike("decisions"), f"UPDATE {SCHEMA}.version SET version = 3"),
+    3: (FACTS, _grant_alike("facts"), f"UPDATE {SCHEMA}.version SET version = 4"),
 }
 """Version -> statements that make the next one of it; none may take longer for a log of more rows."""
 
@@ -164,6 +172,10 @@ DECIDE = (
 )
 
 DECIDED = f"SELECT {', '.join(FIELDS)} FROM {SCHEMA}.decisions ORDER BY sequence"
+
+SET_FACT = f"INSERT INTO {SCHEMA}.facts VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
+FACT = f"SELECT value FROM {SCHEMA}.facts WHERE name = %s"
 
 FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
 """Feedback goes with it: it references the prediction."""

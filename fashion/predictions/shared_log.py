@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import KnownModel, LoggedPrediction, LogUnavailable
 from fashion.predictions.withdrawal import Decision, Decisions
@@ -121,6 +122,17 @@ class SharedLog(Protocol):
 
         Args:
             timeout_s: how long this may take, which is then tried once; by default as long as the client allows.
+        """
+
+    def end_canary(self, ending: CanaryEnding) -> None:
+        """Store how the comparison of a canary ended, in place of an earlier one of the same versions."""
+
+    def canary_ending(self, name: str, *, timeout_s: float | None = None) -> CanaryEnding | None:
+        """Return how the comparison of a canary ended; None where it has not. Reads one row.
+
+        Args:
+            name: `CanaryEnding.name`.
+            timeout_s: how long this may take, if less than the client's own limit.
         """
 
     def get(self, prediction_id: str, *, timeout_s: float | None = None) -> LoggedPrediction:

@@ -22,7 +22,7 @@ def send_of_window(
     reported: "Sequence[tuple[DriftResult, str]]",
     quarantined: Mapping[str, str],
     settings: DriftConfig,
-    canary: "Outcome | None" = None,
+    canaries: "Sequence[Outcome]" = (),
 ) -> None:
     """Send what is due on a window, on a canary, and on what waits for people.
 
@@ -30,10 +30,9 @@ def send_of_window(
         reported: the result and the report's id of each version in it, that of the latest row last.
         quarantined: sources of feedback -> why.
         settings: which conditions people are alerted to.
-        canary: what became of the canary; None without one.
+        canaries: what became of each canary.
     """
-    from fashion.drift import canary as canaries
-    from fashion.drift import messages, reports, retraining, waiting
+    from fashion.drift import canary, messages, reports, retraining, waiting
     from fashion.registry import versions
     from fashion.storage.address import open_store
 
@@ -49,9 +48,9 @@ def send_of_window(
     events = [ended] if ended is not None and "training" in on else []
     present = [result.model_version for result, _ in reported if result.rows]
     if "canary" in on:
-        said = None if canary is None else canaries.alert(canary, model_name=model)
-        conditions["canary"] = said if canary is not None and canary.ending in ("waits", "failed") else None
-        events += [said] if said is not None and canary is not None and canary.has_ended else []
+        lasting = [each for each in canaries if each.ending in ("waits", "failed")]
+        conditions["canary"] = canary.alert(lasting[-1], model_name=model) if lasting else None
+        events += [canary.alert(each, model_name=model) for each in canaries if each.has_ended]
     _send({"problem": None, **conditions}, settings, present=present, events=events)
     if ended is not None:
         retraining.record_told(store, model_name=model)

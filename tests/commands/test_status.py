@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 from mlflow import MlflowClient
+from support import canaries
 from support.log_rows import DAY_US, record
 from support.served import free_port
 
@@ -170,6 +171,18 @@ class TestHomeInUse:
         assert content["models"]["challenger"]["number"] == 2
         assert content["service"] == {"url": service, "up": True, "version": "1", "problem": None}
         assert content["next_command"] == "fashion traffic --rows 500"
+
+    def test_what_becomes_of_a_canary_is_said(
+        self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        canaries.begin(tiny_package)
+        shown = " ".join(show(capsys, "--url", service, "--brief").split())
+        assert "canary version 2 answers 50% of the clients beside version 1: fashion canary status" in shown
+        champions.reject(versions.get("2"), reason="8 of 10 right")
+        shown = " ".join(show(capsys, "--url", service).split())
+        assert "canary canary 2 is refused, and version 1 stays champion: 8 of 10 right; running services stop" in shown
+        champions.promote(versions.get("2"), reason="all the same")
+        assert show_json(capsys, "--url", service)["models"]["canary"] is None
 
     def test_predictions_are_counted_and_call_for_a_drift_report(
         self, mlflow_home: Home, service: str, tiny_package: Package, capsys: pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fashion.drift import canary as drift_canary
-from fashion.evaluation import canary, registration
+from fashion.evaluation import canary, canary_tags, registration
 from fashion.evaluation.canary import Comparison
 from fashion.home import Home
 from fashion.metrics.sequential import Rules
@@ -65,7 +65,7 @@ def test_one_that_is_better_becomes_the_champion_and_the_comparison_ends(two: tu
     last = history.read().changes[-1]
     assert (last.version, last.replaced, last.event) == (2, 1, "promoted by its canary")
     assert last.reason in outcome.sentence
-    assert versions.get("2").tags[canary.RESULT] == f"promoted: {last.reason}"
+    assert versions.get("2").tags[canary_tags.RESULT] == f"promoted: {last.reason}"
     assert canary.running() is None
     champions.rollback(reason="users complain")
     assert canary.running() is None
@@ -161,6 +161,6 @@ def test_there_is_no_canary_without_a_challenger_and_none_of_a_version_that_is_n
 
 
 def test_an_edited_tag_is_one_sentence(two: tuple[Version, Version]) -> None:
-    versions.set_tags(two[1], {canary.RULES: '{"champion": 1}'})
+    versions.set_tags(two[1], {canary_tags.RULES: '{"champion": 1}'})
     with pytest.raises(RegistryError, match="the tag canary.rules of version 2 cannot be read"):
         canary.running()

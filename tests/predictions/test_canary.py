@@ -97,6 +97,12 @@ def test_answers_of_before_and_of_other_versions_do_not_count() -> None:
     assert counted(row(client, time_us=999), row(client, model=third), unlabelled) == (0, 0, 0, 0)
 
 
+def test_answers_of_after_the_end_do_not_count_whenever_they_were_labelled() -> None:
+    rows = [row(of(True, number), time_us=1500 + number, label_us=9000) for number in range(3)]
+    counts = count(rows, EXPERIMENT, lambda _: True, until_us=1502)
+    assert (counts.canary.labels, counts.canary.right) == (2, 2)
+
+
 def test_answers_that_the_other_version_should_have_given_do_not_count() -> None:
     rows = [row(of(True), model=ONE), row(of(False), model=TWO)]
     counts = count(rows, EXPERIMENT, lambda _: True)

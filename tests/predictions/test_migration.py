@@ -21,6 +21,7 @@ from support.shared_logs import Backend
 
 from fashion.home import REPOSITORY
 from fashion.predictions import postgres_schema, schema
+from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.postgres import PostgresLog
 from fashion.predictions.record import Feedback, LogUnavailable, PredictionRecord
@@ -253,6 +254,12 @@ def test_roles_keep_their_rights_when_a_shared_log_is_migrated(
         assert reads.get(row.prediction_id).feedback == ()
         with pytest.raises(SharedLogUnavailable, match="permission denied for table decisions"):
             reads.decide([discard])
+        ending = CanaryEnding(row.model, row.model, 1, "promoted", "it is better", "make bento")
+        writes.end_canary(ending)
+        writes.end_canary(ending)
+        assert reads.canary_ending(ending.name) == ending
+        with pytest.raises(SharedLogUnavailable, match="permission denied for table facts"):
+            reads.end_canary(ending)
 
 
 def test_a_newer_shared_log_is_one_sentence(backend: Backend, owner: psycopg.Connection[Any]) -> None:

@@ -1,6 +1,7 @@
 """A service with a canary: which version answers whom, what answer, row and page say, and what a broken one costs."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import subprocess
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import bentos
+from support import bentos, proxy, shared_logs
 from support.networks import swapped_classes
 from support.served import Served
 
-from bentos.classifier import monitoring
+from bentos.classifier import canary_watch, monitoring
 from bentos.classifier.deployment import Deployment
 from bentos.classifier.worker import Worker
 from bentos.web.request_metrics import Identity
@@ -30,6 +31,8 @@ from fashion.model import package
 from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.canary import Experiment
+from fashion.predictions.canary_ending import CanaryEnding, Kind
+from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import CHECK, Feedback, ModelId
 from fashion.predictions.slots import SPANS
@@ -271,5 +274,140 @@ def test_a_bento_with_a_canary_is_built_and_served(
         assert "<section id='canary'>" in page
         assert "nothing can be said yet" not in page
         assert 'role="canary",version="2"' in served.request("GET", "/metrics")[2].decode()
+        with PredictionLog(home / "predictions.db") as log:
+            log.end_canary(ending(asked, "stepped back"))
+        until(lambda: served.json("GET", "/model")["canary"] is None, 60)
+        assert "Version 2 was refused at " in served.request("GET", "/monitoring")[2].decode()
+        assert (
+            'fashion_canary_state{state="stepped back",version="2"} 1.0'
+            in served.request("GET", "/metrics")[2].decode()
+        )
     finally:
         served.stop()
+
+
+# The end of a comparison
+
+
+def ending(of: Experiment, kind: Kind) -> CanaryEnding:
+    return CanaryEnding(of.champion, of.canary, time.time_ns() // 1000, kind, "8 of 10 right", "make bento")
+
+
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services look often for the end of a comparison."""
+    monkeypatch.setattr(canary_watch, "LOOK_SECONDS", 0.05)
+
+
+def states(worker: Worker) -> dict[str, float]:
+    """What the metrics say of the canary."""
+    worker.update_gauges()
+    names = ("answers", "promoted", "stepped back")
+    found = {
+        each: worker.metrics.registry.get_sample_value("fashion_canary_state", {"version": "2", "state": each})
+        for each in names
+    }
+    assert None not in found.values()
+    return {name: value for name, value in found.items() if value}
+
+
+def test_a_service_looks_twice_a_minute_at_least() -> None:
+    assert canary_watch.LOOK_SECONDS + FirestoreLog("p").timeout_s <= 30
+
+
+@pytest.mark.fault("a canary is stepped back from while services run")
+def test_a_canary_that_is_stepped_back_from_answers_nobody_any_more_after_a_restart_too(
+    opened: Open, tiny_package: Package, other_package: Package, pngs: list[bytes], often: None
+) -> None:
+    worker, asked = opened(), experiment(tiny_package, other_package)
+    client = of_canary(worker)
+    assert ask(worker, pngs[0], client).model.version == "2"
+    assert states(worker) == {"answers": 1}
+    worker.log.end_canary(ending(asked, "stepped back"))
+    until(lambda: ask(worker, pngs[0], client).model.version == "1")
+    assert {ask(worker, png, f"c{row}").model.version for row, png in enumerate(pngs[:20])} == {"1"}
+    assert (worker.model_info().canary, worker.model_info().canary_share) == (None, None)
+    assert states(worker) == {"stepped back": 1}
+    page = monitoring.page(worker, SPANS["day"])
+    assert "Version 2 was refused at " in page
+    assert "8 of 10 right.</p><p>Next: <code>make bento</code>" in page
+    assert "Version 2 answers" not in page
+    again = opened()
+    assert ask(again, pngs[0], client).model.version == "1"
+
+
+def test_a_canary_that_is_promoted_goes_on_until_it_is_rolled_back_and_the_page_says_what_to_type(
+    opened: Open, tiny_package: Package, other_package: Package, pngs: list[bytes], often: None
+) -> None:
+    worker = opened()
+    worker.log.end_canary(ending(experiment(tiny_package, other_package), "promoted"))
+    until(lambda: states(worker) == {"promoted": 1})
+    assert ask(worker, pngs[0], of_canary(worker)).model.version == "2"
+    assert worker.model_info().canary == "2"
+    page = monitoring.page(worker, SPANS["day"])
+    assert "Version 2 was promoted at " in page
+    assert "Next: <code>make bento</code>" in page
+    worker.log.end_canary(ending(experiment(tiny_package, other_package), "stepped back"))  # it was rolled back
+    until(lambda: ask(worker, pngs[0], of_canary(worker)).model.version == "1")
+    assert states(worker) == {"stepped back": 1}
+
+
+def test_answers_of_after_the_end_are_not_counted(
+    opened: Open, tiny_package: Package, other_package: Package, pngs: list[bytes], often: None
+) -> None:
+    worker = opened()
+    assert worker.canary_state is not None
+
+    def label(number: int) -> None:
+        answer = ask(worker, pngs[number], of_canary(worker, number=number))
+        said = Feedback(answer.prediction_id, 0, "review", time.time_ns() // 1000)
+        worker.log.append_feedback([said])
+
+    label(0)
+    worker.log.end_canary(ending(experiment(tiny_package, other_package), "promoted"))
+    until(lambda: states(worker) == {"promoted": 1})
+    label(1)
+    state = worker.canary_state.read()
+    assert (state.counts.canary.labels, sum(state.answers.values())) == (1, 1)
+
+
+@pytest.mark.fault("the shared log is away when a service with a canary starts, and when it starts again")
+def test_machines_learn_the_end_from_the_shared_log_and_know_it_while_that_is_away(
+    opened: Open,
+    tiny_package: Package,
+    other_package: Package,
+    pngs: list[bytes],
+    postgres_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    often: None,
+) -> None:
+    backend = shared_logs.make("postgresql", postgres_server)
+    with proxy.between(backend.server) as wire, contextlib.closing(backend.connect()) as shared:
+        monkeypatch.setenv("FASHION_LOG", backend.address(wire.address))
+        wire.cut()
+        with caplog.at_level(logging.WARNING):
+            first = opened()
+            client = of_canary(first)
+            assert ask(first, pngs[0], client).model.version == "2"
+            until(lambda: "whether the canary's comparison has ended is not known: " in caplog.text)
+        wire.resume()
+        monkeypatch.setenv("FASHION_HOME", str(tmp_path / "another"))
+        second = opened()
+        assert ask(second, pngs[0], client).model.version == "2"
+        shared.end_canary(ending(experiment(tiny_package, other_package), "stepped back"))
+        until(lambda: {ask(each, pngs[0], client).model.version for each in (first, second)} == {"1"})
+        third = opened()  # on that machine again
+        assert ask(third, pngs[0], client).model.version == "1"
+        wire.cut()
+        fourth = opened()
+        assert ask(fourth, pngs[0], client).model.version == "1"
+        wire.resume()

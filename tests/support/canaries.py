@@ -1,0 +1,64 @@
+"""A canary that answers beside the champion: in a registry, and with labels on both versions' answers in a log."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+from support.log_rows import record
+
+from fashion.evaluation import canary
+from fashion.metrics.sequential import Rules
+from fashion.model.package import Package
+from fashion.predictions.canary import Experiment
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import REVIEW, Feedback, ModelId
+from fashion.registry import champions, versions
+from fashion.registry.versions import DIGEST, MODEL_NAME
+
+CLIENTS = 400
+"""Whose labels suffice for a decision."""
+
+
+def begin(package: Package) -> Experiment:
+    """Register a champion and a canary of one package, and begin their comparison.
+
+    Args:
+        package: of both; its folder stays where it is.
+    """
+    client = MlflowClient()
+    client.create_registered_model(MODEL_NAME)
+    for _ in range(2):
+        client.create_model_version(MODEL_NAME, str(package.folder), tags={DIGEST: package.digest})
+    champions.promote(versions.get("1"), reason="the first one")
+    client.set_registered_model_alias(MODEL_NAME, versions.CHALLENGER, "2")
+    one, two = ModelId.of(MODEL_NAME, 1, package.digest), ModelId.of(MODEL_NAME, 2, package.digest[::-1])
+    began = time.time() - 3600
+    return canary.begin(
+        versions.get("2"), one, two, share=0.5, rules=Rules(margin=0.02, confidence=0.95), clock=lambda: began
+    )
+
+
+def answer(path: Path, experiment: Experiment, *, right: bool, clients: int = CLIENTS) -> None:
+    """Log answers of both versions that reviewers have labelled.
+
+    Args:
+        path: of the log.
+        experiment: the versions.
+        right: whether the canary's answers are right and the champion's are half wrong, or the other way round.
+        clients: how many send one picture each.
+    """
+    records, reviews = [], []
+    for number in range(clients):
+        is_canary = experiment.goes_to_canary(f"client-{number}", "")
+        model = experiment.canary if is_canary else experiment.champion
+        made = record(
+            client=f"client-{number}", label=1, time_us=experiment.since_us + 1 + number, image_sha256="0" * 64
+        )
+        named = {"model_name": model.name, "model_version": model.version, "model_digest": model.digest}
+        records.append(dataclasses.replace(made, **named))
+        is_wrong = is_canary is not right and number % 3 == 0
+        reviews.append(Feedback(made.prediction_id, 0 if is_wrong else 1, REVIEW, made.time_us + 1))
+    with PredictionLog(path) as log:
+        log.append(records)
+        log.append_feedback(reviews)
