@@ -206,8 +206,10 @@ class WindowStats:
 
     def _severity(self, pictures: Predictions, estimate: Estimate, *, changed: bool) -> Severity:
         thresholds = self._reference.thresholds
-        if self._reference.estimator is not None or thresholds is None:
-            harmful = changed and self._reference.accuracy - estimate.accuracy > HARMFUL
+        estimator = self._reference.estimator
+        if estimator is not None or thresholds is None:
+            bound = HARMFUL if estimator is None else estimator.called_harmful
+            harmful = changed and self._reference.accuracy - estimate.accuracy > bound
             return Severity("harmful" if harmful else "harmless" if changed else "none")
         # Against the held-out rows, where the thresholds were learnt: the columns may be compared with accepted ones.
         signals = self._reference.meter.measure(pictures)
@@ -217,7 +219,7 @@ class WindowStats:
     def _estimate(self, pictures: Predictions) -> Estimate:
         estimator = self._reference.estimator
         if estimator is not None:
-            return estimator.estimate(estimator.signals(pictures).sum(axis=0), len(pictures.labels))
+            return estimator.estimate(estimator.sums(pictures))
         # Difference of confidences, Guillory et al. 2021 (arXiv:2107.03315).
         change = _mean_confidence(pictures) - self._reference.meter.mean_confidence
         return Estimate(min(1.0, max(0.0, self._reference.accuracy + change)), abs(change) <= SMALL_CHANGE)

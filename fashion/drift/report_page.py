@@ -48,6 +48,7 @@ SIGNAL_WORDS = {
     "unsure": "Unsure rows",
     **{f"embedding_{share}": f"Rows that the network finds unusual, {1 - share:.1%}" for share in BEYOND},
     **{f"picture_{share}": f"Rows that are unusual as pictures too, {1 - share:.1%}" for share in BEYOND},
+    "classes": "Rows that the predicted classes have moved by",
 }
 """The signals of the estimated accuracy."""
 
@@ -208,8 +209,8 @@ def _signals(estimated: Estimate) -> Iterator[str]:
         yield f"<tr><th>{escape(SIGNAL_WORDS[name])}</th>{numbers}</tr>"
     yield (
         "</table><p class='small'>How much accuracy each sign costs was learnt when this version was trained, from "
-        "held-out pictures that were corrupted in many ways. A negative cost takes back what another sign counts twice."
-        f" A window is called harmful from {100 * HARMFUL:.0f} points on.</p>"
+        "held-out pictures that were corrupted in many ways. A negative cost takes back what another sign says."
+        f" A window is called harmful where they add up to about {100 * HARMFUL:.0f} points or more.</p>"
     )
 
 

@@ -13,7 +13,7 @@ from fashion.data.dataset import Dataset
 from fashion.images.corruptions import CORRUPTIONS, corrupt
 from fashion.images.transform import Images
 from fashion.model import accuracy_calibration
-from fashion.model.accuracy import HARMFUL, AccuracyEstimator
+from fashion.model.accuracy import CALLED_HARMFUL, HARMFUL, AccuracyEstimator
 from fashion.model.accuracy_calibration import Pools
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
@@ -59,7 +59,7 @@ class Source:
     related: tuple[str, ...]
     """Kinds of corruption that may not have calibrated what is tested on it."""
     signals: NDArray[np.int64]
-    """(N, K)."""
+    """(N, OF_ROWS + C): signals, and the predicted class as a one among zeros."""
     published: NDArray[np.float64]
     """(N, M): what each of M published estimators makes of a row; the mean is the fall of accuracy."""
     right: NDArray[np.bool_]
@@ -74,7 +74,7 @@ class Window:
     related: tuple[str, ...]
     rows: int
     sums: NDArray[np.int64]
-    """Of the signals."""
+    """Of the signals and the classes."""
     published: NDArray[np.float64]
     """(M,) fall of accuracy by the published estimators."""
     fall: float
@@ -87,9 +87,14 @@ class Found:
     falls: NDArray[np.float64]
     estimates: NDArray[np.float64]
 
-    def row(self, name: str) -> dict[str, Any]:
-        """Shares of right and wrong decisions, and the mean absolute errors."""
-        harmful, called = self.falls > HARMFUL, self.estimates > HARMFUL
+    def row(self, name: str, bound: float = HARMFUL) -> dict[str, Any]:
+        """Shares of right and wrong decisions, and the mean absolute errors.
+
+        Args:
+            name: of the method.
+            bound: estimates above it call a window harmful.
+        """
+        harmful, called = self.falls > HARMFUL, self.estimates > bound
         clear, small = np.abs(self.falls - HARMFUL) > NEAR, self.falls < 0.1
         errors = np.abs(self.estimates - self.falls)
         return {
@@ -146,7 +151,9 @@ def _sources(
 
     def source(kind: str, related: tuple[str, ...], images: Images, labels: NDArray[np.int64]) -> Source:
         found = predictor.predict(np.ascontiguousarray(images))
-        return Source(kind, related, estimator.signals(found), published(found), found.labels == labels)
+        classes = np.eye(len(estimator.classes), dtype=np.int64)[found.labels]
+        signals = np.concatenate([estimator.signals(found), classes], axis=1)
+        return Source(kind, related, signals, published(found), found.labels == labels)
 
     whole = source("none", (), data.test.images, data.test.labels)
     yield dataclasses.replace(whole, shares=(0.0,) * 10)
@@ -205,13 +212,16 @@ def _by_method(windows: Sequence[Window], pools: Sequence[Pools], size: int) -> 
     for seed, each in enumerate(pools):
         estimates, held, reliable = _left_out(windows, each)
         found = Found(falls, estimates)
-        rows.append({**found.row(f"this project, calibration {seed}"), **_trust((held, reliable, kinds))})
+        rows.append(
+            {**found.row(f"this project, calibration {seed}", CALLED_HARMFUL), **_trust((held, reliable, kinds))}
+        )
     note = (
         f"{len(windows):,} windows of {size:,} test rows, of {len(set(kinds))} kinds of change and {len(SHARES)} "
         "shares of changed rows; what was calibrated on corruptions has not seen the kind that it is tested on. "
-        f"Harmful: a fall of more than {100 * HARMFUL:.0f} points ({(falls > HARMFUL).sum():,} windows), estimated "
-        f"alike. Clear: without the windows {100 * NEAR:.0f} point around that. Errors in points. Right: of the "
-        "estimates that are called reliable, the interval holds the accuracy."
+        f"Harmful: a fall of more than {100 * HARMFUL:.0f} points ({(falls > HARMFUL).sum():,} windows); called so: an "
+        f"estimate above that, of this project above {100 * CALLED_HARMFUL:.1f}. Clear: without the windows "
+        f"{100 * NEAR:.0f} point around that. Errors in points. Right: of the estimates that are called reliable, the "
+        "interval holds the accuracy."
     )
     return Table(f"Harm and accuracy without labels, {size:,} rows", rows, note, FORMATS)
 
@@ -232,10 +242,10 @@ def _left_out(windows: Sequence[Window], pools: Pools) -> tuple[NDArray[Any], ND
         if window.related not in estimators:
             estimators[window.related] = pools.fit(without=window.related)
         estimator = estimators[window.related]
-        found = estimator.estimate(window.sums, window.rows)
+        found = estimator.estimate(window.sums)
         accuracy = estimator.accuracy - window.fall
         held = found.low is not None and found.high is not None and found.low <= accuracy <= found.high
-        rows.append((estimator.fall(window.sums, window.rows), held, found.reliable))
+        rows.append((estimator.fall(window.sums), held, found.reliable))
     falls, held_all, reliable = (np.array(column) for column in zip(*rows, strict=True))
     return falls, held_all, reliable
 
@@ -250,7 +260,7 @@ def _by_kind(windows: Sequence[Window], pools: Pools) -> Table:
     for kind in dict.fromkeys(kinds):
         of = kinds == kind
         harmful = falls[of] > HARMFUL
-        called = estimates[of] > HARMFUL
+        called = estimates[of] > CALLED_HARMFUL
         row: dict[str, Any] = {
             "change": str(kind),
             "harmful": int(harmful.sum()),
@@ -275,7 +285,7 @@ def _slow(data: Dataset, predictor: Predictor, pools: Pools, *, quick: bool) -> 
             chosen = rng.choice(len(data.test.labels), 1000, replace=False)
             found = predictor.predict(corrupt(data.test.images[chosen], kind, last * number / 20, seed=number))
             falls.append(estimator.accuracy - (found.labels == data.test.labels[chosen]).mean())
-            called.append(estimator.fall(estimator.signals(found).sum(axis=0), 1000) > HARMFUL)
+            called.append(estimator.fall(estimator.sums(found)) > CALLED_HARMFUL)
         harmful = [fall > HARMFUL for fall in falls]
         rows.append(
             {

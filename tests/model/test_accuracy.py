@@ -1,6 +1,7 @@
 """Accuracy without labels: sums that can be divided, weights that see corruptions, intervals that hold."""
 
 import dataclasses
+import io
 import pickle
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from fashion.data.dataset import Dataset
 from fashion.images.corruptions import corrupt
 from fashion.images.statistics import STATISTICS
 from fashion.model import accuracy_calibration, package
-from fashion.model.accuracy import HARMFUL, RELIABLE, SIGNALS, UNITS, AccuracyEstimator
-from fashion.model.accuracy_calibration import Pools
+from fashion.model.accuracy import HARMFUL, OF_ROWS, RELIABLE, SIGNALS, UNITS, AccuracyEstimator, Linear
+from fashion.model.accuracy_calibration import Pool, Pools
 from fashion.model.package import ACCURACY, TYPICALITY, DamagedPackage, Package
 from fashion.model.predictor import EMBEDDING_SIZE, Predictions, Predictor
 from fashion.model.reference import Reference
@@ -35,7 +36,7 @@ def unchanged(predictor: Predictor, small_dataset: Dataset) -> Predictions:
 
 
 def fall(estimator: AccuracyEstimator, rows: Predictions) -> float:
-    return estimator.fall(estimator.signals(rows).sum(axis=0), len(rows.labels))
+    return estimator.fall(estimator.sums(rows))
 
 
 class TestSignals:
@@ -45,18 +46,19 @@ class TestSignals:
         self, estimator: AccuracyEstimator, unchanged: Predictions, cuts: list[int], seed: int
     ) -> None:
         order = np.random.default_rng(seed).permutation(300)
-        whole = estimator.signals(unchanged[np.arange(300)]).sum(axis=0)
+        whole = estimator.sums(unchanged[np.arange(300)])
         parts = [part for part in np.split(order, sorted(cuts)) if len(part)]
-        assert (sum(estimator.signals(unchanged[part]).sum(axis=0) for part in parts) == whole).all()
+        assert (sum(estimator.sums(unchanged[part]) for part in parts) == whole).all()
 
     def test_the_reference_has_the_usual_signals(self, estimator: AccuracyEstimator, reference: Reference) -> None:
         rows = reference.predictions
-        found = dict(zip(SIGNALS, estimator.signals(rows).mean(axis=0) / UNITS, strict=True))
-        usual = dict(zip(SIGNALS, estimator.usual, strict=True))
+        found = dict(zip(SIGNALS[:OF_ROWS], estimator.signals(rows).mean(axis=0) / UNITS, strict=True))
+        usual = dict(zip(SIGNALS[:OF_ROWS], estimator.usual, strict=True))
         assert found["confidence"] == pytest.approx(rows.confidences.mean(), abs=1e-6)
         assert found["unsure"] == pytest.approx((rows.labels != reference.labels).mean(), abs=0.01)
         # The Gaussians were fitted to these rows, so that fewer of them are unusual than of others.
-        assert all(found[name] <= usual[name] + 0.01 for name in SIGNALS[3:])
+        assert all(found[name] <= usual[name] + 0.01 for name in SIGNALS[3:OF_ROWS])
+        assert estimator.changes(estimator.sums(rows))[-1] == 0  # the classes are as they were
         assert abs(fall(estimator, rows)) < 0.03
 
 
@@ -65,7 +67,7 @@ class TestEstimate:
         self, estimator: AccuracyEstimator, unchanged: Predictions, small_dataset: Dataset
     ) -> None:
         right = (unchanged.labels == small_dataset.test.labels).mean()
-        found = estimator.estimate(estimator.signals(unchanged).sum(axis=0), len(unchanged.labels))
+        found = estimator.estimate(estimator.sums(unchanged))
         assert found.accuracy == pytest.approx(right, abs=0.05)
         assert found.low is not None
         assert found.high is not None
@@ -80,15 +82,38 @@ class TestEstimate:
         assert fall(estimator, ruined) > HARMFUL
 
     def test_fewer_rows_give_wider_intervals(self, estimator: AccuracyEstimator, unchanged: Predictions) -> None:
-        sums = estimator.signals(unchanged).sum(axis=0)
+        sums = estimator.sums(unchanged)
         widths = []
         for times in (1, 10, 100):
-            found = estimator.estimate(times * sums, times * len(unchanged.labels))
+            found = estimator.estimate(times * sums)
             assert found.low is not None
             assert found.high is not None
             widths.append(found.high - found.low)
             assert found.reliable == (max(found.high - found.accuracy, found.accuracy - found.low) <= RELIABLE)
         assert widths == sorted(widths, reverse=True)
+
+
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
+
+
+def two_classes(estimator: AccuracyEstimator) -> AccuracyEstimator:
+    """An estimator of two classes, whose every signal is usually 0."""
+    return dataclasses.replace(
+        estimator, usual=np.zeros(OF_ROWS), classes=np.full(2, 0.5), accuracy=1.0, rule=Linear(np.zeros(OF_ROWS + 1))
+    )
+
+
+def made_up(kind: str, share: float, seed: int) -> Pool:
+    """Rows of two classes, of which a share is unusual and wrong."""
+    rng = np.random.default_rng(seed)
+    labels, wrong = rng.integers(2, size=1000), rng.random(1000) < share
+    signals = np.zeros((1000, OF_ROWS), np.int64)
+    signals[:, 3] = wrong
+    return Pool(kind, signals, np.where(wrong, 1 - labels, labels), labels)
+
+
+def all_made_up() -> list[Pool]:
+    return [made_up(kind, share, seed) for seed, (kind, share) in enumerate(zip("abcabc", SHARES, strict=True))]
 
 
 class TestCalibration:
@@ -108,21 +133,31 @@ class TestCalibration:
         assert calibrated(2) != first
 
     def test_a_kind_that_is_left_out_has_no_influence(self, estimator: AccuracyEstimator) -> None:
-        rng = np.random.default_rng(0)
-        signals = rng.normal(size=(60, len(SIGNALS)))
-        falls = np.abs(signals @ np.full(len(SIGNALS), 0.01))
-        kinds = ("a", "b", "c") * 20
-        spoilt = np.where(np.array(kinds) == "c", 1.0, falls)
-        fits = [Pools(estimator, kinds, signals, each).fit(without=("c",)) for each in (falls, spoilt)]
-        assert (fits[0].weights == fits[1].weights).all()
-        assert fits[0].error == fits[1].error
+        pools = all_made_up()
+        spoilt = [dataclasses.replace(pool, labels=1 - pool.labels) if pool.kind == "c" else pool for pool in pools]
+        fits = [Pools(two_classes(estimator), made_up("", 0.0, 9), tuple(each), 0) for each in (pools, spoilt)]
+        left_out, other = (each.fit(without=("c",)).to_bytes() for each in fits)
+        assert left_out == other
+        assert fits[0].fit().to_bytes() != fits[1].fit().to_bytes()
 
-    def test_weights_that_made_the_falls_are_found(self, estimator: AccuracyEstimator) -> None:
-        weights = np.linspace(0.1, 0.9, len(SIGNALS))
-        signals = np.random.default_rng(0).uniform(0, 0.1, size=(600, len(SIGNALS)))
-        found = Pools(estimator, tuple("abcdef") * 100, signals, signals @ weights).fit()
-        assert found.weights == pytest.approx(weights, abs=0.02)
-        assert found.error < 0.05
+    def test_what_made_the_falls_is_found(self, estimator: AccuracyEstimator) -> None:
+        """The rows that are wrong are those that the network finds unusual."""
+        pools = tuple(
+            made_up(kind, share, seed) for seed, (kind, share) in enumerate(zip("abcabc", SHARES, strict=True))
+        )
+        found = Pools(two_classes(estimator), made_up("", 0.0, 9), pools, 0).fit()
+        for share in (0.02, 0.1, 0.3):
+            pool = made_up("d", share, 10)
+            sums = np.append(pool.signals.sum(axis=0), np.bincount(pool.predicted, minlength=2))
+            assert found.fall(sums) == pytest.approx(share, abs=0.02)
+
+    def test_another_mix_of_classes_is_no_fall(self, estimator: AccuracyEstimator) -> None:
+        pools = tuple(
+            made_up(kind, share, seed) for seed, (kind, share) in enumerate(zip("abcabc", SHARES, strict=True))
+        )
+        found = Pools(two_classes(estimator), made_up("", 0.0, 9), pools, 0).fit()
+        for zeros in (0, 500, 1000):
+            assert abs(found.fall(np.array([*[0] * OF_ROWS, zeros, 1000 - zeros]))) < 0.02
 
     def test_a_model_that_nothing_can_hurt_never_falls(self) -> None:
         def predict(images: np.ndarray) -> Predictions:
@@ -153,16 +188,35 @@ class TestStored:
         older = package.write(dataclasses.replace(tiny_package, folder=None), tmp_path, files)
         assert AccuracyEstimator.of(older) is None
 
+    def test_a_package_with_weights_is_still_read(
+        self, estimator: AccuracyEstimator, unchanged: Predictions, tiny_package: Package, tmp_path: Path
+    ) -> None:
+        """As it was written before there were trees: one weight for each signal of rows, and no classes."""
+        assert tiny_package.folder is not None
+        with np.load(io.BytesIO(estimator.to_bytes())) as arrays:
+            fields = {name: arrays[name] for name in arrays.files if not name.startswith("rule.") and name != "classes"}
+        weights = np.zeros(OF_ROWS)
+        weights[2] = 0.5
+        buffer = io.BytesIO()
+        np.savez(buffer, **fields, weights=weights)
+        files = {name: (tiny_package.folder / name).read_bytes() for name in package.FILES} | {
+            ACCURACY: buffer.getvalue()
+        }
+        older = AccuracyEstimator.of(package.write(dataclasses.replace(tiny_package, folder=None), tmp_path, files))
+        assert older is not None
+        unsure = (unchanged.confidences < estimator.unsure).mean() - estimator.usual[2]
+        assert fall(older, unchanged) == pytest.approx(0.5 * unsure)
+
     @pytest.mark.parametrize("content", [b"no arrays", "fewer signals"])
     def test_what_cannot_be_read_is_named(
         self, content: bytes | str, estimator: AccuracyEstimator, tiny_package: Package, tmp_path: Path
     ) -> None:
         assert tiny_package.folder is not None
-        fewer = dataclasses.replace(estimator, weights=estimator.weights[:-1]).to_bytes()
+        fewer = dataclasses.replace(estimator, usual=estimator.usual[:-1]).to_bytes()
         files = {name: (tiny_package.folder / name).read_bytes() for name in package.FILES}
         files[ACCURACY] = content if isinstance(content, bytes) else fewer
         damaged = package.write(dataclasses.replace(tiny_package, folder=None), tmp_path, files)
-        with pytest.raises(DamagedPackage, match=f"{ACCURACY} (cannot be read|has {len(SIGNALS) - 1} signals)"):
+        with pytest.raises(DamagedPackage, match=f"{ACCURACY} (cannot be read|has {OF_ROWS - 1} signals)"):
             AccuracyEstimator.of(damaged)
 
 
@@ -179,12 +233,12 @@ def test_changes_that_nothing_was_calibrated_on_are_judged_and_intervals_hold(
             rows = rng.choice(10_000, 1000, replace=False)
             found = predictor.predict(np.ascontiguousarray(ODD[name](whole_dataset.test.images[rows])))
             truth = float((found.labels == whole_dataset.test.labels[rows]).mean())
-            estimate = estimator.estimate(estimator.signals(found).sum(axis=0), 1000)
+            estimate = estimator.estimate(estimator.sums(found))
             assert estimate.low is not None
             assert estimate.high is not None
             held.append(estimate.low <= truth <= estimate.high)
             lost = estimator.accuracy - truth
             if abs(lost - HARMFUL) > 0.03:
-                decided.append((lost > HARMFUL) == (estimator.accuracy - estimate.accuracy > HARMFUL))
+                decided.append((lost > HARMFUL) == (estimator.accuracy - estimate.accuracy > estimator.called_harmful))
     assert np.mean(held) >= 0.8
     assert np.mean(decided) >= 0.8

@@ -9,7 +9,7 @@ from fashion.drift.decision import WindowStats
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import DriftResult
 from fashion.model import accuracy_calibration
-from fashion.model.accuracy import SIGNALS, AccuracyEstimator
+from fashion.model.accuracy import SIGNALS, AccuracyEstimator, Linear
 from fashion.model.package import SeverityThresholds
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
@@ -35,9 +35,9 @@ SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, coverage=0.9, 
 
 def estimator(reference: Reference) -> AccuracyEstimator:
     """An estimate of accuracy that follows the mean confidence."""
-    found = accuracy_calibration.without_weights(reference, Typicality.fit(reference))
+    found = accuracy_calibration.without_rule(reference, Typicality.fit(reference))
     weights = np.array([-1.0, *[0.0] * (len(SIGNALS) - 1)])
-    return dataclasses.replace(found, weights=weights, error=0.5)
+    return dataclasses.replace(found, rule=Linear(weights), error=0.5)
 
 
 def sample_predictions(count: int, *, seed: int, sharpness: float = 3.0, shift: float = 0.0) -> Predictions:
