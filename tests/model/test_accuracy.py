@@ -16,7 +16,7 @@ from fashion.images.corruptions import corrupt
 from fashion.images.statistics import STATISTICS
 from fashion.model import accuracy_calibration, package
 from fashion.model.accuracy import HARMFUL, OF_ROWS, RELIABLE, SIGNALS, UNITS, AccuracyEstimator, Linear
-from fashion.model.accuracy_calibration import Pool, Pools
+from fashion.model.accuracy_calibration import MANY_ROWS, Pool, Pools
 from fashion.model.package import ACCURACY, TYPICALITY, DamagedPackage, Package
 from fashion.model.predictor import EMBEDDING_SIZE, Predictions, Predictor
 from fashion.model.reference import Reference
@@ -103,11 +103,11 @@ def two_classes(estimator: AccuracyEstimator) -> AccuracyEstimator:
     )
 
 
-def made_up(kind: str, share: float, seed: int) -> Pool:
+def made_up(kind: str, share: float, seed: int, rows: int = 1000) -> Pool:
     """Rows of two classes, of which a share is unusual and wrong."""
     rng = np.random.default_rng(seed)
-    labels, wrong = rng.integers(2, size=1000), rng.random(1000) < share
-    signals = np.zeros((1000, OF_ROWS), np.int64)
+    labels, wrong = rng.integers(2, size=rows), rng.random(rows) < share
+    signals = np.zeros((rows, OF_ROWS), np.int64)
     signals[:, 3] = wrong
     return Pool(kind, signals, np.where(wrong, 1 - labels, labels), labels)
 
@@ -135,27 +135,24 @@ class TestCalibration:
     def test_a_kind_that_is_left_out_has_no_influence(self, estimator: AccuracyEstimator) -> None:
         pools = all_made_up()
         spoilt = [dataclasses.replace(pool, labels=1 - pool.labels) if pool.kind == "c" else pool for pool in pools]
-        fits = [Pools(two_classes(estimator), made_up("", 0.0, 9), tuple(each), 0) for each in (pools, spoilt)]
+        fits = [
+            Pools(two_classes(estimator), made_up("", 0.0, 9, rows=MANY_ROWS), tuple(each), 0)
+            for each in (pools, spoilt)
+        ]
         left_out, other = (each.fit(without=("c",)).to_bytes() for each in fits)
         assert left_out == other
         assert fits[0].fit().to_bytes() != fits[1].fit().to_bytes()
 
     def test_what_made_the_falls_is_found(self, estimator: AccuracyEstimator) -> None:
         """The rows that are wrong are those that the network finds unusual."""
-        pools = tuple(
-            made_up(kind, share, seed) for seed, (kind, share) in enumerate(zip("abcabc", SHARES, strict=True))
-        )
-        found = Pools(two_classes(estimator), made_up("", 0.0, 9), pools, 0).fit()
+        found = Pools(two_classes(estimator), made_up("", 0.0, 9, rows=MANY_ROWS), tuple(all_made_up()), 0).fit()
         for share in (0.02, 0.1, 0.3):
             pool = made_up("d", share, 10)
             sums = np.append(pool.signals.sum(axis=0), np.bincount(pool.predicted, minlength=2))
             assert found.fall(sums) == pytest.approx(share, abs=0.02)
 
     def test_another_mix_of_classes_is_no_fall(self, estimator: AccuracyEstimator) -> None:
-        pools = tuple(
-            made_up(kind, share, seed) for seed, (kind, share) in enumerate(zip("abcabc", SHARES, strict=True))
-        )
-        found = Pools(two_classes(estimator), made_up("", 0.0, 9), pools, 0).fit()
+        found = Pools(two_classes(estimator), made_up("", 0.0, 9, rows=MANY_ROWS), tuple(all_made_up()), 0).fit()
         for zeros in (0, 500, 1000):
             assert abs(found.fall(np.array([*[0] * OF_ROWS, zeros, 1000 - zeros]))) < 0.02
 
