@@ -30,7 +30,7 @@ from bentos.classifier.schemas import (
     Ready,
     data_url,
 )
-from bentos.classifier.served import Served, load_canary
+from bentos.classifier.served import Served, load_canary, read_verified
 from bentos.classifier.shipping import Shipping
 from bentos.classifier.site import site_of
 from bentos.classifier.traffic import TrafficReader
@@ -50,8 +50,8 @@ from fashion.home import Home
 from fashion.images import image_store
 from fashion.images.errors import BadPicture
 from fashion.images.preparation import PreparedImage
-from fashion.model import explanation, package
-from fashion.model.package import Package
+from fashion.model import explanation
+from fashion.model.package import DamagedPackage, Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable, ModelId
@@ -98,9 +98,7 @@ class Worker:
             ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
         self.settings, self.deployment = deployment.settings, deployment
-        self.package: Package = package.read(model)
-        if self.package.digest != deployment.model.get("digest", self.package.digest):
-            raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
+        self.package: Package = read_verified(model, deployment.model)
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports, self._images = open_store(home.reports), open_store(home.images)
         local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
@@ -148,7 +146,9 @@ class Worker:
         )
         self._closing = threading.Event()
         self._show_versions()
-        self._latest_report = LatestReport(self.reports, self.metrics.set_report, model_name=self._model.name)
+        self._latest_report = LatestReport(
+            self.reports, self.metrics.set_report, model_name=self._model.name, digest=self._model.digest
+        )
         self._latest_report.look()
         several = self.settings.workers > 1
         self._telemetry = Telemetry(
@@ -387,10 +387,10 @@ def _start_background(deployment: Deployment, log: PredictionLog, home: Home, sh
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])
         try:
-            scores = package.read(shadow)
+            scores = read_verified(shadow, deployment.shadow)
             model = ModelId.of(deployment.shadow["name"], version, scores.digest)
             works.append(background.shadow(Predictor(scores), log, model=model))
-        except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
+        except DamagedPackage as error:  # a version that answers nobody must not stop the one that does
             _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fashion.evaluation.registration import WAITING, WAITS_FOR
 from fashion.metrics.sequential import Rules, Verdict
 from fashion.predictions.canary import Counts, Experiment, describe
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, versions
+from fashion.registry.champions import WAITING, WAITS_FOR
 from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
 
 RULES = "canary.rules"

@@ -32,8 +32,8 @@ def send_of_window(
         settings: which conditions people are alerted to.
         canary: what became of the canary; None without one.
     """
+    from fashion.drift import alerts, messages, reports, retraining, waiting
     from fashion.drift import canary as canaries
-    from fashion.drift import messages, reports, retraining, waiting
     from fashion.registry import versions
     from fashion.storage.address import open_store
 
@@ -47,7 +47,7 @@ def send_of_window(
     conditions |= {name: alert for name, alert in waits.items() if name in on}
     ended = waiting.training_elsewhere(known, store, model=model, now_s=time.time())
     events = [ended] if ended is not None and "training" in on else []
-    present = [result.model_version for result, _ in reported if result.rows]
+    present = [alerts.version_key(result.model_version, result.model_digest) for result, _ in reported if result.rows]
     if "canary" in on:
         said = None if canary is None else canaries.alert(canary, model_name=model)
         conditions["canary"] = said if canary is not None and canary.ending in ("waits", "failed") else None
