@@ -3,29 +3,36 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion.cleaning import bentos, candidates, flow_runs, processes
+from fashion.cleaning import bentos, candidates, flow_runs, processes, stored
 from fashion.cleaning.candidates import Candidate, candidate, is_due
 from fashion.config.gc import GcConfig
 from fashion.home import Home
 from fashion.registry import cleanup
 from fashion.state import relocation
+from fashion.storage.address import open_store
 from fashion.storage.servers import is_database
 
 FAILED_RUN = "failed run"
 
 
 def find(home: Home, settings: GcConfig) -> list[Candidate]:
-    """Look at everything on this machine, and change nothing.
+    """Look at everything of this home, and change nothing.
 
     What champions, their predecessors and challengers are of stays, and so does what a process on this machine uses.
 
     Args:
-        home: of this machine, connected to its registry. What addresses name elsewhere is not looked at.
+        home: of this machine, connected to its registry. Of what addresses name elsewhere, checkpoints and archives of
+            bentos are looked at.
         settings: the ages.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: one of their stores cannot be listed.
     """
     needed = cleanup.needed()
     running = processes.look(home.root)
     found = [*bentos.find(home.bentos, settings, versions=needed.versions, running=running.commands)]
+    if home.bento_archives is not None:
+        found += stored.archives(open_store(home.bento_archives), settings, versions=needed.versions)
     if not running.has_flow:  # it may be about to use what an earlier run stored
         metaflow = home.root / relocation.METAFLOW
         found += _checkpoints(home, settings)
@@ -51,6 +58,7 @@ def remove(home: Home, found: Candidate) -> None:
 
 def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
     if "://" in home.checkpoints:
+        yield from stored.checkpoints(open_store(home.checkpoints), settings)
         return
     for path in sorted(Path(home.checkpoints).glob("*/*")):
         found = candidate("checkpoint", f"{path.parent.name}/{path.name}", [path])
