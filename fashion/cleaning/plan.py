@@ -10,6 +10,7 @@ from fashion.home import Home
 from fashion.registry import cleanup
 from fashion.state import relocation
 from fashion.storage.address import open_store
+from fashion.storage.blobs import Store, StoreUnavailable
 from fashion.storage.servers import is_database
 
 FAILED_RUN = "failed run"
@@ -26,13 +27,14 @@ def find(home: Home, settings: GcConfig) -> list[Candidate]:
         settings: the ages.
 
     Raises:
-        fashion.storage.blobs.StoreUnavailable: one of their stores cannot be listed.
+        fashion.storage.blobs.StoreUnavailable: one of their stores cannot be listed, or its address is none.
     """
     needed = cleanup.needed()
     running = processes.look(home.root)
     found = [*bentos.find(home.bentos, settings, versions=needed.versions, running=running.commands)]
     if home.bento_archives is not None:
-        found += stored.archives(open_store(home.bento_archives), settings, versions=needed.versions)
+        archives = _open(home.bento_archives, "FASHION_BENTOS")
+        found += stored.archives(archives, settings, versions=needed.versions)
     if not running.has_flow:  # it may be about to use what an earlier run stored
         metaflow = home.root / relocation.METAFLOW
         found += _checkpoints(home, settings)
@@ -56,9 +58,16 @@ def remove(home: Home, found: Candidate) -> None:
         bentos.point_to_newest(home.bentos)
 
 
+def _open(address: str, variable: str) -> Store:
+    try:
+        return open_store(address)
+    except ValueError as error:
+        raise StoreUnavailable(f"{variable}: {error}") from None
+
+
 def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
     if "://" in home.checkpoints:
-        yield from stored.checkpoints(open_store(home.checkpoints), settings)
+        yield from stored.checkpoints(_open(home.checkpoints, "FASHION_CHECKPOINTS"), settings)
         return
     for path in sorted(Path(home.checkpoints).glob("*/*")):
         found = candidate("checkpoint", f"{path.parent.name}/{path.name}", [path])

@@ -250,3 +250,6 @@ def test_a_store_that_cannot_be_listed_is_one_sentence(
     monkeypatch.setenv("FASHION_BENTOS", str(write(tmp_path / "file", "", days=0) / "below"))
     assert main(["gc"]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/file/below cannot be used: ")
+    monkeypatch.setenv("FASHION_BENTOS", "ftp://archives")
+    assert main(["gc"]) == 1
+    assert "error: FASHION_BENTOS: 'ftp://archives' is not the address of a store: " in capsys.readouterr().err
