@@ -133,7 +133,7 @@ sbom: $(STAMP) ## Write what the service is made of to var/sbom.json, in Cyclone
 		--output-reproducible --output-file var/sbom.json requirements-serve.lock
 
 audit: $(STAMP) ## Look all locked packages up among the known vulnerabilities of PyPI
-	$(UV) tool run pip-audit==2.10.1 --disable-pip --requirement requirements.lock
+	$(UV) tool run pip-audit==2.10.1 --disable-pip $(addprefix --requirement ,$(wildcard requirements*.lock))
 
 lock: $(STAMP) ## Renew the lock files from pyproject.toml
 	$(LOCK) $(ALL_EXTRAS) --output-file requirements.lock

@@ -1,4 +1,6 @@
-"""Train once with a configuration from standard input, without MLflow and Metaflow; print the digest of the weights.
+"""Train once with what standard input names, without MLflow and Metaflow; print the digest of the weights.
+
+It is a JSON object: `config`, a composed TrainConfig, and `data_version`, the manifest of the data to train on.
 
 `fashion registry reproduce` runs it: commands do not train.
 """
@@ -12,6 +14,7 @@ import json
 import sys
 
 from fashion.config.train import load_train_config
+from fashion.data import manifest
 from fashion.data.loading import load_dataset
 from fashion.training import export, recipe
 from fashion.training.fit import Epoch
@@ -19,8 +22,9 @@ from fashion.training.fit import Epoch
 
 def main() -> None:
     """Train, and print one line of JSON at the end; progress goes to standard error."""
-    config = load_train_config(json.load(sys.stdin))
-    data = load_dataset(config.data, current_home().data)
+    given = json.load(sys.stdin)
+    config = load_train_config(given["config"])
+    data = load_dataset(config.data, current_home().data, version=manifest.parse(json.dumps(given["data_version"])))
 
     def report(epoch: Epoch, _: object) -> None:
         line = f"epoch {epoch.epoch}/{config.training.num_epochs}: val/accuracy {epoch.val_accuracy:.2%}"

@@ -332,6 +332,7 @@ class TrainFlow(FlowSpec):
                 "mlflow.source.git.commit": self.git_commit,
             },
             params=self.configuration,
+            version=self.data_version,
             dataset=data,
             feedback=self.feedback,
         )

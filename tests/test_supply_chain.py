@@ -56,3 +56,9 @@ def test_the_bill_of_materials_lists_every_package_of_the_service(tmp_path: Path
         re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", lock, re.MULTILINE)
     )
     assert listed["metadata"]["component"]["name"] == "fashion"
+
+
+def test_the_audit_looks_at_every_lock_file() -> None:
+    done = subprocess.run(["make", "-n", "audit"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (command,) = (line for line in done.stdout.splitlines() if "pip-audit" in line)
+    assert set(re.findall(r"--requirement (\S+)", command)) == {path.name for path in REPOSITORY.glob("*.lock")}

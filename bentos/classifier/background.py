@@ -13,9 +13,10 @@ import numpy as np
 
 from bentos.classifier.batcher import Scored, shadow_records
 from bentos.classifier.deployment import Deployment
+from bentos.classifier.served import read_verified
 from fashion.home import Home
 from fashion.images import image_store
-from fashion.model import package
+from fashion.model.package import DamagedPackage
 from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable, ModelId
@@ -147,9 +148,9 @@ def start(deployment: Deployment, log: PredictionLog, home: Home, shadow_folder:
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])
         try:
-            scores = package.read(shadow_folder)
+            scores = read_verified(shadow_folder, deployment.shadow)
             model = ModelId.of(deployment.shadow["name"], version, scores.digest)
             works.append(shadow(Predictor(scores), log, model=model))
-        except package.DamagedPackage as error:  # a version that answers nobody must not stop the one that does
+        except DamagedPackage as error:  # a version that answers nobody must not stop the one that does
             _logger.error("the shadow, version %s, scores nothing: %s", version, error)
     return works

@@ -1,8 +1,10 @@
 """A version that answers, and what its answers need: the served one, and a canary beside it. Knows no requests."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +86,22 @@ class Canary:
         return CanaryAnswering(served.predictor, served.model, served.unlike.typicality, is_asked)
 
 
+def read_verified(folder: Path, described: Mapping[str, Any]) -> Package:
+    """Read the package of a version that a bento names.
+
+    Args:
+        folder: the package.
+        described: what `Deployment` says of the version; bentos of older versions lack its digest.
+
+    Raises:
+        fashion.model.package.DamagedPackage: its files are missing or damaged, or are those of another package.
+    """
+    found = package.read(folder)
+    if found.digest != described.get("digest", found.digest):
+        raise package.DamagedPackage(f"{folder} is another package than the one that the bento was built of")
+    return found
+
+
 def load_canary(deployment: Deployment, folder: Path | None, champion: Package) -> Canary | None:
     """Load the canary of a bento; None where there is none, or where it cannot answer: then the champion answers all.
 
@@ -97,9 +115,7 @@ def load_canary(deployment: Deployment, folder: Path | None, champion: Package) 
         return None
     number = described["version"]
     try:
-        found = package.read(folder)
-        if found.digest != described["digest"]:
-            raise package.DamagedPackage(f"{folder} is another package than the one that the bento was built of")
+        found = read_verified(folder, described)
         package.require_comparable(champion, found)
         served = Served.load(found, described["name"], number, deployment.settings)
         champions, canarys = described["sure_wrong"]

@@ -30,7 +30,7 @@ from bentos.classifier.schemas import (
     Ready,
     data_url,
 )
-from bentos.classifier.served import Served, load_canary
+from bentos.classifier.served import Served, load_canary, read_verified
 from bentos.classifier.shipping import Shipping
 from bentos.classifier.site import site_of
 from bentos.classifier.traffic import TrafficReader
@@ -50,7 +50,7 @@ from fashion.home import Home
 from fashion.images import image_store
 from fashion.images.errors import BadPicture
 from fashion.images.preparation import PreparedImage
-from fashion.model import explanation, package
+from fashion.model import explanation
 from fashion.model.package import Package
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable
@@ -97,9 +97,7 @@ class Worker:
             ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
         self.settings, self.deployment = deployment.settings, deployment
-        self.package: Package = package.read(model)
-        if self.package.digest != deployment.model.get("digest", self.package.digest):
-            raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
+        self.package: Package = read_verified(model, deployment.model)
         self.page, self.gallery = folder / "page", folder / "gallery"
         self.reports, self._images = open_store(home.reports), open_store(home.images)
         local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
@@ -150,7 +148,9 @@ class Worker:
         )
         self._closing = threading.Event()
         self._show_versions()
-        self._latest_report = LatestReport(self.reports, self.metrics.set_report, model_name=self._model.name)
+        self._latest_report = LatestReport(
+            self.reports, self.metrics.set_report, model_name=self._model.name, digest=self._model.digest
+        )
         self._latest_report.look()
         several = self.settings.workers > 1
         self._telemetry = Telemetry(

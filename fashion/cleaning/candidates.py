@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashion.storage.address import open_store
+
 DAY_SECONDS = 86_400.0
 RECENT_SECONDS = DAY_SECONDS
 """What was changed since then may belong to a run that goes on."""
@@ -23,6 +25,10 @@ class Candidate:
     num_bytes: int
     age_days: float
     """Since its last change."""
+    store: str = ""
+    """Address of a store of blobs; empty for files and folders."""
+    blobs: tuple[str, ...] = ()
+    """Names of the blobs in that store that go with it."""
 
 
 def candidate(kind: str, name: str, paths: Iterable[Path], *, now: float | None = None) -> Candidate:
@@ -43,15 +49,17 @@ def candidate(kind: str, name: str, paths: Iterable[Path], *, now: float | None 
 
 def is_due(found: Candidate, days: float) -> bool:
     """True if something is old enough to go."""
-    return bool(found.paths) and found.age_days >= max(days, RECENT_SECONDS / DAY_SECONDS)
+    return bool(found.paths or found.blobs) and found.age_days >= max(days, RECENT_SECONDS / DAY_SECONDS)
 
 
 def remove(found: Candidate) -> None:
-    """Remove its files and folders.
+    """Remove its files and folders, or its blobs.
 
     Raises:
         OSError: one cannot be removed; those before it are gone.
     """
+    for name in found.blobs:
+        open_store(found.store).delete(name)
     for path in found.paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

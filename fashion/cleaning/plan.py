@@ -3,29 +3,38 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion.cleaning import bentos, candidates, flow_runs, processes
+from fashion.cleaning import bentos, candidates, flow_runs, processes, stored
 from fashion.cleaning.candidates import Candidate, candidate, is_due
 from fashion.config.gc import GcConfig
 from fashion.home import Home
 from fashion.registry import cleanup
 from fashion.state import relocation
+from fashion.storage.address import open_store
+from fashion.storage.blobs import Store, StoreUnavailable
 from fashion.storage.servers import is_database
 
 FAILED_RUN = "failed run"
 
 
 def find(home: Home, settings: GcConfig) -> list[Candidate]:
-    """Look at everything on this machine, and change nothing.
+    """Look at everything of this home, and change nothing.
 
     What champions, their predecessors and challengers are of stays, and so does what a process on this machine uses.
 
     Args:
-        home: of this machine, connected to its registry. What addresses name elsewhere is not looked at.
+        home: of this machine, connected to its registry. Of what addresses name elsewhere, checkpoints and archives of
+            bentos are looked at.
         settings: the ages.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: one of their stores cannot be listed, or its address is none.
     """
     needed = cleanup.needed()
     running = processes.look(home.root)
     found = [*bentos.find(home.bentos, settings, versions=needed.versions, running=running.commands)]
+    if home.bento_archives is not None:
+        archives = _open(home.bento_archives, "FASHION_BENTOS")
+        found += stored.archives(archives, settings, versions=needed.versions)
     if not running.has_flow:  # it may be about to use what an earlier run stored
         metaflow = home.root / relocation.METAFLOW
         found += _checkpoints(home, settings)
@@ -49,8 +58,16 @@ def remove(home: Home, found: Candidate) -> None:
         bentos.point_to_newest(home.bentos)
 
 
+def _open(address: str, variable: str) -> Store:
+    try:
+        return open_store(address)
+    except ValueError as error:
+        raise StoreUnavailable(f"{variable}: {error}") from None
+
+
 def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
     if "://" in home.checkpoints:
+        yield from stored.checkpoints(_open(home.checkpoints, "FASHION_CHECKPOINTS"), settings)
         return
     for path in sorted(Path(home.checkpoints).glob("*/*")):
         found = candidate("checkpoint", f"{path.parent.name}/{path.name}", [path])

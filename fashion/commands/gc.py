@@ -24,7 +24,8 @@ def gc(
 ) -> None:
     """List what this machine no longer needs, with sizes.
 
-    Checkpoints, studies, failed runs, bentos and flow runs have ages (configs/gc.yaml). Whatever its age, nothing goes
+    Checkpoints, studies, failed runs, bentos and flow runs have ages (configs/gc.yaml); checkpoints and archives of
+    bentos have them in buckets too. Whatever its age, nothing goes
     that the champion, an earlier champion, a challenger, a served bento or a running flow needs.
     """
     from fashion.commands.registry import connected
@@ -34,7 +35,9 @@ def gc(
 
     with failing_on(ConfigError):
         settings = load_as(GcConfig, compose(overrides or [], root=GcConfig.root))
-    with connected() as home:
+    from fashion.storage.blobs import StoreUnavailable
+
+    with connected() as home, failing_on(StoreUnavailable):
         from fashion.cleaning import plan
 
         found = plan.find(home, settings)

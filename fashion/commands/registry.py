@@ -106,7 +106,11 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why; stored with the version.")],
     overrides: DataSet = None,
     expect: Annotated[
-        str | None, typer.Option(help="Only if this version is the champion until then; `none` for no champion.")
+        str | None,
+        typer.Option(
+            help="Only if this version is the champion until then; `none` for no champion, `any` for whichever. "
+            "Default: of a version that waits, the one that it passed the gate against; of others, any."
+        ),
     ] = None,
     name: ModelName = MODEL_NAME,
 ) -> None:
@@ -119,8 +123,18 @@ def promote(
         from fashion.commands.canary_endings import tell_services
         from fashion.registry import champions, versions
 
-        expected = _expected(expect)
-        promoted = champions.promote(versions.get(version, name), reason=reason, name=name, expected=expected)
+        found = versions.get(version, name)
+        expected = champions.expected_by(found) if expect is None else _expected(expect)
+        try:
+            promoted = champions.promote(found, reason=reason, name=name, expected=expected)
+        except champions.ChampionChanged as changed:
+            if expect is not None:
+                raise
+            by_now = "there is no champion" if changed.champion is None else f"version {changed.champion} is champion"
+            raise CommandError(
+                f"version {found.number} passed the gate against version {expected}, and {by_now} by now: nothing was "
+                "changed; --expect any promotes it all the same, `make train` compares a new version"
+            ) from None
         print(f"champion: version {promoted.number}")
         tell_services(home, name)
 
@@ -276,13 +290,13 @@ def connected() -> Iterator["Home"]:
         yield home
 
 
-def _expected(expect: str | None) -> "Expected":
-    if expect is None:
-        return "any"
+def _expected(expect: str) -> "Expected":
     if expect == "none":
         return "none"
+    if expect == "any":
+        return "any"
     if not expect.isdecimal():
-        raise CommandError(f"--expect takes the number of a version, or `none`, got {expect!r}")
+        raise CommandError(f"--expect takes the number of a version, `none` or `any`, got {expect!r}")
     return int(expect)
 
 

@@ -1,5 +1,6 @@
 """`fashion registry reproduce`: train a version again from its records, and say whether the bits are equal."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -17,6 +18,7 @@ from fashion.home import REPOSITORY
 
 if TYPE_CHECKING:
     from fashion.config.train import TrainConfig
+    from fashion.data.manifest import Manifest
     from fashion.evaluation.reproduction import Reproduction
 
 
@@ -27,15 +29,16 @@ def reproduce(
 ) -> int:
     """Train a version again from its records, and say whether its weights come out equal, bit for bit.
 
-    What differs from then (commit, data, libraries, processor) is named first. Nothing is registered.
+    It is trained on its own version of the data, whichever is the present one. What differs from then (commit,
+    libraries, processor) is named. Nothing is registered.
     """
     version, overrides = with_version(version, overrides)
     name = chosen_model(name, overrides)
     with connected() as home:
         from fashion.config.schema import ConfigError
-        from fashion.data.loading import load_dataset
+        from fashion.data.loading import find_version
         from fashion.data.manifest import DataError
-        from fashion.evaluation import reproduction
+        from fashion.evaluation import reproduction, run_record
         from fashion.model.package import WEIGHTS
         from fashion.registry import lineage, tracking, versions
 
@@ -46,8 +49,9 @@ def reproduce(
             weights = hashlib.sha256((package.folder / WEIGHTS).read_bytes()).hexdigest()
             params, tags = tracking.run_records(found.mlflow_run_id)
             config = reproduction.recorded_config(found, package, params, tags)
-            digest = load_dataset(config.data, home.data).digest
-        differences = reproduction.list_differences(found, package, commit=lineage.git_commit(), digest=digest)
+            recorded = tracking.read_file(found.mlflow_run_id, run_record.MANIFEST)
+            data_version = find_version(config.data, package.data["digest"], home.data, recorded=recorded)
+        differences = reproduction.list_differences(found, package, commit=lineage.git_commit())
         for each in differences:
             print(f"differs: {each}", flush=True)
         epochs = config.training.num_epochs
@@ -55,7 +59,7 @@ def reproduce(
             f"version {found.number} of {name}: training again, {epochs} epochs with seed {config.training.seed}",
             flush=True,
         )
-        repeated = _train(config)
+        repeated = _train(config, data_version)
         others = reproduction.list_machine_differences(package, repeated)
         for each in others:
             print(f"differs: {each}")
@@ -68,14 +72,14 @@ def reproduce(
     return FAILED
 
 
-def _train(config: "TrainConfig") -> "Reproduction":
+def _train(config: "TrainConfig", data_version: "Manifest") -> "Reproduction":
     """Train in a process of its own, which shows its progress."""
     from fashion.config.compose import as_dict
     from fashion.evaluation.reproduction import Reproduction
 
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "flows" / "reproduce.py")],
-        input=json.dumps(as_dict(config)),
+        input=json.dumps({"config": as_dict(config), "data_version": dataclasses.asdict(data_version)}),
         stdout=subprocess.PIPE,
         text=True,
     )

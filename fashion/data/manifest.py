@@ -8,6 +8,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import zlib
 from dataclasses import dataclass
@@ -122,10 +123,37 @@ def parse(text: str) -> Manifest:
     return manifest
 
 
+def serialize(manifest: Manifest) -> str:
+    """A manifest as JSON, indented for reading; `parse` reads it."""
+    return json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+
+
 def write(manifest: Manifest, path: Path) -> None:
-    """Write a manifest, indented for reading and atomically."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode())
+    """Write a manifest, atomically."""
+    write_atomically(path, serialize(manifest).encode())
+
+
+def read_folder(name: str, num_classes: int, digest: str, cache: Path) -> Manifest | None:
+    """The manifest of a version by its files alone; None where they are not all there, or not those of the version.
+
+    Args:
+        name: of the data set.
+        num_classes: of the version.
+        digest: of the version; what is found has it.
+        cache: folder that holds the files of all versions.
+    """
+    files: dict[tuple[str, str], FileEntry] = {}
+    for path in sorted((cache / name / digest[:12]).glob("*-idx*-ubyte")):
+        split, role, *_ = path.name.split("-")
+        split = "test" if split == "t10k" else split
+        if split in get_args(SplitName) and role in get_args(Role):
+            files[split, role] = describe(path.name, split, role, path.read_bytes())  # type: ignore[arg-type]
+    for splits in itertools.permutations({split for split, _ in files}):  # the order is part of the digest
+        parts = [files[part] for part in itertools.product(splits, get_args(Role)) if part in files]
+        found = Manifest(name, num_classes, tuple(parts))
+        if found.digest == digest:
+            return found
+    return None
 
 
 def folder_of(manifest: Manifest, cache: Path) -> Path:

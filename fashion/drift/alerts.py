@@ -22,6 +22,8 @@ STATE = "state/alerts.json"
 """Of all models, as older versions stored it: read where a model has none of its own."""
 MAX_WAITING = 100
 """Undelivered messages that are stored; the oldest are dropped first."""
+DIGITS = 8
+"""Of a package's digest, in the names of versions."""
 
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +42,23 @@ class Alert(NamedTuple):
     Empty where there is only one."""
 
 
+def version_key(version: str, digest: str = "") -> str:
+    """The name of a version: numbers begin anew where a registry was lost, so its package's digest tells it apart.
+
+    Args:
+        version: its number.
+        digest: of its package, or the first digits of it; empty where it is not known.
+    """
+    return f"{version}:{digest[:DIGITS]}" if digest else version
+
+
 def key(condition: str, version: str = "") -> str:
-    """The name of a condition of one version; without a version, of the model as a whole."""
+    """The name of a condition.
+
+    Args:
+        condition: what holds, or does not.
+        version: `version_key` of what it is about; empty for the model as a whole.
+    """
     return f"{condition}:{version}" if version else condition
 
 
@@ -66,7 +83,8 @@ def notify(
         settings: the cooldown and the number of attempts.
         store: where the state is stored between runs.
         model_name: of the registered model: alerts on one end and silence none on another.
-        present: versions that answered in this window. A condition of another one ends where it was tested on these.
+        present: `version_key` of those that answered in this window. A condition of another one ends where it was
+            tested on these.
         events: said once, now.
         clock: returns seconds since 1970.
         pause: waits for a number of seconds.
@@ -80,7 +98,7 @@ def notify(
     for name, alert in conditions.items():
         notices += _update(name, alert, state, settings, now)
     for name in _left_behind(state["open"], conditions, present):
-        notices.append(_over(state["open"].pop(name), now, f"Version {name.partition(':')[2]} answers no more. "))
+        notices.append(_over(state["open"].pop(name), now, f"{_describe_version(name)} answers no more. "))
     for notice in notices:
         state["waiting"] += [{"channel": channel.name, **asdict(notice)} for channel in channels]
     problems += _deliver(state, channels, settings.attempts, pause)
@@ -95,9 +113,10 @@ def notify(
 
 def _update(name: str, alert: Alert | None, state: dict[str, Any], settings: AlertsConfig, now: float) -> list[Notice]:
     """Record whether a condition holds, and return the message that is due now, if any."""
-    condition = name.partition(":")[0]
-    if name != condition and condition in state["open"]:  # as older versions named it, without its version
-        state["open"].setdefault(name, state["open"].pop(condition))
+    parts = name.split(":")
+    for earlier in (":".join(parts[:count]) for count in range(1, len(parts))):  # without the version, or its digest
+        if earlier in state["open"]:
+            state["open"].setdefault(name, state["open"].pop(earlier))
     known = state["open"].get(name)
     if alert is None:
         return [] if known is None else [_over(state["open"].pop(name), now)]
@@ -137,8 +156,17 @@ def _left_behind(
 ) -> list[str]:
     """Open conditions of versions that have answered nothing, though the same was tested on those that did."""
     tested = {name.partition(":")[0] for name in conditions}
+    answered = {*present, *(version.partition(":")[0] for version in present)}  # older names have no digest
     parts = {name: name.partition(":") for name in opened if name not in conditions}
-    return [name for name, (what, _, version) in parts.items() if version and version not in present and what in tested]
+    return [
+        name for name, (what, _, version) in parts.items() if version and version not in answered and what in tested
+    ]
+
+
+def _describe_version(name: str) -> str:
+    """The version that a condition's name is of, such as `Version 2 (0a1b2c3d)`."""
+    _, version, *digest = name.split(":")
+    return f"Version {version}" + "".join(f" ({each})" for each in digest)
 
 
 def _over(known: Mapping[str, Any], now: float, why: str = "") -> Notice:

@@ -29,7 +29,7 @@ def of_window(
         if "drift" in names:  # which is sent again when it becomes harmful
             names.discard("harmful")
         for name in sorted(names):
-            version = "" if name in OF_THE_MODEL else result.model_version
+            version = "" if name in OF_THE_MODEL else alerts.version_key(result.model_version, result.model_digest)
             holds = name in result.conditions
             messages[alerts.key(name, version)] = _alert(name, result, report_id, model, link) if holds else None
     return messages

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from fashion.drift import messages, retraining
 from fashion.drift.alerts import Alert
-from fashion.evaluation import canary_tags, registration
+from fashion.evaluation import canary_tags
+from fashion.registry.champions import WAITING, WAITS_FOR
 from fashion.registry.versions import MODEL_NAME, Version
 from fashion.storage.blobs import Store
 
@@ -39,11 +40,11 @@ def approval(known: Sequence[Version], *, model: str) -> Alert | None:
     """
     newest = known[0] if known else None
     decided = {"promoted.time", "refused.time"}
-    if newest is None or registration.WAITING not in newest.tags or not decided.isdisjoint(newest.tags):
+    if newest is None or WAITING not in newest.tags or not decided.isdisjoint(newest.tags):
         return None
     of_model = "" if model == MODEL_NAME else f" --name {model}"
     command = f'fashion registry promote {newest.number}{of_model} --reason "..."'
-    if newest.tags.get(registration.WAITS_FOR) == "a canary":
+    if newest.tags.get(WAITS_FOR) == "a canary":
         if canary_tags.RULES in newest.tags:  # it answers: what its labels show is told by itself
             return None
         of_model = "" if model == MODEL_NAME else f" tracking.registered_model={model}"
@@ -75,7 +76,7 @@ def training_elsewhere(known: Sequence[Version], store: Store, *, model: str, no
         outcome = f"training was asked for by an event, and has registered no version in {PATIENCE_HOURS:g} hours"
         return messages.training(outcome, model=model, ended_well=False, promoted=False, command="fashion status")
     first = min(since, key=lambda version: version.number)
-    promoted, waits = "promoted.time" in first.tags, registration.WAITING in first.tags
+    promoted, waits = "promoted.time" in first.tags, WAITING in first.tags
     if not promoted and not waits and "refused.time" not in first.tags:
         return None  # it is being judged
     what = "is the champion" if promoted else "waits for approval" if waits else "was refused"

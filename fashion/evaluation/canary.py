@@ -11,12 +11,12 @@ from typing import Literal
 
 from fashion.evaluation import canary_tags
 from fashion.evaluation.canary_tags import of_version
-from fashion.evaluation.registration import WAITING, WAITS_FOR
 from fashion.metrics.sequential import Rules, Verdict
 from fashion.predictions.canary import Counts, Experiment, describe
 from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, versions
+from fashion.registry.champions import WAITING, WAITS_FOR
 from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
 
 Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]

@@ -12,17 +12,13 @@ from fashion.evaluation import gate
 from fashion.evaluation.gate import Check, Verdict
 from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.labelled import LabelledFeedback
-from fashion.registry import champions, history, model_card, tracking, versions
-from fashion.registry.champions import ChampionChanged, Expected
+from fashion.registry import champions, history, tracking, versions
+from fashion.registry.champions import WAITING, ChampionChanged, Expected
 from fashion.registry.history import History
 from fashion.registry.versions import Version
 
 VERDICT = "verdict.json"
 """Artifact of the MLflow run."""
-WAITING = "approval.time"
-"""Tag of a version that passed the gate and waits; `approval.reason` says what it passed."""
-WAITS_FOR = "approval.by"
-"""Tag that says what for: `a person`, or `a canary`. Without it, for a person."""
 
 
 def register(
@@ -114,30 +110,43 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
             tracking.log_files(run_id, {VERDICT: json.dumps(dataclasses.asdict(verdict), indent=1).encode()})
             if before.champion == version.number:
                 return verdict
-            expected: Expected = "none" if before.champion is None else before.champion
             try:
-                if verdict.promoted:
-                    champions.promote(
-                        version,
-                        reason=verdict.reason,
-                        name=name,
-                        event="promoted by the gate",
-                        expected=expected,
-                        verified=challenger,
-                    )
-                elif verdict.awaits_approval or verdict.awaits_canary:
-                    waits_for = "a person" if verdict.awaits_approval else "a canary"
-                    # The time last: with it, the decision counts.
-                    waits = {"approval.reason": verdict.reason, WAITS_FOR: waits_for, WAITING: history.now()}
-                    versions.set_tags(version, waits, name=name)
-                    model_card.write(versions.get(str(version.number), name), name=name)
-                    return verdict
-                else:
-                    champions.reject(version, reason=verdict.reason, name=name, expected=expected)
+                _write(version, challenger, verdict, judged_against=before.champion, name=name)
             except ChampionChanged as changed:
                 notes.append(_describe(before.champion, changed.champion))
             else:
                 return verdict
+
+
+def _write(version: Version, challenger: Package, verdict: Verdict, *, judged_against: int | None, name: str) -> None:
+    """Write a decision into the registry, if the champion is the one that it was made against.
+
+    Args:
+        version: the challenger.
+        challenger: its package.
+        verdict: the decision.
+        judged_against: the champion when it was judged; None where there was none.
+        name: of the registered model.
+
+    Raises:
+        ChampionChanged: another version is the champion by now; nothing was changed.
+    """
+    reason = verdict.reason
+    expected: Expected = "none" if judged_against is None else judged_against
+    if verdict.promoted:
+        champions.promote(
+            version,
+            reason=reason,
+            name=name,
+            event="promoted by the gate",
+            expected=expected,
+            verified=challenger,
+        )
+    elif judged_against is not None and (verdict.awaits_approval or verdict.awaits_canary):
+        waits_for = "a person" if verdict.awaits_approval else "a canary"
+        champions.let_wait(version, reason=reason, waits_for=waits_for, name=name, expected=judged_against)
+    else:
+        champions.reject(version, reason=reason, name=name, expected=expected)
 
 
 def _wait(verdict: Verdict, settings: GateConfig) -> Verdict:

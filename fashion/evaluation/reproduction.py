@@ -69,22 +69,18 @@ def _nested(params: Mapping[str, str]) -> dict[str, Any]:
     return nested
 
 
-def list_differences(version: Version, package: Package, *, commit: str, digest: str) -> list[str]:
+def list_differences(version: Version, package: Package, *, commit: str) -> list[str]:
     """What is known to differ from when a version was trained, one sentence each, before it is trained again.
 
     Args:
         version: the version.
         package: its package.
         commit: of the code that will train, as `lineage.git_commit` returns it.
-        digest: of the data that it will train on.
     """
-    then = {"commit": package.lineage.get("git_commit", "unknown"), "data": package.data["digest"]}
-    found = [
-        f"{name}: version {version.number} has {then[name]}, here is {now}"
-        for name, now in (("commit", commit), ("data", digest))
-        if then[name] != now
-    ]
-    if then["commit"] == commit and commit.endswith("-dirty"):
+    then, found = package.lineage.get("git_commit", "unknown"), []
+    if then != commit:
+        found.append(f"commit: version {version.number} has {then}, here is {commit}")
+    elif commit.endswith("-dirty"):
         found.append(f"commit: {commit} says that files had been changed, not how")
     if package.training.get("device", "cpu") != "cpu":
         found.append(f"device: it was trained on {package.training['device']}, whose results may differ in each run")

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fashion.data import manifest
 from fashion.data.dataset import Dataset
+from fashion.data.manifest import Manifest
 from fashion.evaluation.scoring import Evaluation
 from fashion.model import package
 from fashion.predictions.labelled import LabelledFeedback
@@ -13,6 +15,8 @@ from fashion.registry import model_card, tracking, versions
 
 CONTEXTS = ("training", "validation", "test")
 """What MLflow calls the splits."""
+MANIFEST = "data/manifest.json"
+"""Artifact of a run: the files of its data version. Runs of older versions lack it."""
 EXAMPLES = 2
 """Test pictures that are stored as the model's input example."""
 
@@ -23,6 +27,7 @@ def start(
     *,
     tags: Mapping[str, str],
     params: Mapping[str, Any],
+    version: Manifest,
     dataset: Dataset,
     feedback: LabelledFeedback | None,
 ) -> str:
@@ -33,7 +38,8 @@ def start(
         name: of the run.
         tags: lineage, such as `metaflow_run_id` and `git_commit`.
         params: the composed configuration of TrainFlow.
-        dataset: the data version to train on.
+        version: of the data, stored as `MANIFEST`: what the data config names may change.
+        dataset: that version, to train on.
         feedback: labelled pictures to train on besides; None for none.
 
     Returns:
@@ -53,6 +59,7 @@ def start(
             labels=split.labels,
             context=context,
         )
+    tracking.log_files(run_id, {MANIFEST: manifest.serialize(version).encode()})
     tracking.log_tags(run_id, {"data.name": dataset.name, "data.digest": dataset.digest})
     if feedback is not None:
         tracking.log_files(run_id, {"data/feedback.csv": feedback.as_csv()})

@@ -1,4 +1,4 @@
-"""Which version is the champion: promote, reject and roll back, one process at a time, each completed if interrupted.
+"""Which version is the champion: promote, reject, let wait and roll back, one process at a time.
 
 A change is stored as pending first, then made, then added to the history. Whoever comes next completes a change that
 was interrupted, so aliases, tags and history agree wherever a process is killed.
@@ -21,6 +21,12 @@ from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, Registry
 
 Expected = int | Literal["none", "any"]
 """The version that must be champion for a decision to be written; `none`: there must be no champion."""
+WAITING = "approval.time"
+"""Tag of a version that passed the gate and waits; `approval.reason` says what it passed."""
+WAITS_FOR = "approval.by"
+"""Tag that says what for: `a person`, or `a canary`. Without it, for a person."""
+JUDGED_AGAINST = "approval.champion"
+"""Tag with the champion that it passed the gate against. Older versions have the gate's own tag alone."""
 
 
 class ChampionChanged(RegistryError):
@@ -129,6 +135,43 @@ def reject(version: Version, *, reason: str, name: str = MODEL_NAME, expected: E
     rejected = versions.get(str(version.number), name)
     model_card.write(rejected, name=name)
     return rejected
+
+
+def let_wait(version: Version, *, reason: str, waits_for: str, name: str = MODEL_NAME, expected: int) -> Version:
+    """Store that a version passed the gate, and that a person or a canary is to decide; its alias stays.
+
+    Args:
+        version: the challenger.
+        reason: stored as a tag of the version.
+        waits_for: `a person` or `a canary`.
+        name: the registered model.
+        expected: the champion that it passed the gate against.
+
+    Raises:
+        ChampionChanged: another version than the expected one is the champion.
+    """
+    with exclusive(name) as check:
+        _require_expected(expected, _settle(name, check))
+        tags = {"approval.reason": reason, WAITS_FOR: waits_for, JUDGED_AGAINST: str(expected)}
+        # The time last: with it, the decision counts.
+        versions.set_tags(version, {**tags, WAITING: history.now()}, name=name)
+    waiting = versions.get(str(version.number), name)
+    model_card.write(waiting, name=name)
+    return waiting
+
+
+def expected_by(version: Version) -> Expected:
+    """The champion that a promotion of this version replaces: of one that waits, the champion that it was judged by.
+
+    Args:
+        version: with its tags of now.
+
+    Returns:
+        `any` for a version that does not wait, or waits since before that champion was stored.
+    """
+    decided = {"promoted.time", "refused.time"} & set(version.tags)
+    judged_against = version.tags.get(JUDGED_AGAINST, version.tags.get("compared.with", ""))
+    return int(judged_against) if WAITING in version.tags and not decided and judged_against else "any"
 
 
 def rollback(*, reason: str, name: str = MODEL_NAME) -> Version:

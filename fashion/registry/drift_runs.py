@@ -13,6 +13,8 @@ from fashion.registry.tracking import failing, finish_run, log_files, log_metric
 
 OVER_TIME = "over time"
 """How the name of a version's run of curves ends."""
+DIGITS = 8
+"""Of a package's digest, in that name."""
 
 
 def log_report(
@@ -32,12 +34,11 @@ def log_report(
     Returns:
         The run's id.
     """
-    client = MlflowClient()
-    known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    known = _named(experiment_id, name)
     named = ("decision", "level", "model_name", "model_version", "model_digest", "reason", "unjudged")
     tags = {key: str(result[key]) for key in named if result.get(key) not in (None, "")}
     tags |= {} if data_digest is None else {"data.digest": data_digest}
-    run_id = str(known[0].info.run_id) if known else start_run(experiment_id, name, tags)
+    run_id = known or start_run(experiment_id, name, tags)
     numbers = {
         "rows": result["rows"],
         "mean_confidence": result["mean_confidence"],
@@ -58,13 +59,7 @@ def log_report(
 
 def _extend_curves(experiment_id: str, result: Mapping[str, Any], numbers: Mapping[str, float | None]) -> None:
     """Add a point to the run that holds one version's metrics over reports: in MLflow, versions compare as curves."""
-    client = MlflowClient()
-    name = f"{result['model_name']} version {result['model_version']} {OVER_TIME}"
-    known = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
-    if known:
-        run_id = str(known[0].info.run_id)
-    else:
-        run_id = start_run(experiment_id, name, {key: str(result[key]) for key in ("model_name", "model_version")})
+    client, run_id = MlflowClient(), _curves_of(experiment_id, result)
     points = {metric.timestamp: metric.step for metric in client.get_metric_history(run_id, "rows")}
     time_ms = int(result["until_us"]) // 1000
     with failing(run_id):
@@ -73,6 +68,35 @@ def _extend_curves(experiment_id: str, result: Mapping[str, Any], numbers: Mappi
             finite = {key: float(value) for key, value in numbers.items() if value is not None}
             log_metrics(run_id, finite | drifts, step=len(points), time_ms=time_ms)
         finish_run(run_id)
+
+
+def _curves_of(experiment_id: str, result: Mapping[str, Any]) -> str:
+    """Id of the run of a version's curves. Its name has the package's digest: numbers begin anew with a registry.
+
+    A run that an older version of this project named, without the digest, goes on, unless there are reports on another
+    package of that number: then nobody knows whose it is.
+    """
+    client, of_model = MlflowClient(), {key: str(result[key]) for key in ("model_name", "model_version")}
+    version, digest = f"{result['model_name']} version {result['model_version']}", result.get("model_digest") or ""
+    name = f"{version} ({digest[:DIGITS]}) {OVER_TIME}" if digest else f"{version} {OVER_TIME}"
+    if (known := _named(experiment_id, name)) is not None:
+        return known
+    if not digest:
+        return start_run(experiment_id, name, of_model)
+    earlier = _named(experiment_id, f"{version} {OVER_TIME}")
+    same_number = " and ".join(f"tags.{key} = '{value}'" for key, value in of_model.items())
+    others = client.search_runs([experiment_id], f"{same_number} and tags.model_digest != '{digest}'", max_results=1)
+    if earlier is None or others:
+        return start_run(experiment_id, name, {**of_model, "model_digest": digest})
+    client.update_run(earlier, name=name)
+    client.set_tag(earlier, "model_digest", digest)
+    return earlier
+
+
+def _named(experiment_id: str, name: str) -> str | None:
+    """Id of the run with this name; None where there is none."""
+    known = MlflowClient().search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    return str(known[0].info.run_id) if known else None
 
 
 def _estimated(estimate: Mapping[str, Any]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ A blob appears whole or not at all, even if the writer is killed.
 
 import errno
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -41,6 +42,16 @@ def disk_error(error: BaseException) -> StoreUnavailable | None:
 
 class BlobUnreadable(StoreUnavailable):
     """One blob cannot be read, for instance because of its permissions; others may be readable."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What a store knows of a blob without reading it."""
+
+    name: str
+    num_bytes: int
+    changed_s: float
+    """When it was last written, seconds since 1970, by the store's clock."""
 
 
 class Store(Protocol):
@@ -82,6 +93,9 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the names that start with the prefix, in any order."""
+
+    def entries(self, prefix: str = "") -> Iterator[Blob]:
+        """Yield the blobs whose names start with the prefix, in any order."""
 
 
 def checked_name(name: str) -> str:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fashion.storage.blobs import BlobNotFound, BlobUnreadable, StoreUnavailable, checked_name
+from fashion.storage.blobs import Blob, BlobNotFound, BlobUnreadable, StoreUnavailable, checked_name
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -96,6 +96,17 @@ class FolderStore:
                 name = Path(folder, file).relative_to(self.folder).as_posix()
                 if name.startswith(prefix) and not file.startswith("."):
                     yield name
+
+    def entries(self, prefix: str = "") -> Iterator[Blob]:
+        """See Store.entries."""
+        for name in self.list(prefix):
+            try:
+                state = (self.folder / name).stat()
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            except OSError as error:
+                raise self._unavailable(error) from error
+            yield Blob(name, state.st_size, state.st_mtime)
 
     def _path(self, name: str) -> Path:
         return self.folder / checked_name(name)

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
+from fashion.storage.blobs import Blob, BlobNotFound, StoreUnavailable, checked_name
 
 RETRY_SECONDS = 5.0
 """How long a failing request is repeated."""
@@ -71,11 +71,16 @@ class BucketStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
+        for blob in self.entries(prefix):
+            yield blob.name
+
+    def entries(self, prefix: str = "") -> Iterator[Blob]:
+        """See Store.entries."""
         with self._translate_errors():
             for blob in self._client.list_blobs(
                 self.bucket, prefix=self.prefix + prefix, timeout=RESPONSE_SECONDS, retry=_retry()
             ):
-                yield blob.name.removeprefix(self.prefix)
+                yield Blob(blob.name.removeprefix(self.prefix), blob.size, blob.updated.timestamp())
 
     def _upload(self, name: str, data: bytes, *, generation: int | None) -> None:
         blob = self._blob(name)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
+from fashion.storage.blobs import Blob, BlobNotFound, StoreUnavailable, checked_name
 from fashion.storage.object_services import AZURE, Service, detail, is_missing_container
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
+        for blob in self.entries(prefix):
+            yield blob.name
+
+    def entries(self, prefix: str = "") -> Iterator[Blob]:
+        """See Store.entries."""
         start = self.prefix + prefix
         with self._translate_errors():
             import obstore
@@ -130,7 +135,8 @@ class ObjectStore:
             for page in obstore.list(self._client(), start.rpartition("/")[0] or None):
                 for found in page:
                     if found["path"].startswith(start):  # not the marker of the folder itself
-                        yield found["path"].removeprefix(self.prefix)
+                        name = found["path"].removeprefix(self.prefix)
+                        yield Blob(name, found["size"], found["last_modified"].timestamp())
 
     def _path(self, name: str) -> str:
         return self.prefix + checked_name(name)

@@ -32,7 +32,7 @@ def send_of_window(
         settings: which conditions people are alerted to.
         canaries: what became of each canary.
     """
-    from fashion.drift import canary, messages, reports, retraining, waiting
+    from fashion.drift import alerts, canary, messages, reports, retraining, waiting
     from fashion.registry import versions
     from fashion.storage.address import open_store
 
@@ -46,7 +46,7 @@ def send_of_window(
     conditions |= {name: alert for name, alert in waits.items() if name in on}
     ended = waiting.training_elsewhere(known, store, model=model, now_s=time.time())
     events = [ended] if ended is not None and "training" in on else []
-    present = [result.model_version for result, _ in reported if result.rows]
+    present = [alerts.version_key(result.model_version, result.model_digest) for result, _ in reported if result.rows]
     if "canary" in on:
         lasting = [each for each in canaries if each.ending in ("waits", "failed")]
         conditions["canary"] = canary.alert(lasting[-1], model_name=model) if lasting else None

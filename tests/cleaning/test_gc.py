@@ -226,3 +226,30 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes(
     assert "checkpoint TrainFlow/7: Permission denied" in shown
     assert shown.endswith("error: 1 of 2 could not be removed, the others are\n")
     assert not other.exists()
+
+
+def test_archives_of_champions_and_the_newest_stay(
+    champion: Home, listed: Callable[..., set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("v2-100", "v2-101", "v1-102", "v3-103")
+    for days, name in zip((90, 80, 70, 60), names, strict=True):
+        write(tmp_path / "archives" / f"fashion-classifier-{name}.bento", "x", days=days)
+    write(tmp_path / "archives" / "notes.txt", "x", days=90)
+    monkeypatch.setenv("FASHION_BENTOS", str(tmp_path / "archives"))
+    assert listed() == set()  # bentos_kept=5
+    expected = {f"bento archive fashion-classifier-{name}.bento" for name in ("v2-100", "v3-103")}
+    assert listed("--delete", "bentos_kept=0") == expected
+    left = {path.name for path in (tmp_path / "archives").iterdir()}
+    assert left == {"fashion-classifier-v2-101.bento", "fashion-classifier-v1-102.bento", "notes.txt"}
+
+
+@pytest.mark.fault("the bucket of archives is away")
+def test_a_store_that_cannot_be_listed_is_one_sentence(
+    champion: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASHION_BENTOS", str(write(tmp_path / "file", "", days=0) / "below"))
+    assert main(["gc"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/file/below cannot be used: ")
+    monkeypatch.setenv("FASHION_BENTOS", "ftp://archives")
+    assert main(["gc"]) == 1
+    assert "error: FASHION_BENTOS: 'ftp://archives' is not the address of a store: " in capsys.readouterr().err

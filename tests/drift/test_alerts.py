@@ -121,6 +121,27 @@ def test_a_condition_of_an_earlier_release_goes_on_as_that_of_a_version(
     assert webhook_server.kinds == ["begun", "over"]
 
 
+def test_a_condition_of_a_version_whose_digest_was_not_stored_goes_on(
+    runs: Runs, webhook_server: WebhookServer
+) -> None:
+    runs.run({"drift:3": FOUND}, present=["3"])
+    runs.run({"drift:4:4d": None}, present=["3:0a1b2c3d", "4:4d"], hours_later=1)  # 3 has too few rows
+    runs.run({"drift:3:0a1b2c3d": FOUND}, present=["3:0a1b2c3d"], hours_later=1)
+    runs.run({"drift:3:0a1b2c3d": None}, present=["3:0a1b2c3d"], hours_later=1)
+    assert webhook_server.kinds == ["begun", "over"]
+
+
+@pytest.mark.fault("a registry was lost, and version numbers began anew")
+def test_an_open_alert_on_the_former_version_of_a_number_silences_none_on_the_new_one(
+    runs: Runs, webhook_server: WebhookServer
+) -> None:
+    before, after = (alerts.version_key("2", digest * 8) for digest in ("0a1b2c3d", "4e5f6a7b"))
+    runs.run({alerts.key("drift", before): FOUND}, present=[before])
+    runs.run({alerts.key("drift", after): OTHER}, present=[after], hours_later=1)
+    assert webhook_server.titles == [FOUND.title, OTHER.title, f"Over: {FOUND.title}"]
+    assert "Version 2 (0a1b2c3d) answers no more" in webhook_server.contents[-1]["text"]
+
+
 def test_without_a_cooldown_each_run_sends(store: Store, webhook_server: WebhookServer) -> None:
     settings = AlertsConfig(on=("drift",), cooldown_hours=0, attempts=1, timeout_s=5)
     runs = Runs(store, [Webhook(webhook_server.url, timeout_s=5)], settings)

@@ -88,6 +88,12 @@ def test_every_condition_names_its_report_and_a_command(holds: DriftResult, name
     assert not [each for key, each in of(result()).items() if each is not None and key == name]
 
 
+def test_versions_of_one_number_have_conditions_of_their_own() -> None:
+    found = of(drifted(model_digest="0a1b2c3d4e5f6a7b"), result(model_digest="ffffffffffffffff"))
+    assert alert(found["drift:1:0a1b2c3d"]).title.startswith("Harmless drift")
+    assert found["drift:1:ffffffff"] is None
+
+
 def test_drift_that_becomes_harmful_has_a_higher_rank() -> None:
     ranks = [alert(of(drifted(level=level))["drift:1"]).rank for level in ("harmless", "harmful")]
     assert ranks == sorted(set(ranks))

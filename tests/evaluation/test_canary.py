@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fashion.drift import canary as drift_canary
-from fashion.evaluation import canary, canary_tags, registration
+from fashion.evaluation import canary, canary_tags
 from fashion.evaluation.canary import Comparison
 from fashion.home import Home
 from fashion.metrics.sequential import Rules
@@ -96,7 +96,7 @@ def test_labels_that_do_not_suffice_change_nothing(two: tuple[Version, Version])
 
 @pytest.mark.parametrize(("waits_for", "ending"), [("a person", "waits"), ("a canary", "promoted")])
 def test_one_that_waits_for_a_person_is_not_promoted(two: tuple[Version, Version], waits_for: str, ending: str) -> None:
-    tags = {registration.WAITING: history.now(), registration.WAITS_FOR: waits_for}
+    tags = {champions.WAITING: history.now(), champions.WAITS_FOR: waits_for}
     versions.set_tags(two[1], tags)
     begin((two[0], versions.get("2")))
     outcome = canary.settle(compared(BETTER))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from fashion.commands.main import main
 from fashion.config.compose import compose
 from fashion.config.train import GateConfig, load_train_config
 from fashion.data.dataset import Dataset
@@ -244,6 +245,58 @@ def test_a_challenger_that_passes_waits_where_people_approve(train: Train, regis
     assert register(train("worse"), approval=True)[1].awaits_approval is False
     champions.promote(versions.get("2"), reason="looked at", expected=1)
     assert champion() == 2
+
+
+@pytest.mark.fault("the champion changed while a version was judged that is to wait")
+@pytest.mark.parametrize("by", ["approval", "canary"])
+def test_a_version_that_waits_was_judged_against_the_champion_of_now(
+    train: Train, register: Registered, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    register(train("worse"))
+    worse, good = train("worse"), train("good")
+    judge = gate.judge
+    judged: list[Verdict] = []
+
+    def judge_slowly(*arguments: object) -> Verdict:
+        verdict = judge(*arguments)  # type: ignore[arg-type]
+        if not judged:
+            judged.append(verdict)
+            assert register(good)[1].promoted
+        return verdict
+
+    monkeypatch.setattr(gate, "judge", judge_slowly)
+    version, verdict = register(worse, **{by: True})
+    assert judged[0].promoted  # it would have waited for a decision between it and version 1
+    assert (version.number, verdict.champion, verdict.awaits_approval, verdict.awaits_canary) == (2, 3, False, False)
+    assert "judged against version 1; the champion was version 3 by then: judged again" in verdict.reason
+    tags = versions.get("2").tags
+    assert champions.WAITING not in tags
+    assert tags["refused.reason"] == verdict.reason
+
+
+@pytest.mark.fault("the champion changed while a version waited for approval")
+@pytest.mark.parametrize("stored", ["now", "before this tag"])
+def test_an_approval_of_a_verdict_against_a_former_champion_changes_nothing(
+    train: Train, register: Registered, capsys: pytest.CaptureFixture[str], stored: str
+) -> None:
+    register(train("good"))
+    register(train("good"), approval=True)
+    if stored == "before this tag":  # then the gate's tag tells
+        MlflowClient().delete_model_version_tag(MODEL_NAME, "2", champions.JUDGED_AGAINST)
+    assert register(train("good"))[1].promoted
+    promote = ["registry", "promote", "2", "--reason", "looked at"]
+    capsys.readouterr()
+    assert main(promote) == 1
+    assert capsys.readouterr().err == (
+        "error: version 2 passed the gate against version 1, and version 3 is champion by now: nothing was changed; "
+        "--expect any promotes it all the same, `make train` compares a new version\n"
+    )
+    assert champion() == 3
+    assert main([*promote, "--expect", "any"]) == 0
+    assert champion() == 2
+    champions.rollback(reason="not yet")
+    champions.promote(versions.get("1"), reason="back to the first")
+    assert main(promote) == 0  # it was decided on before: no verdict is approved by this
 
 
 @pytest.mark.fault("what was rolled back is learnt again")

@@ -2,16 +2,21 @@
 
 import dataclasses
 import datetime
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fashion.commands.main import main
 from fashion.config.compose import as_dict, compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.evaluation import reproduction
 from fashion.evaluation.reproduction import Reproduction
-from fashion.model.package import Package
+from fashion.home import Home
+from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package, write
+from fashion.registry import tracking, versions
 from fashion.registry.tracking import flatten
 from fashion.registry.versions import RegistryError, Version
 
@@ -57,13 +62,12 @@ def test_a_version_without_records_says_so(package: Package) -> None:
 
 
 def test_what_differs_is_named_with_both_values(package: Package) -> None:
-    same = {"commit": package.lineage["git_commit"], "digest": package.data["digest"]}
-    assert reproduction.list_differences(version(), package, **same) == []
-    commit, data = reproduction.list_differences(version(), package, commit="abc", digest="def")
-    assert commit == "commit: version 3 has unknown, here is abc"
-    assert data == f"data: version 3 has {package.data['digest']}, here is def"
+    assert reproduction.list_differences(version(), package, commit=package.lineage["git_commit"]) == []
+    assert reproduction.list_differences(version(), package, commit="abc") == [
+        "commit: version 3 has unknown, here is abc"
+    ]
     dirty = dataclasses.replace(package, lineage={**package.lineage, "git_commit": "abc-dirty"})
-    assert reproduction.list_differences(version(), dirty, commit="abc-dirty", digest=same["digest"]) == [
+    assert reproduction.list_differences(version(), dirty, commit="abc-dirty") == [
         "commit: abc-dirty says that files had been changed, not how"
     ]
     repeated = Reproduction("weights", {"torch": "9", "numpy": "2", "timm": "1"}, "AVX512")
@@ -71,3 +75,27 @@ def test_what_differs_is_named_with_both_values(package: Package) -> None:
         "torch: 1 then, 9 now",
         "processor: AVX2 then, AVX512 now",
     ]
+
+
+@pytest.mark.fault("the files of a version that has to be trained again are gone")
+def test_a_version_without_its_data_is_refused_before_it_is_trained(
+    mlflow_home: Home,
+    tiny_package: Package,
+    package: Package,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert tiny_package.folder is not None
+    files = {each: (tiny_package.folder / each).read_bytes() for each in (WEIGHTS, REFERENCE, MODEL)}
+    written = write(dataclasses.replace(package, folder=None), tmp_path / "package", files)
+    assert written.folder is not None
+    run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "run", {})
+    elsewhere = ["data.manifest=/nowhere.json", "data.sources=[{kind: folder, address: /nowhere}]"]
+    tracking.log_params(run, compose([*WORDS, *elsewhere]))
+    versions.register(versions.log_package(run, written.folder), run_id=run, tags={})
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it is trained"))
+    capsys.readouterr()
+    assert main(["registry", "reproduce", "1"]) == 1
+    digest = package.data["digest"][:12]
+    assert capsys.readouterr().err.startswith(f"error: the files of fashion-mnist {digest} are gone from ")

@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 from support.mlflow_server import wait_for_answer
 from support.served import free_port
 
+from fashion.config.schema import DataConfig
+from fashion.data import manifest
 from fashion.data.dataset import Dataset
 from fashion.evaluation import run_record
 from fashion.home import Home
@@ -29,11 +31,14 @@ def evaluation(tiny_network: bytes, small_dataset: Dataset) -> object:
 
 
 @pytest.fixture
-def logged(mlflow_home: Home, evaluation: object, small_dataset: Dataset) -> tuple[str, str]:
+def logged(mlflow_home: Home, evaluation: object, small_dataset: Dataset, data_config: DataConfig) -> tuple[str, str]:
     """A run and its model's address, as TrainFlow logs them."""
     experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
     params = {"data": {"manifest": "configs/data/fashion_mnist.manifest.json"}}
-    run = run_record.start(experiment, "tiny 1", tags={}, params=params, dataset=small_dataset, feedback=None)
+    version = manifest.read(data_config)
+    run = run_record.start(
+        experiment, "tiny 1", tags={}, params=params, version=version, dataset=small_dataset, feedback=None
+    )
     return run, run_record.log_evaluation(run, evaluation, small_dataset)  # type: ignore[arg-type]
 
 
@@ -43,6 +48,9 @@ def test_a_run_names_its_three_splits_and_its_data_version(logged: tuple[str, st
     assert contexts == {f"fashion-mnist {each}": each for each in ("training", "validation", "test")}
     assert {each.dataset.digest for each in run.inputs.dataset_inputs} == {small_dataset.digest[:36]}
     assert run.data.tags["data.digest"] == small_dataset.digest
+    recorded = tracking.read_file(logged[0], run_record.MANIFEST)
+    assert recorded is not None
+    assert manifest.parse(recorded.decode()).digest == small_dataset.digest
 
 
 def test_metrics_belong_to_the_model_and_to_the_split_that_they_were_measured_on(

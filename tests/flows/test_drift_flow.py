@@ -187,8 +187,8 @@ class TestReport:
         run = runs[results[2]["id"]]
         assert run.info.status == "FINISHED"
         assert run.data.tags["decision"] == "drift"
-        version = run.data.tags["model_version"]
-        assert f"fashion-classifier version {version} over time" in runs
+        version, digest = run.data.tags["model_version"], run.data.tags["model_digest"]
+        assert f"fashion-classifier version {version} ({digest[:8]}) over time" in runs
         described = client.get_model_version("fashion-classifier", version).description
         assert f"- `{results[2]['id']}`: Harmful drift: accuracy is down: " in described
         assert len(run.data.tags["data.digest"]) == 64

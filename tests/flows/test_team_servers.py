@@ -218,8 +218,9 @@ class TestDrift:
         assert {f"{name}/report.html", f"{name}/result.json"} <= team.names("reports")
         experiment = client.get_experiment_by_name("fashion-drift")
         named = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-        assert set(named) == {name, "fashion-classifier version 1 over time"}
         run = named[name]
+        digest = run.data.tags["model_digest"][:8]
+        assert set(named) == {name, f"fashion-classifier version 1 ({digest}) over time"}
         assert {entry.path for entry in client.list_artifacts(run.info.run_id, "drift")} == {
             "drift/report.html",
             "drift/result.json",

@@ -185,7 +185,7 @@ def test_a_promotion_against_another_champion_changes_nothing(
     with pytest.raises(ChampionChanged, match="^the champion is version 3 by now, not none"):
         champions.reject(three[0], reason="worse than nothing", expected="none")
     assert "the champion is version 3 by now" in error_of(capsys, "promote", "1", "--reason", "x", "--expect", "2")
-    assert "--expect takes the number" in error_of(capsys, "promote", "1", "--reason", "x", "--expect", "two")
+    assert "`none` or `any`, got 'two'" in error_of(capsys, "promote", "1", "--reason", "x", "--expect", "two")
     assert champion() == 3
     assert len(events()) == 3
     assert main(["registry", "promote", "1", "--reason", "better than 3", "--expect", "3"]) == 0

@@ -18,6 +18,7 @@ from fashion.storage.address import open_store
 
 IDENTITY = Identity("a-bento", "7", "Service", 1)
 TIME = 1_800_000_000
+DIGEST = "0a1b2c3d" * 8
 
 
 @pytest.fixture
@@ -63,12 +64,28 @@ class TestLatestReport:
             reports.publish(store, reports.make_id((TIME - age) * 1_000_000, "shoes", "3"), "", result)
         other = {"decision": "no_drift", "rows": 7, "conditions": [], "model_name": "bags"}
         reports.publish(store, reports.make_id((TIME + 9) * 1_000_000, "bags", "1"), "", other)
-        LatestReport(store, metrics.set_report, model_name="shoes").look()
+        LatestReport(store, metrics.set_report, model_name="shoes", digest=DIGEST).look()
         wait(lambda: value(metrics, "drift_report_rows") == 300)
         assert value(metrics, "drift_report_timestamp_seconds") == TIME
         found = {name: value(metrics, "drift_report_condition", condition=name) for name in CONDITIONS}
         assert {name for name, holds in found.items() if holds} == {"drift", "decline"}
         assert set(found.values()) == {0, 1}
+
+    @pytest.mark.fault("a registry was lost, and version numbers began anew")
+    @pytest.mark.parametrize(("latest", "rows"), [(["other"], 0), (["other", "served"], 300), (["none"], 300)])
+    def test_a_report_on_another_package_of_the_same_number_is_not_this_ones(
+        self, metrics: ServiceMetrics, tmp_path: Path, latest: list[str], rows: int
+    ) -> None:
+        digests = {"served": DIGEST[:16], "other": "f" * 16, "none": ""}
+        store, harmful = open_store(str(tmp_path)), {"decision": "drift", "model_name": "shoes"}
+        for number, of in enumerate(latest):
+            found = {"rows": 300 if of != "other" else 900, "conditions": ["harmful"] if of != "served" else []}
+            id_ = reports.make_id(TIME * 1_000_000, "shoes", str(9 - number))
+            reports.publish(store, id_, "", {**harmful, **found, "model_digest": digests[of]})
+        LatestReport(store, metrics.set_report, model_name="shoes", digest=DIGEST).look()
+        wait(lambda: value(metrics, "drift_report_timestamp_seconds") == TIME)
+        wait(lambda: value(metrics, "drift_report_rows") == rows)
+        assert value(metrics, "drift_report_condition", condition="harmful") == (latest == ["none"])
 
     @pytest.mark.fault("a timer that no longer runs")
     def test_the_age_of_the_last_look_grows_and_says_when_the_next_is_late(self, metrics: ServiceMetrics) -> None:
@@ -110,7 +127,7 @@ class TestLatestReport:
                 return iter(())
 
         found: list[Any] = []
-        latest = LatestReport(Hanging(), found.append, model_name="shoes")  # type: ignore[arg-type]
+        latest = LatestReport(Hanging(), found.append, model_name="shoes", digest=DIGEST)  # type: ignore[arg-type]
         for _ in range(3):
             latest.look()
         assert not found

@@ -29,12 +29,17 @@ from fashion.predictions.record import ModelId
 from fashion.predictions.slots import SPANS
 
 
-def open_worker(model: Path, root: Path, monkeypatch: pytest.MonkeyPatch, **described: str) -> Worker:
+def open_worker(
+    model: Path, root: Path, monkeypatch: pytest.MonkeyPatch, *, shadow_digest: str | None = None, **described: str
+) -> Worker:
+    """Open a worker; with a digest, the same package is its shadow, as version 2, by that digest."""
     monkeypatch.setenv("FASHION_HOME", str(root))
     settings = load_as(ServeConfig, compose(root=ServeConfig.root)).serve
-    deployment = Deployment(settings, {"name": "fashion", "version": "1", **described}, None)
+    shadow = None if shadow_digest is None else {"name": "fashion", "version": "2", "digest": shadow_digest}
+    deployment = Deployment(settings, {"name": "fashion", "version": "1", **described}, shadow)
     identity = Identity("fashion-classifier", "1", "Classifier", None)
-    return Worker(deployment, current_home(), {}, model=model, shadow=None, folder=root, identity=identity)
+    scores = None if shadow is None else model
+    return Worker(deployment, current_home(), {}, model=model, shadow=scores, folder=root, identity=identity)
 
 
 @pytest.mark.fault("damaged model in a bento")
@@ -46,6 +51,32 @@ def test_a_damaged_model_is_not_served(tiny_package: Package, tmp_path: Path, mo
     with pytest.raises(DamagedPackage, match=MODEL):
         open_worker(tmp_path / "model", tmp_path / "var", monkeypatch)
     assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.fault("the shadow in a bento was exchanged for another package")
+@pytest.mark.parametrize("is_exchanged", [False, True])
+def test_another_package_than_the_shadow_that_was_deployed_scores_nothing(
+    tiny_package: Package,
+    pngs: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_exchanged: bool,
+) -> None:
+    assert tiny_package.folder is not None
+    digest = "0" * 64 if is_exchanged else tiny_package.digest
+    worker = open_worker(tiny_package.folder, tmp_path / "var", monkeypatch, shadow_digest=digest)
+    try:
+        asyncio.run(worker.predict(pngs[0], explain=False, client=None, started=time.perf_counter()))
+        deadline = time.monotonic() + 20
+        while not is_exchanged and not any(worker.log.latest(1, role="shadow")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        rows = list(worker.log.latest(10, role="shadow"))
+    finally:
+        worker.close()
+    assert [each.record.model_version for each in rows] == ([] if is_exchanged else ["2"])
+    sentence = "the shadow, version 2, scores nothing: "
+    assert (sentence in caplog.text) == ("is another package than the one" in caplog.text) == is_exchanged
 
 
 def test_pictures_are_stored_only_where_that_is_configured(

@@ -135,6 +135,16 @@ def test_list_gives_names_under_the_prefix(store: Store) -> None:
     assert list(store.list("c/")) == []
 
 
+def test_entries_know_size_and_time_without_reading(store: Store) -> None:
+    began = time.time()
+    for name, data in (("runs/1/a", b"123"), ("runs/1/b", b""), ("other", b"1")):
+        store.put(name, data)
+    found = {each.name: each for each in store.entries("runs/")}
+    assert {name: each.num_bytes for name, each in found.items()} == {"runs/1/a": 3, "runs/1/b": 0}
+    assert all(abs(each.changed_s - began) < 60 for each in found.values())
+    assert list(store.entries("nothing")) == []
+
+
 def test_names_with_odd_characters_survive(store: Store) -> None:
     for name in ("T-shirt top.png", "größe/ü", "100%", "a=b&c?d#e"):
         store.put(name, name.encode())

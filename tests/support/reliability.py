@@ -1,6 +1,6 @@
 """The table of docs/reliability.md, made of the tests that inject faults: `python -m tests.support.reliability`.
 
-A test says its fault in `@pytest.mark.fault("...")`; its name is the promise.
+A test, or a set of its parameters, says its fault in `pytest.mark.fault("...")`; the test's name is the promise.
 """
 
 import ast
@@ -78,12 +78,22 @@ def _of_file(path: Path) -> Iterator[Promise]:
     part = PARTS.get(path.parent.name, "Elsewhere")
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            for decorator in node.decorator_list:
-                if ast.unparse(decorator).startswith("pytest.mark.fault(") and isinstance(decorator, ast.Call):
-                    words = node.name.removeprefix("test_").split("_")
-                    sentence = " ".join(SPELLING.get(word, word) for word in words)
-                    fault = ast.literal_eval(decorator.args[0]).replace("|", "\\|")
-                    yield Promise(part, fault, sentence[0].upper() + sentence[1:], name, node.lineno)
+            for fault in _faults(node):
+                words = node.name.removeprefix("test_").split("_")
+                sentence = " ".join(SPELLING.get(word, word) for word in words)
+                yield Promise(part, fault, sentence[0].upper() + sentence[1:], name, node.lineno)
+
+
+def _faults(test: ast.FunctionDef) -> Iterator[str]:
+    """The faults of a test's marks, also of those inside `pytest.param(marks=...)`, in their order."""
+    for decorator in test.decorator_list:
+        marks = [
+            call
+            for call in ast.walk(decorator)
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.mark.fault"
+        ]
+        for mark in sorted(marks, key=lambda each: each.lineno):
+            yield ast.literal_eval(mark.args[0]).replace("|", "\\|")
 
 
 if __name__ == "__main__":
