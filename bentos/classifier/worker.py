@@ -58,6 +58,8 @@ from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
 from fashion.storage.blobs import StoreUnavailable
 
+STORE_SECONDS = 10.0
+"""How long a bucket may take: a request of a client may wait for it."""
 PRUNE_SECONDS = 3600.0
 GAUGE_SECONDS = 5.0
 """Where a scrape reaches one of several workers, the others bring their gauges up to date this often."""
@@ -102,7 +104,8 @@ class Worker:
         if self.package.digest != deployment.model.get("digest", self.package.digest):
             raise package.DamagedPackage(f"{model} is another package than the one that the bento was built of")
         self.page, self.gallery = folder / "page", folder / "gallery"
-        self.reports, self._images = open_store(home.reports), open_store(home.images)
+        stores = (open_store(address, timeout_s=STORE_SECONDS) for address in (home.reports, home.images))
+        self.reports, self._images = stores
         local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
         self.keys = Keys(environment, closed=_closed(self.settings, environment), local=local)
         self.has_review = self.settings.log.images and not self.keys.is_closed("review")
@@ -382,7 +385,7 @@ class Worker:
 def _start_background(deployment: Deployment, log: PredictionLog, home: Home, shadow: Path | None) -> list[Background]:
     works = []
     if deployment.settings.log.images:
-        works.append(background.image_writer(open_store(home.images)))
+        works.append(background.image_writer(open_store(home.images, timeout_s=STORE_SECONDS)))
     if shadow is not None:
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])

@@ -7,14 +7,11 @@ from typing import Any
 
 from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
 
-RETRY_SECONDS = 5.0
-"""How long a failing request is repeated."""
-
-RESPONSE_SECONDS = 5.0
-"""How long a response may take."""
-
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
+
+OTHERS = "check the network, and the status of Google Cloud Storage; then try again"
+"""What to do about most errors."""
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes sent at once, which are sent again when a connection breaks."""
@@ -23,7 +20,8 @@ CHUNK_BYTES = 8 * 2**20
 class BucketStore:
     """Blobs as objects of a Google Cloud Storage bucket, or of an emulator at `STORAGE_EMULATOR_HOST`."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, timeout_s: float) -> None:
+        self._seconds = timeout_s / 2  # a failing request is repeated for so long, and the last may take as long
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.address = f"gs://{bucket}/{prefix}".rstrip("/")
@@ -51,7 +49,7 @@ class BucketStore:
             from google.api_core.exceptions import NotFound
 
             try:
-                self._blob(name).download_to_file(sink, timeout=RESPONSE_SECONDS, retry=_retry())
+                self._blob(name).download_to_file(sink, timeout=self._seconds, retry=self._retry())
             except NotFound:
                 raise BlobNotFound(f"{self.address} holds no {name}") from None
         return bytes(sink.data)
@@ -59,7 +57,7 @@ class BucketStore:
     def exists(self, name: str) -> bool:
         """See Store.exists."""
         with self._translate_errors():
-            return bool(self._blob(name).exists(timeout=RESPONSE_SECONDS, retry=_retry()))
+            return bool(self._blob(name).exists(timeout=self._seconds, retry=self._retry()))
 
     def delete(self, name: str) -> None:
         """See Store.delete."""
@@ -67,13 +65,13 @@ class BucketStore:
             from google.api_core.exceptions import NotFound
 
             with contextlib.suppress(NotFound):
-                self._blob(name).delete(timeout=RESPONSE_SECONDS, retry=_retry())
+                self._blob(name).delete(timeout=self._seconds, retry=self._retry())
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
         with self._translate_errors():
             for blob in self._client.list_blobs(
-                self.bucket, prefix=self.prefix + prefix, timeout=RESPONSE_SECONDS, retry=_retry()
+                self.bucket, prefix=self.prefix + prefix, timeout=self._seconds, retry=self._retry()
             ):
                 yield blob.name.removeprefix(self.prefix)
 
@@ -85,12 +83,17 @@ class BucketStore:
             content_type="application/octet-stream",
             if_generation_match=generation,
             # Python counts a socket's timeout over all that is sent at once.
-            timeout=RESPONSE_SECONDS + min(len(data), CHUNK_BYTES) / MIN_UPLOAD_SPEED,
-            retry=_retry(),
+            timeout=self._seconds + min(len(data), CHUNK_BYTES) / MIN_UPLOAD_SPEED,
+            retry=self._retry(),
         )
 
     def _blob(self, name: str) -> Any:
         return self._client.bucket(self.bucket).blob(self.prefix + checked_name(name))
+
+    def _retry(self) -> Any:
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        return DEFAULT_RETRY.with_timeout(self._seconds)
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -131,7 +134,20 @@ class BucketStore:
             OSError,
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise StoreUnavailable(f"{self.address} cannot be used: {reason}") from error
+            raise StoreUnavailable(f"{self.address} cannot be used: {reason.rstrip('.')}; {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about an error of Google's client, by the status of HTTP that it has, if any."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "code", None) or getattr(response, "status_code", None)
+    remedies = {
+        401: "log in again: `gcloud auth application-default login`",
+        403: "give this account a role that may read, write and list the bucket",
+        404: "create the bucket, or correct the address",
+        429: "try again later, or raise the project's quota",
+    }
+    return remedies.get(int(status), OTHERS) if isinstance(status, int) else OTHERS
 
 
 class _Sink:
@@ -150,9 +166,3 @@ class _Sink:
     def seek(self, position: int) -> int:
         del self.data[position:]  # a repeated download continues from here
         return position
-
-
-def _retry() -> Any:
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(RETRY_SECONDS)

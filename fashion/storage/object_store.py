@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3.0
 """How long a connection may take."""
 
-RETRY_SECONDS = 5.0
-"""How long a failing request is repeated."""
-
-RESPONSE_SECONDS = 5.0
-"""How long a server may be silent."""
-
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
 
@@ -52,7 +46,8 @@ class ObjectStore:
         ValueError: a part of the prefix is `.` or `..`.
     """
 
-    def __init__(self, service: Service, bucket: str, prefix: str) -> None:
+    def __init__(self, service: Service, bucket: str, prefix: str, timeout_s: float) -> None:
+        self._seconds = timeout_s / 2  # a failing request is repeated for so long, and the last may take as long
         parts = [part for part in prefix.split("/") if part]  # obstore knows no empty part
         self.service = service
         self.bucket = bucket
@@ -144,9 +139,10 @@ class ObjectStore:
             raise StoreUnavailable(
                 f"{self.address} cannot be used in a process that was forked after obstore was used: spawn it instead"
             )
-        seconds = 2 ** int(num_bytes / MIN_UPLOAD_SPEED).bit_length()  # powers of two: few clients
+        needed = int(num_bytes / MIN_UPLOAD_SPEED)
+        seconds = 2 ** needed.bit_length() if needed else 0  # powers of two: few clients
         if seconds not in self._clients:
-            self._clients[seconds] = self._open(RESPONSE_SECONDS + seconds)
+            self._clients[seconds] = self._open(self._seconds + seconds)
         return self._clients[seconds]
 
     def _open(self, timeout: float) -> "S3Store | AzureStore":
@@ -158,12 +154,12 @@ class ObjectStore:
             raise StoreUnavailable(f"{self.address} cannot be used: {error}") from None
         options: ClientConfig = {
             "allow_http": endpoint is not None and endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, self._seconds)),
             "read_timeout": timedelta(seconds=timeout),
             "timeout": timedelta(days=1),  # of a whole download: only silence ends one
         }
         retry: RetryConfig = {
-            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            "retry_timeout": timedelta(seconds=self._seconds),
             "backoff": {"max_backoff": timedelta(seconds=1)},
         }
         if self.service is AZURE:
