@@ -53,7 +53,7 @@ def point_to_newest(store: Path) -> None:
         if not left:
             latest.unlink()
             latest.parent.rmdir()
-        elif not (latest.parent / latest.read_text().strip()).is_dir():
+        elif latest.read_bytes() not in {path.name.encode() for path in left}:
             latest.write_text(left[-1].name)
 
 

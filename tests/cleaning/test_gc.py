@@ -169,6 +169,27 @@ def test_runs_of_versions_and_the_latest_stay_and_shared_artifacts_too(
     assert not card.exists()
 
 
+@pytest.mark.fault("Metaflow's file that names the latest run is damaged or empty")
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"../../mf.cards"])
+def test_where_the_latest_run_is_unknown_the_newest_stays(
+    content: bytes, champion: Home, listed: Callable[..., set[str]]
+) -> None:
+    for name in ("7", "10", "9"):
+        latest = flow_run(champion, name, [], days=100).with_name("latest_run")
+    latest.write_bytes(content)
+    assert listed() == {"flow run TrainFlow/7", "flow run TrainFlow/9"}
+
+
+@pytest.mark.fault("BentoML's file that names the latest bento is damaged or empty")
+@pytest.mark.parametrize("content", [b"", b"\xff"])
+def test_latest_is_mended_where_it_is_damaged(content: bytes, champion: Home, listed: Callable[..., set[str]]) -> None:
+    bento(champion, "v2-103", "v2-aa", days=80)
+    latest = bento(champion, "v3-104", "v3-aa", days=90).with_name("latest")
+    latest.write_bytes(content)
+    listed("--delete", "bentos_kept=0")
+    assert latest.read_text() == "v2-103"
+
+
 def test_while_a_flow_runs_its_runs_and_checkpoints_stay(champion: Home, listed: Callable[..., set[str]]) -> None:
     write(champion.root / "checkpoints" / "TrainFlow" / "8" / "checkpoint.pt", "c", days=100)
     flow_run(champion, "8", ["a" * 40], days=100)
