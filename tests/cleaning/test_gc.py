@@ -37,11 +37,11 @@ def write(path: Path, content: str, *, days: float) -> Path:
     return path
 
 
-def bento(home: Home, name: str, model: str, *, days: float) -> Path:
-    folder = home.bentos / "bentos" / "fashion-classifier" / name
+def bento(home: Home, name: str, model: str, *, days: float, of: str = "fashion-classifier") -> Path:
+    folder = home.bentos / "bentos" / of / name
     write(folder / "src" / "service.py", "x" * 100, days=days)
-    write(folder / "bento.yaml", f"services:\n- models:\n  - tag: fashion-classifier:{model}\n", days=days)
-    write(home.bentos / "models" / "fashion-classifier" / model / "model.yaml", "name: x", days=days)
+    write(folder / "bento.yaml", f"services:\n- models:\n  - tag: {of}:{model}\n", days=days)
+    write(home.bentos / "models" / of / model / "model.yaml", "name: x", days=days)
     write(folder.parent / "latest", name, days=days)
     return folder
 
@@ -133,6 +133,24 @@ def test_bentos_of_champions_and_their_models_stay(champion: Home, listed: Calla
     assert left == {"v1-101", "v2-103"}
     models = {path.name for path in (champion.bentos / "models" / "fashion-classifier").iterdir() if path.is_dir()}
     assert models == {"v1-aa", "v2-aa"}
+
+
+@pytest.mark.fault("two registered models have versions of the same number")
+def test_bentos_of_the_champion_of_each_model_stay(
+    champion: Home, listed: Callable[..., set[str]], tiny_package: Package
+) -> None:
+    client = MlflowClient()
+    client.create_registered_model("My Shoes")
+    for _ in range(2):
+        run = tracking.start_run(tracking.get_or_create_experiment(champion, "shoes"), "run", {})
+        client.create_model_version("My Shoes", str(tiny_package.folder), run_id=run)
+    champions.promote(versions.get("1", "My Shoes"), reason="first", name="My Shoes")
+    for name, model in (("v1-100", "v1-aa"), ("v2-101", "v2-aa")):
+        bento(champion, name, model, days=90)
+        bento(champion, name, model, days=80, of="my-shoes")  # newer ones
+    assert listed("--delete", "bentos_kept=0") == {"bento my-shoes:v2-101", "model copy my-shoes:v2-aa"}
+    left = {f"{path.parent.name}:{path.name}" for path in (champion.bentos / "bentos").glob("*/v*")}
+    assert left == {"fashion-classifier:v1-100", "fashion-classifier:v2-101", "my-shoes:v1-100"}
 
 
 def test_latest_means_a_bento_that_is_there(champion: Home, listed: Callable[..., set[str]]) -> None:
