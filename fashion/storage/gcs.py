@@ -10,8 +10,17 @@ from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
 
+FOREIGN = "what answers is not Google Cloud Storage, but perhaps a proxy's sign-in page: check the network"
+
+REMEDIES = {
+    401: "log in again: `gcloud auth application-default login`",
+    403: "give this account a role that may read, write and list the bucket",
+    404: "create the bucket, or correct the address",
+    429: "try again later, or raise the project's quota",
+}
+"""Status of HTTP -> what to do."""
+
 OTHERS = "check the network, and the status of Google Cloud Storage; then try again"
-"""What to do about most errors."""
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes sent at once, which are sent again when a connection breaks."""
@@ -49,9 +58,12 @@ class BucketStore:
             from google.api_core.exceptions import NotFound
 
             try:
-                self._blob(name).download_to_file(sink, timeout=self._seconds, retry=self._retry())
+                blob = self._blob(name)
+                blob.download_to_file(sink, timeout=self._seconds, retry=self._retry())
             except NotFound:
                 raise BlobNotFound(f"{self.address} holds no {name}") from None
+            if blob.generation is None and blob.crc32c is None and blob.md5_hash is None:  # headers of each object
+                raise StoreUnavailable(f"{self.address} cannot be used: {FOREIGN}")
         return bytes(sink.data)
 
     def exists(self, name: str) -> bool:
@@ -117,7 +129,7 @@ class BucketStore:
             ) from None
         try:
             yield
-        except BlobNotFound:
+        except (BlobNotFound, StoreUnavailable):
             raise
         except DefaultCredentialsError as error:
             raise StoreUnavailable(
@@ -133,21 +145,22 @@ class BucketStore:
             urllib3.exceptions.HTTPError,
             OSError,
         ) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise StoreUnavailable(f"{self.address} cannot be used: {reason.rstrip('.')}; {_remedy(error)}") from error
+            raise StoreUnavailable(f"{self.address} cannot be used: {_explain(error)}") from error
 
 
-def _remedy(error: Exception) -> str:
-    """What to do about an error of Google's client, by the status of HTTP that it has, if any."""
-    response = getattr(error, "response", None)
-    status = getattr(error, "code", None) or getattr(response, "status_code", None)
-    remedies = {
-        401: "log in again: `gcloud auth application-default login`",
-        403: "give this account a role that may read, write and list the bucket",
-        404: "create the bucket, or correct the address",
-        429: "try again later, or raise the project's quota",
-    }
-    return remedies.get(int(status), OTHERS) if isinstance(status, int) else OTHERS
+def _explain(error: Exception) -> str:
+    """The reason and the remedy of an error of Google's client, in half a sentence."""
+    import requests
+
+    cause = getattr(error, "cause", None) or error  # of a RetryError: the last failure
+    if isinstance(cause, requests.JSONDecodeError):
+        return FOREIGN
+    status = getattr(cause, "code", None) or getattr(getattr(cause, "response", None), "status_code", None)
+    if status is None:
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        return f"{reason[:300].rstrip('.')}; {OTHERS}"
+    sent = " ".join(str(each.get("message", "")) for each in getattr(cause, "errors", ()) if isinstance(each, dict))
+    return f"it answers {int(status)}{f' ({sent[:200]})' if sent else ''}; {REMEDIES.get(int(status), OTHERS)}"
 
 
 class _Sink:

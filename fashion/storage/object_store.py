@@ -27,6 +27,7 @@ from fashion.storage.blobs import BlobNotFound, StoreUnavailable, checked_name
 from fashion.storage.object_services import AZURE, Service, detail, is_missing_container
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
 
 CONNECT_SECONDS = 3.0
@@ -34,6 +35,9 @@ CONNECT_SECONDS = 3.0
 
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
+
+NOBODYS = "019a0c3e-nobodys"
+"""Ends a name that no blob has."""
 
 PIECE_BYTES = 2**20
 """Bytes that a download reports at once."""
@@ -88,7 +92,9 @@ class ObjectStore:
         with self._translate_errors(name):
             import obstore
 
-            for piece in obstore.get(self._client(), path).stream(min_chunk_size=PIECE_BYTES):
+            found = obstore.get(self._client(), path)
+            self._require_own(found.meta)
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
                 data += piece
                 if on_bytes is not None:
                     on_bytes(len(piece))
@@ -101,9 +107,10 @@ class ObjectStore:
             import obstore
 
             try:
-                obstore.head(self._client(), path)
+                found = obstore.head(self._client(), path)
             except FileNotFoundError:  # of the blob or of the bucket: a response to HEAD does not say
-                obstore.get(self._client(), path)
+                found = obstore.get(self._client(), path).meta
+            self._require_own(found)
             return True
         return False
 
@@ -117,15 +124,25 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
-        start = self.prefix + prefix
+        start, is_empty = self.prefix + prefix, True
         with self._translate_errors():
             import obstore
 
             # obstore lists whole parts of a name; a prefix may end within one.
             for page in obstore.list(self._client(), start.rpartition("/")[0] or None):
                 for found in page:
+                    is_empty = False
                     if found["path"].startswith(start):  # not the marker of the folder itself
                         yield found["path"].removeprefix(self.prefix)
+
+            if is_empty:  # of a page that is no list, obstore makes an empty one
+                with contextlib.suppress(FileNotFoundError):
+                    self._require_own(obstore.head(self._client(), f"{start}{NOBODYS}"))
+
+    def _require_own(self, found: "ObjectMeta") -> None:
+        """Raise StoreUnavailable for what is no object of the service: these have an ETag, and a web page has none."""
+        if found["e_tag"] is None:
+            raise StoreUnavailable(f"{self.address} cannot be used: {self.service.foreign()}")
 
     def _path(self, name: str) -> str:
         return self.prefix + checked_name(name)

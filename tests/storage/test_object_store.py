@@ -101,7 +101,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (
             "s3://photos",
             (503, "SlowDown", "Please reduce your request rate."),
-            "SlowDown: Please reduce your request rate",
+            "SlowDown: Please reduce your request rate; try again later",
         ),
     ],
 )
