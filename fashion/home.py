@@ -62,10 +62,12 @@ def current_home() -> Home:
     """Read the environment and return the addresses that follow from it. Creates nothing.
 
     Raises:
-        AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs.
+        AddressError: FASHION_LOG and FASHION_FIRESTORE name different logs, or FASHION_SERVER_SECONDS is no number of
+            seconds.
         fashion.state.record.StateError: the folder is a file, or was written by a newer version of this program.
     """
     folder = root()
+    _server_seconds()
     record.read(folder)
     return Home(
         root=folder,
@@ -121,10 +123,7 @@ def set_environment(home: Home) -> None:
     Raises:
         AddressError: FASHION_SERVER_SECONDS is no number of seconds.
     """
-    try:
-        seconds = server_seconds()
-    except ValueError as error:
-        raise AddressError(str(error)) from None
+    seconds = _server_seconds()
     defaults = {
         "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home.root / "metaflow"),
         "METAFLOW_USER": _user(),
@@ -143,6 +142,13 @@ def set_environment(home: Home) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _server_seconds() -> float:
+    try:
+        return server_seconds()
+    except ValueError as error:
+        raise AddressError(str(error)) from None
 
 
 def _shared_log(log: str | None, firestore: str | None) -> str | None:

@@ -23,6 +23,9 @@ from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store, StoreUnavailable
 
+STORE_SECONDS = 10.0
+"""How long a bucket may take: a request of a client may wait for it."""
+
 CAPACITY = 4096
 """Pictures that may wait; more are dropped, and counted."""
 BATCH = 32
@@ -143,7 +146,7 @@ def start(deployment: Deployment, log: PredictionLog, home: Home, shadow_folder:
     """
     works = []
     if deployment.settings.log.images:
-        works.append(image_writer(open_store(home.images)))
+        works.append(image_writer(open_store(home.images, timeout_s=STORE_SECONDS)))
     if shadow_folder is not None:
         assert deployment.shadow is not None
         version = str(deployment.shadow["version"])

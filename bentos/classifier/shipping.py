@@ -13,6 +13,8 @@ from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.shipper import Shipper
 
 POLL_SECONDS = 0.01
+REQUEST_SECONDS = 10.0
+"""How long the shared log may take: a request of a client or a shutdown may wait for it."""
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Shipping:
             if settings.acknowledge == "remote":
                 raise ValueError(f"serve.log.acknowledge=remote needs FASHION_LOG to be set: {FORMS}")
             return
-        self.remote = open_shared_log(home.shared_log, expire_days=settings.retention_days)
+        self.remote = open_shared_log(home.shared_log, expire_days=settings.retention_days, timeout_s=REQUEST_SECONDS)
         self._shipper = Shipper(log, self.remote)
         self._shipper.start()
 

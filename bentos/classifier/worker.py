@@ -99,7 +99,8 @@ class Worker:
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = read_verified(model, deployment.model)
         self.page, self.gallery = folder / "page", folder / "gallery"
-        self.reports, self._images = open_store(home.reports), open_store(home.images)
+        stores = (open_store(address, timeout_s=background.STORE_SECONDS) for address in (home.reports, home.images))
+        self.reports, self._images = stores
         local: dict[Scope, str] = {"feedback": "serve.feedback=open"} if self.settings.feedback == "loopback" else {}
         self.keys = Keys(environment, closed=_closed(self.settings, environment), local=local)
         self.has_review = self.settings.log.images and not self.keys.is_closed("review")

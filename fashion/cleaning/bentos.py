@@ -5,28 +5,32 @@ from pathlib import Path
 
 from fashion.cleaning.candidates import Candidate, candidate, is_due
 from fashion.config.gc import GcConfig
+from fashion.config.serve import bento_name
 
 DAMAGED = "damaged"
 """The folder that damaged ones are put aside in."""
 
 
-def find(store: Path, settings: GcConfig, *, versions: Collection[int], running: str) -> Iterator[Candidate]:
+def find(
+    store: Path, settings: GcConfig, *, versions: Collection[tuple[str, int]], running: str
+) -> Iterator[Candidate]:
     """Yield bentos, then models that none of the bentos that stay names.
 
     Args:
         store: BentoML's home.
         settings: the ages, and how many bentos stay.
-        versions: numbers of registered versions of which the newest bento stays.
+        versions: registered models and numbers of their versions of which the newest bento stays.
         running: command lines of processes, some of which may serve a bento.
     """
     bentos = sorted((store / "bentos").glob("*/*/bento.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
     going: list[Path] = []
-    covered: set[int | None] = set()
+    needed = {(bento_name(model), number) for model, number in versions}
+    covered: set[tuple[str, int | None]] = set()
     for place, description in enumerate(bentos):
         folder = description.parent
-        number = _version(folder)
-        is_needed = number in versions and number not in covered
-        covered.add(number)
+        version = _version(folder)
+        is_needed = version in needed and version not in covered
+        covered.add(version)
         is_served = f"{folder.parent.name}:{folder.name}" in running or str(folder) in running
         found = candidate("bento", f"{folder.parent.name}:{folder.name}", [folder])
         if is_due(found, settings.bentos_days) and place >= settings.bentos_kept and not (is_needed or is_served):
@@ -36,7 +40,7 @@ def find(store: Path, settings: GcConfig, *, versions: Collection[int], running:
     for folder in sorted(path for path in (store / "models").glob("*/*") if path.is_dir()):
         tag = f"{folder.parent.name}:{folder.name}"
         found = candidate("model copy", tag, [folder])
-        if is_due(found, settings.bentos_days) and tag not in staying and _version(folder) not in versions:
+        if is_due(found, settings.bentos_days) and tag not in staying and _version(folder) not in needed:
             yield found
     for path in sorted((store / DAMAGED).glob("*")):
         found = candidate("damaged bento", path.name, [path])
@@ -53,11 +57,11 @@ def point_to_newest(store: Path) -> None:
         if not left:
             latest.unlink()
             latest.parent.rmdir()
-        elif not (latest.parent / latest.read_text().strip()).is_dir():
+        elif latest.read_bytes() not in {path.name.encode() for path in left}:
             latest.write_text(left[-1].name)
 
 
-def _version(folder: Path) -> int | None:
-    """Number of the registered version that a bento or model is of: their names begin `v7-`."""
+def _version(folder: Path) -> tuple[str, int | None]:
+    """Name of a bento or model, and number of the registered version that it is of: their tags begin `name:v7-`."""
     digits = folder.name.partition("-")[0].removeprefix("v")
-    return int(digits) if digits.isdecimal() else None
+    return folder.parent.name, int(digits) if digits.isdecimal() else None

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fashion.cleaning.candidates import Candidate, candidate, is_due
+from fashion.state.flow_runs import latest_run, newest_run
 
 DIGEST = re.compile(r"\b[0-9a-f]{40}\b")
 """How metadata names an artifact."""
@@ -21,8 +22,7 @@ def find(store: Path, days: float, *, needed: Collection[str]) -> Iterator[Candi
         needed: runs that stay, as `TrainFlow/12`; so does each flow's latest.
     """
     for flow in sorted(path for path in store.glob("*") if path.is_dir() and path.name != CARDS):
-        latest = flow / "latest_run"
-        kept = {latest.read_text().strip()} if latest.exists() else set()
+        kept = {latest_run(flow) or newest_run(flow)}
         runs = {path.name: path for path in sorted(flow.glob("[0-9]*")) if path.is_dir()}
         old = {
             name: path

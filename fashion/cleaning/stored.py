@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from fashion.cleaning.candidates import DAY_SECONDS, Candidate, is_due
 from fashion.config.gc import GcConfig
+from fashion.config.serve import bento_name
 from fashion.storage.blobs import Blob, Store
 
-ARCHIVE = re.compile(r".*-v(\d+)-[^/]*\.bento")
-"""An archive's name, with the number of the registered version that the bento is of."""
+ARCHIVE = re.compile(r"(.*)-v(\d+)-[^/]*\.bento")
+"""An archive's name: that of the bento, and the number of the registered version that it is of."""
 
 
 def checkpoints(store: Store, settings: GcConfig, *, now: float | None = None) -> Iterator[Candidate]:
@@ -36,25 +37,26 @@ def checkpoints(store: Store, settings: GcConfig, *, now: float | None = None) -
 
 
 def archives(
-    store: Store, settings: GcConfig, *, versions: Collection[int], now: float | None = None
+    store: Store, settings: GcConfig, *, versions: Collection[tuple[str, int]], now: float | None = None
 ) -> Iterator[Candidate]:
     """Yield old archives of bentos that no served or earlier champion needs.
 
     Args:
         store: of the archives; what has another name is none of them.
         settings: the age, and how many stay.
-        versions: numbers of registered versions of which the newest archive stays.
+        versions: registered models and numbers of their versions of which the newest archive stays.
         now: seconds since 1970.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be listed.
     """
     named = [(blob, match) for blob in store.entries() if (match := ARCHIVE.fullmatch(blob.name))]
-    covered: set[int] = set()
+    needed = {(bento_name(model), number) for model, number in versions}
+    covered: set[tuple[str, int]] = set()
     for place, (blob, match) in enumerate(sorted(named, key=lambda each: each[0].changed_s, reverse=True)):
-        number = int(match[1])
-        is_needed = number in versions and number not in covered
-        covered.add(number)
+        version = (match[1], int(match[2]))
+        is_needed = version in needed and version not in covered
+        covered.add(version)
         found = _candidate("bento archive", blob.name, store, [blob], now)
         if is_due(found, settings.bentos_days) and place >= settings.bentos_kept and not is_needed:
             yield found

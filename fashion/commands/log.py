@@ -211,7 +211,7 @@ def forget(
     """Delete a prediction and its picture everywhere: log, shared log, exports, reports, and every file of this home.
 
     Says which registered versions learnt from it. Killed half-way, the same command completes. Exits with 1 where an
-    export could not be searched.
+    export or a copy of the log could not be searched.
     """
     from fashion.commands import log_forget
     from fashion.home import prepare_environment

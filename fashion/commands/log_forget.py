@@ -17,9 +17,10 @@ from fashion.commands.errors import CommandError
 from fashion.drift import accepted, reports
 from fashion.home import Home
 from fashion.images import image_store
-from fashion.predictions import export_removal, removal
+from fashion.predictions import copies, export_removal, removal
 from fashion.predictions.export_removal import FoundInExport
 from fashion.predictions.record import PredictionRecord, UnknownPrediction, is_prediction_id
+from fashion.state import backup
 from fashion.storage import erasure, sqlite
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store
@@ -41,15 +42,17 @@ class Traces:
     """Where a prediction was found."""
 
     rows: list[PredictionRecord] = field(default_factory=list)
-    """The champion's and the shadow's, of this machine's log or the shared one."""
+    """The champion's and the shadow's, of this machine's log, its copies or the shared one."""
     is_local: bool = False
     is_shared: bool = False
+    copies: list[Path] = field(default_factory=list)
+    """Other files of the log in this home that hold it."""
     exported: list[tuple[str, FoundInExport]] = field(default_factory=list)
     """Address of an export, and a file of it."""
     digests: set[str] = field(default_factory=set)
     """Of the picture."""
     unsearched: list[str] = field(default_factory=list)
-    """Sentences on exports that cannot be read."""
+    """Sentences on exports and copies of the log that cannot be read."""
     others: set[str] = field(default_factory=set)
     """Digests of pictures that other predictions are on too: these pictures stay."""
 
@@ -73,19 +76,21 @@ class Forgetting:
             raise CommandError(f"{prediction_id[:60]!r} is not the id of a prediction: give the one of its answer")
         self._home, self._log, self._shared = home, log, shared
         self._images, self._reports = open_store(home.images), open_store(home.reports)
+        stores = [Path(address) for address in (home.images, home.reports) if "://" not in address]
+        self._handled = {home.data, *stores, *sqlite.files_of(home.predictions)}
 
     def find(self, exports: Sequence[str]) -> Traces:
-        """Look for the prediction in logs and exports.
+        """Look for the prediction in logs, their copies and exports.
 
         Args:
             exports: addresses besides those that the log knows.
         """
         traces = Traces()
+        known = [*(self._log.exports() if self._log else []), *exports]
         if self._log is not None:
-            for role in ("champion", "shadow"):
-                with contextlib.suppress(UnknownPrediction):
-                    traces.rows.append(self._log.get(self.id, role).record)
+            traces.rows += _rows(self._log, self.id)
             traces.is_local = bool(traces.rows)
+        known += self._find_in_copies(traces)
         if self._shared is not None:
             with contextlib.suppress(UnknownPrediction):
                 traces.rows.append(self._shared.get(self.id).record)
@@ -93,7 +98,6 @@ class Forgetting:
         time_us = traces.rows[0].time_us if traces.rows else None
         # Files of the home that are no known export too: in Parquet, an id cannot be overwritten.
         own = sorted(map(str, self._home.root.rglob("*.parquet")))
-        known = [*(self._log.exports() if self._log else []), *exports]
         folders = tuple(f"{address.rstrip('/')}/" for address in known if not _is_file(address))
         addresses = [*known, *(path for path in own if not path.startswith(folders))]
         for address in dict.fromkeys(addresses):
@@ -137,6 +141,24 @@ class Forgetting:
             say(f"picture {sha256} stays: another prediction is on it")
         self._delete_rows(traces, waiting, say, dry_run=dry_run)
 
+    def _find_in_copies(self, traces: Traces) -> list[str]:
+        """Note the copies of the log that hold it, with their rows; return the addresses of exports that they know."""
+        exports = list[str]()
+        for path in copies.find(self._home.root, passed_over=self._handled):
+            if not copies.holds(path, self.id):
+                continue
+            try:
+                with copies.opened(path) as log:
+                    exports += log.exports()
+                    traces.rows += _rows(log, self.id)
+                traces.copies.append(path)
+            except copies.UnusableCopy as error:
+                traces.unsearched.append(
+                    f"{path} still holds it: this copy of the log cannot be used ({error}); keep of it what "
+                    f"`sqlite3 {path} .recover` reads, if you need it, and delete it"
+                )
+        return exports
+
     def _delete_rows(self, traces: Traces, waiting: int, say: Callable[[str], None], *, dry_run: bool) -> None:
         if self._shared is not None:
             if waiting:
@@ -144,6 +166,11 @@ class Forgetting:
             deleted = int(traces.is_shared) if dry_run else self._shared.forget(self.id)
             if deleted:
                 say(f"shared log {self._shared.address}: its rows and feedback")
+        for path in traces.copies:
+            say(f"log {path}: its rows and feedback")
+            if not dry_run:
+                with copies.opened(path) as log:
+                    removal.forget(log, self.id)
         if self._log is not None:
             deleted = int(traces.is_local) if dry_run else removal.forget(self._log, self.id)
             if deleted:
@@ -173,7 +200,7 @@ class Forgetting:
         return found
 
     def _erase_files(self, pictures: Sequence[list[tuple[bytes, bytes]]], *, dry_run: bool) -> Iterator[Path]:
-        home, identity = self._home, (self.id.encode(), NOBODY.encode())
+        root, identity = self._home.root, (self.id.encode(), NOBODY.encode())
         overwrite = erasure.overwrite(*itertools.chain(*pictures), identity)
 
         def change(content: bytes) -> bytes:
@@ -181,9 +208,9 @@ class Forgetting:
                 content = reports.without_prediction(content, self.id)
             return overwrite(content)
 
-        others = [Path(address) for address in (home.images, home.reports) if "://" not in address]
-        handled = [*home.root.glob(f"{home.predictions.name}*"), *home.root.rglob("*.parquet")]
-        return erasure.erase(home.root, change, passed_over={home.data, *others, *handled}, dry_run=dry_run)
+        logs = copies.find(root, passed_over=self._handled)
+        handled = [*itertools.chain(*map(sqlite.files_of, logs)), *root.rglob("*.parquet")]
+        return erasure.erase(root, change, passed_over={*self._handled, *handled}, dry_run=dry_run)
 
 
 def learnt_by(home: Home, digests: Collection[str]) -> list[str]:
@@ -220,9 +247,19 @@ def not_searched(home: Home) -> list[str]:
         *(value for name, value in os.environ.items() if name in BUCKETS_OF_METAFLOW and value),
     ]
     lines = [f"not searched: {address}, where runs of TrainFlow and DriftFlow may hold it" for address in elsewhere]
+    lines += [
+        f"not searched: {path}, which a restored backup replaced: delete it, or run this with FASHION_HOME={path}"
+        for path in backup.replaced_homes(home.root)
+    ]
     if home.shared_log:
         lines.append("not searched: logs and homes of other machines; run this on each of them")
     return [*lines, "not searched: backups, and exports that another machine wrote (--export names them)"]
+
+
+def _rows(log: "PredictionLog", prediction_id: str) -> Iterator[PredictionRecord]:
+    for role in ("champion", "shadow"):
+        with contextlib.suppress(UnknownPrediction):
+            yield log.get(prediction_id, role).record
 
 
 def _find_in_export(address: str, prediction_id: str, time_us: int | None) -> Iterator[FoundInExport]:

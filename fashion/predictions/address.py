@@ -5,6 +5,7 @@ import re
 from fashion.predictions.firestore import FirestoreLog
 from fashion.predictions.record import LogUnavailable
 from fashion.predictions.shared_log import SharedLog, SharedLogUnavailable
+from fashion.storage.servers import server_seconds
 
 FORMS = "firestore://project[/database] or postgresql://user:password@host[:port]/database"
 
@@ -18,19 +19,26 @@ _POSTGRES = re.compile(
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
-def open_shared_log(address: str, *, expire_days: float | None = None) -> SharedLog:
+def open_shared_log(address: str, *, expire_days: float | None = None, timeout_s: float | None = None) -> SharedLog:
     """Return the client of the log that an address names. Connects to nothing yet.
 
     Args:
         address: of one of the FORMS.
         expire_days: let predictions expire this many days after they were made.
+        timeout_s: how long one call may take, all its attempts together, in seconds; by default FASHION_SERVER_SECONDS.
 
     Raises:
-        LogUnavailable: the address has another form.
+        LogUnavailable: the address has another form, or FASHION_SERVER_SECONDS is no number of seconds.
         SharedLogUnavailable: the database's library is not installed.
     """
+    if timeout_s is None:
+        try:
+            timeout_s = server_seconds()
+        except ValueError as error:
+            raise LogUnavailable(str(error)) from None
     if found := _FIRESTORE.fullmatch(address):
-        return FirestoreLog(found[1], database=found[2] or "(default)", expire_days=expire_days)
+        database = found[2] or "(default)"
+        return FirestoreLog(found[1], database=database, timeout_s=timeout_s, expire_days=expire_days)
     if _POSTGRES.fullmatch(address):
         try:
             from fashion.predictions.postgres import PostgresLog
@@ -40,7 +48,7 @@ def open_shared_log(address: str, *, expire_days: float | None = None) -> Shared
             raise SharedLogUnavailable(
                 "a shared log in PostgreSQL needs the package psycopg: install the extra `fashion[postgres]`"
             ) from None
-        return PostgresLog(address, expire_days=expire_days)
+        return PostgresLog(address, timeout_s=timeout_s, expire_days=expire_days)
     scheme = _SCHEME.match(address)
     if scheme and scheme[1] in ("postgresql", "postgres"):
         raise LogUnavailable(

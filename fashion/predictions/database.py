@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import mmap
 import random
 import sqlite3
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.predictions.record import DamagedLog, LogUnavailable
+from fashion.storage import erasure
 
 LOCKED_SECONDS = 30.0
 """How long a writer waits for the writers of other processes."""
@@ -126,7 +126,7 @@ class Database:
         """
         with self.translate_errors(), self._write_lock:
             self._checkpoint()
-            if _contains(self.path, traces):
+            if erasure.contains(self.path, traces):
                 self._writer.execute(f"PRAGMA busy_timeout = {1000 * LOCKED_SECONDS:.0f}")
                 try:
                     self._writer.execute("VACUUM")
@@ -302,13 +302,6 @@ class Database:
 
 def _has_code(error: Exception, *codes: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in codes
-
-
-def _contains(path: Path, traces: Sequence[bytes]) -> bool:
-    if not traces or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(trace) >= 0 for trace in traces)
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, bool]]:

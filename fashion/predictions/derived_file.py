@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from fashion.predictions.database import Database, Row
 from fashion.predictions.record import LogUnavailable
+from fashion.storage import sqlite
 
 T = TypeVar("T")
 
@@ -87,8 +88,8 @@ class DerivedFile:
     def _remove(self) -> None:
         _logger.warning("%s is damaged or of another version of this program: it is made anew", self.path)
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        for path in sqlite.files_of(self.path):
+            path.unlink(missing_ok=True)
 
     def _is_usable(self, *, whole: bool = False) -> bool:
         """Return False for a file that is there and is not one of this version.

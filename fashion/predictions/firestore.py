@@ -33,6 +33,7 @@ from fashion.predictions.firestore_documents import (
     to_element,
     to_microseconds,
 )
+from fashion.predictions.firestore_errors import explain, reason_of
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
@@ -89,7 +90,7 @@ class FirestoreLog:
             project: the Google Cloud project; by default the environment's.
             database: the project's database.
             collection: the database's collection.
-            timeout_s: how long one request may take, in seconds.
+            timeout_s: how long one call may take, or one page of those that yield rows; in seconds.
             expire_days: give documents an `expire_at`, this many days after the prediction.
 
         Raises:
@@ -152,15 +153,18 @@ class FirestoreLog:
     def decisions(self, *, timeout_s: float | None = None) -> Decisions:
         """Return all decisions on feedback; see SharedLog. Those that were read before are not read again."""
 
-        def read(since: str) -> dict[str, Any]:
+        def read(since: str, seconds: float) -> dict[str, Any]:
             with self._translate_errors():
                 query = self._decisions().order_by("__name__")
                 query = query.start_at({"__name__": since}) if since else query
-                found = query.stream(retry=None, timeout=timeout_s or self.timeout_s)
-                return {document.id: document.to_dict() for document in found}
+                return {document.id: document.to_dict() for document in query.stream(retry=None, timeout=seconds)}
 
-        known = self._known_decisions
-        return known.update(read if timeout_s is not None else lambda since: retrying(lambda: read(since)))
+        def read_in_time(since: str) -> dict[str, Any]:
+            if timeout_s is not None:
+                return read(since, timeout_s)
+            return retrying(lambda seconds: read(since, seconds), self.timeout_s)
+
+        return self._known_decisions.update(read_in_time)
 
     def end_canary(self, ending: CanaryEnding) -> None:
         """Store how the comparison of a canary ended; see SharedLog. It is in a collection of its own."""
@@ -199,7 +203,7 @@ class FirestoreLog:
             document = self._predictions().document(prediction_id).get(retry=None, timeout=limit)
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
-        return next(self._logged([document], max(0.1, deadline - time.monotonic())))
+        return next(self._logged([document], _left(deadline)))
 
     def count_after(self, until_us: int, *, most: int) -> int:
         """Return how many predictions are dated `until_us` or later; see SharedLog."""
@@ -212,15 +216,15 @@ class FirestoreLog:
         """Delete a prediction's documents; see SharedLog."""
         from google.cloud.firestore import FieldFilter
 
-        deleted = 0
+        deleted, deadline = 0, time.monotonic() + self.timeout_s
         with self._translate_errors():
             for name in (prediction_id, f"{prediction_id}.shadow"):
                 document = self._predictions().document(name)
-                deleted += document.get(retry=None, timeout=self.timeout_s).exists
-                document.delete(retry=None, timeout=self.timeout_s)
+                deleted += document.get(retry=None, timeout=_left(deadline)).exists
+                document.delete(retry=None, timeout=_left(deadline))
             about = self._decisions().where(filter=FieldFilter("prediction_id", "==", prediction_id))
-            for decision in about.stream(retry=None, timeout=self.timeout_s):
-                decision.reference.delete(retry=None, timeout=self.timeout_s)
+            for decision in about.stream(retry=None, timeout=_left(deadline)):
+                decision.reference.delete(retry=None, timeout=_left(deadline))
         self._known_decisions.forget(prediction_id)
         return deleted
 
@@ -265,13 +269,13 @@ class FirestoreLog:
         if not sent:
             return
         try:
-            response = batch.commit(retry=None, timeout=max(0.1, deadline - time.monotonic()))
+            response = batch.commit(retry=None, timeout=_left(deadline))
         except (InvalidArgument, ResourceExhausted) as error:
             size = sum(request_bytes(row.item) for write in sent for row in write.rows)
             if isinstance(error, ResourceExhausted) and size < DOCUMENT_BYTES:
                 raise  # a quota, not the request's size
             if len(sent) == 1:
-                yield from _deliveries(sent[0], Outcome.REFUSED, _sentence(error))
+                yield from _deliveries(sent[0], Outcome.REFUSED, reason_of(error))
                 return
             # One document that is too large fails the whole request: halve it to find which.
             yield from self._send(sent[: len(sent) // 2], deadline)
@@ -293,15 +297,15 @@ class FirestoreLog:
             batch.update(reference, {"feedback": ArrayUnion(elements), "labelled": True})
 
     def _documents(self, query: Query, page_rows: int, timeout_s: float | None = None) -> Iterator[Any]:
-        def read() -> list[Any]:
+        def read(seconds: float) -> list[Any]:
             with self._translate_errors():
                 found = query(self._predictions()).limit(page_rows)
                 found = found.start_after(last) if last is not None else found
-                return list(found.stream(retry=None, timeout=timeout_s or self.timeout_s))
+                return list(found.stream(retry=None, timeout=seconds))
 
         last: Any = None
         while True:
-            page = read() if timeout_s is not None else retrying(read)
+            page = read(timeout_s) if timeout_s is not None else retrying(read, self.timeout_s)
             yield from page
             if len(page) < page_rows:
                 return
@@ -358,17 +362,19 @@ class FirestoreLog:
             ) from error
         except (GoogleAPIError, GoogleAuthError, OSError) as error:
             self.close()
-            raise SharedLogUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
+            raise SharedLogUnavailable(f"{self.address} cannot be used: {explain(error)}") from error
         except AttributeError as error:
             if "_predicate" not in str(error):  # what the library raises for a stream that breaks, without a retry
                 raise
             self.close()
-            raise SharedLogUnavailable(f"{self.address} cannot be used: the connection broke") from error
+            raise SharedLogUnavailable(f"{self.address} cannot be used: the connection broke; try again") from error
         except ValueError as error:
             if "Cannot invoke RPC" not in str(error):  # what gRPC raises when another thread has closed the client
                 raise
             self.close()
-            raise SharedLogUnavailable(f"{self.address} cannot be used: the connection was closed") from error
+            raise SharedLogUnavailable(
+                f"{self.address} cannot be used: the connection was closed; try again"
+            ) from error
 
 
 def _installed() -> bool:
@@ -431,5 +437,6 @@ def _deliveries(write: _Write, outcome: Outcome, reason: str) -> Iterator[Delive
         yield Delivery(row, outcome, reason)
 
 
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _left(deadline: float) -> float:
+    """Seconds until a moment of time.monotonic; a request needs some."""
+    return max(0.1, deadline - time.monotonic())

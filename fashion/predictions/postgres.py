@@ -51,7 +51,7 @@ class PostgresLog:
 
         Args:
             address: `postgresql://user:password@host/database`, with whatever else libpq takes.
-            timeout_s: how long one request may take, in seconds.
+            timeout_s: how long one call may take, or one page of those that yield rows; in seconds.
             expire_days: let predictions expire this many days after they were made.
 
         Raises:
@@ -226,12 +226,11 @@ class PostgresLog:
     ) -> list[LoggedPrediction]:
         feedback = schema.ALL_FEEDBACK if withdrawn else schema.FEEDBACK
 
-        def read() -> list[tuple[Any, ...]]:
-            return self._connections.run(
-                lambda connection: _read(connection, sql, values, feedback), timeout_s=timeout_s
-            )
+        def read(seconds: float) -> list[tuple[Any, ...]]:
+            return self._connections.run(lambda connection: _read(connection, sql, values, feedback), timeout_s=seconds)
 
-        return self._logged(read() if timeout_s is not None else retrying(read))
+        found = read(timeout_s) if timeout_s is not None else retrying(read, self._connections.timeout_s)
+        return self._logged(found)
 
     def _logged(self, found: Sequence[tuple[Any, ...]]) -> list[LoggedPrediction]:
         try:

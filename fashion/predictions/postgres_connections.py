@@ -93,7 +93,9 @@ class Connections:
         """
         deadline = time.monotonic() + min(timeout_s or self.timeout_s, self.timeout_s)
         if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise SharedLogUnavailable(f"{self.address} cannot be used: all {MOST} connections wait for answers")
+            raise SharedLogUnavailable(
+                f"{self.address} cannot be used: all {MOST} connections wait for answers; try again"
+            )
         try:
             with self._translate_errors():
                 with self._lock:
@@ -178,7 +180,7 @@ class Connections:
         except _REFUSALS as error:
             raise RowRefused(_sentence(error)) from error
         except psycopg.Error as error:
-            raise SharedLogUnavailable(f"{self.address} cannot be used: {_sentence(error)}") from error
+            raise SharedLogUnavailable(f"{self.address} cannot be used: {_explain(error)}") from error
 
 
 def _public_address(parts: Mapping[str, Any]) -> str:
@@ -200,6 +202,16 @@ def _hang_up(connection: Connection) -> None:
     """End the request of another thread."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
         ours.shutdown(socket.SHUT_RDWR)
+
+
+def _explain(error: psycopg.Error) -> str:
+    """The reason and the remedy of an error that no row is at fault for, in half a sentence."""
+    reason = _sentence(error).rstrip(".")
+    if "password" in reason or "authentication" in reason or "role " in reason:
+        return f"{reason}; check user and password in FASHION_LOG"
+    if "database" in reason and "does not exist" in reason:
+        return f"{reason}; create the database, or correct FASHION_LOG"
+    return f"{reason}; check FASHION_LOG, and that its server is up"
 
 
 def _sentence(error: psycopg.Error) -> str:

@@ -3,7 +3,6 @@
 `firestore` and `postgres` are the two that there are; `address` opens the one that an address names.
 """
 
-import contextlib
 import enum
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,9 @@ BATCH_ROWS = 200
 BATCH_BYTES = 3 * 2**20
 """Estimated size of one request, at most; Firestore takes 10 MiB."""
 READ_ATTEMPTS = 3
-"""How often a page is tried before reading fails."""
+"""How often a page is tried before reading fails, if there is time."""
+FIRST_SHARE = 2 / 3
+"""Of the time that is left, how much an attempt may take that is not the last: a connection may be lost unnoticed."""
 PAGE_ROWS = 500
 """Rows held in memory at once."""
 
@@ -183,14 +184,23 @@ class SharedLog(Protocol):
         """Close the connections, which fails requests under way. The next request opens a new one."""
 
 
-def retrying(read: Callable[[], T]) -> T:
+def retrying(read: Callable[[float], T], timeout_s: float) -> T:
     """Call `read` until it succeeds, READ_ATTEMPTS times at most.
+
+    Args:
+        read: takes how many seconds it may take.
+        timeout_s: how long all attempts may take together, in seconds.
 
     Raises:
         SharedLogUnavailable: the last attempt failed too.
     """
+    deadline = time.monotonic() + timeout_s
     for attempt in range(READ_ATTEMPTS - 1):
-        with contextlib.suppress(SharedLogUnavailable):
-            return read()
-        time.sleep(0.2 * 2**attempt)
-    return read()
+        try:
+            return read(FIRST_SHARE * (deadline - time.monotonic()))
+        except SharedLogUnavailable:
+            pause = 0.2 * 2**attempt
+            if time.monotonic() + pause >= deadline:
+                raise
+        time.sleep(pause)
+    return read(deadline - time.monotonic())

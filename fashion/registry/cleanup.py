@@ -23,8 +23,8 @@ PAGE = 1000
 class Needed:
     """What registered versions refer to."""
 
-    versions: frozenset[int]
-    """Those that are or were champion, and challengers."""
+    versions: frozenset[tuple[str, int]]
+    """Name of the registered model and number of those that are or were champion, and of challengers."""
     mlflow_runs: frozenset[str]
     flow_runs: frozenset[str]
     """Metaflow's, as `TrainFlow/12`."""
@@ -46,15 +46,15 @@ class FailedRun:
 def needed() -> Needed:
     """Look at all versions of all registered models."""
     client = MlflowClient()
-    numbers, runs, flows = set(), set(), set()
+    found, runs, flows = set(), set(), set()
     for model in client.search_registered_models(max_results=PAGE):
         aliased = {int(number) for alias, number in model.aliases.items() if alias in (CHAMPION, CHALLENGER)}
         for version in client.search_model_versions(f"name = '{model.name}'"):
             if int(version.version) in aliased or "promoted.time" in version.tags:
-                numbers.add(int(version.version))
+                found.add((str(model.name), int(version.version)))
             runs.add(str(version.run_id))
             flows.add(version.tags.get("metaflow_run_id", ""))
-    return Needed(frozenset(numbers), frozenset(runs), frozenset(flows))
+    return Needed(frozenset(found), frozenset(runs), frozenset(flows))
 
 
 def failed_runs(home: Home, days: float, *, keep: Collection[str]) -> list[FailedRun]:

@@ -266,6 +266,15 @@ def _remove_remains(path: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def replaced_homes(root: Path) -> list[Path]:
+    """Return the folders beside a home that it was renamed to when a restored backup took its place.
+
+    Args:
+        root: of the home.
+    """
+    return sorted(root.parent.glob(f"{glob.escape(root.name)}{REPLACED}*"))
+
+
 def _put_aside(root: Path, stage: Path) -> Path:
     """Move a home out of the way of the folder that replaces it, and return where it is now."""
     moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -1,7 +1,8 @@
 """Overwriting given bytes in files, compressed ones too. Knows no meaning of the bytes."""
 
 import gzip
-from collections.abc import Callable, Collection, Iterator
+import mmap
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from fashion.storage import sqlite
@@ -43,7 +44,7 @@ def erase(root: Path, change: Change, *, passed_over: Collection[Path] = (), dry
     Raises:
         OSError: a file cannot be read or written.
     """
-    for path in _files(root, passed_over):
+    for path in files(root, passed_over):
         try:
             content = path.read_bytes()
         except FileNotFoundError:  # deleted since it was listed
@@ -55,12 +56,33 @@ def erase(root: Path, change: Change, *, passed_over: Collection[Path] = (), dry
         yield path
 
 
-def _files(root: Path, passed_over: Collection[Path]) -> Iterator[Path]:
+def contains(path: Path, traces: Sequence[bytes]) -> bool:
+    """True if any of the traces stands in a file, as it is on the disk.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not traces or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(trace) >= 0 for trace in traces)
+
+
+def files(root: Path, passed_over: Collection[Path] = ()) -> Iterator[Path]:
+    """Yield the files of a folder and of its folders, in the order of their names; links are left out.
+
+    Args:
+        root: the folder.
+        passed_over: files and folders to leave out.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
     for path in sorted(root.iterdir()):
         if path in passed_over or path.is_symlink():
             continue
         if path.is_dir():
-            yield from _files(path, passed_over)
+            yield from files(path, passed_over)
         elif path.is_file():
             yield path
 

@@ -7,14 +7,20 @@ from typing import Any
 
 from fashion.storage.blobs import Blob, BlobNotFound, StoreUnavailable, checked_name
 
-RETRY_SECONDS = 5.0
-"""How long a failing request is repeated."""
-
-RESPONSE_SECONDS = 5.0
-"""How long a response may take."""
-
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
+
+FOREIGN = "what answers is not Google Cloud Storage, but perhaps a proxy's sign-in page: check the network"
+
+REMEDIES = {
+    401: "log in again: `gcloud auth application-default login`",
+    403: "give this account a role that may read, write and list the bucket",
+    404: "create the bucket, or correct the address",
+    429: "try again later, or raise the project's quota",
+}
+"""Status of HTTP -> what to do."""
+
+OTHERS = "check the network, and the status of Google Cloud Storage; then try again"
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes sent at once, which are sent again when a connection breaks."""
@@ -23,7 +29,8 @@ CHUNK_BYTES = 8 * 2**20
 class BucketStore:
     """Blobs as objects of a Google Cloud Storage bucket, or of an emulator at `STORAGE_EMULATOR_HOST`."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, timeout_s: float) -> None:
+        self._seconds = timeout_s / 2  # a failing request is repeated for so long, and the last may take as long
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.address = f"gs://{bucket}/{prefix}".rstrip("/")
@@ -51,15 +58,18 @@ class BucketStore:
             from google.api_core.exceptions import NotFound
 
             try:
-                self._blob(name).download_to_file(sink, timeout=RESPONSE_SECONDS, retry=_retry())
+                blob = self._blob(name)
+                blob.download_to_file(sink, timeout=self._seconds, retry=self._retry())
             except NotFound:
                 raise BlobNotFound(f"{self.address} holds no {name}") from None
+            if blob.generation is None and blob.crc32c is None and blob.md5_hash is None:  # headers of each object
+                raise StoreUnavailable(f"{self.address} cannot be used: {FOREIGN}")
         return bytes(sink.data)
 
     def exists(self, name: str) -> bool:
         """See Store.exists."""
         with self._translate_errors():
-            return bool(self._blob(name).exists(timeout=RESPONSE_SECONDS, retry=_retry()))
+            return bool(self._blob(name).exists(timeout=self._seconds, retry=self._retry()))
 
     def delete(self, name: str) -> None:
         """See Store.delete."""
@@ -67,7 +77,7 @@ class BucketStore:
             from google.api_core.exceptions import NotFound
 
             with contextlib.suppress(NotFound):
-                self._blob(name).delete(timeout=RESPONSE_SECONDS, retry=_retry())
+                self._blob(name).delete(timeout=self._seconds, retry=self._retry())
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Store.list."""
@@ -78,7 +88,7 @@ class BucketStore:
         """See Store.entries."""
         with self._translate_errors():
             for blob in self._client.list_blobs(
-                self.bucket, prefix=self.prefix + prefix, timeout=RESPONSE_SECONDS, retry=_retry()
+                self.bucket, prefix=self.prefix + prefix, timeout=self._seconds, retry=self._retry()
             ):
                 yield Blob(blob.name.removeprefix(self.prefix), blob.size, blob.updated.timestamp())
 
@@ -90,12 +100,17 @@ class BucketStore:
             content_type="application/octet-stream",
             if_generation_match=generation,
             # Python counts a socket's timeout over all that is sent at once.
-            timeout=RESPONSE_SECONDS + min(len(data), CHUNK_BYTES) / MIN_UPLOAD_SPEED,
-            retry=_retry(),
+            timeout=self._seconds + min(len(data), CHUNK_BYTES) / MIN_UPLOAD_SPEED,
+            retry=self._retry(),
         )
 
     def _blob(self, name: str) -> Any:
         return self._client.bucket(self.bucket).blob(self.prefix + checked_name(name))
+
+    def _retry(self) -> Any:
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        return DEFAULT_RETRY.with_timeout(self._seconds)
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -119,7 +134,7 @@ class BucketStore:
             ) from None
         try:
             yield
-        except BlobNotFound:
+        except (BlobNotFound, StoreUnavailable):
             raise
         except DefaultCredentialsError as error:
             raise StoreUnavailable(
@@ -135,8 +150,22 @@ class BucketStore:
             urllib3.exceptions.HTTPError,
             OSError,
         ) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise StoreUnavailable(f"{self.address} cannot be used: {reason}") from error
+            raise StoreUnavailable(f"{self.address} cannot be used: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    """The reason and the remedy of an error of Google's client, in half a sentence."""
+    import requests
+
+    cause = getattr(error, "cause", None) or error  # of a RetryError: the last failure
+    if isinstance(cause, requests.JSONDecodeError):
+        return FOREIGN
+    status = getattr(cause, "code", None) or getattr(getattr(cause, "response", None), "status_code", None)
+    if status is None:
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        return f"{reason[:300].rstrip('.')}; {OTHERS}"
+    sent = " ".join(str(each.get("message", "")) for each in getattr(cause, "errors", ()) if isinstance(each, dict))
+    return f"it answers {int(status)}{f' ({sent[:200]})' if sent else ''}; {REMEDIES.get(int(status), OTHERS)}"
 
 
 class _Sink:
@@ -155,9 +184,3 @@ class _Sink:
     def seek(self, position: int) -> int:
         del self.data[position:]  # a repeated download continues from here
         return position
-
-
-def _retry() -> Any:
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(RETRY_SECONDS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Service:
     """What differs between the two services."""
 
+    name: str
     scheme: str
     """Of an address."""
     container: str
@@ -41,12 +42,17 @@ class Service:
             )
         return None if name is None else named[name]
 
+    def foreign(self) -> str:
+        """What to say of an answer that is not the service's, though its status is 200, in half a sentence."""
+        return FOREIGN.format(name=self.name, server=self.server)
+
     def explain(self, error: Exception) -> str:
         """The reason and the remedy of an error of obstore, in half a sentence."""
         message = _message(error)
         url = re.search(r"https?://[^/\s]+", message)
         found = (text for pattern, text in CAUSES if re.search(pattern, message))
         return next(found, "{detail}").format(
+            name=self.name,
             container=self.container,
             credentials=self.credentials,
             server=self.server,
@@ -56,6 +62,7 @@ class Service:
 
 
 S3 = Service(
+    name="S3",
     scheme="s3",
     container="bucket",
     prefix="AWS_",
@@ -65,6 +72,7 @@ S3 = Service(
     '`eval "$(aws configure export-credentials --format env)"`, or give the machine a role',
 )
 AZURE = Service(
+    name="Azure Blob Storage",
     scheme="az",
     container="container",
     prefix="AZURE_",
@@ -73,6 +81,8 @@ AZURE = Service(
     credentials="set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run `az login` and set "
     "AZURE_USE_AZURE_CLI=true, or give the machine an identity",
 )
+
+FOREIGN = "what answers is not {name}, but perhaps a proxy's sign-in page: check {server} and the network"
 
 CAUSES = (
     (r"<Code>(NoSuchBucket|ContainerNotFound)<", "there is no such {container}: create it, or correct the address"),
@@ -87,6 +97,8 @@ CAUSES = (
         "access is denied ({detail}): check the credentials, and that they may read, write and list the {container}",
     ),
     (r"Invalid Access Key", "AZURE_STORAGE_ACCOUNT_KEY is not the key of an account: copy it anew"),
+    (r"Got invalid |Header missing from response", FOREIGN),
+    (r"status code: (429|5\d\d) ", "{detail}; try again later"),
     (r"error sending request", "{url} does not answer: check {server} and the network"),
 )
 """What stands in obstore's message -> the reason and the remedy."""

@@ -27,19 +27,17 @@ from fashion.storage.blobs import Blob, BlobNotFound, StoreUnavailable, checked_
 from fashion.storage.object_services import AZURE, Service, detail, is_missing_container
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureStore, ClientConfig, RetryConfig, S3Store
 
 CONNECT_SECONDS = 3.0
 """How long a connection may take."""
 
-RETRY_SECONDS = 5.0
-"""How long a failing request is repeated."""
-
-RESPONSE_SECONDS = 5.0
-"""How long a server may be silent."""
-
 MIN_UPLOAD_SPEED = 250_000
 """Bytes per second of the slowest connection that an upload's timeout allows for."""
+
+NOBODYS = "019a0c3e-nobodys"
+"""Ends a name that no blob has."""
 
 PIECE_BYTES = 2**20
 """Bytes that a download reports at once."""
@@ -52,7 +50,8 @@ class ObjectStore:
         ValueError: a part of the prefix is `.` or `..`.
     """
 
-    def __init__(self, service: Service, bucket: str, prefix: str) -> None:
+    def __init__(self, service: Service, bucket: str, prefix: str, timeout_s: float) -> None:
+        self._seconds = timeout_s / 2  # a failing request is repeated for so long, and the last may take as long
         parts = [part for part in prefix.split("/") if part]  # obstore knows no empty part
         self.service = service
         self.bucket = bucket
@@ -93,7 +92,9 @@ class ObjectStore:
         with self._translate_errors(name):
             import obstore
 
-            for piece in obstore.get(self._client(), path).stream(min_chunk_size=PIECE_BYTES):
+            found = obstore.get(self._client(), path)
+            self._require_own(found.meta)
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
                 data += piece
                 if on_bytes is not None:
                     on_bytes(len(piece))
@@ -106,9 +107,10 @@ class ObjectStore:
             import obstore
 
             try:
-                obstore.head(self._client(), path)
+                found = obstore.head(self._client(), path)
             except FileNotFoundError:  # of the blob or of the bucket: a response to HEAD does not say
-                obstore.get(self._client(), path)
+                found = obstore.get(self._client(), path).meta
+            self._require_own(found)
             return True
         return False
 
@@ -127,16 +129,26 @@ class ObjectStore:
 
     def entries(self, prefix: str = "") -> Iterator[Blob]:
         """See Store.entries."""
-        start = self.prefix + prefix
+        start, is_empty = self.prefix + prefix, True
         with self._translate_errors():
             import obstore
 
             # obstore lists whole parts of a name; a prefix may end within one.
             for page in obstore.list(self._client(), start.rpartition("/")[0] or None):
                 for found in page:
+                    is_empty = False
                     if found["path"].startswith(start):  # not the marker of the folder itself
                         name = found["path"].removeprefix(self.prefix)
                         yield Blob(name, found["size"], found["last_modified"].timestamp())
+
+            if is_empty:  # of a page that is no list, obstore makes an empty one
+                with contextlib.suppress(FileNotFoundError):
+                    self._require_own(obstore.head(self._client(), f"{start}{NOBODYS}"))
+
+    def _require_own(self, found: "ObjectMeta") -> None:
+        """Raise StoreUnavailable for what is no object of the service: these have an ETag, and a web page has none."""
+        if found["e_tag"] is None:
+            raise StoreUnavailable(f"{self.address} cannot be used: {self.service.foreign()}")
 
     def _path(self, name: str) -> str:
         return self.prefix + checked_name(name)
@@ -150,9 +162,10 @@ class ObjectStore:
             raise StoreUnavailable(
                 f"{self.address} cannot be used in a process that was forked after obstore was used: spawn it instead"
             )
-        seconds = 2 ** int(num_bytes / MIN_UPLOAD_SPEED).bit_length()  # powers of two: few clients
+        needed = int(num_bytes / MIN_UPLOAD_SPEED)
+        seconds = 2 ** needed.bit_length() if needed else 0  # powers of two: few clients
         if seconds not in self._clients:
-            self._clients[seconds] = self._open(RESPONSE_SECONDS + seconds)
+            self._clients[seconds] = self._open(self._seconds + seconds)
         return self._clients[seconds]
 
     def _open(self, timeout: float) -> "S3Store | AzureStore":
@@ -164,12 +177,12 @@ class ObjectStore:
             raise StoreUnavailable(f"{self.address} cannot be used: {error}") from None
         options: ClientConfig = {
             "allow_http": endpoint is not None and endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, self._seconds)),
             "read_timeout": timedelta(seconds=timeout),
             "timeout": timedelta(days=1),  # of a whole download: only silence ends one
         }
         retry: RetryConfig = {
-            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
+            "retry_timeout": timedelta(seconds=self._seconds),
             "backoff": {"max_backoff": timedelta(seconds=1)},
         }
         if self.service is AZURE:

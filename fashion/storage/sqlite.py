@@ -40,6 +40,33 @@ def is_database(path: Path) -> bool:
         return file.read(len(HEADER)) == HEADER
 
 
+def application_id(path: Path) -> int | None:
+    """Return the number by which a program knows its databases, 0 for one without; None for a file of another kind.
+
+    A damaged database has one too.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        header = file.read(72)
+    if not header.startswith(HEADER):
+        return None
+    number = int.from_bytes(header[68:72], "big")
+    if number == 0 and path.with_name(f"{path.name}-wal").exists():  # where its program was killed, it may be there
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database,
+        ):
+            (number,) = database.execute("PRAGMA application_id").fetchone()
+    return int(number)
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """Return a database and the two files that may stand beside it: its write-ahead log and that one's index."""
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
 def check(path: Path) -> None:
     """Open a database and read which tables it has. Makes nothing where there is none.
 

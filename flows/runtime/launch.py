@@ -180,6 +180,7 @@ def run_plain(flow: Callable[[], Any]) -> None:
     metaflow_patches.collect_garbage_less_often()
     metaflow_patches.start_nodes_with_this_python()
     metaflow_patches.say_faults_in_one_sentence(flow)
+    metaflow_patches.say_when_the_latest_run_is_unknown()
     metaflow_patches.say_when_a_task_was_killed()
     metaflow_patches.report_usage_errors_in_one_sentence()
     if "argo-workflows" in sys.argv:

@@ -1,5 +1,5 @@
 """Changes to how Metaflow runs a task here: where local cards are stored, how often garbage is collected, how the nodes
-of a parallel step start on one machine, and how errors of the machine and of a command line are told.
+of a parallel step start on one machine, and how errors of the machine, of damaged runs and of a command line are told.
 """
 
 import atexit
@@ -12,10 +12,16 @@ import signal
 import sys
 import traceback
 import zlib
+from pathlib import Path
 from typing import Any
 
 from fashion.home import root
 from fashion.state import faults
+from fashion.state.flow_runs import latest_run, newest_run
+
+
+class UnknownRun(Exception):
+    """Which run is the latest cannot be read. The message is one sentence with the remedy."""
 
 
 def collect_garbage_less_often() -> None:
@@ -100,6 +106,30 @@ def say_faults_in_one_sentence(flow: Any) -> None:
             sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
 
     cli.print_unknown_exception = say
+
+
+def say_when_the_latest_run_is_unknown() -> None:
+    """Let `resume` end with one sentence where the file that names the latest run is damaged or empty.
+
+    Metaflow 2.19 takes whatever it holds for the id of a run; a full disk leaves it empty. Called before the module of
+    `run` and `resume` is imported, which takes their options from the flow once it is set up.
+    """
+    from metaflow import cli, util
+    from metaflow.plugins.datastores.local_storage import LocalStorage
+
+    def get_latest_run_id(echo: Any, flow_name: str) -> str | None:
+        store = LocalStorage.datastore_root or LocalStorage.get_datastore_root_from_config(echo, create_on_absent=False)
+        folder = Path(store or "", flow_name)
+        if store is None or not (folder / "latest_run").exists():
+            return None
+        run_id = latest_run(folder)
+        if run_id is None:
+            newest = newest_run(folder)
+            known = "" if newest is None else f"; the newest here is {newest}"
+            raise UnknownRun(f"{folder / 'latest_run'} names no run: name it by `resume --origin-run-id RUN`{known}")
+        return run_id
+
+    util.get_latest_run_id = cli.get_latest_run_id = get_latest_run_id
 
 
 def say_when_a_task_was_killed() -> None:

@@ -37,11 +37,11 @@ def write(path: Path, content: str, *, days: float) -> Path:
     return path
 
 
-def bento(home: Home, name: str, model: str, *, days: float) -> Path:
-    folder = home.bentos / "bentos" / "fashion-classifier" / name
+def bento(home: Home, name: str, model: str, *, days: float, of: str = "fashion-classifier") -> Path:
+    folder = home.bentos / "bentos" / of / name
     write(folder / "src" / "service.py", "x" * 100, days=days)
-    write(folder / "bento.yaml", f"services:\n- models:\n  - tag: fashion-classifier:{model}\n", days=days)
-    write(home.bentos / "models" / "fashion-classifier" / model / "model.yaml", "name: x", days=days)
+    write(folder / "bento.yaml", f"services:\n- models:\n  - tag: {of}:{model}\n", days=days)
+    write(home.bentos / "models" / of / model / "model.yaml", "name: x", days=days)
     write(folder.parent / "latest", name, days=days)
     return folder
 
@@ -135,6 +135,24 @@ def test_bentos_of_champions_and_their_models_stay(champion: Home, listed: Calla
     assert models == {"v1-aa", "v2-aa"}
 
 
+@pytest.mark.fault("two registered models have versions of the same number")
+def test_bentos_of_the_champion_of_each_model_stay(
+    champion: Home, listed: Callable[..., set[str]], tiny_package: Package
+) -> None:
+    client = MlflowClient()
+    client.create_registered_model("My Shoes")
+    for _ in range(2):
+        run = tracking.start_run(tracking.get_or_create_experiment(champion, "shoes"), "run", {})
+        client.create_model_version("My Shoes", str(tiny_package.folder), run_id=run)
+    champions.promote(versions.get("1", "My Shoes"), reason="first", name="My Shoes")
+    for name, model in (("v1-100", "v1-aa"), ("v2-101", "v2-aa")):
+        bento(champion, name, model, days=90)
+        bento(champion, name, model, days=80, of="my-shoes")  # newer ones
+    assert listed("--delete", "bentos_kept=0") == {"bento my-shoes:v2-101", "model copy my-shoes:v2-aa"}
+    left = {f"{path.parent.name}:{path.name}" for path in (champion.bentos / "bentos").glob("*/v*")}
+    assert left == {"fashion-classifier:v1-100", "fashion-classifier:v2-101", "my-shoes:v1-100"}
+
+
 def test_latest_means_a_bento_that_is_there(champion: Home, listed: Callable[..., set[str]]) -> None:
     bento(champion, "v2-103", "v2-aa", days=80)
     bento(champion, "v3-104", "v3-aa", days=90)
@@ -167,6 +185,27 @@ def test_runs_of_versions_and_the_latest_stay_and_shared_artifacts_too(
     assert (store / "TrainFlow" / "data" / "aa" / shared).exists()
     assert not (store / "TrainFlow" / "data" / "bb" / own).exists()
     assert not card.exists()
+
+
+@pytest.mark.fault("Metaflow's file that names the latest run is damaged or empty")
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"../../mf.cards"])
+def test_where_the_latest_run_is_unknown_the_newest_stays(
+    content: bytes, champion: Home, listed: Callable[..., set[str]]
+) -> None:
+    for name in ("7", "10", "9"):
+        latest = flow_run(champion, name, [], days=100).with_name("latest_run")
+    latest.write_bytes(content)
+    assert listed() == {"flow run TrainFlow/7", "flow run TrainFlow/9"}
+
+
+@pytest.mark.fault("BentoML's file that names the latest bento is damaged or empty")
+@pytest.mark.parametrize("content", [b"", b"\xff"])
+def test_latest_is_mended_where_it_is_damaged(content: bytes, champion: Home, listed: Callable[..., set[str]]) -> None:
+    bento(champion, "v2-103", "v2-aa", days=80)
+    latest = bento(champion, "v3-104", "v3-aa", days=90).with_name("latest")
+    latest.write_bytes(content)
+    listed("--delete", "bentos_kept=0")
+    assert latest.read_text() == "v2-103"
 
 
 def test_while_a_flow_runs_its_runs_and_checkpoints_stay(champion: Home, listed: Callable[..., set[str]]) -> None:

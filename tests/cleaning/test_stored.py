@@ -43,7 +43,8 @@ def test_archives_of_needed_versions_and_the_newest_stay(store: Store, settings:
         store.put(f"fashion-classifier-v{number}-0a1b2c3d.bento", b"1234")
         time.sleep(1.1)  # emulators count whole seconds
     now = time.time() + 31 * DAY
-    found = list(stored.archives(store, settings, versions=[7], now=now))
+    needed = [("fashion-classifier", 7), ("shoes", 8)]  # version 8 of another model
+    found = list(stored.archives(store, settings, versions=needed, now=now))
     assert [each.name for each in found] == ["fashion-classifier-v8-0a1b2c3d.bento"]
     candidates.remove(found[0])
     assert len(list(store.list())) == 2

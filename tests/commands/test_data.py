@@ -75,7 +75,7 @@ def test_push_to_a_dead_bucket_is_one_sentence(
     tiny: TinyDataset, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    monkeypatch.setattr("fashion.storage.gcs.RETRY_SECONDS", 0.5)
+    monkeypatch.setenv("FASHION_SERVER_SECONDS", "1")
     run("fetch")
     code, _, err = run("push", data=tiny.only("bucket", "gs://photos/x"))
     assert code == 1

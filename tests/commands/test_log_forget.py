@@ -29,6 +29,7 @@ from fashion.home import REPOSITORY, Home
 from fashion.images import image_store
 from fashion.images.transform import Images
 from fashion.model.package import Package
+from fashion.predictions import copies
 from fashion.predictions.labelled import LabelledFeedback
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.partition_writer import export_days
@@ -36,6 +37,8 @@ from fashion.predictions.partitions import day_of
 from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.registry import tracking, versions
 from fashion.registry.versions import MODEL_NAME
+from fashion.state import backup
+from fashion.storage import sqlite
 from fashion.storage.address import open_store
 
 NAMES = ("top", "boot")
@@ -62,7 +65,8 @@ class Sent:
             return True
         if path.suffix == ".parquet" and "prediction_id" in (rows := pq.ParquetFile(path).read()).column_names:
             return self.mine.prediction_id in rows["prediction_id"].to_pylist()
-        return path.suffix == ".png" and bool((np.asarray(Image.open(path)) == self.picture).all())
+        is_picture = path.suffix == ".png" and any(content)  # an overwritten one is zeros
+        return is_picture and bool((np.asarray(Image.open(path)) == self.picture).all())
 
 
 def unpacked(content: bytes) -> Iterator[bytes]:
@@ -96,8 +100,13 @@ def fill(home: Home, *, same_picture: bool = False) -> Sent:
         export_days(log.window, open_store(str(home.root / "days")), range(*days(rows[0])))
         log.add_export(str(home.root / "days"))
         assert main(["log", "export", str(home.root / "copy.parquet")]) == 0
+        copy_log(home.predictions, home.root / "old/predictions.db")  # its last rows are in its -wal
+    copy_log(home.predictions, home.root / "predictions.db.damaged")
+    replaced = home.root / f"{backup.REPLACED}20260101T000000Z"
+    copy_log(home.predictions, replaced / "predictions.db")
     for each in (mine, other):
         image_store.put(open_store(home.images), each, image_store.digest(each))
+        image_store.put(open_store(str(replaced / "images")), each, image_store.digest(each))
     page = "".join(figure(row, each) for row, each in zip(rows, (mine, other), strict=True))
     report_id = reports.make_id(time.time_ns() // 1000, MODEL_NAME, "3")
     reports.publish(open_store(home.reports), report_id, page, {"decision": "drift", "model_name": MODEL_NAME})
@@ -113,6 +122,14 @@ def fill(home: Home, *, same_picture: bool = False) -> Sent:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return Sent(home, rows[0], (rows[1],), mine)
+
+
+def copy_log(path: Path, target: Path) -> None:
+    """Copy a log as a person does, with the files beside it."""
+    target.parent.mkdir(exist_ok=True)
+    for source, to in zip(sqlite.files_of(path), sqlite.files_of(target), strict=True):
+        if source.exists():
+            shutil.copy(source, to)
 
 
 def days(row: PredictionRecord) -> tuple[int, int]:
@@ -131,12 +148,15 @@ def command(sent: Sent, *more: str, fault: dict[str, str] | None = None) -> subp
 
 
 def check_others(sent: Sent) -> None:
-    """What others sent is as it was."""
+    """What others sent is as it was, in copies of the log too."""
     (other,) = sent.others
-    with PredictionLog(sent.home.predictions) as log:
-        kept = log.get(other.prediction_id)
-        assert (kept.record, kept.true_label) == (other, 1)
-        assert log.count() == 2
+    found = copies.find(sent.home.root)
+    assert len(found) == 4
+    for path in found:
+        with PredictionLog(path) as log:
+            kept = log.get(other.prediction_id)
+            assert (kept.record, kept.true_label) == (other, 1)
+            assert log.count() == 2
     assert image_store.get(open_store(sent.home.images), other.image_sha256).shape == (28, 28)
     for path in (sent.home.root / "copy.parquet", *sent.home.root.glob("days/*/*.parquet")):
         assert pq.ParquetFile(path).read()["prediction_id"].to_pylist() == [other.prediction_id] * 2
@@ -232,6 +252,67 @@ def test_an_export_that_cannot_be_searched_is_named_and_the_rest_is_forgotten(
     assert f"deleted: log {tmp_path / 'predictions.db'}: its rows and feedback" in printed.out
     assert printed.err.startswith(f"export {tmp_path / 'half.parquet'} was not searched: ")
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.fault("a damaged log was moved aside")
+def test_a_picture_that_a_log_moved_aside_names_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASHION_HOME", str(tmp_path))
+    images = open_store(str(tmp_path / "images"))
+    (picture,) = pictures(1)
+    image_store.put(images, picture, image_store.digest(picture))
+    row = record(image_sha256=image_store.digest(picture))
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        log.append([row])
+    (tmp_path / "predictions.db").rename(tmp_path / "aside.db")
+    assert main(["log", "forget", row.prediction_id]) == 0
+    assert f"deleted: log {tmp_path / 'aside.db'}: its rows and feedback\n" in capsys.readouterr().out
+    assert list(image_store.stored(images)) == []
+    assert not copies.holds(tmp_path / "aside.db", row.prediction_id)
+
+
+@pytest.mark.parametrize("damage", [4096, 24])
+@pytest.mark.fault("a copy of the log that cannot be opened")
+def test_a_copy_of_the_log_that_cannot_be_used_is_named_and_the_rest_is_forgotten(
+    damage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASHION_HOME", str(tmp_path))
+    rows = [record() for _ in range(40)]
+    with PredictionLog(tmp_path / "predictions.db") as log:
+        log.append(rows)
+    copied = tmp_path / "predictions.db.damaged"
+    copy_log(tmp_path / "predictions.db", copied)
+    content = bytearray(copied.read_bytes())
+    content[damage : damage + 44] = b"\xff" * 44  # the first page of a table, or the header but for the kind of file
+    copied.write_bytes(content)
+    left = copied.read_bytes()
+    mine = rows[-1].prediction_id
+    assert main(["log", "forget", mine]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{copied} still holds it: this copy of the log cannot be used (")
+    assert printed.err.count("\n") == 1
+    assert copied.read_bytes() == left
+    assert not copies.holds(tmp_path / "predictions.db", mine)
+
+
+def test_a_home_that_a_backup_replaced_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "var"
+    monkeypatch.setenv("FASHION_HOME", str(home))
+    row = record()
+    with PredictionLog(home / "predictions.db") as log:
+        log.append([row])
+    assert main(["home", "backup", str(tmp_path / "home.tar.gz")]) == 0
+    assert main(["home", "restore", str(tmp_path / "home.tar.gz"), "--force"]) == 0
+    (replaced,) = tmp_path.glob("var.replaced-*")
+    capsys.readouterr()
+    assert main(["log", "forget", row.prediction_id]) == 0
+    assert f"not searched: {replaced}, which a restored backup replaced: " in capsys.readouterr().out
+    monkeypatch.setenv("FASHION_HOME", str(replaced))
+    assert main(["log", "forget", row.prediction_id]) == 0
+    assert not copies.holds(replaced / "predictions.db", row.prediction_id)
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "019a0c3e", "../x"])

@@ -18,7 +18,6 @@ from support.web import QuietHandler, serving
 
 from fashion.home import current_home
 from fashion.registry import artifacts, open_runs, sender, server, tracking, versions
-from fashion.storage import gcs
 
 RUN = "a" * 32
 ANSWERS = {
@@ -150,8 +149,7 @@ def test_a_bucket_that_clients_use_themselves_is_given_up_in_time(
                 assert sentence.startswith("MLflow's artifacts cannot be read or written: gs://team/mlflow/"), name
                 assert sentence.endswith("; check the bucket and its credentials; then `resume`")
                 assert server.explain(caught.value) is caught.value
-                monkeypatch.setattr(gcs, "RESPONSE_SECONDS", 0.5)  # what is said does not depend on it
-                monkeypatch.setattr(gcs, "RETRY_SECONDS", 0.5)
+                monkeypatch.setenv("FASHION_SERVER_SECONDS", "1")  # what is said does not depend on it
             proxy.resume()
             assert tracking.read_file(run_id, "a.txt") == b"a"
 

@@ -19,7 +19,6 @@ import pytest
 from support import proxy
 from support.stores import KINDS, Clouds
 
-from fashion.storage import gcs, object_store
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 from fashion.storage.gcs import CHUNK_BYTES
@@ -236,9 +235,7 @@ def lead_to(kind: str, url: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
 def test_dead_bucket_is_unavailable_soon(
     kind: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch, is_listening: bool
 ) -> None:
-    for module in (gcs, object_store):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
-        monkeypatch.setattr(module, "RESPONSE_SECONDS", 0.5)
+    monkeypatch.setenv("FASHION_SERVER_SECONDS", "1")
     with socket.socket() as listener:  # whoever listens never accepts
         listener.bind(("127.0.0.1", 0))
         if is_listening:
@@ -254,9 +251,7 @@ def test_dead_bucket_is_unavailable_soon(
 def test_a_download_that_stalls_is_unavailable_soon(
     kind: str, bucket: str, clouds: Clouds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (gcs, object_store):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.5)
-        monkeypatch.setattr(module, "RESPONSE_SECONDS", 0.5)
+    monkeypatch.setenv("FASHION_SERVER_SECONDS", "1")
     open_store(bucket).put("large", bytes(20_000_000))
     url = next(value for value in clouds.server(kind).environment.values() if "://" in value)
     with proxy.between(urllib.parse.urlsplit(url).netloc) as between:

@@ -15,7 +15,6 @@ import pytest
 from support.stores import Clouds
 from support.web import QuietHandler, serving
 
-from fashion.storage import object_store
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store, StoreUnavailable
 
@@ -67,7 +66,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         }.items():
             monkeypatch.setenv(variable, value)
 
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.2)
+    monkeypatch.setenv("FASHION_SERVER_SECONDS", "1")
     return name
 
 
@@ -102,7 +101,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         (
             "s3://photos",
             (503, "SlowDown", "Please reduce your request rate."),
-            "SlowDown: Please reduce your request rate",
+            "SlowDown: Please reduce your request rate; try again later",
         ),
     ],
 )
@@ -161,11 +160,8 @@ def test_a_variable_that_cannot_be_used_is_named(
 
 
 @pytest.mark.parametrize(("scheme", "status"), [("s3", 200), ("az", 201)])
-def test_a_large_upload_may_take_longer_than_an_answer(
-    scheme: str, status: int, named: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(object_store, "RESPONSE_SECONDS", 0.1)
-    with answering((status, "", ""), pieces_per_second=10) as url:  # four times the slowest speed
+def test_a_large_upload_may_take_longer_than_an_answer(scheme: str, status: int, named: Callable[[str], None]) -> None:
+    with answering((status, "", ""), pieces_per_second=10) as url:  # four times the slowest speed, and 3 s
         named(url)
         assert open_store(f"{scheme}://photos").put_if_absent("large", bytes(3_000_000))
 
