@@ -9,10 +9,11 @@ from fashion.drift.accepted import Accepted
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import Package
+from fashion.model.prediction_sets import USUAL_COVERAGE
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.record import ModelId
-from fashion.registry import versions
+from fashion.registry import served_settings, versions
 from fashion.registry.versions import Version
 from fashion.storage.blobs import Store
 
@@ -27,6 +28,8 @@ class VersionReference:
     """None where the package was made before packages held one."""
     accepted: Accepted | None = None
     """Rows of windows that were accepted as the new normal."""
+    coverage: float = USUAL_COVERAGE
+    """Share of true labels that the prediction sets are to hold which the version was last deployed with."""
 
     @property
     def compared(self) -> Predictions:
@@ -45,7 +48,7 @@ class VersionReference:
             fashion.model.package.DamagedPackage: the version has nothing to tell harm by.
         """
         accepted = None if self.accepted is None else self.accepted.predictions
-        return ReferenceStats.of(self.package, self.reference, self.estimator, accepted)
+        return ReferenceStats.of(self.package, self.reference, self.estimator, accepted, coverage=self.coverage)
 
 
 class References:
@@ -70,6 +73,7 @@ class References:
         Raises:
             fashion.model.package.DamagedPackage: the stored files are not those that were registered.
             fashion.drift.accepted.DamagedRows: the accepted rows cannot be read.
+            fashion.registry.versions.RegistryError: the tag with the coverage that it is served with is no coverage.
         """
         if model.name != self._model:
             return None
@@ -130,6 +134,8 @@ class References:
                 package = versions.fetch(self._known[version], self._folder / version)
                 known = ModelId.of(self._model, version, package.digest)
                 rows = None if self._reports is None else accepted.load(self._reports, known)
-                loaded = VersionReference(package, Reference.of(package), AccuracyEstimator.of(package), rows)
+                coverage = served_settings.coverage_of(self._known[version]) or USUAL_COVERAGE
+                estimator = AccuracyEstimator.of(package)
+                loaded = VersionReference(package, Reference.of(package), estimator, rows, coverage)
             self.loaded[version] = loaded
         return self.loaded[version]

@@ -206,6 +206,21 @@ class TestCoverage:
         assert found.coverage.held < 0.8
         assert found.conditions == {"coverage", "decline"}
 
+    def test_the_coverage_that_is_served_is_the_one_that_is_watched(self, reference: Reference) -> None:
+        truth = np.where(np.arange(len(reference.labels)) % 20 == 0, (reference.labels + 1) % 3, reference.labels)
+        found = {
+            coverage: decide(
+                ReferenceStats(reference, HARMLESS, CLASSES, coverage=coverage), reference.predictions, truth
+            ).coverage
+            for coverage in (0.8, 0.95)
+        }
+        assert {coverage: each is not None and each.nominal for coverage, each in found.items()} == {
+            0.8: 0.8,
+            0.95: 0.95,
+        }
+        held = [each.held for each in found.values() if each is not None]
+        assert held[0] + 0.05 < held[1]
+
     @pytest.mark.parametrize("labels", [0, 19])
     def test_little_feedback_gives_no_decision(self, labels: int, reference_stats: ReferenceStats) -> None:
         window = sample_predictions(300, seed=7)
