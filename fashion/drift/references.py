@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.drift import accepted
+from fashion.drift import accepted, carry_over
 from fashion.drift.accepted import Accepted
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.accuracy import AccuracyEstimator
@@ -54,14 +54,18 @@ class VersionReference:
 class References:
     """References of one registered model by version, fetched when they are first needed."""
 
-    def __init__(self, model: str, folder: Path, reports: Store | None = None) -> None:
+    def __init__(self, model: str, folder: Path, reports: Store | None = None, images: Store | None = None) -> None:
         """
         Args:
             model: name of the registered model.
             folder: where packages are copied to.
             reports: where accepted windows are stored; None to compare with held-out rows only.
+            images: where users' pictures are stored, to carry over what was accepted of an earlier version; None to
+                carry nothing over.
         """
-        self._model, self._folder, self._reports = model, folder, reports
+        self._model, self._folder, self._reports, self._images = model, folder, reports, images
+        self.notes: list[str] = []
+        """A sentence on each version that accepted rows were carried over to, or could not be."""
         self.loaded: dict[str, VersionReference | None] = {}
         """Version -> its reference, None where the registry does not hold the version; what was fetched so far."""
         self._known: dict[str, Version] | None = None
@@ -133,9 +137,24 @@ class References:
             if version in self._known:
                 package = versions.fetch(self._known[version], self._folder / version)
                 known = ModelId.of(self._model, version, package.digest)
-                rows = None if self._reports is None else accepted.load(self._reports, known)
+                rows = self._accepted(known, package)
                 coverage = served_settings.coverage_of(self._known[version]) or USUAL_COVERAGE
                 estimator = AccuracyEstimator.of(package)
                 loaded = VersionReference(package, Reference.of(package), estimator, rows, coverage)
             self.loaded[version] = loaded
         return self.loaded[version]
+
+    def _accepted(self, model: ModelId, package: Package) -> Accepted | None:
+        if self._reports is None:
+            return None
+        if self._images is None:
+            return accepted.load(self._reports, model)
+        known = sorted((self._known or {}).values(), key=lambda each: each.number, reverse=True)
+        earlier = [
+            ModelId.of(self._model, each.number, each.tags[versions.DIGEST])
+            for each in known
+            if each.number < int(model.version) and versions.DIGEST in each.tags
+        ]
+        found = carry_over.load(self._reports, self._images, model, package, earlier)
+        self.notes += [found.note] if found.note else []
+        return found.rows
