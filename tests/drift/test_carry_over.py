@@ -8,19 +8,21 @@ import pytest
 from conftest import evaluate_network
 from support import shifts
 from support.imagined import decide
+from support.machine import Machine
 from support.networks import swapped_classes
 
 from fashion.data.dataset import Dataset
 from fashion.drift import accepted
 from fashion.drift.references import References, VersionReference
-from fashion.home import Home
+from fashion.home import Home, current_home
 from fashion.images import image_store
 from fashion.images.transform import Images
 from fashion.model import package
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from fashion.predictions.batch import Batch
-from fashion.predictions.record import UNLABELLED, ModelId, new_prediction_id
+from fashion.predictions.log import PredictionLog
+from fashion.predictions.record import UNLABELLED, ModelId, PredictionRecord, new_prediction_id
 from fashion.registry import tracking, versions
 from fashion.registry.versions import MODEL_NAME
 from fashion.storage.address import open_store
@@ -46,13 +48,15 @@ def dark(small_dataset: Dataset) -> Images:
 def registered(mlflow_home: Home, tiny_package: Package, retrained: Package) -> tuple[ModelId, ModelId]:
     """Versions 1 and 2."""
     experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
-    models = []
-    for each in (tiny_package, retrained):
-        assert each.folder is not None
-        run = tracking.start_run(experiment, "run", {})
-        number = versions.register(versions.log_package(run, each.folder), run_id=run, tags={}).number
-        models.append(ModelId.of(MODEL_NAME, number, each.digest))
-    return models[0], models[1]
+    return register(experiment, tiny_package), register(experiment, retrained)
+
+
+def register(experiment: str, each: Package) -> ModelId:
+    """Register a package as the next version."""
+    assert each.folder is not None
+    run = tracking.start_run(experiment, "run", {})
+    number = versions.register(versions.log_package(run, each.folder), run_id=run, tags={}).number
+    return ModelId.of(MODEL_NAME, number, each.digest)
 
 
 @pytest.fixture
@@ -179,3 +183,52 @@ def test_an_undone_acceptance_is_not_carried_over(
     assert load(registered[1], tmp_path, reports, images)[0].accepted_rows == 0
     assert load(registered[0], tmp_path, reports, images)[0].accepted_rows == (400 if undone else 0)
     assert not accepted.withdraw(reports, registered[undone])
+
+
+@pytest.mark.slow
+def test_the_drift_flow_alarms_no_more_for_the_next_version(
+    tiny_package: Package, retrained: Package, dark: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path / "machine")
+    monkeypatch.setenv("FASHION_HOME", str(machine.root))
+    machine.connect()
+    experiment = tracking.get_or_create_experiment(current_home(), "fashion")
+    first, second = (register(experiment, each) for each in (tiny_package, retrained))
+    images = open_store(current_home().images)
+    for image in dark[ACCEPTED]:
+        image_store.put(images, image, image_store.digest(image))
+    append(machine, first, tiny_package, dark[ACCEPTED])
+    words = ("run", "source=auto", "report.examples=0", "report.rows=100", "decision.resplits=0")
+    said = machine.flow(*words, "rows=400", name="drift_flow", seconds=200)
+    assert "version 1: drift" in said
+    (report,) = [path.parent.name for path in (machine.root / "reports").glob("*/result.json")]
+    accepting = machine.python("-m", "fashion", "drift", "accept", report)
+    assert accepting.returncode == 0, accepting.stderr
+    append(machine, second, retrained, dark[LATER])
+    said = machine.flow(*words, "rows=400", name="drift_flow", seconds=200)
+    assert "version 2 is compared with 400 rows that were accepted of version 1, predicted anew" in said
+    assert "version 2: no_drift" in said
+
+
+def append(machine: Machine, model: ModelId, of: Package, pictures: Images) -> None:
+    """Log what a version says of pictures."""
+    found, now_us = Predictor(of).predict(pictures), time.time_ns() // 1000
+    with PredictionLog(machine.root / "predictions.db") as log:
+        log.append(
+            PredictionRecord(
+                new_prediction_id(),
+                now_us - len(pictures) + row,
+                model.version,
+                "champion",
+                int(found.labels[row]),
+                float(found.confidences[row]),
+                tuple(found.probabilities[row].tolist()),
+                tuple(found.statistics[row].tolist()),
+                tuple(found.embeddings[row].tolist()),
+                image_store.digest(image),
+                1.0,
+                model_name=model.name,
+                model_digest=model.digest,
+            )
+            for row, image in enumerate(pictures)
+        )
