@@ -145,7 +145,7 @@ lock: $(STAMP) ## Renew the lock files from pyproject.toml
 LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" pyproject.toml
 SERVICE_EXTRAS = --extra serve --extra gcp --extra s3-azure --extra postgres --extra telemetry
-ALL_EXTRAS = $(SERVICE_EXTRAS) --extra train --extra drift --extra cloudrun --extra dev
+ALL_EXTRAS = $(SERVICE_EXTRAS) --extra train --extra drift --extra cloudrun --extra ui --extra dev
 
 clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench $(VENV)-docs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

@@ -118,6 +118,7 @@ class DeployFlow(FlowSpec):
                 version=f"v{self.model['version']}-{current.run_id}",
                 name=name,
             )
+        record_settings(settings, self.model, self.canary)
         self.archive = write_archive(self.bento, self.model, home.bento_archives)
         cards.show(
             current.card["bento"],
@@ -218,6 +219,23 @@ def store_canary(settings: ServeConfig, served: "Version", champion: "Package", 
         "experiment": dataclasses.asdict(experiment),
         "sure_wrong": [Outlook.of(each).sure_wrong for each in (champion, fetched)],
     }
+
+
+def record_settings(settings: ServeConfig, *answering: dict[str, Any] | None) -> None:
+    """Store with the versions that answer how they do: drift judges their rows by it.
+
+    Args:
+        settings: of the service.
+        answering: as `store` described them, or None.
+    """
+    from fashion.registry import served_settings, versions
+
+    launch.connect(current_home())
+    with launch.exit_on(*UNAVAILABLE, versions.RegistryError):
+        for model in answering:
+            if model is not None:
+                version = versions.get(model["version"], model["name"])
+                served_settings.record_coverage(version, settings.serve.coverage, name=model["name"])
 
 
 def write_archive(bento: str, model: dict[str, Any], address: str | None) -> str | None:

@@ -76,7 +76,7 @@ class DriftFlow(FlowSpec):
             self.window = catch_up.widen(asked, settings, reports, model_name=self.model)
             self.is_longer = catch_up.runs_were_missed(asked, self.window)
             source = windows.open_source(home, settings.source)
-            references = References(self.model, Path(folder), reports)
+            references = References(self.model, Path(folder), reports, open_store(home.images))
             self.trust, self.on_sources = belief.check_sources(source, references)
             self.windows = [self.window]
             if settings.workers > 1:
@@ -104,7 +104,7 @@ class DriftFlow(FlowSpec):
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            references = References(self.model, Path(folder), open_store(home.reports))
+            references = References(self.model, Path(folder), open_store(home.reports), open_store(home.images))
             self.part = count_rows(source, self.input, references, settings)
         self.next(self.join)
 
@@ -122,7 +122,7 @@ class DriftFlow(FlowSpec):
         with tempfile.TemporaryDirectory() as folder, exit_with_alert(settings):
             tracking.connect(home)
             source = windows.open_source(home, settings.source)
-            references = References(self.model, Path(folder), open_store(home.reports))
+            references = References(self.model, Path(folder), open_store(home.reports), open_store(home.images))
             self.decide(source, [each.part for each in counts], references)
         self.next(self.report)
 
@@ -288,10 +288,11 @@ class DriftFlow(FlowSpec):
         self.references = {name: loaded for name, loaded in references.loaded.items() if name in versions}
         longer_since_us = self.window.since_us if self.is_longer else None
         self.remarks = context.describe(self.inspected, around, longer_since_us=longer_since_us)
+        self.remarks += [f"{each[0].upper()}{each[1:]}." for each in references.notes]
         self.remarks += [f"{each}." for each in self.on_sources]
         for each in self.inspected:
             print(f"version {each.result.model_version or '-'}: {each.result.decision}: {each.result.reason}")
-        for line in (*([around.unjudged] if around.unjudged else []), *self.on_sources):
+        for line in (*([around.unjudged] if around.unjudged else []), *references.notes, *self.on_sources):
             print(line)
 
     def render_report(

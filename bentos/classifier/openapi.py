@@ -344,6 +344,7 @@ def _example_record(names: list[str], model_name: str) -> PredictionRead:
         confidence=EXAMPLE_CONFIDENCE,
         probabilities=_example_probabilities(names),
         statistics=dict.fromkeys(STATISTICS, 0.5),
+        typicality=0.5,
         image_sha256="0" * 64,
         latency_ms=4.2,
         client=None,

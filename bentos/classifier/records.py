@@ -7,7 +7,7 @@ import io
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bentos.classifier.schemas import (
     FeedbackAnswer,
@@ -18,6 +18,7 @@ from bentos.classifier.schemas import (
     PredictionRead,
 )
 from bentos.classifier.shipping import Shipping
+from bentos.classifier.unlike import Unlike
 from bentos.web.responses import ApiError
 from fashion.images.statistics import STATISTICS
 from fashion.predictions.feedback_csv import FeedbackRow, InvalidTable, RowError, parse_feedback
@@ -48,15 +49,24 @@ _logger = logging.getLogger(__name__)
 class Records:
     """The predictions of this machine's log, and of the shared one where they are not in it."""
 
-    def __init__(self, log: PredictionLog, shipping: Shipping, model: ModelId, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        log: PredictionLog,
+        shipping: Shipping,
+        model: ModelId,
+        class_names: Sequence[str],
+        unlike: Mapping[ModelId, Unlike],
+    ) -> None:
         """
         Args:
             log: of this machine.
             shipping: knows the shared log.
             model: what is served here.
             class_names: of the model.
+            unlike: of each version that answers here.
         """
         self._log, self._shipping, self._model, self._class_names = log, shipping, model, class_names
+        self._unlike = unlike
 
     async def read(self, prediction_id: str) -> PredictionRead:
         """Read a prediction as it was logged, with all feedback; that of other machines where their log can be read.
@@ -77,6 +87,7 @@ class Records:
             confidence=round(record.confidence, DIGITS),
             probabilities=_by_name(record.probabilities, names),
             statistics={name: round(value, DIGITS) for name, value in zip(STATISTICS, record.statistics, strict=True)},
+            typicality=self._typicality(record),
             image_sha256=record.image_sha256,
             latency_ms=round(record.latency_ms, 3),
             client=record.client,
@@ -133,6 +144,11 @@ class Records:
     def by_name(self, probabilities: Sequence[float]) -> dict[str, float]:
         """Map class names of the served model to their probabilities, rounded."""
         return _by_name(probabilities, self._class_names)
+
+    def _typicality(self, record: PredictionRecord) -> float | None:
+        unlike = self._unlike.get(record.model)
+        share = None if unlike is None else unlike.typicality_of(record)
+        return None if share is None else round(share, DIGITS)
 
     def _label(self, value: str | int) -> int:
         try:

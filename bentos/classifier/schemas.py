@@ -237,6 +237,9 @@ class PredictionRead(Documented):
     probabilities: dict[str, float]
     statistics: Statistics
     """Numbers that describe the picture; drift is tested on them."""
+    typicality: float | None
+    """Share of the held-out pictures that are less usual than this one, by the version that answered; null where that
+    version is not loaded here, or cannot tell."""
     image_sha256: str
     """Of the pixels that the network saw."""
     latency_ms: float

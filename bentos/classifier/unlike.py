@@ -56,9 +56,23 @@ class Unlike:
         """How many of some logged rows of this version are unlike the others; None if the model cannot tell."""
         if self.typicality is None or not rows:
             return None
-        return self.count_features(np.array([[*each.embedding, *each.statistics] for each in rows], np.float64))
+        return self.count_features(_features(rows))
 
     def count_features(self, features: NDArray[np.float64]) -> int:
         """The same of (N, 24) embeddings and statistics, where the model can tell."""
+        return int((self._shares(features) < self.share).sum())
+
+    def typicality_of(self, row: PredictionRecord) -> float | None:
+        """The share of the held-out pictures that are less usual than a logged row of this version; None if the model
+        cannot tell."""
+        if self.typicality is None:
+            return None
+        return float(self._shares(_features([row]))[0])
+
+    def _shares(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         assert self.typicality is not None, "the model cannot tell"
-        return int((self.typicality.shares(self.typicality.distances_of(features)) < self.share).sum())
+        return self.typicality.shares(self.typicality.distances_of(features))
+
+
+def _features(rows: Sequence[PredictionRecord]) -> NDArray[np.float64]:
+    return np.array([[*each.embedding, *each.statistics] for each in rows], np.float64)

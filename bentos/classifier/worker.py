@@ -120,7 +120,9 @@ class Worker:
         self._shipping = Shipping(self.log, home, self.settings.log)
         self.recent = RecentReader(self.log, self._shipping.remote)
         served = self._served.model
-        self.records = Records(self.log, self._shipping, served, self.package.class_names)
+        answering_here = [self._served, *([] if self.canary is None else [self.canary.served])]
+        unlike = {each.model: each.unlike for each in answering_here}
+        self.records = Records(self.log, self._shipping, served, self.package.class_names, unlike)
         self._background = background.start(deployment, self.log, home, shadow)
         self.traffic = TrafficReader(self.log, self.metrics.requests, model=served, unlike=self.unlike)
         self.review = Review(

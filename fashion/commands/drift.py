@@ -20,7 +20,8 @@ def accept(
     """Make the traffic of a report's window the new normal of its version.
 
     Later windows are compared with its rows, and with those of windows that were accepted before, in place of the
-    held-out rows of the model package. A decline of accuracy is still an alert. Overrides are those of the drift flow.
+    held-out rows of the model package; those of later versions too, where the rows' pictures are stored. A decline of
+    accuracy is still an alert. Overrides are those of the drift flow.
     """
     from fashion.config.compose import compose, load_as
     from fashion.config.drift import DriftConfig

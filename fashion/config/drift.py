@@ -22,9 +22,6 @@ class DecisionConfig(Strict):
     """Distinct pictures below which a window is not tested."""
     min_labels: int
     """Distinct pictures with feedback below which their accuracy is not tested."""
-    coverage: float
-    """`serve.coverage` of the service: the share of true labels that its prediction sets are to hold, in whole
-    thousandths."""
     resplits: int
     """Windows sampled from the reference itself, to measure the false alarms of this model."""
     false_alarms_per_year: float | None = None
@@ -44,11 +41,6 @@ class DecisionConfig(Strict):
         require(0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), got {self.alpha}")
         require(self.min_rows >= 50, f"min_rows must be at least 50, got {self.min_rows}: fewer rows cannot show drift")
         require(self.min_labels >= 10, f"min_labels must be at least 10, got {self.min_labels}")
-        thousandths = 1000 * self.coverage
-        require(
-            0 < self.coverage < 1 and abs(thousandths - round(thousandths)) < 1e-6,
-            f"coverage must be in (0, 1) and have at most three decimals, got {self.coverage}",
-        )
         require(self.resplits >= 0, f"resplits must not be negative, got {self.resplits}")
         for name in ("false_alarms_per_year", "runs_per_year"):
             value = getattr(self, name)
@@ -95,10 +87,11 @@ class AlertsConfig(Strict):
         ...,
     ]
     """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
-    decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than
-    `decision.coverage`; unreadable: rows that hold no numbers; unjudged: rows of a version that the registry does not
-    hold; no_traffic: nothing was predicted, and something was before; quarantine: feedback of a source was put aside;
-    approval: a version passed the gate and waits for a person (`gate.approval`); training: what became of a training
+    decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than the
+    `serve.coverage` that the version was deployed with; unreadable: rows that hold no numbers; unjudged: rows of a
+    version that the registry does not hold; no_traffic: nothing was predicted, and something was before; quarantine:
+    feedback of a source was put aside; approval: a version passed the gate and waits for a person (`gate.approval`);
+    training: what became of a training
     that drift started, on a cluster told by the next run; canary: it was promoted, was refused, or waits for a person;
     channel: an address of alerts that cannot be used; problem:
     the flow failed."""

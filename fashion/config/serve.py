@@ -97,12 +97,17 @@ class ServiceConfig(Strict):
     review: Literal["key", "open"]
     """Who may label on /review, by which models are judged: those with a key of FASHION_REVIEW_KEYS, or anybody."""
     coverage: float
-    """Share of the cases in which the `prediction_set` of an answer is to hold the true class, of each class."""
+    """Share of the cases in which the `prediction_set` of an answer is to hold the true class, of each class, in
+    whole thousandths. DeployFlow stores it with the version, and drift watches that."""
     limits: LimitsConfig
     log: LogConfig
 
     def __post_init__(self) -> None:
-        require(0 < self.coverage < 1, f"coverage must be in (0, 1), got {self.coverage}")
+        thousandths = 1000 * self.coverage
+        require(
+            0 < self.coverage < 1 and abs(thousandths - round(thousandths)) < 1e-6,
+            f"coverage must be in (0, 1) and have at most three decimals, got {self.coverage}",
+        )
         require(0 < self.canary_share <= 0.5, f"canary_share must be in (0, 0.5], got {self.canary_share}")
         if self.canary_margin is not None:
             require(0 <= self.canary_margin < 1, f"canary_margin must be in [0, 1), got {self.canary_margin}")

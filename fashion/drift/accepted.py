@@ -3,6 +3,8 @@
 Only what is compared changes: accuracy is still compared with the held-out rows, for accepted ones have no true labels.
 """
 
+import contextlib
+import dataclasses
 import io
 import re
 from collections.abc import Iterable, Mapping
@@ -45,9 +47,14 @@ class Accepted:
     """(N,) hashes of the rows' pictures; `keys` in files of earlier versions, which did not hold them."""
     reports: tuple[str, ...]
     """Ids of the accepted reports, in the order in which they were accepted."""
+    images: NDArray[np.str_]
+    """(N,) sha256 of the rows' pictures; empty strings in files of earlier versions, which did not hold them."""
+    origin: str = ""
+    """File of the version that the rows were accepted of, where a later one predicted them anew; else empty."""
 
     def __getitem__(self, rows: NDArray[np.int64]) -> "Accepted":
-        return Accepted(self.predictions[rows], self.keys[rows], self.pictures[rows], self.reports)
+        predictions, images = self.predictions[rows], self.images[rows]
+        return Accepted(predictions, self.keys[rows], self.pictures[rows], self.reports, images, self.origin)
 
 
 def load(store: Store, model: ModelId) -> Accepted | None:
@@ -65,7 +72,35 @@ def load(store: Store, model: ModelId) -> Accepted | None:
         content = store.get(_name(model))
     except BlobNotFound:
         return None
-    return _read(_name(model), content)
+    found = _read(_name(model), content)
+    return found if len(found.keys) else None
+
+
+def is_decided(store: Store, model: ModelId) -> bool:
+    """Return True if rows of a version were accepted, or that was undone.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be read.
+    """
+    return store.exists(_name(model))
+
+
+def carry(store: Store, before: Accepted, predictions: Predictions, *, origin: ModelId, model: ModelId) -> Accepted:
+    """Store rows that were accepted of one version as those of another, and return them.
+
+    Args:
+        store: of the reports.
+        before: N rows of the one.
+        predictions: of the other on the same N pictures.
+        origin: the one.
+        model: the other.
+
+    Raises:
+        fashion.storage.blobs.StoreUnavailable: the store cannot be written.
+    """
+    rows = dataclasses.replace(before, predictions=predictions, origin=before.origin or _name(origin))
+    _store(store, _name(model), rows)
+    return rows
 
 
 def refusal(result: Mapping[str, Any]) -> str:
@@ -123,7 +158,8 @@ def accept(
             f"the log holds {found:,} distinct pictures of {model} in the window of report {report_id}: "
             f"{min_pictures:,} are needed"
         )
-    accepted = Accepted(rows.predictions, sample.keys, sample.pictures, (report_id,))
+    images = np.array(rows.image_sha256)
+    accepted = Accepted(rows.predictions, sample.keys, sample.pictures, (report_id,), images)
     if before is not None:
         accepted = _merge(before, accepted)
     _store(store, _name(model), accepted)
@@ -131,14 +167,28 @@ def accept(
 
 
 def withdraw(store: Store, model: ModelId) -> bool:
-    """Return to the held-out rows of a version; False if nothing was accepted.
+    """Return to the held-out rows of a version, and of those that its rows were carried over to.
+
+    An empty file stays, so that nothing is carried over to it.
+
+    Returns:
+        False if nothing was accepted.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: the store cannot be used.
     """
-    there = store.exists(_name(model))
-    store.delete(_name(model))
-    return there
+    try:
+        there = load(store, model) is not None
+    except DamagedRows:
+        there = True
+    if not there:
+        return False
+    _store(store, _name(model), _nothing())
+    for name in list(store.list(FOLDER)):
+        with contextlib.suppress(DamagedRows):
+            if _read(name, store.get(name)).origin == _name(model):
+                store.delete(name)
+    return True
 
 
 def forget(store: Store, prediction_id: str, *, dry_run: bool = False) -> int:
@@ -175,7 +225,9 @@ def _read(name: str, content: bytes) -> Accepted:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             predictions = Predictions(*(arrays[field] for field in FIELDS))
             keys, reports = arrays["keys"], tuple(arrays["reports"].tolist())
-            return Accepted(predictions, keys, arrays.get("pictures", keys), reports)
+            images = arrays.get("images", np.full(len(keys), ""))
+            origin = str(arrays.get("origin", ""))
+            return Accepted(predictions, keys, arrays.get("pictures", keys), reports, images, origin)
     except Exception as error:  # numpy and zipfile raise many kinds
         raise DamagedRows(
             f"the accepted rows {name} are damaged ({type(error).__name__}): `fashion drift accept REPORT --undo` "
@@ -188,14 +240,23 @@ def _merge(before: Accepted, window: Accepted) -> Accepted:
     parts = [before, window[np.flatnonzero(~np.isin(window.keys, before.keys))]]
     columns = ([getattr(part.predictions, field) for part in parts] for field in FIELDS)
     predictions = Predictions(*map(np.concatenate, columns))
-    keys, pictures = (np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "pictures"))
+    keys, pictures, images = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("keys", "pictures", "images")
+    )
     reports = (*(each for each in before.reports if each not in window.reports), *window.reports)
-    return Accepted(predictions, keys, pictures, reports)[smallest_pictures(pictures, keys, MAX_ROWS)]
+    return Accepted(predictions, keys, pictures, reports, images)[smallest_pictures(pictures, keys, MAX_ROWS)]
+
+
+def _nothing() -> Accepted:
+    rows, keys = np.zeros((0, 0), np.float32), np.zeros(0, np.uint64)
+    predictions = Predictions(np.zeros(0, np.int64), np.zeros(0, np.float32), rows, rows, rows.astype(np.float16))
+    return Accepted(predictions, keys, keys, (), np.zeros(0, np.str_))
 
 
 def _store(store: Store, name: str, accepted: Accepted) -> None:
     content = io.BytesIO()
     arrays = {field: getattr(accepted.predictions, field) for field in FIELDS}
-    reports = np.array(accepted.reports)
-    np.savez_compressed(content, **arrays, keys=accepted.keys, pictures=accepted.pictures, reports=reports)
+    arrays |= {name: getattr(accepted, name) for name in ("keys", "pictures", "images")}
+    reports = np.array(accepted.reports, np.str_)
+    np.savez_compressed(content, **arrays, reports=reports, origin=np.array(accepted.origin))
     store.put(name, content.getvalue())

@@ -248,14 +248,14 @@ class WindowStats:
         rows, reference = self.counts.labelled.rows(), self._reference
         if rows is None:
             return None
-        below, total = round(settings.coverage * STEPS), len(rows)
+        below, total = round(reference.coverage * STEPS), len(rows)
         held = reference.sets.steps(rows.predictions.probabilities, rows.true_labels) < below
         expected = int(reference.set_steps[:below].sum())
         p_fall = reference.p_fewer(held, Clusters(rows.origins.clients), expected)
         enough = total >= settings.min_labels and not math.isnan(p_fall)
         low, high = wilson_interval(int(held.sum()), total)
         fallen = p_fall < settings.run_alpha if enough else None
-        return Coverage(settings.coverage, total, float(held.mean()), low, high, p_fall, fallen)
+        return Coverage(reference.coverage, total, float(held.mean()), low, high, p_fall, fallen)
 
 
 def readable(window: Predictions, classes: int) -> NDArray[np.bool_]:

@@ -104,7 +104,7 @@ def sets_by_share(
         return None
     if share is None or len(share.drawn) < settings.min_labels:
         return dataclasses.replace(coverage, note=CHOSEN)
-    drawn, below = share.drawn, round(settings.coverage * STEPS)
+    drawn, below = share.drawn, round(reference.coverage * STEPS)
     total = len(drawn)
     held = reference.sets.steps(share.rows.predictions.probabilities[drawn], share.truth[drawn]) < below
     p_fall = reference.p_fewer(held, Clusters(np.full(total, "", object)), int(reference.set_steps[:below].sum()))

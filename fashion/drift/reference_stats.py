@@ -21,7 +21,7 @@ from fashion.images.statistics import STATISTICS
 from fashion.metrics.classification import confusion_matrix, wilson_interval
 from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import DamagedPackage, Package, SeverityThresholds
-from fashion.model.prediction_sets import STEPS, PredictionSets
+from fashion.model.prediction_sets import STEPS, USUAL_COVERAGE, PredictionSets
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.model.severity import SeverityMeter, Spread
@@ -69,6 +69,8 @@ class ReferenceStats:
         class_names: Sequence[str],
         estimator: AccuracyEstimator | None = None,
         accepted: Predictions | None = None,
+        *,
+        coverage: float = USUAL_COVERAGE,
     ) -> None:
         """
         Args:
@@ -78,6 +80,7 @@ class ReferenceStats:
             estimator: of a window's accuracy; None for an older package.
             accepted: rows that the distribution of a window is compared with in place of the held-out ones. Accuracy
                 and the signs of harm are still measured against those.
+            coverage: share of true labels that the served prediction sets are to hold, in (0, 1).
         """
         rows = reference.predictions
         compared = rows if accepted is None else accepted
@@ -90,7 +93,7 @@ class ReferenceStats:
         """Held-out rows, whose accuracy is known."""
         self.accuracy = float((rows.labels == reference.labels).mean())
         self.confusion = confusion_matrix(reference.labels, rows.labels, len(class_names))
-        self.sets = PredictionSets.fit(reference)
+        self.coverage, self.sets = coverage, PredictionSets.fit(reference)
         self.set_steps = np.bincount(self.sets.steps(rows.probabilities, reference.labels), minlength=STEPS)
         self.label_counts = np.bincount(compared.labels, minlength=len(class_names))
         self.thresholds, self.estimator = thresholds, estimator
@@ -111,6 +114,8 @@ class ReferenceStats:
         reference: Reference | None = None,
         estimator: AccuracyEstimator | None = None,
         accepted: Predictions | None = None,
+        *,
+        coverage: float = USUAL_COVERAGE,
     ) -> "ReferenceStats":
         """Prepare a package's reference.
 
@@ -119,6 +124,7 @@ class ReferenceStats:
             reference: the package's; None to read it from the package's folder.
             estimator: the package's; None to read it likewise, where the package holds one.
             accepted: rows of windows that were accepted as the new normal; None without any.
+            coverage: that the version is served with, in (0, 1).
 
         Raises:
             fashion.model.package.DamagedPackage: a file cannot be read, or the package holds neither what accuracy is
@@ -130,7 +136,8 @@ class ReferenceStats:
                 f"{package.folder} holds nothing to estimate accuracy by, nor severity thresholds: train this version "
                 "again"
             )
-        return cls(reference or Reference.of(package), package.severity, package.class_names, estimator, accepted)
+        held_out = reference or Reference.of(package)
+        return cls(held_out, package.severity, package.class_names, estimator, accepted, coverage=coverage)
 
     def of_class(self, label: int) -> "ReferenceStats":
         """The rows of the reference that were predicted as one class, to compare rows of that class with."""

@@ -4,15 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.drift import accepted
+from fashion.drift import accepted, carry_over
 from fashion.drift.accepted import Accepted
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.model.accuracy import AccuracyEstimator
 from fashion.model.package import Package
+from fashion.model.prediction_sets import USUAL_COVERAGE
 from fashion.model.predictor import Predictions
 from fashion.model.reference import Reference
 from fashion.predictions.record import ModelId
-from fashion.registry import versions
+from fashion.registry import served_settings, versions
 from fashion.registry.versions import Version
 from fashion.storage.blobs import Store
 
@@ -27,6 +28,8 @@ class VersionReference:
     """None where the package was made before packages held one."""
     accepted: Accepted | None = None
     """Rows of windows that were accepted as the new normal."""
+    coverage: float = USUAL_COVERAGE
+    """Share of true labels that the prediction sets are to hold which the version was last deployed with."""
 
     @property
     def compared(self) -> Predictions:
@@ -45,20 +48,24 @@ class VersionReference:
             fashion.model.package.DamagedPackage: the version has nothing to tell harm by.
         """
         accepted = None if self.accepted is None else self.accepted.predictions
-        return ReferenceStats.of(self.package, self.reference, self.estimator, accepted)
+        return ReferenceStats.of(self.package, self.reference, self.estimator, accepted, coverage=self.coverage)
 
 
 class References:
     """References of one registered model by version, fetched when they are first needed."""
 
-    def __init__(self, model: str, folder: Path, reports: Store | None = None) -> None:
+    def __init__(self, model: str, folder: Path, reports: Store | None = None, images: Store | None = None) -> None:
         """
         Args:
             model: name of the registered model.
             folder: where packages are copied to.
             reports: where accepted windows are stored; None to compare with held-out rows only.
+            images: where users' pictures are stored, to carry over what was accepted of an earlier version; None to
+                carry nothing over.
         """
-        self._model, self._folder, self._reports = model, folder, reports
+        self._model, self._folder, self._reports, self._images = model, folder, reports, images
+        self.notes: list[str] = []
+        """A sentence on each version that accepted rows were carried over to, or could not be."""
         self.loaded: dict[str, VersionReference | None] = {}
         """Version -> its reference, None where the registry does not hold the version; what was fetched so far."""
         self._known: dict[str, Version] | None = None
@@ -70,6 +77,7 @@ class References:
         Raises:
             fashion.model.package.DamagedPackage: the stored files are not those that were registered.
             fashion.drift.accepted.DamagedRows: the accepted rows cannot be read.
+            fashion.registry.versions.RegistryError: the tag with the coverage that it is served with is no coverage.
         """
         if model.name != self._model:
             return None
@@ -129,7 +137,24 @@ class References:
             if version in self._known:
                 package = versions.fetch(self._known[version], self._folder / version)
                 known = ModelId.of(self._model, version, package.digest)
-                rows = None if self._reports is None else accepted.load(self._reports, known)
-                loaded = VersionReference(package, Reference.of(package), AccuracyEstimator.of(package), rows)
+                rows = self._accepted(known, package)
+                coverage = served_settings.coverage_of(self._known[version]) or USUAL_COVERAGE
+                estimator = AccuracyEstimator.of(package)
+                loaded = VersionReference(package, Reference.of(package), estimator, rows, coverage)
             self.loaded[version] = loaded
         return self.loaded[version]
+
+    def _accepted(self, model: ModelId, package: Package) -> Accepted | None:
+        if self._reports is None:
+            return None
+        if self._images is None:
+            return accepted.load(self._reports, model)
+        known = sorted((self._known or {}).values(), key=lambda each: each.number, reverse=True)
+        earlier = [
+            ModelId.of(self._model, each.number, each.tags[versions.DIGEST])
+            for each in known
+            if each.number < int(model.version) and versions.DIGEST in each.tags
+        ]
+        found = carry_over.load(self._reports, self._images, model, package, earlier)
+        self.notes += [found.note] if found.note else []
+        return found.rows

@@ -17,6 +17,8 @@ CONTEXTS = ("training", "validation", "test")
 """What MLflow calls the splits."""
 MANIFEST = "data/manifest.json"
 """Artifact of a run: the files of its data version. Runs of older versions lack it."""
+CURVES = {"train/loss": "training", "val/loss": "validation", "val/accuracy": "validation"}
+"""Curves of a training -> the split that they are measured on."""
 EXAMPLES = 2
 """Test pictures that are stored as the model's input example."""
 
@@ -86,7 +88,9 @@ def log_evaluation(run_id: str, evaluation: Evaluation, dataset: Dataset) -> str
     with tempfile.TemporaryDirectory() as folder:
         package.write(evaluation.package, Path(folder, "package"), evaluation.files)
         address = versions.log_package(run_id, Path(folder, "package"), example=dataset.test.images[:EXAMPLES])
-    _log_metrics(run_id, evaluation, dataset, model_id=versions.model_id_of(address))
+    model_id = versions.model_id_of(address)
+    _log_metrics(run_id, evaluation, dataset, model_id=model_id)
+    _assign_epoch(run_id, evaluation, dataset, model_id=model_id)
     return address
 
 
@@ -100,6 +104,15 @@ def _log_metrics(run_id: str, evaluation: Evaluation, dataset: Dataset, *, model
         tracking.log_metrics(run_id, measured, model_id=model_id, dataset=_data_set(dataset, context))
     others = {name: value for name, value in metrics.items() if not name.startswith(("val/", "test/"))}
     tracking.log_metrics(run_id, others, model_id=model_id)
+
+
+def _assign_epoch(run_id: str, evaluation: Evaluation, dataset: Dataset, *, model_id: str) -> None:
+    """Assign the curves' points of the epoch whose weights the model has to it, and to their splits."""
+    epoch = evaluation.package.training.get("best_epoch")
+    if epoch is None:
+        return
+    for name, context in CURVES.items():
+        tracking.assign_point(run_id, name, step=epoch, model_id=model_id, dataset=_data_set(dataset, context))
 
 
 def _data_set(dataset: Dataset, context: str) -> tuple[str, str]:

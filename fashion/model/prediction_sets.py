@@ -16,6 +16,8 @@ from fashion.model.reference import Reference
 
 STEPS = 1000
 """Coverage is counted in steps of 1 / STEPS."""
+USUAL_COVERAGE = 0.9
+"""`serve.coverage` unless configured otherwise: what is watched of a version that no DeployFlow has served."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -216,6 +216,26 @@ def log_metrics(
     MlflowClient().log_batch(run_id, [Metric(key, value, now, step, **of) for key, value in finite.items()], tags=tags)
 
 
+def assign_point(run_id: str, name: str, *, step: int, model_id: str, dataset: tuple[str, str]) -> None:
+    """Say which model and which data set one point of a run's curve is of; nothing where the run has no such point.
+
+    MLflow keeps a data set of the metrics of models alone, and a curve is logged before its model is. The point is
+    logged again as it is, which adds none to the curve.
+
+    Args:
+        run_id: of the MLflow run.
+        name: of the metric.
+        step: of the point.
+        model_id: MLflow's id of the logged model.
+        dataset: name and digest of the logged data set.
+    """
+    for point in MlflowClient().get_metric_history(run_id, name):
+        if point.step == step:
+            log_metrics(
+                run_id, {name: point.value}, step=step, time_ms=point.timestamp, model_id=model_id, dataset=dataset
+            )
+
+
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
     MlflowClient().log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])

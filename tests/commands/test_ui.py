@@ -1,6 +1,6 @@
 """`fashion ui --drift` and `--studies`: what they need, said in one sentence where it is missing."""
 
-import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -50,15 +50,29 @@ def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert f"there is no study second in {tmp_path / 'optuna'}: it has first" in refused(tmp_path, "--study", "second")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("optuna_dashboard") is not None, reason="it is installed here")
-def test_without_the_dashboard_the_command_that_opens_the_newest_study_is_told(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_optunas_dashboard_shows_the_newest_study(tmp_path: Path) -> None:
+    from optuna import create_study
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
     (tmp_path / "optuna").mkdir()
     for age, name in ((2, "old"), (1, "new")):
         path = tmp_path / "optuna" / f"{name}.log"
-        path.touch()
+        study = create_study(study_name=f"study {name}", storage=JournalStorage(JournalFileBackend(str(path))))
+        study.optimize(lambda trial: trial.suggest_float("learning_rate", 0, 1), n_trials=2)
         os.utime(path, (time.time() - age, time.time() - age))
-    sentence = refused(tmp_path, "--studies", "--port", "5001")
-    assert f"`uv tool run optuna-dashboard --port 5001 {tmp_path / 'optuna' / 'new.log'}` runs it" in sentence
+    port = free_port()
+    process = start(tmp_path, "--studies", "--port", str(port))
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"Optuna's dashboard of new on http://127.0.0.1:{port} ")
+        studies = json.loads(get(f"http://127.0.0.1:{port}/api/studies"))["study_summaries"]
+        assert [each["study_name"] for each in studies] == ["study new"]
+        assert "learning_rate" in get(f"http://127.0.0.1:{port}/api/studies/{studies[0]['study_id']}")
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @pytest.mark.slow

@@ -171,7 +171,6 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("decision.min_labels", [9, 0, -1], [10]),
     ("decision.false_alarms_per_year", [0, -1, float("nan"), float("inf")], [None, 0.5, 12]),
     ("decision.runs_per_year", [0, -1], [None, 365]),
-    ("decision.coverage", [0, 1, -0.1, float("nan"), 0.99999], [0.5, 0.9, 0.975]),
     ("decision.resplits", [-1], [0, 1000]),
     ("report.rows", [99, 0], [100]),
     ("report.examples", [-1, 101], [0, 100]),

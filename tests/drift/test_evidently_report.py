@@ -20,7 +20,7 @@ from fashion.predictions.batch import Batch
 from fashion.predictions.record import UNLABELLED
 from fashion.storage.address import open_store
 
-SETTINGS = DecisionConfig(alpha=0.01, min_rows=200, min_labels=50, coverage=0.9, resplits=0)
+SETTINGS = DecisionConfig(alpha=0.01, min_rows=200, min_labels=50, resplits=0)
 ROWS = 300
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fashion.config.compose import compose, load_as
+from fashion.config.serve import ServeConfig
 from fashion.drift.references import References
 from fashion.home import Home
 from fashion.model.package import Package
 from fashion.predictions.record import ModelId
-from fashion.registry import tracking, versions
+from fashion.registry import served_settings, tracking, versions
 from fashion.registry.versions import MODEL_NAME
 
 
@@ -39,6 +41,24 @@ def test_a_version_is_fetched_once_and_needs_no_files_then(
     copy = pickle.loads(pickle.dumps(references.loaded))[registered.version]
     assert copy.stats().threshold("predicted labels", 0.3) == stats.threshold("predicted labels", 0.3)
     assert (copy.reference.labels == loaded.reference.labels).all()
+
+
+def test_the_coverage_that_a_version_was_last_deployed_with_is_watched(registered: ModelId, tmp_path: Path) -> None:
+    def coverage() -> float:
+        stats = References(MODEL_NAME, tmp_path / "packages").stats(registered)
+        assert stats is not None
+        return stats.coverage
+
+    configured = load_as(ServeConfig, compose(root=ServeConfig.root)).serve.coverage
+    assert coverage() == configured  # no bento was built of it
+    for deployed in (0.8, 0.95):
+        served_settings.record_coverage(versions.get(registered.version), deployed)
+        assert coverage() == deployed
+    versions.set_tags(versions.get(registered.version), {served_settings.COVERAGE: "much"})
+    with pytest.raises(
+        versions.RegistryError, match=r"tag serve.coverage of version 1 must be a number in \(0, 1\), got"
+    ):
+        coverage()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a training leaves in MLflow: its data, its metrics by model and data set, an example, a card; and it serves."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.dataset import Dataset
 from fashion.evaluation import run_record
+from fashion.evaluation.scoring import Evaluation
 from fashion.home import Home
 from fashion.registry import model_card, tracking, versions
 from fashion.registry.versions import MODEL_NAME
@@ -65,6 +67,25 @@ def test_metrics_belong_to_the_model_and_to_the_split_that_they_were_measured_on
     assert found["latency_ms/p50"][0] is None
     assert len(found) == len(measured)
     assert "val/accuracy" not in MlflowClient().get_run(run).data.metrics  # the curve of the epochs stays as it was
+
+
+def test_the_curves_points_of_the_models_epoch_belong_to_the_split_that_they_were_measured_on(
+    mlflow_home: Home, evaluation: Evaluation, small_dataset: Dataset
+) -> None:
+    run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "tiny 1", {})
+    for step in (1, 2, 3):
+        losses = {"train/loss": 1 / step, "val/loss": 2 / step, "val/accuracy": step / 4}
+        tracking.log_metrics(run, losses, step=step, time_ms=1000 * step)
+    training = {**evaluation.package.training, "best_epoch": 2}
+    best = dataclasses.replace(evaluation, package=dataclasses.replace(evaluation.package, training=training))
+    address = run_record.log_evaluation(run, best, small_dataset)
+    model = MlflowClient().get_logged_model(versions.model_id_of(address))
+    found = {each.key: (each.dataset_name, each.step, each.value) for each in model.metrics or ()}
+    assert found["train/loss"] == ("fashion-mnist training", 2, 0.5)
+    assert found["val/loss"] == ("fashion-mnist validation", 2, 1.0)
+    assert found["val/accuracy"] == ("fashion-mnist validation", 2, 0.5)
+    curve = MlflowClient().get_metric_history(run, "train/loss")
+    assert [(each.step, each.value) for each in curve] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]  # as it was
 
 
 def test_the_model_holds_an_example_of_its_input_that_it_answers(

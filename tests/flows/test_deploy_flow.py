@@ -58,10 +58,12 @@ def test_the_model_in_the_store_is_the_registered_package(challenged: Machine, b
 
 
 def test_a_version_is_chosen_by_number(challenged: Machine) -> None:
-    challenged.flow("run", "version=2", "serve.gallery=0", name="deploy_flow")
+    challenged.flow("run", "version=2", "serve.gallery=0", "serve.coverage=0.95", name="deploy_flow")
     deployed = challenged.runs("DeployFlow")[-1].data
     assert deployed.bento.startswith("fashion-classifier:v2-")
     assert deployed.deployment["settings"]["shadow"] is None
+    registered = challenged.connect().get_model_version("fashion-classifier", "2")
+    assert registered.tags["serve.coverage"] == "0.95"  # what drift watches
 
 
 @pytest.mark.parametrize(

@@ -463,7 +463,8 @@ class TestTrouble:
             accepting = home.python("-m", "fashion", "drift", "accept", report)
             assert accepting.returncode == 0, accepting.stderr
             assert "compared with 400 rows of 1 accepted windows" in accepting.stdout
-            drift(home, *words)
+            said = drift(home, *words)
+            assert "version 1 is not the reference of version 2, for only 0 of its 400 pictures are stored" in said
             found = {each["model_version"]: each for each in latest(home)[:2]}
             assert found["1"]["decision"] == "no_drift"
             assert found["1"]["conditions"] == ["coverage", "decline"]

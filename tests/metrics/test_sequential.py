@@ -20,6 +20,13 @@ def test_equal_versions_are_told_apart_at_most_as_often_as_configured(share: flo
     assert found.stepped_back <= 0.05
 
 
+@pytest.mark.slow
+def test_equal_versions_are_seldom_told_apart_in_ten_thousand_long_streams() -> None:
+    found = streams.decide(streams.accuracies(0.9, 0.9, 0.5), EQUAL, streams=10_000, labels=2000, seed=1)
+    assert found.promoted <= 0.05
+    assert found.stepped_back <= 0.05
+
+
 def test_a_canary_that_loses_just_the_margin_is_promoted_at_most_as_often_as_configured() -> None:
     found = streams.decide(streams.accuracies(0.9, 0.85, 0.5), BOUNDARY, streams=400, labels=400, seed=1)
     assert found.promoted <= 0.05

@@ -28,8 +28,10 @@ from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY, current_home
 from fashion.images import image_store
 from fashion.model import package
-from fashion.model.package import MODEL, REFERENCE, WEIGHTS, Package
+from fashion.model.package import MODEL, REFERENCE, TYPICALITY, WEIGHTS, Package
 from fashion.model.predictor import Predictor
+from fashion.model.reference import Reference
+from fashion.model.typicality import Typicality
 from fashion.predictions.canary import Experiment
 from fashion.predictions.canary_ending import CanaryEnding, Kind
 from fashion.predictions.firestore import FirestoreLog
@@ -148,6 +150,22 @@ def test_the_heat_map_is_of_the_version_that_answered(opened: Open, small_datase
     assert mine.label != alone.label
     # The networks differ in the classes' order alone: of the other's network, this class would have another map.
     assert mine.heat_map == alone.heat_map
+
+
+def test_a_logged_prediction_is_judged_by_the_version_that_answered(
+    opened: Open, other_package: Package, tmp_path: Path, pngs: list[bytes]
+) -> None:
+    assert other_package.folder is not None
+    files = {each: (other_package.folder / each).read_bytes() for each in (WEIGHTS, REFERENCE, MODEL)}
+    reference, few_rows = Reference.from_parquet(files[REFERENCE]), np.arange(100)
+    few = Reference(reference.labels[few_rows], reference.predictions[few_rows])
+    files[TYPICALITY] = Typicality.fit(few).to_bytes()
+    worker = opened(package.write(dataclasses.replace(other_package, folder=None), tmp_path / "judging", files))
+    for png in pngs[:5]:
+        answers = ask(worker, png, of_canary(worker)), ask(worker, png, CHECK)
+        said = [each.typicality for each in answers]
+        assert said[0] != said[1]
+        assert [asyncio.run(worker.records.read(each.prediction_id)).typicality for each in answers] == said
 
 
 def test_the_service_says_who_answers_how_much(opened: Open) -> None:

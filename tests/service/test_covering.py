@@ -69,7 +69,7 @@ def test_an_older_package_has_no_sets(tiny_package: Package, tmp_path: Path) -> 
     assert Covering(older, settings()).prediction_set(record([0.5] * 10)) is None
 
 
-@pytest.mark.parametrize("coverage", [0, 1, -0.1])
+@pytest.mark.parametrize("coverage", [0, 1, -0.1, 0.99999])
 def test_a_coverage_that_is_none_is_refused(coverage: float) -> None:
-    with pytest.raises(ValueError, match=r"coverage must be in \(0, 1\), got"):
+    with pytest.raises(ValueError, match=r"coverage must be in \(0, 1\) and have at most three decimals, got"):
         settings(f"serve.coverage={coverage}")

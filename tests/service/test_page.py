@@ -166,6 +166,32 @@ def test_bars_are_as_wide_as_their_numbers(page: Page, photo: Path) -> None:
     assert widths == pytest.approx([share / 100 for share in percents(page)], abs=0.02)
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+def test_of_a_picture_unlike_what_was_learnt_no_percentage_is_shown(page: Page, photo: Path, width: int) -> None:
+    page.screen(width, 900, touch=width < 700)
+    noise = page.folder / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)).save(noise)
+    page.upload(noise)
+    sentence = page.answered()
+    page.screenshot(f"unlike-{width}")
+    answer = latest(page)
+    assert answer["typical"] is False
+    assert "does not look like anything the model has learnt" in sentence
+    assert page.text("#bars li:first-child") == f"{answer['label']} nearest, but unlike what it knows"
+    assert page.text("#recent li") == f"{answer['label']} unlike what it knows"
+    seen = page.one("main").text + page.one("#bars").get_attribute("aria-label")
+    assert "%" not in seen.partition("The model")[0]
+    assert not [each for each in page.all("#bars .track") if each.is_displayed()]
+    nodes = [node for node in page.cdp("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
+    names = [node.get("name", {}).get("value", "") for node in nodes]
+    assert "The classes it knows, the nearest first" in names
+    assert axe.violations(page.driver) == []
+    assert page.js("return document.documentElement.scrollWidth") <= width
+    page.upload(photo)  # a usual picture has its percentages again
+    page.answered(2)
+    assert sum(percents(page)) == pytest.approx(100, abs=1)
+
+
 def test_a_gallery_picture_is_answered_and_its_label_shown(page: Page) -> None:
     page.until(lambda: page.all("#gallery button"))
     button = page.one("#gallery button")

@@ -133,6 +133,24 @@ def test_every_answer_and_row_names_the_package_that_made_it(
         worker.close()
 
 
+def test_a_logged_prediction_is_as_typical_as_its_answer_said(
+    tiny_package: Package, pngs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tiny_package.folder is not None
+    worker = open_worker(tiny_package.folder, tmp_path / "var", monkeypatch)
+    other = logged(model_name="fashion", label=3, probabilities=(0.1,) * 10)  # of a version that is not loaded
+    try:
+        for png in pngs[:20]:
+            answer = asyncio.run(worker.predict(png, explain=False, client=None, started=time.perf_counter()))
+            read = asyncio.run(worker.records.read(answer.prediction_id))
+            assert read.typicality is not None
+            assert read.typicality == answer.typicality
+        worker.log.append([other])
+        assert asyncio.run(worker.records.read(other.prediction_id)).typicality is None
+    finally:
+        worker.close()
+
+
 @pytest.mark.fault("two models share a log")
 def test_predictions_of_another_model_are_not_described_by_this_ones_classes(
     tiny_package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +181,7 @@ def test_a_label_means_the_same_as_json_and_as_csv(label: str | int, meant: str 
     with PredictionLog(tmp_path / "log.db") as log:
         log.append([row])
         shipping = Shipping(log, current_home(), load_as(ServeConfig, compose(root=ServeConfig.root)).serve.log)
-        records = Records(log, shipping, model, ("1", "2", "3"))
+        records = Records(log, shipping, model, ("1", "2", "3"), {})
         table = f"prediction_id,true_label\n{row.prediction_id},{label}\n".encode()
         read = asyncio.run(records.add_feedback_table(table))
         assert (read.accepted, read.refused) == ((1, 0) if meant else (0, 1))

@@ -30,7 +30,7 @@ HARMLESS = SeverityThresholds(
 )
 
 
-SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, coverage=0.9, resplits=0)
+SETTINGS = DecisionConfig(alpha=0.01, min_rows=50, min_labels=20, resplits=0)
 
 
 def estimator(reference: Reference) -> AccuracyEstimator:

@@ -9,6 +9,7 @@ const LARGE_BYTES = 4_000_000; // above this a picture is made smaller before it
 const SHRUNK_SIDE = 1024; // far more than the network's input: nothing that it could see is lost
 const THUMBNAIL_SIDE = 320;
 const NUM_RECENT = 12;
+const UNLIKE = "unlike what it knows"; // in the place of a percentage
 const SAMPLES = "fashion-samples"; // sample pictures are no traffic: fashion/predictions/record.py leaves their rows out
 
 const $ = (id) => document.getElementById(id);
@@ -149,7 +150,9 @@ function show(entry) {
   shown = entry;
   $("problem").hidden = true;
   $("result").toggleAttribute("data-empty", entry === null);
-  for (const id of ["figures", "calibration", "feedback", "prepared"]) $(id).hidden = entry === null;
+  $("result").toggleAttribute("data-unlike", entry !== null && isUnlike(entry));
+  for (const id of ["figures", "feedback", "prepared"]) $(id).hidden = entry === null;
+  $("calibration").hidden = entry === null || isUnlike(entry); // it explains the percentages
   if (entry === null) {
     $("sentence").replaceChildren(make("span", {}, "The classes it knows"));
   } else {
@@ -170,11 +173,24 @@ function show(entry) {
 function showBars() {
   const sorted = Object.entries(shown?.probabilities ?? {}).sort((one, other) => other[1] - one[1]);
   const names = (model?.class_names ?? []).map((name) => [name, null]);
-  $("bars").replaceChildren(...(shown ? sorted : names).map(([name, probability]) => bar(name, probability)));
+  const unlike = shown !== null && isUnlike(shown);
+  const certainty = (probability, rank) => (unlike ? (rank === 0 ? `nearest, but ${UNLIKE}` : "") : percent(probability));
+  $("bars").ariaLabel = unlike ? "The classes it knows, the nearest first" : "Probability of each class";
+  $("bars").replaceChildren(
+    ...(shown ? sorted : names).map(([name, probability], rank) =>
+      bar(name, unlike ? 0 : probability, certainty(probability, rank)),
+    ),
+  );
 }
 
-function sentence({ label, confidence, typical }) {
-  if (typical === false) {
+/** Whether a picture is unlike anything that the model has learnt: its probabilities mean nothing then. */
+function isUnlike({ typical }) {
+  return typical === false;
+}
+
+function sentence(entry) {
+  const { label, confidence } = entry;
+  if (isUnlike(entry)) {
     const lead = "This does not look like anything the model has learnt. Of the classes it knows, the nearest is";
     return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`)];
   }
@@ -183,13 +199,13 @@ function sentence({ label, confidence, typical }) {
   return [make("span", {}, lead), " ", make("strong", {}, `${article(label)} ${label}`), " ", make("span", {}, certainty)];
 }
 
-function bar(name, probability) {
+function bar(name, probability, certainty) {
   const picture = { src: examples[name], alt: "", width: 28, height: 28, draggable: false };
   const example = name in examples ? [make("img", picture)] : [];
   const fill = make("span");
   fill.style.width = `${100 * (probability ?? 0)}%`;
   const track = make("span", { className: "track", ariaHidden: "true" }, fill);
-  const number = make("span", { className: "number" }, percent(probability));
+  const number = make("span", { className: "number" }, certainty);
   return make("li", {}, ...example, make("span", {}, name), track, number);
 }
 
@@ -250,7 +266,7 @@ function showRecent() {
 function recentItem(entry) {
   const note = entry.feedback && (entry.feedback === entry.label ? "you said: right" : `you said: ${entry.feedback}`);
   const image = setPicture(make("img", { draggable: false }), entry.thumbnail, "");
-  const words = [make("strong", {}, entry.label), " ", make("span", {}, percent(entry.confidence)), " "];
+  const words = [make("strong", {}, entry.label), " ", make("span", {}, isUnlike(entry) ? UNLIKE : percent(entry.confidence)), " "];
   const button = make("button", { type: "button" }, image, make("span", {}, ...words, make("small", {}, note ?? "")));
   if (entry === shown) button.ariaCurrent = "true";
   button.onclick = () => {
