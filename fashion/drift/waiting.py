@@ -43,7 +43,7 @@ def approval(known: Sequence[Version], *, model: str) -> Alert | None:
         return None
     of_model = "" if model == MODEL_NAME else f" --name {model}"
     command = f'fashion registry promote {newest.number}{of_model} --reason "..."'
-    if newest.tags.get(registration.WAITS_FOR) == "a canary":
+    if newest.tags.get(registration.WAITS_FOR) == registration.A_CANARY:
         if canary_tags.RULES in newest.tags:  # it answers: what its labels show is told by itself
             return None
         of_model = "" if model == MODEL_NAME else f" tracking.registered_model={model}"

@@ -22,7 +22,8 @@ VERDICT = "verdict.json"
 WAITING = "approval.time"
 """Tag of a version that passed the gate and waits; `approval.reason` says what it passed."""
 WAITS_FOR = "approval.by"
-"""Tag that says what for: `a person`, or `a canary`. Without it, for a person."""
+"""Tag that says what for: one of the next two. Without it, for a person."""
+A_PERSON, A_CANARY = "a person", "a canary"
 
 
 def register(
@@ -126,7 +127,7 @@ def _decide(version: Version, run_id: str, name: str, splits: Mapping[str, Split
                         verified=challenger,
                     )
                 elif verdict.awaits_approval or verdict.awaits_canary:
-                    waits_for = "a person" if verdict.awaits_approval else "a canary"
+                    waits_for = A_PERSON if verdict.awaits_approval else A_CANARY
                     # The time last: with it, the decision counts.
                     waits = {"approval.reason": verdict.reason, WAITS_FOR: waits_for, WAITING: history.now()}
                     versions.set_tags(version, waits, name=name)
