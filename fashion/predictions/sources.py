@@ -1,6 +1,8 @@
 """Who gives feedback, and how far each source is believed: by what is known to be true. Knows no files and no registry.
 
-Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything. A source
+Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything: who lies
+under ten names agrees with itself, and outvotes one who is right. How often sources agree (`agreement`) is therefore
+told beside how often they agree with reviews, for a person to look at, and decides nothing. A source
 is checked against reviews of the same pictures, against known labels of the data set's pictures, and against answers
 that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. A source
 
@@ -39,6 +41,8 @@ from fashion.metrics.special import binomial_at_least
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
+from fashion.predictions import agreement
+from fashion.predictions.agreement import Agreement
 from fashion.predictions.record import FOREVER_US, REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
 from fashion.predictions.withdrawal import Decision, Decisions
 
@@ -192,6 +196,8 @@ class Trust:
     """Ids of labelled predictions on usual pictures."""
     decisions: Decisions = field(default_factory=Decisions)
     """On feedback, as they were before."""
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    """Source -> how often others say the same of its predictions."""
 
     @functools.cached_property
     def _standings(self) -> dict[str, Standing]:
@@ -262,7 +268,9 @@ def assess(
     }
     usual, expected = _usual(labelled, outlook)
     found: dict[str, Source] = {}
+    agreed: dict[str, Agreement] = {}
     for row in labelled:
+        agreement.count(discarded.counted(row.feedback), agreed)
         for said in _last_of_each(discarded.counted(row.feedback)):
             source = found.setdefault(said.source, Source([said.source]))
             source.labels += 1
@@ -271,7 +279,7 @@ def assess(
     several, few = list[Source](), list[Source]()
     for each in found.values():
         (several if each.checked >= FEW or each.standing == "proven" else few).append(each)
-    return Trust((*several, *_together(few)), usual, decisions)
+    return Trust((*several, *_together(few)), usual, decisions, agreed)
 
 
 def _usual(
