@@ -199,6 +199,8 @@ class App:
         worker.rate.take(client)
         if scope["method"] != "POST":
             return
+        if key_scope == "feedback":
+            worker.feedback_rate.take(client)
         limits = worker.settings.limits
         if self._active >= limits.concurrency:
             message = f"{self._active} requests are under way"
@@ -224,20 +226,25 @@ class App:
         client = _client_tag(request.headers)
         content_type = request.headers.get("content-type", "")
         files = uploads.read_files(await self._read_body(request), content_type, limit=worker.settings.limits.files)
-        worker.rate.take(request.scope["limited_client"], len(files) - 1)  # the request itself was counted as one
+        worker.rate.take(request.scope["limited_client"], len(files), counted=1)
         started: float = request.scope["started"]
         return json_response(await worker.predict_batch(files, client=client, started=started))
 
     async def _feedback(self, request: Request) -> Response:
-        records = self._worker().records
+        worker = self._worker()
+
+        def count(rows: int) -> None:
+            for limit in (worker.rate, worker.feedback_rate):
+                limit.take(request.scope["limited_client"], rows, counted=1)
+
         body = await self._read_body(request)
         content_type = request.headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
-        if kind in CSV_TYPES:
-            return json_response(await records.add_feedback_table(body))
         if kind == "multipart/form-data":
             (table,) = uploads.read_files(body, content_type, limit=1)
-            return json_response(await records.add_feedback_table(table.data))
+            return json_response(await worker.records.add_feedback_table(table.data, count))
+        if kind in CSV_TYPES:
+            return json_response(await worker.records.add_feedback_table(body, count))
         if kind != "application/json":
             raise ApiError(
                 415,
@@ -246,7 +253,7 @@ class App:
                 "send application/json, or text/csv with the columns prediction_id and true_label, or a form with it",
             )
         content = uploads.read_json(body, FeedbackRequest)
-        return json_response(await records.add_feedback(content), 201)
+        return json_response(await worker.records.add_feedback(content), 201)
 
     async def _prediction(self, request: Request) -> Response:
         return json_response(await self._worker().records.read(request.path_params["prediction_id"]))

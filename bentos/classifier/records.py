@@ -7,7 +7,7 @@ import io
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bentos.classifier.schemas import (
     FeedbackAnswer,
@@ -130,13 +130,19 @@ class Records:
         self._store(review)
         return record, review
 
-    async def add_feedback_table(self, body: bytes) -> FeedbackTableAnswer:
+    async def add_feedback_table(self, body: bytes, count: Callable[[int], None] | None = None) -> FeedbackTableAnswer:
         """Store the rows of a CSV table; a row that cannot be stored becomes an error with its line.
 
+        Args:
+            body: CSV in UTF-8.
+            count: called with the number of rows before any is stored; raises where there are too many.
+
         Raises:
-            ApiError: the body is not a table with the columns `prediction_id` and `true_label`.
+            ApiError: the body is not a table with the columns `prediction_id` and `true_label`; or of `count`.
         """
         rows = await asyncio.to_thread(parse_table, body)
+        if count is not None:
+            count(len(rows))
         accepted, refused, errors = await asyncio.to_thread(self._store_rows, rows)
         stored_in = await self._shipping.stored_in([row.prediction_id for row in rows])
         return FeedbackTableAnswer(accepted, refused, tuple(errors), stored_in)

@@ -106,7 +106,9 @@ class Worker:
         self.has_review = self.settings.log.images and not self.keys.is_closed("review")
         self.site = site_of(self.package, has_review=self.has_review)
         limits = self.settings.limits
-        self.rate = RateLimit(limits.requests_per_minute, home.root / "serving" / "request-limits")
+        limited = home.root / "serving"
+        self.rate = RateLimit(limits.requests_per_minute, limited / "request-limits")
+        self.feedback_rate = RateLimit(limits.feedback_per_minute, limited / "feedback-limits", of="labels")
         # Bodies get an eighth: a picture takes more once it is decoded.
         uploads = limits.memory_bytes - WORKER_BYTES
         bodies = max(uploads // 8, limits.body_bytes)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from fashion.commands.errors import CommandError, failing_on
 from fashion.commands.open_logs import open_logs
 from fashion.home import user
+from fashion.predictions import agreement
+from fashion.predictions.agreement import Agreement
 from fashion.predictions.record import FOREVER_US, Feedback, LoggedPrediction, is_prediction_id
 from fashion.predictions.withdrawal import Decision, Decisions
 
@@ -110,7 +112,7 @@ def withdraw(
 
 
 def summarize(rows: Iterator[LoggedPrediction], decisions: Decisions) -> list[str]:
-    """One line for each source of feedback, those with most labels first.
+    """One line for each source of feedback, those with most labels first: what of it counts, and who says the same.
 
     Args:
         rows: with feedback, that which does not count too.
@@ -118,7 +120,9 @@ def summarize(rows: Iterator[LoggedPrediction], decisions: Decisions) -> list[st
     """
     counts: dict[str, Counter[str]] = {}
     why: dict[str, str] = {}
+    agreed: dict[str, Agreement] = {}
     for row in rows:
+        agreement.count(row.feedback, agreed)
         for said in row.feedback:
             state, reason = _state(said, decisions)
             counts.setdefault(said.source, Counter())[state] += 1
@@ -127,7 +131,9 @@ def summarize(rows: Iterator[LoggedPrediction], decisions: Decisions) -> list[st
     lines = []
     for source, states in sorted(counts.items(), key=lambda each: (-each[1].total(), each[0])):
         parts = [f"{states[state]:,} {state}" for state in ("counted", "quarantined", "discarded") if states[state]]
-        lines.append(f"{source}: {', '.join(parts)}{f' ({why[source]})' if source in why else ''}")
+        line = f"{source}: {', '.join(parts)}{f' ({why[source]})' if source in why else ''}"
+        same = str(agreed.get(source, ""))
+        lines.append(f"{line}; {same}" if same else line)
     return lines
 
 

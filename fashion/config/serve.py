@@ -25,7 +25,10 @@ class LimitsConfig(Strict):
     """Requests that one worker handles at once; others get 503 with Retry-After."""
     requests_per_minute: int | None
     """Requests that the service accepts from one client (its key, or else its address), all workers of a machine
-    together; null for no limit."""
+    together; null for no limit. A batch counts as its files, a table of feedback as its rows."""
+    feedback_per_minute: int | None
+    """Labels that the service accepts from one client as feedback, counted alike; null for no limit. A table of more
+    rows is accepted once, and the next label after as many minutes as it fills, an hour at most."""
     body_seconds: float
     """Seconds that a client may take to send a body."""
     memory_bytes: int
@@ -35,10 +38,9 @@ class LimitsConfig(Strict):
         for name in ("body_bytes", "pixels", "files", "concurrency"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
-        if self.requests_per_minute is not None:
-            require(
-                self.requests_per_minute >= 1, f"requests_per_minute must be at least 1, got {self.requests_per_minute}"
-            )
+        for name in ("requests_per_minute", "feedback_per_minute"):
+            limit = getattr(self, name)
+            require(limit is None or limit >= 1, f"{name} must be at least 1, or null for no limit, got {limit}")
         least = WORKER_BYTES + 4 * self.body_bytes
         require(
             self.memory_bytes >= least,

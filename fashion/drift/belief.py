@@ -79,9 +79,20 @@ def check_sources(source: Source, references: References) -> tuple[Trust, list[s
     """
     try:
         trust = assess(source, references)
-        return trust, quarantine(source, trust, may_release=False)
+        return trust, [*quarantine(source, trust, may_release=False), *describe_agreement(trust)]
     except LogUnavailable as error:
         return Trust(), [f"feedback is not checked: {error}"]
+
+
+def describe_agreement(trust: Trust) -> list[str]:
+    """A sentence for each source whose predictions others have labelled too, those with most such labels first.
+
+    Args:
+        trust: from `assess`.
+    """
+    told = {name: each for name, each in trust.agreement.items() if str(each)}
+    names = sorted(told, key=lambda name: (-told[name].others - told[name].reviews, name))
+    return [f"{name!r}, {trust.standing(name)}, {told[name]}" for name in names[:SHOWN]]
 
 
 def quarantine(source: Source, trust: Trust, *, may_release: bool, clock: Callable[[], float] = time.time) -> list[str]:

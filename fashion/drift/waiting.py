@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from fashion.drift import messages, retraining
 from fashion.drift.alerts import Alert
 from fashion.evaluation import canary_tags
-from fashion.registry.champions import WAITING, WAITS_FOR
+from fashion.registry.champions import A_CANARY, WAITING, WAITS_FOR
 from fashion.registry.versions import MODEL_NAME, Version
 from fashion.storage.blobs import Store
 
@@ -44,7 +44,7 @@ def approval(known: Sequence[Version], *, model: str) -> Alert | None:
         return None
     of_model = "" if model == MODEL_NAME else f" --name {model}"
     command = f'fashion registry promote {newest.number}{of_model} --reason "..."'
-    if newest.tags.get(WAITS_FOR) == "a canary":
+    if newest.tags.get(WAITS_FOR) == A_CANARY:
         if canary_tags.RULES in newest.tags:  # it answers: what its labels show is told by itself
             return None
         of_model = "" if model == MODEL_NAME else f" tracking.registered_model={model}"

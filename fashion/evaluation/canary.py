@@ -11,12 +11,13 @@ from typing import Literal
 
 from fashion.evaluation import canary_tags
 from fashion.evaluation.canary_tags import of_version
+from fashion.evaluation.gate import CHECK, COMPARED_WITH, PASSED
 from fashion.metrics.sequential import Rules, Verdict
 from fashion.predictions.canary import Counts, Experiment, describe
 from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, versions
-from fashion.registry.champions import WAITING, WAITS_FOR
+from fashion.registry.champions import A_PERSON, WAITING, WAITS_FOR
 from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
 
 Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]
@@ -88,7 +89,11 @@ def choose(
             f"version {found.number} {problem}, and a canary answers users: let it score unseen with "
             f"serve.shadow={found.number}, or say why it may with deploy.force_reason=..."
         )
-    return found, f"version {found.number} answers as canary of version {served.number}"
+    objection = why_not_promoted(found, served.number)
+    return found, (
+        f"version {found.number} answers as canary of version {served.number}"
+        f"{f', and only a person may promote it, for it {objection}' if objection else ''}"
+    )
 
 
 def why_not(version: Version) -> str:
@@ -98,6 +103,33 @@ def why_not(version: Version) -> str:
         if tags.get(f"{event}.time", "") > promoted:
             return f"{what} ({tags.get(f'{event}.reason', 'no reason is recorded')})"
     return ""
+
+
+def why_not_promoted(version: Version, champion: int) -> str:
+    """Why live traffic alone must not promote a version; empty where it may.
+
+    Labels show accuracy alone. Classes, calibration, latency and shifted copies are the gate's to check, so a version
+    is promoted only if it passed every check of the gate against the same champion and nobody has decided otherwise
+    since.
+
+    Args:
+        version: the canary.
+        champion: number of the version that it is compared with.
+    """
+    if problem := why_not(version):
+        return problem
+    tags = version.tags
+    outcomes = {key.removeprefix(CHECK): value for key, value in tags.items() if key.startswith(CHECK)}
+    failed = [name for name, outcome in sorted(outcomes.items()) if not outcome.startswith(PASSED)]
+    if failed:
+        return f"failed the gate's check of {failed[0]!r} ({outcomes[failed[0]]})"
+    if not outcomes and WAITING not in tags:
+        return "was never judged by the gate"
+    # While it waits, a version without this tag passed against the present champion, or with gate.champion=ignore.
+    compared_with = tags.get(COMPARED_WITH, str(champion) if WAITING in tags else "no version")
+    if compared_with != str(champion):
+        return f"passed the gate compared with {compared_with}, not with {champion}"
+    return "waits for approval" if tags.get(WAITS_FOR, A_PERSON) == A_PERSON and WAITING in tags else ""
 
 
 def begin(
@@ -148,7 +180,8 @@ def running(name: str = MODEL_NAME) -> tuple[Version, Experiment] | None:
 def settle(compared: Comparison, *, name: str = MODEL_NAME, clock: Callable[[], float] = time.time) -> Outcome:
     """Do what the verdict says: promote the canary, step back from it, or go on.
 
-    A version that waits for a person's approval is not promoted; the outcome says what to type.
+    A version that the gate has not passed, or that waits for a person's approval, is not promoted; the outcome says
+    why, and what to type.
 
     Args:
         compared: the comparison.
@@ -168,10 +201,10 @@ def settle(compared: Comparison, *, name: str = MODEL_NAME, clock: Callable[[], 
         champions.reject(version, reason=reason, name=name, expected=champion)
         ended = canary_tags.end(version, "stepped back", reason, ended_us=int(clock() * 1e6), name=name)
         return outcome_of(ended.ending)
-    if waits_for_person(version):
+    if objection := why_not_promoted(version, champion):
         option = "" if name == MODEL_NAME else f" --name {name}"
         command = f'fashion registry promote {number} --expect {champion}{option} --reason "..."'
-        return Outcome("waits", f"canary {number} may be promoted, by a person: {reason}", command)
+        return Outcome("waits", f"only a person may promote canary {number}, for it {objection}: {reason}", command)
     champions.promote(version, reason=reason, name=name, event="promoted by its canary", expected=champion)
     ended = canary_tags.end(version, "promoted", reason, ended_us=int(clock() * 1e6), name=name)
     return outcome_of(ended.ending)
@@ -212,8 +245,3 @@ def describe_last(name: str = MODEL_NAME) -> str | None:
     endings = [ending for version in known if (ending := canary_tags.ending_of(version, name)) is not None]
     last = max(endings, key=lambda each: each.ended_us, default=None)
     return outcome_of(last).sentence if last is not None and last.champion.version == champion else None
-
-
-def waits_for_person(version: Version) -> bool:
-    """True if the gate let a version wait for approval: `gate.approval`."""
-    return WAITING in version.tags and version.tags.get(WAITS_FOR, "a person") == "a person"

@@ -31,6 +31,10 @@ MIN_PRECISE_ROWS = 1000
 have, half a point cannot be told from noise: only a significant loss counts, and of the first set, any loss at all."""
 ALONE = "nothing to compare with"
 """The check of a model where there is no champion: always passed, it says why there is none."""
+CHECK, PASSED, FAILED = "check/", "passed", "failed"
+"""How the tags of a version begin that hold the checks, and how their values begin."""
+COMPARED_WITH = "compared.with"
+"""Tag: number of the version that a version was compared with; absent where it was compared with none."""
 SEED = 0
 """Of the bootstrap: the same rows give the same verdict."""
 
@@ -96,9 +100,9 @@ class Verdict:
 
 def as_tags(verdict: Verdict) -> dict[str, str]:
     """One tag for each check, and one for the version that was compared with."""
-    compared = {} if verdict.champion is None else {"compared.with": str(verdict.champion)}
+    compared = {} if verdict.champion is None else {COMPARED_WITH: str(verdict.champion)}
     return compared | {
-        f"check/{check.name}": f"{'passed' if check.passed else 'failed'}: {check.value:.6g}, bound {check.bound:.6g}"
+        f"{CHECK}{check.name}": f"{PASSED if check.passed else FAILED}: {check.value:.6g}, bound {check.bound:.6g}"
         for check in verdict.checks
     }
 

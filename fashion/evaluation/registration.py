@@ -13,7 +13,7 @@ from fashion.evaluation.gate import Check, Verdict
 from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.labelled import LabelledFeedback
 from fashion.registry import champions, history, tracking, versions
-from fashion.registry.champions import WAITING, ChampionChanged, Expected
+from fashion.registry.champions import A_CANARY, A_PERSON, WAITING, ChampionChanged, Expected
 from fashion.registry.history import History
 from fashion.registry.versions import Version
 
@@ -143,7 +143,7 @@ def _write(version: Version, challenger: Package, verdict: Verdict, *, judged_ag
             verified=challenger,
         )
     elif judged_against is not None and (verdict.awaits_approval or verdict.awaits_canary):
-        waits_for = "a person" if verdict.awaits_approval else "a canary"
+        waits_for = A_PERSON if verdict.awaits_approval else A_CANARY
         champions.let_wait(version, reason=reason, waits_for=waits_for, name=name, expected=judged_against)
     else:
         champions.reject(version, reason=reason, name=name, expected=expected)

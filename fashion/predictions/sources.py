@@ -1,21 +1,31 @@
 """Who gives feedback, and how far each source is believed: by what is known to be true. Knows no files and no registry.
 
-Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything. A source
+Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything: who lies
+under ten names agrees with itself, and outvotes one who is right. How often sources agree (`agreement`) is therefore
+told beside how often they agree with reviews, for a person to look at, and decides nothing. A source
 is checked against reviews of the same pictures, against known labels of the data set's pictures, and against answers
 that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. A source
 
-- is *proven* if reviews show that its labels are right: it is learnt from, and the gate judges by it, where they are on
-  unusual pictures too, which nothing but a review checks;
-- is *refuted* if its labels are wrong more often than MAX_WRONG, beyond chance: it is quarantined;
+- is *refuted* if its labels are wrong more often than MAX_WRONG, beyond chance, by any of these: it is quarantined;
+- is *proven* if not, and reviews show that its labels are right: it is learnt from, and the gate judges by it, where
+  they are on unusual pictures too, which nothing but a review checks;
 - is else *unproven*: its labels on usual pictures are learnt, for a model that gets them wrong is refused on the test
   split and its shifted copies; those on unusual pictures wait for a review, for nothing else tells whether they lie.
 
+Where a source contradicts sure answers, either the source is wrong or the model is, as after a change of what pictures
+show. Reviews on which the source agrees with the model do not tell: whoever lies may be right where it is looked at. So
+reviews decide by those answers of this kind that they cover: as often as a reviewer found the source right and the
+model surely wrong, the model may be wrong on the rest too. What the source contradicts beyond that refutes it, however
+many of its other labels were reviewed and right.
+
 Not known: names are free, so all who send under one name share a standing, as all users of the page do, and who sends
 under the name of a proven source is believed. A source that is right for long and then lies is believed until enough of
-its RECENT labels that can be checked are lies; lies on unusual pictures alone are found by reviews of them alone. Who
-may send feedback at all is for its keys to say (`FASHION_FEEDBACK_KEYS`).
+its RECENT labels that can be checked are lies. Lies of a proven source on unusual pictures, and on those of which the
+model is not sure, are found by reviews of them alone. Who may send feedback at all is for its keys to say
+(`FASHION_FEEDBACK_KEYS`).
 """
 
+import dataclasses
 import functools
 import itertools
 from collections import defaultdict
@@ -31,6 +41,8 @@ from fashion.metrics.special import binomial_at_least
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
+from fashion.predictions import agreement
+from fashion.predictions.agreement import Agreement
 from fashion.predictions.record import FOREVER_US, REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
 from fashion.predictions.withdrawal import Decision, Decisions
 
@@ -96,6 +108,10 @@ class Source:
     reviewed: int = 0
     """Of the recent ones that can be checked, those that were reviewed too."""
     reviewed_wrong: int = 0
+    reviewed_sure: int = 0
+    """The reviewed ones on usual pictures of which the model was sure."""
+    confirmed: int = 0
+    """Those of them that contradict the model, and reviews agree with."""
     known: int = 0
     """Those of the data set's pictures."""
     known_wrong: int = 0
@@ -113,15 +129,31 @@ class Source:
 
     @property
     def standing(self) -> Standing:
-        """How far it is believed. A review counts more than a model; that of one source proves nothing of another."""
-        is_alone = len(self.names) == 1
-        right = self.reviewed - self.reviewed_wrong
-        if is_alone and self.reviewed and wilson_interval(right, self.reviewed)[0] >= PROVEN:
-            return "refuted" if _is_beyond_chance(self.known_wrong, self.known, MAX_WRONG) else "proven"
-        if _is_beyond_chance(self.reviewed_wrong + self.known_wrong, self.reviewed + self.known, MAX_WRONG):
+        """How far it is believed. The reviews of one source prove nothing of another."""
+        checks = (
+            (self.known_wrong, self.known, MAX_WRONG),
+            (self.sure_wrong, self.sure, MAX_WRONG + self._model_wrong),
+        )
+        if any(_is_beyond_chance(*check) for check in checks):
             return "refuted"
-        allowed = MAX_WRONG + (self.expected_wrong / self.sure if self.sure else 0.0)
-        return "refuted" if _is_beyond_chance(self.sure_wrong, self.sure, allowed) else "unproven"
+        right = self.reviewed - self.reviewed_wrong
+        if self._is_alone and self.reviewed and wilson_interval(right, self.reviewed)[0] >= PROVEN:
+            return "proven"
+        wrong, checkable = self.reviewed_wrong + self.known_wrong, self.reviewed + self.known
+        return "refuted" if _is_beyond_chance(wrong, checkable, MAX_WRONG) else "unproven"
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.names) == 1
+
+    @property
+    def _model_wrong(self) -> float:
+        """Share of sure answers that may be wrong: as on held-out pictures; more where reviews show that it is more."""
+        held_out = self.expected_wrong / self.sure if self.sure else 0.0
+        if not (self._is_alone and self.confirmed):
+            return held_out
+        low, high = wilson_interval(self.confirmed, self.reviewed_sure)
+        return high if low > held_out else held_out
 
     @property
     def evidence(self) -> str:
@@ -135,7 +167,13 @@ class Source:
             )
             if total
         ]
+        if self.sure_wrong and self.reviewed_sure:
+            parts.append(f"reviews confirm {self.confirmed:,} contradictions of {self.reviewed_sure:,} such answers")
         return f"{self.labels:,} labels: {'; '.join(parts) or 'none can be checked'}"
+
+
+COUNTS = tuple(each.name for each in dataclasses.fields(Source) if each.name != "names")
+"""What sources of few labels have in sum."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +196,8 @@ class Trust:
     """Ids of labelled predictions on usual pictures."""
     decisions: Decisions = field(default_factory=Decisions)
     """On feedback, as they were before."""
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
+    """Source -> how often others say the same of its predictions."""
 
     @functools.cached_property
     def _standings(self) -> dict[str, Standing]:
@@ -228,7 +268,9 @@ def assess(
     }
     usual, expected = _usual(labelled, outlook)
     found: dict[str, Source] = {}
+    agreed: dict[str, Agreement] = {}
     for row in labelled:
+        agreement.count(discarded.counted(row.feedback), agreed)
         for said in _last_of_each(discarded.counted(row.feedback)):
             source = found.setdefault(said.source, Source([said.source]))
             source.labels += 1
@@ -237,7 +279,7 @@ def assess(
     several, few = list[Source](), list[Source]()
     for each in found.values():
         (several if each.checked >= FEW or each.standing == "proven" else few).append(each)
-    return Trust((*several, *_together(few)), usual, decisions)
+    return Trust((*several, *_together(few)), usual, decisions, agreed)
 
 
 def _usual(
@@ -284,6 +326,9 @@ def _check(
     if sha256 in truth:
         source.reviewed += 1
         source.reviewed_wrong += said.true_label != truth[sha256]
+        if record.prediction_id in expected:
+            source.reviewed_sure += 1
+            source.confirmed += said.true_label == truth[sha256] != record.label
     elif sha256 in known:
         source.known += 1
         source.known_wrong += said.true_label != known[sha256]
@@ -299,9 +344,8 @@ def _together(sources: Sequence[Source]) -> list[Source]:
         return []
     total = Source(sorted(name for each in sources for name in each.names))
     for each in sources:
-        for count in ("labels", "reviewed", "reviewed_wrong", "known", "known_wrong", "sure", "sure_wrong"):
+        for count in COUNTS:
             setattr(total, count, getattr(total, count) + getattr(each, count))
-        total.expected_wrong += each.expected_wrong
     return [total]
 
 

@@ -24,7 +24,8 @@ Expected = int | Literal["none", "any"]
 WAITING = "approval.time"
 """Tag of a version that passed the gate and waits; `approval.reason` says what it passed."""
 WAITS_FOR = "approval.by"
-"""Tag that says what for: `a person`, or `a canary`. Without it, for a person."""
+"""Tag that says what for: one of the next two. Without it, for a person."""
+A_PERSON, A_CANARY = "a person", "a canary"
 JUDGED_AGAINST = "approval.champion"
 """Tag with the champion that it passed the gate against. Older versions have the gate's own tag alone."""
 
@@ -143,7 +144,7 @@ def let_wait(version: Version, *, reason: str, waits_for: str, name: str = MODEL
     Args:
         version: the challenger.
         reason: stored as a tag of the version.
-        waits_for: `a person` or `a canary`.
+        waits_for: `A_PERSON` or `A_CANARY`.
         name: the registered model.
         expected: the champion that it passed the gate against.
 

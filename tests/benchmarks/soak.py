@@ -53,8 +53,9 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     minutes = QUICK_MINUTES if options.quick else options.minutes
     happened = Happened()
     with tempfile.TemporaryDirectory() as folder, postgres.serve() as cluster:
-        deployed = deploy(Path(folder), options, ["serve.workers=2"])
-        other = another(deployed, ["serve.workers=2", "serve.gallery=5"], options)
+        settings = ["serve.workers=2", "serve.limits.feedback_per_minute=null"]
+        deployed = deploy(Path(folder), options, settings)
+        other = another(deployed, [*settings, "serve.gallery=5"], options)
         (deployed.bento.parent / "latest").write_text(deployed.bento.name)
         database = postgres.create_database(cluster, "soak")
         requests, labels = pictures(deployed.package)

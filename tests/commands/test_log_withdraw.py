@@ -150,3 +150,15 @@ def test_a_decision_about_everything_or_nothing_is_refused() -> None:
         Decision("discard", None, None, 5, 5, 1, "ann", "")
     with pytest.raises(ValueError, match="action must be one of discard, quarantine, restore, release, got 'burn'"):
         Decision("burn", "ann", None, 0, FOREVER_US, 1, "ann", "")  # type: ignore[arg-type]
+
+
+def test_status_says_how_often_sources_agree(
+    log: PredictionLog, rows: list[PredictionRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = rows[0]
+    log.append_feedback(
+        Feedback(first.prediction_id, label, source, first.time_us + 5)
+        for source, label in (("bob", 2), ("eve", 2), ("max", 3))
+    )
+    assert main(["log", "status"]) == 0
+    assert "feedback of max: 1 counted; says the same as 0 of 3 labels of other sources\n" in capsys.readouterr().out

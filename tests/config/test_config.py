@@ -323,7 +323,14 @@ class TestServeConfig:
             ("serve.canary_margin=1", "serve: canary_margin must be in [0, 1), got 1.0"),
             ("serve.gallery=-1", "serve: gallery must be between 0 and 200, got -1"),
             ("serve.limits.body_bytes=0", "serve.limits: body_bytes must be at least 1, got 0"),
-            ("serve.limits.requests_per_minute=0", "requests_per_minute must be at least 1, got 0"),
+            (
+                "serve.limits.requests_per_minute=0",
+                "requests_per_minute must be at least 1, or null for no limit, got 0",
+            ),
+            (
+                "serve.limits.feedback_per_minute=0",
+                "feedback_per_minute must be at least 1, or null for no limit, got 0",
+            ),
             ("serve.limits.body_seconds=0", "serve.limits: body_seconds must be positive, got 0"),
             ("serve.log.remote_seconds=0", "serve.log: remote_seconds must be positive, got 0"),
             ("serve.log.drain_seconds=-1", "serve.log: drain_seconds must not be negative, got -1"),

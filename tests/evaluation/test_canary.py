@@ -1,11 +1,17 @@
 """A canary from its deployment to its promotion or its step back, on a real registry."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from support import canaries
 
+from fashion.config.compose import compose
+from fashion.config.train import load_train_config
+from fashion.data.dataset import Dataset
 from fashion.drift import canary as drift_canary
-from fashion.evaluation import canary, canary_tags
+from fashion.evaluation import canary, canary_tags, registration
 from fashion.evaluation.canary import Comparison
 from fashion.home import Home
 from fashion.metrics.sequential import Rules
@@ -22,14 +28,14 @@ BETTER, WORSE, EQUAL = (9000, 1000, 9500, 500), (9000, 1000, 850, 150), (90, 10,
 
 @pytest.fixture
 def two(mlflow_home: Home, tiny_package: Package) -> tuple[Version, Version]:
-    """The champion, and a challenger that nobody has judged."""
+    """The champion, and a challenger that passed the gate and waits for its canary."""
     assert tiny_package.folder is not None
     for number in (1, 2):
         run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "run", {})
         versions.register(versions.log_package(run, tiny_package.folder), run_id=run, tags={})
         if number == 1:
             champions.promote(versions.get("1"), reason="the first one")
-    return versions.get("champion"), versions.get("challenger")
+    return versions.get("champion"), canaries.pass_gate(versions.get("challenger"))
 
 
 def begin(two: tuple[Version, Version], *, share: float = 0.1, now: float = 1000.0, rules: Rules = RULES) -> Experiment:
@@ -94,17 +100,62 @@ def test_labels_that_do_not_suffice_change_nothing(two: tuple[Version, Version])
     assert canary.running() is not None
 
 
-@pytest.mark.parametrize(("waits_for", "ending"), [("a person", "waits"), ("a canary", "promoted")])
-def test_one_that_waits_for_a_person_is_not_promoted(two: tuple[Version, Version], waits_for: str, ending: str) -> None:
-    tags = {champions.WAITING: history.now(), champions.WAITS_FOR: waits_for}
-    versions.set_tags(two[1], tags)
-    begin((two[0], versions.get("2")))
-    outcome = canary.settle(compared(BETTER))
-    assert outcome.ending == ending
-    assert history.read().champion == (1 if ending == "waits" else 2)
-    if ending == "waits":
-        assert outcome.command == 'fashion registry promote 2 --expect 1 --reason "..."'
-        assert canary.settle(compared(WORSE)).ending == "stepped back"
+UNTAG = "delete"
+"""The value of a tag that is deleted instead of set."""
+JUDGED = {champions.WAITING: UNTAG, champions.WAITS_FOR: UNTAG}
+"""Of a version that does not wait: the gate decided on it at once, or not at all."""
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({champions.WAITS_FOR: champions.A_PERSON}, "waits for approval"),
+        (JUDGED | {"check/test: not shown worse": UNTAG, "compared.with": UNTAG}, "was never judged by the gate"),
+        (
+            JUDGED | {"check/latency": "failed: 2, bound 1.25", "promoted.time": "2020-01-01T00:00:00+00:00"},
+            "failed the gate's check of 'latency' (failed: 2, bound 1.25)",
+        ),
+        ({"refused.time": "2020-01-01T00:00:00+00:00", "refused.reason": "slow"}, "was refused (slow)"),
+        ({"compared.with": "7"}, "passed the gate compared with 7, not with 1"),
+        (JUDGED | {"compared.with": UNTAG}, "passed the gate compared with no version, not with 1"),
+    ],
+)
+def test_one_that_the_gate_has_not_passed_waits_for_a_person(
+    two: tuple[Version, Version], tags: dict[str, str], why: str
+) -> None:
+    versions.set_tags(two[1], {key: value for key, value in tags.items() if value != UNTAG})
+    for key in (key for key, value in tags.items() if value == UNTAG):
+        MlflowClient().delete_model_version_tag(MODEL_NAME, "2", key)
+    chosen, sentence = canary.choose("2", two[0], force_reason="to see it")
+    assert chosen is not None
+    assert sentence.endswith(f", and only a person may promote it, for it {why}")
+    begin((two[0], versions.get("2")), now=1.6e9)  # in September 2020
+    better, worse = compared(BETTER), compared(WORSE)
+    outcome = canary.settle(better)
+    assert (outcome.ending, outcome.has_ended, history.read().champion) == ("waits", False, 1)
+    assert outcome.sentence.startswith(f"only a person may promote canary 2, for it {why}: 9,500 of 10,000 right")
+    assert outcome.command == 'fashion registry promote 2 --expect 1 --reason "..."'
+    assert canary.settle(worse).ending == "stepped back"
+
+
+def test_one_that_the_gate_lets_wait_for_its_canary_is_promoted_by_it(
+    mlflow_home: Home, tiny_package: Package, small_dataset: Dataset
+) -> None:
+    assert tiny_package.folder is not None
+    # The package is compared with itself: only its latency could differ.
+    settings = dataclasses.replace(load_train_config(compose()).gate, canary=True, max_latency_ratio=1000.0)
+    for _ in range(2):
+        run = tracking.start_run(tracking.get_or_create_experiment(mlflow_home, "fashion"), "run", {})
+        splits = {"test": small_dataset.test}
+        model_uri = versions.log_package(run, tiny_package.folder)
+        version, verdict = registration.register(
+            model_uri, run_id=run, name=MODEL_NAME, tags={}, splits=splits, settings=settings
+        )
+    assert verdict.awaits_canary
+    two = versions.get("1"), versions.get(str(version.number))
+    assert canary.choose("challenger", two[0])[1] == "version 2 answers as canary of version 1"
+    begin(two)
+    assert canary.settle(compared(BETTER)).ending == "promoted"
 
 
 def test_a_run_that_only_reports_changes_nothing(two: tuple[Version, Version]) -> None:

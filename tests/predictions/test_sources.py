@@ -30,11 +30,13 @@ Labels = Callable[[np.ndarray], np.ndarray]
 class Traffic:
     """Test pictures a shade brighter, answered by a model, in a real log."""
 
-    def __init__(self, package: Package, data: Dataset, folder: Path, *, brightness: float = 0.04) -> None:
+    def __init__(
+        self, package: Package, data: Dataset, folder: Path, *, brightness: float = 0.04, rows: int = ROWS
+    ) -> None:
         self.log, self.store = PredictionLog(folder / "log.db"), open_store(str(folder / "images"))
         self.package, self.data = package, data
-        self.labels = data.test.labels[:ROWS]
-        images = corrupt(data.test.images[:ROWS], "brightness", brightness)
+        self.labels = data.test.labels[:rows]
+        images = corrupt(data.test.images[:rows], "brightness", brightness)
         self.predictions = Predictor(package).predict(images)
         self.model = ModelId.of(NAME, 1, package.digest)
         self.records = [
@@ -130,6 +132,61 @@ def test_reviews_prove_a_source_and_then_its_labels_judge(traffic: Traffic, data
     collected = traffic.collect(data_config)
     assert len(collected.train) + len(collected.held_out) == ROWS
     assert len(collected.held_out) > 80
+
+
+@pytest.fixture
+def long_traffic(sound_package: Package, whole_dataset: Dataset, tmp_path: Path) -> Traffic:
+    return Traffic(sound_package, whole_dataset, tmp_path, rows=2016)
+
+
+@pytest.mark.fault("wrong labels by a source that reviews had proven")
+@pytest.mark.parametrize("reviewed", [range(16), range(2000, 2016)], ids=["before it lies", "while it lies"])
+def test_right_reviews_do_not_cover_lies_about_sure_answers(
+    reviewed: range, long_traffic: Traffic, data_config: DataConfig
+) -> None:
+    traffic = long_traffic
+    lies = [row for row in range(2016) if row not in reviewed]
+    traffic.label(reviewed, traffic.labels, "mallory")
+    traffic.label(reviewed, traffic.labels, REVIEW)
+    assert traffic.trust().standing("mallory") == "proven"
+    traffic.label(lies, wrong(traffic.labels), "mallory")
+    trust = traffic.trust()
+    assert trust.standing("mallory") == "refuted"
+    assert "contradict sure answers on usual pictures" in trust.quarantined()["mallory"]
+    collected = traffic.collect(data_config)
+    assert len(collected.train) + len(collected.held_out) == 16  # what was reviewed
+
+
+def renamed(labels: np.ndarray) -> np.ndarray:
+    """What pictures show after a change that the model knows nothing of: two classes have each other's name."""
+    return np.where(labels == 7, 9, np.where(labels == 9, 7, labels))
+
+
+def test_a_source_is_proven_where_reviews_confirm_that_the_model_is_surely_wrong(traffic: Traffic) -> None:
+    traffic.label(range(ROWS), renamed(traffic.labels), "page")
+    traffic.label(range(120), renamed(traffic.labels), REVIEW)
+    (page,) = traffic.trust().sources
+    assert page.sure_wrong > 0.2 * page.sure
+    assert 5 <= page.confirmed < page.reviewed_sure
+    assert page.standing == "proven"
+
+
+def test_reviews_of_other_labels_do_not_confirm_what_contradicts_sure_answers(traffic: Traffic) -> None:
+    traffic.label(range(ROWS), renamed(traffic.labels), "page")
+    unchanged = [row for row in range(100) if traffic.labels[row] not in (7, 9)][:40]
+    traffic.label(unchanged, traffic.labels, REVIEW)
+    trust = traffic.trust()
+    assert trust.standing("page") == "refuted"
+    assert "reviews confirm 0 contradictions of " in trust.quarantined()["page"]
+
+
+def test_confirmed_contradictions_cover_no_more_of_them(traffic: Traffic) -> None:
+    traffic.label(range(120), renamed(traffic.labels), "mallory")
+    traffic.label(range(120), renamed(traffic.labels), REVIEW)
+    traffic.label(range(120, ROWS), wrong(renamed(traffic.labels)), "mallory")
+    (mallory,) = traffic.trust().sources
+    assert mallory.confirmed >= 5
+    assert mallory.standing == "refuted"
 
 
 def test_reviews_refute_a_source_whatever_the_model_is_sure_of(traffic: Traffic) -> None:

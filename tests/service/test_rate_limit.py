@@ -124,3 +124,19 @@ def test_on_a_full_disk_each_worker_limits_requests_for_itself(tmp_path: Path) -
     assert done.stdout.strip() == "600", done.stderr
     assert "each worker limits requests for itself" in done.stderr
     assert (tmp_path / "done").exists()
+
+
+def test_a_request_that_counts_as_many_waits_for_a_full_bucket_and_is_paid_off_for_an_hour_at_most() -> None:
+    now = 0.0
+    limit = RateLimit(60, clock=lambda: now)
+    limit.take("a")
+    limit.take("a", 600, counted=1)
+    for cost in (1, 60):  # ten minutes' worth was accepted in the first one
+        with pytest.raises(ApiError) as caught:
+            limit.take("a", cost)
+        assert int(caught.value.headers["retry-after"]) == pytest.approx(9 * 60 + cost, abs=1)
+    now += 9 * 60 + 1
+    limit.take("a")
+    limit.take("b", 1_000_000)
+    now += 59 * 60 + 1
+    limit.take("b")

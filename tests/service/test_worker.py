@@ -89,7 +89,7 @@ def test_pictures_are_stored_only_where_that_is_configured(
     finally:
         worker.close()
     assert answer.prediction_id
-    assert {path.name.partition("-")[0] for path in (tmp_path / "var").iterdir()} == {"predictions.db"}
+    assert {path.name.partition("-")[0] for path in (tmp_path / "var").iterdir()} == {"predictions.db", "serving"}
 
 
 def test_a_batch_of_large_pictures_does_not_wait_for_itself(

@@ -7,21 +7,35 @@ from pathlib import Path
 from mlflow import MlflowClient
 from support.log_rows import record
 
-from fashion.evaluation import canary
+from fashion.evaluation import canary, gate
+from fashion.evaluation.gate import Check, Verdict
 from fashion.metrics.sequential import Rules
 from fashion.model.package import Package
 from fashion.predictions.canary import Experiment
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import REVIEW, Feedback, ModelId
-from fashion.registry import champions, versions
+from fashion.registry import champions, history, versions
 from fashion.registry.versions import DIGEST, MODEL_NAME
 
 CLIENTS = 400
 """Whose labels suffice for a decision."""
 
 
+def pass_gate(version: versions.Version, *, waits_for: str = champions.A_CANARY) -> versions.Version:
+    """Tag a version as the gate does with one that passed all its checks and waits; returns it as it is then.
+
+    Args:
+        version: the challenger; the champion is version 1.
+        waits_for: who decides.
+    """
+    verdict = Verdict(False, (Check("test: not shown worse", True, 0.5, 0.05, "as good"),), champion=1)
+    waits = {champions.WAITING: history.now(), champions.WAITS_FOR: waits_for}
+    versions.set_tags(version, waits | gate.as_tags(verdict))
+    return versions.get(str(version.number))
+
+
 def begin(package: Package) -> Experiment:
-    """Register a champion and a canary of one package, and begin their comparison.
+    """Register a champion and a canary of one package that passed the gate, and begin their comparison.
 
     Args:
         package: of both; its folder stays where it is.
@@ -35,7 +49,12 @@ def begin(package: Package) -> Experiment:
     one, two = ModelId.of(MODEL_NAME, 1, package.digest), ModelId.of(MODEL_NAME, 2, package.digest[::-1])
     began = time.time() - 3600
     return canary.begin(
-        versions.get("2"), one, two, share=0.5, rules=Rules(margin=0.02, confidence=0.95), clock=lambda: began
+        pass_gate(versions.get("2")),
+        one,
+        two,
+        share=0.5,
+        rules=Rules(margin=0.02, confidence=0.95),
+        clock=lambda: began,
     )
 
 
