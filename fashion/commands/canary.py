@@ -14,7 +14,7 @@ from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName
 from fashion.commands.errors import CommandError, failing_on
 
 if TYPE_CHECKING:
-    from fashion.evaluation.canary import Comparison
+    from fashion.evaluation.canary import CanaryComparison
 
 app = typer.Typer(
     help="Compare a canary with the champion, by labels on both versions' answers.", rich_markup_mode=None
@@ -55,7 +55,7 @@ def decide(name: ModelName = MODEL_NAME) -> None:
 
 
 @contextmanager
-def _comparison(name: str, *, publish_first: bool = False) -> Iterator["Comparison"]:
+def _comparison(name: str, *, publish_first: bool = False) -> Iterator["CanaryComparison"]:
     """The comparison that runs; whatever goes wrong with the log or the registry is one sentence.
 
     Args:
@@ -85,7 +85,7 @@ def _comparison(name: str, *, publish_first: bool = False) -> Iterator["Comparis
         yield compared
 
 
-def _lines(compared: "Comparison") -> list[str]:
+def _lines(compared: "CanaryComparison") -> list[str]:
     from fashion.metrics.sequential import accuracy_bounds
     from fashion.predictions.canary import describe
 
@@ -105,7 +105,7 @@ def _lines(compared: "Comparison") -> list[str]:
     return [*lines, f"{verdict.decision}: {describe(experiment, counts, verdict)}"]
 
 
-def _as_dict(compared: "Comparison") -> dict[str, Any]:
+def _as_dict(compared: "CanaryComparison") -> dict[str, Any]:
     return {
         "version": compared.version.number,
         "experiment": dataclasses.asdict(compared.experiment),

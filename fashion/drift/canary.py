@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fashion.drift import belief
 from fashion.drift.alerts import Alert
 from fashion.evaluation import canary, canary_tags
-from fashion.evaluation.canary import Comparison, Outcome
+from fashion.evaluation.canary import CanaryComparison, Outcome
 from fashion.evaluation.canary_tags import Ended
 from fashion.home import Home
 from fashion.model.package import DamagedPackage
@@ -99,7 +99,7 @@ def record_told(news: News, *, model_name: str) -> None:
         canary_tags.record_told(version, name=model_name)
 
 
-def compare(source: Source, trust: Trust, *, model_name: str) -> Comparison | None:
+def compare(source: Source, trust: Trust, *, model_name: str) -> CanaryComparison | None:
     """Compare the canary that runs with the champion, by labels of reviewers and of proven sources; None without one.
 
     Args:
@@ -117,10 +117,10 @@ def compare(source: Source, trust: Trust, *, model_name: str) -> Comparison | No
     version, experiment = found
     believed = belief.believe(trust, source, model_name=model_name)
     counts = count(source.labelled(), experiment, lambda row: believed.use(row).judge)
-    return Comparison(version, experiment, counts, judge(experiment, counts))
+    return CanaryComparison(version, experiment, counts, judge(experiment, counts))
 
 
-def settle(compared: Comparison, *, model_name: str, decide: bool = True) -> Outcome:
+def settle(compared: CanaryComparison, *, model_name: str, decide: bool = True) -> Outcome:
     """Do what the comparison shows, or only say it. A canary that cannot be promoted is told, and changes nothing else.
 
     Args:

@@ -51,7 +51,7 @@ class Worth:
         return dataclasses.replace(self, rows=min(self.rows, rows))
 
 
-class Column(NamedTuple):
+class ColumnShares(NamedTuple):
     """Shares of a column's rows, by which its clients are compared: below each cut, or in each class."""
 
     means: Floats
@@ -100,11 +100,11 @@ class Clusters:
             for column, own in zip(indicated, correlations, strict=True)
         ]
 
-    def _column(self, indicators: NDArray[np.bool_], *, is_classes: bool = False) -> Column:
+    def _column(self, indicators: NDArray[np.bool_], *, is_classes: bool = False) -> ColumnShares:
         sums = np.stack([np.bincount(self._owners, each, len(self._sizes)) for each in indicators.T], axis=1)
-        return Column(sums / self._sizes[:, None], indicators.mean(axis=0), is_classes)
+        return ColumnShares(sums / self._sizes[:, None], indicators.mean(axis=0), is_classes)
 
-    def _correlation(self, column: Column) -> tuple[float, float]:
+    def _correlation(self, column: ColumnShares) -> tuple[float, float]:
         """Correlation of a client's rows, in [0, 1], and a p-value of there being none.
 
         Both from how far the clients with several rows are from all rows, in units of what independence would give.
@@ -124,7 +124,7 @@ class Clusters:
         # The cuts of a column go together: the mean of their statistics is spread at most as far as one of them.
         return min(1.0, max(0.0, correlation)), float(stats.chi2.sf(freedom * ratios.sum(), freedom * len(sizes)))
 
-    def _worth(self, column: Column, correlation: float, *, alike: bool) -> Worth:
+    def _worth(self, column: ColumnShares, correlation: float, *, alike: bool) -> Worth:
         """Weigh the clients, and estimate the spread between them."""
         weights = self._sizes / (1 + (self._sizes - 1) * (0.0 if alike else correlation))
         weights /= weights.sum()

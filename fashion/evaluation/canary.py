@@ -24,7 +24,7 @@ Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CanaryComparison:
     """An experiment with its labels until now."""
 
     version: Version
@@ -177,7 +177,7 @@ def running(name: str = MODEL_NAME) -> tuple[Version, Experiment] | None:
     return max(found, key=lambda each: each[1].since_us, default=None)
 
 
-def settle(compared: Comparison, *, name: str = MODEL_NAME, clock: Callable[[], float] = time.time) -> Outcome:
+def settle(compared: CanaryComparison, *, name: str = MODEL_NAME, clock: Callable[[], float] = time.time) -> Outcome:
     """Do what the verdict says: promote the canary, step back from it, or go on.
 
     A version that the gate has not passed, or that waits for a person's approval, is not promoted; the outcome says

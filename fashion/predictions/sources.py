@@ -99,7 +99,7 @@ class Outlook:
 
 
 @dataclass
-class Source:
+class FeedbackSource:
     """What is known of one source, or of several that have few labels."""
 
     names: list[str]
@@ -172,7 +172,7 @@ class Source:
         return f"{self.labels:,} labels: {'; '.join(parts) or 'none can be checked'}"
 
 
-COUNTS = tuple(each.name for each in dataclasses.fields(Source) if each.name != "names")
+COUNTS = tuple(each.name for each in dataclasses.fields(FeedbackSource) if each.name != "names")
 """What sources of few labels have in sum."""
 
 
@@ -190,7 +190,7 @@ class Use:
 class Trust:
     """What is known of all sources."""
 
-    sources: tuple[Source, ...] = ()
+    sources: tuple[FeedbackSource, ...] = ()
     """Those of few labels as one, the last; the reviewers are not among them."""
     usual: frozenset[str] = frozenset()
     """Ids of labelled predictions on usual pictures."""
@@ -267,16 +267,16 @@ def assess(
         if each.source == REVIEW
     }
     usual, expected = _usual(labelled, outlook)
-    found: dict[str, Source] = {}
+    found: dict[str, FeedbackSource] = {}
     agreed: dict[str, Agreement] = {}
     for row in labelled:
         agreement.count(discarded.counted(row.feedback), agreed)
         for said in _last_of_each(discarded.counted(row.feedback)):
-            source = found.setdefault(said.source, Source([said.source]))
+            source = found.setdefault(said.source, FeedbackSource([said.source]))
             source.labels += 1
             if source.checked < RECENT:
                 _check(source, said, row.record, truth, known or {}, expected)
-    several, few = list[Source](), list[Source]()
+    several, few = list[FeedbackSource](), list[FeedbackSource]()
     for each in found.values():
         (several if each.checked >= FEW or each.standing == "proven" else few).append(each)
     return Trust((*several, *_together(few)), usual, decisions, agreed)
@@ -314,7 +314,7 @@ def _last_of_each(feedback: Iterable[Feedback]) -> list[Feedback]:
 
 
 def _check(
-    source: Source,
+    source: FeedbackSource,
     said: Feedback,
     record: PredictionRecord,
     truth: Mapping[str, int],
@@ -338,11 +338,11 @@ def _check(
         source.expected_wrong += expected[record.prediction_id]
 
 
-def _together(sources: Sequence[Source]) -> list[Source]:
+def _together(sources: Sequence[FeedbackSource]) -> list[FeedbackSource]:
     """Sources of few labels as one; none where there are none."""
     if not sources:
         return []
-    total = Source(sorted(name for each in sources for name in each.names))
+    total = FeedbackSource(sorted(name for each in sources for name in each.names))
     for each in sources:
         for count in COUNTS:
             setattr(total, count, getattr(total, count) + getattr(each, count))

@@ -7,7 +7,7 @@ import pytest
 
 from fashion.drift import belief
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.sources import Source, Trust
+from fashion.predictions.sources import FeedbackSource, Trust
 from fashion.predictions.windows import LocalRows
 
 
@@ -19,7 +19,7 @@ def rows(tmp_path: Path) -> Iterator[LocalRows]:
 
 def trust(rows: LocalRows, **counts: int) -> Trust:
     """What is known of `ann` now, and all decisions so far."""
-    return Trust((Source(["ann"], labels=100, **counts),), decisions=rows.decisions())
+    return Trust((FeedbackSource(["ann"], labels=100, **counts),), decisions=rows.decisions())
 
 
 def actions(rows: LocalRows) -> list[str]:

@@ -16,12 +16,12 @@ from fashion.drift.retraining import RetrainDecision
 from fashion.images import image_store
 from fashion.predictions.labelled import TEST_ROWS, Believed
 from fashion.predictions.record import Feedback, LoggedPrediction
-from fashion.predictions.sources import Source, Trust
+from fashion.predictions.sources import FeedbackSource, Trust
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store, StoreUnavailable
 
 RECORD = logged()
-PROVEN = Believed(Trust((Source(["page"], reviewed=30),)))
+PROVEN = Believed(Trust((FeedbackSource(["page"], reviewed=30),)))
 NOW = 1_800_000_000.0
 HOUR = 3600.0
 SETTINGS = RetrainConfig(

@@ -12,7 +12,7 @@ from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
 from fashion.drift import canary as drift_canary
 from fashion.evaluation import canary, canary_tags, registration
-from fashion.evaluation.canary import Comparison
+from fashion.evaluation.canary import CanaryComparison
 from fashion.home import Home
 from fashion.metrics.sequential import Rules
 from fashion.model.package import DamagedPackage, Package
@@ -43,12 +43,12 @@ def begin(two: tuple[Version, Version], *, share: float = 0.1, now: float = 1000
     return canary.begin(two[1], champion, challenger, share=share, rules=rules, clock=lambda: now)
 
 
-def compared(labels: tuple[int, int, int, int]) -> Comparison:
+def compared(labels: tuple[int, int, int, int]) -> CanaryComparison:
     """What the labels show of the canary that runs."""
     found = canary.running()
     assert found is not None
     counts = Counts(ArmCounts(right=labels[0], wrong=labels[1]), ArmCounts(right=labels[2], wrong=labels[3]))
-    return Comparison(found[0], found[1], counts, judge(found[1], counts))
+    return CanaryComparison(found[0], found[1], counts, judge(found[1], counts))
 
 
 def test_a_deployment_under_the_same_rules_goes_on_and_under_others_begins_anew(two: tuple[Version, Version]) -> None:

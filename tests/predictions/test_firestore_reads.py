@@ -28,7 +28,7 @@ from fashion.predictions.firestore_documents import to_document, to_element
 from fashion.predictions.labelled import Believed
 from fashion.predictions.record import FOREVER_US, Feedback, new_prediction_id
 from fashion.predictions.shared_log import Outcome
-from fashion.predictions.sources import Source, Trust
+from fashion.predictions.sources import FeedbackSource, Trust
 from fashion.predictions.windows import SharedRows
 from fashion.predictions.withdrawal import Decision
 from fashion.storage.address import open_store
@@ -87,7 +87,7 @@ def test_labelled_rows_are_found_without_reading_the_others(log: FirestoreLog, c
             settings.retrain,
             store,
             model_name=MODEL_NAME,
-            believed=Believed(Trust((Source(["page"], reviewed=30),))),
+            believed=Believed(Trust((FeedbackSource(["page"], reviewed=30),))),
             images=store,
         )
         assert decision.train, decision.reason

@@ -20,14 +20,12 @@ from fashion.predictions import labelled
 from fashion.predictions.labelled import TEST_ROWS, Believed, LabelledFeedback
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, LoggedPrediction
-from fashion.predictions.sources import Source, Trust
+from fashion.predictions.sources import FeedbackSource, Trust
 from fashion.storage.address import open_store
 from fashion.storage.blobs import BlobNotFound, Store, StoreUnavailable
 
 SETTINGS = FeedbackConfig(use=True, holdout=0.3, max_rows=1000, repeat=2, rolled_back="block")
-PROVEN = Believed(
-    Trust((Source(["page"], reviewed=30), Source([TEST_ROWS], reviewed=30), Source(["csv"], reviewed=30)))
-)
+PROVEN = Believed(Trust(tuple(FeedbackSource([name], reviewed=30) for name in ("page", TEST_ROWS, "csv"))))
 """Sources that reviews have proven."""
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(2000)]
 
