@@ -78,7 +78,8 @@ def test_a_key_that_cannot_be_used_is_named_with_how_to_make_one(
     private, public = pair("ours")
     rsa, rsa_public = pair("rsa", "-algorithm", "RSA")
     junk = tmp_path / "junk.pem"
-    junk.write_text("-----BEGIN PRIVATE KEY-----\nbm8=\n-----END PRIVATE KEY-----\n")
+    begin, end = (f"-----{word} PRIVATE KEY-----" for word in ("BEGIN", "END"))
+    junk.write_text(f"{begin}\nbm8=\n{end}\n")
     wrong = {
         "FASHION_SIGNING_KEY": [(tmp_path / "none.pem", "cannot be read (No such file or directory)"),
                                 (junk, "holds no private key"), (public, "holds no private key"),

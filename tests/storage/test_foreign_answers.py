@@ -52,7 +52,7 @@ def check(kind: str, status: int, page: bytes, said: str, monkeypatch: pytest.Mo
             "AWS_ACCESS_KEY_ID": "nobody",
             "AWS_SECRET_ACCESS_KEY": "asks",
             "AZURE_STORAGE_ACCOUNT_NAME": "account",
-            "AZURE_STORAGE_ACCOUNT_KEY": "bm9ib2R5",
+            "AZURE_STORAGE_ACCOUNT_KEY": "team",
             "AZURE_STORAGE_ENDPOINT": f"{url}/account",
         }.items():
             monkeypatch.setenv(name, value)
