@@ -2,6 +2,7 @@
 
 import contextlib
 import lzma
+import platform
 import shutil
 import tarfile
 import tempfile
@@ -66,8 +67,14 @@ def stem(root: str) -> str:
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    is_zip = path.name.casefold().endswith(".zip")
+    if not is_zip and not hasattr(tarfile, "data_filter"):
+        raise DataError(
+            f"{path} is not unpacked: Python {platform.python_version()} does not keep what a tar archive holds inside "
+            "its folder, 3.11.4 and newer do; use one of those, or unpack it and give the folder"
+        )
     try:
-        if path.name.casefold().endswith(".zip"):
+        if is_zip:
             with zipfile.ZipFile(path) as archive:
                 room = _Room(path, folder)
                 room.take(sum(member.file_size for member in archive.infolist()))

@@ -40,11 +40,13 @@ if __name__ == "__main__":
 
 
 def call(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The flow, as from a shell."""
+    """The flow, as from a shell that knows no other home."""
+    addresses = ("METAFLOW_", "MLFLOW_", "FASHION_", "BENTOML_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(addresses)}
     return subprocess.run(
         [sys.executable, str(home.parent / "small_flow.py"), *arguments],
         cwd=home.parent,
-        env={**os.environ, "FASHION_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**kept, "FASHION_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,
         text=True,
         timeout=120,
