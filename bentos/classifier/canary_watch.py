@@ -70,9 +70,11 @@ class CanaryWatch:
                     with contextlib.suppress(LogUnavailable):
                         self._log.end_canary(found)
                     self._learn(found)
-        except Exception as error:  # LogUnavailable, mostly; whatever it is, the next look may succeed
+        except Exception as error:  # whatever it is, the next look may succeed
             if not self._was_away and not self._closing.is_set():
-                _logger.warning("whether the canary's comparison has ended is not known: %s", error)
+                is_expected = isinstance(error, LogUnavailable)
+                message = "whether the canary's comparison has ended is not known: %s"
+                _logger.warning(message, error, exc_info=None if is_expected else error)
             self._was_away = True
         else:
             self._was_away = False

@@ -2,9 +2,10 @@
 
 Anybody may send feedback under any name, so neither a name nor the agreement of many names proves anything: who lies
 under ten names agrees with itself, and outvotes one who is right. How often sources agree (`agreement`) is therefore
-told beside how often they agree with reviews, for a person to look at, and decides nothing. A source
-is checked against reviews of the same pictures, against known labels of the data set's pictures, and against answers
-that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. A source
+told beside how often they agree with reviews, for a person to look at, and decides nothing.
+
+A source is checked against reviews of the same pictures, against known labels of the data set's pictures, and against
+answers that can hardly be wrong: those on usual pictures (`fashion.model.typicality`) of which the model was sure. It
 
 - is *refuted* if its labels are wrong more often than MAX_WRONG, beyond chance, by any of these: it is quarantined;
 - is *proven* if not, and reviews show that its labels are right: it is learnt from, and the gate judges by it, where

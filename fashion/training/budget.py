@@ -56,18 +56,11 @@ def plan(config: TrainConfig, data: Dataset) -> Plan:
     """
     if config.fit_budget is None:
         raise ValueError("fit_budget is None")
-    candidates = [config]
     if _is_default(config):
-        candidates.append(_widened(config))
-    for candidate in reversed(candidates):
-        epoch = seconds_of_an_epoch(candidate, data)
-        num_epochs = min(MOST_EPOCHS, int(config.fit_budget / epoch))
-        is_wider = candidate is not config
-        if not is_wider or num_epochs * len(data.train) >= WIDER_FROM:
-            break
-    training = dataclasses.replace(candidate.training, num_epochs=max(1, num_epochs))
-    chosen = dataclasses.replace(candidate, training=training, fit_budget=None)
-    return Plan(chosen, training.num_epochs * epoch, _describe(config.fit_budget, chosen, epoch, is_wider=is_wider))
+        wider = _fit(_widened(config), data, config.fit_budget, is_wider=True)
+        if wider.seconds <= config.fit_budget and wider.config.training.num_epochs * len(data.train) >= WIDER_FROM:
+            return wider
+    return _fit(config, data, config.fit_budget)
 
 
 def seconds_of_an_epoch(config: TrainConfig, data: Dataset) -> float:
@@ -110,6 +103,15 @@ def _widened(config: TrainConfig) -> TrainConfig:
         architecture=dataclasses.replace(config.architecture, kwargs=kwargs),
         augmentation=dataclasses.replace(config.augmentation, crop_padding=WIDER_CROP),
     )
+
+
+def _fit(config: TrainConfig, data: Dataset, budget: float, *, is_wider: bool = False) -> Plan:
+    """Give one network the epochs that fit."""
+    epoch = seconds_of_an_epoch(config, data)
+    num_epochs = max(1, min(MOST_EPOCHS, int(budget / epoch)))
+    training = dataclasses.replace(config.training, num_epochs=num_epochs)
+    chosen = dataclasses.replace(config, training=training, fit_budget=None)
+    return Plan(chosen, num_epochs * epoch, _describe(budget, chosen, epoch, is_wider=is_wider))
 
 
 def _describe(budget: float, chosen: TrainConfig, epoch: float, *, is_wider: bool) -> str:

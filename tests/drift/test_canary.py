@@ -1,10 +1,6 @@
 """What a run does about a canary, on a real registry and log: done, stored for services, told, whatever is killed."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +10,7 @@ from support import canaries, kill_sweep
 from fashion.drift import canary as drift_canary
 from fashion.drift.canary import News
 from fashion.evaluation import canary, canary_tags
-from fashion.home import REPOSITORY, Home, current_home
+from fashion.home import Home, current_home
 from fashion.model.package import Package
 from fashion.predictions import windows
 from fashion.predictions.canary import Experiment
@@ -181,16 +177,7 @@ def swept(
         for name, right in (("better.db", True), ("worse.db", False)):
             canaries.answer(root / name, experiment, right=right)
         source = SCENARIOS.format(root=str(root), name=name_of(experiment.champion, experiment.canary))
-        done = subprocess.run(
-            [sys.executable, str(Path(kill_sweep.__file__)), str(root / "mlflow.db"), source],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    results: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return results
+        return kill_sweep.run(root / "mlflow.db", source)
 
 
 @pytest.mark.fault("a run that ends a canary is killed before each of its writes")

@@ -93,24 +93,32 @@ def champion() -> int | None:
     return history.read().champion
 
 
+def register_while_judging(
+    monkeypatch: pytest.MonkeyPatch, register: Registered, trained: tuple[str, str]
+) -> list[Verdict]:
+    """Let another training become champion over version 1 while the next one is judged; that verdict is appended."""
+    judge = gate.judge
+    judged: list[Verdict] = []
+
+    def judge_slowly(*arguments: object) -> Verdict:
+        verdict = judge(*arguments)  # type: ignore[arg-type]
+        if not judged:
+            judged.append(verdict)
+            version, other = register(trained)
+            assert (other.promoted, other.champion, champion()) == (True, 1, version.number)
+        return verdict
+
+    monkeypatch.setattr(gate, "judge", judge_slowly)
+    return judged
+
+
 @pytest.mark.fault("two trainings end at once")
 def test_two_trainings_at_once_promote_the_better_one(
     train: Train, register: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(train("worse"))
     worse, good = train("worse"), train("good")
-    judge = gate.judge
-    judged: list[Verdict] = []
-
-    def judge_slowly(*arguments: object) -> Verdict:
-        verdict = judge(*arguments)  # type: ignore[arg-type]
-        if not judged:  # while version 2 is judged against version 1, version 3 is promoted
-            judged.append(verdict)
-            assert register(good)[1].champion == 1
-            assert champion() == 3
-        return verdict
-
-    monkeypatch.setattr(gate, "judge", judge_slowly)
+    judged = register_while_judging(monkeypatch, register, good)  # version 3, while 2 is judged against version 1
     version, verdict = register(worse)
     assert judged[0].promoted  # it would have become champion over version 1
     assert (version.number, verdict.promoted, verdict.champion, champion()) == (2, False, 3, 3)
@@ -128,17 +136,7 @@ def test_the_better_one_of_two_trainings_is_promoted_though_the_other_was_first(
 ) -> None:
     register(train("worse"))
     worse, good = train("worse"), train("good")
-    judge = gate.judge
-    calls: list[int] = []
-
-    def judge_slowly(*arguments: object) -> Verdict:
-        verdict = judge(*arguments)  # type: ignore[arg-type]
-        calls.append(1)
-        if len(calls) == 1:
-            assert register(worse)[1].promoted
-        return verdict
-
-    monkeypatch.setattr(gate, "judge", judge_slowly)
+    register_while_judging(monkeypatch, register, worse)
     version, verdict = register(good)
     assert (version.number, verdict.promoted, verdict.champion, champion()) == (2, True, 3, 2)
     assert [(change.version, change.replaced) for change in history.read().changes] == [(1, None), (3, 1), (2, 3)]
@@ -254,17 +252,7 @@ def test_a_version_that_waits_was_judged_against_the_champion_of_now(
 ) -> None:
     register(train("worse"))
     worse, good = train("worse"), train("good")
-    judge = gate.judge
-    judged: list[Verdict] = []
-
-    def judge_slowly(*arguments: object) -> Verdict:
-        verdict = judge(*arguments)  # type: ignore[arg-type]
-        if not judged:
-            judged.append(verdict)
-            assert register(good)[1].promoted
-        return verdict
-
-    monkeypatch.setattr(gate, "judge", judge_slowly)
+    judged = register_while_judging(monkeypatch, register, good)
     version, verdict = register(worse, **{by: True})
     assert judged[0].promoted  # it would have waited for a decision between it and version 1
     assert (version.number, verdict.champion, verdict.awaits_approval, verdict.awaits_canary) == (2, 3, False, False)

@@ -1,17 +1,13 @@
 """The registry after a process was killed before or after any of its writes: each action swept once, for all tests."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from support import kill_sweep
 
-from fashion.home import REPOSITORY, current_home
+from fashion.home import current_home
 from fashion.model.package import Package
 from fashion.registry import champions, tracking, versions
 from fashion.registry.versions import DIGEST, MODEL_NAME
@@ -150,16 +146,7 @@ def swept(
         run, empty = (tracking.start_run(experiment, name, {}) for name in ("tiny", "empty"))
         address = versions.log_package(run, tiny_package.folder)
         source = SCENARIOS.format(folder=str(tiny_package.folder), run=run, empty=empty, address=address)
-        done = subprocess.run(
-            [sys.executable, str(Path(kill_sweep.__file__)), str(root / "mlflow.db"), source],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"},
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    results: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return results
+        return kill_sweep.run(root / "mlflow.db", source)
 
 
 @pytest.mark.fault("a promotion killed before or after each of its writes")

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -108,6 +109,29 @@ def main(path: str, source: str) -> None:
         for name, (act, check, methods) in space["SCENARIOS"].items()
     }
     print(json.dumps(results))
+
+
+def run(database: Path, source: str) -> dict[str, object]:
+    """Run this script on a database; returns scenario -> how many writes it has, or how its check failed.
+
+    Args:
+        database: with what the scenarios need.
+        source: defines `SCENARIOS`.
+    """
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), str(database), source],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return results
 
 
 if __name__ == "__main__":
