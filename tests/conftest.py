@@ -61,6 +61,15 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     items.sort(key=lambda item: [*FLOWS, groups[item]].index(groups[item]))
 
 
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test sets in the environment ends with it: commands and MLflow set variables of their process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def data_config() -> DataConfig:
     """Fashion-MNIST, cut to a slice."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,15 +18,6 @@ from fashion.model.package import Package
 from fashion.registry import champions, tracking, versions
 
 DAY = 86_400
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    """The command prepares the environment of its process, which here goes on."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def write(path: Path, content: str, *, days: float) -> Path:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,12 @@ HEAVY = ("torch", "mlflow", "evidently", "matplotlib", "pandas", "hydra", "scipy
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home that is not there yet; commands set variables of their process, which here goes on."""
-    before = dict(os.environ)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that is not there yet."""
     for name in [name for name in os.environ if name.startswith(("FASHION", "MLFLOW", "HYDRA"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FASHION_HOME", str(tmp_path / "var"))
-    yield tmp_path / "var"
-    os.environ.clear()
-    os.environ.update(before)
+    return tmp_path / "var"
 
 
 class TestHelp:

@@ -44,14 +44,10 @@ SUMMARY = "test accuracy 91.20% (90.60% to 91.80%), without duplicates 91.10%, c
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command sets variables of its process, which here goes on."""
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable is set but those of the test."""
     for name in [name for name in os.environ if name.startswith(("FASHION", "MLFLOW", "BENTOML"))]:
         monkeypatch.delenv(name)
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

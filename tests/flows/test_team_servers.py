@@ -284,7 +284,8 @@ def test_a_machine_holds_caches_the_outbox_and_bentos_only(team: Team) -> None:
     allowed = {"data", "bentoml", "metaflow", "mlflow.lock", "drift.lock", "open-runs", "home.json", "home.lock"}
     log = {"predictions.db", "predictions.db-shm", "predictions.db-wal", "predictions.db.shipper"}
     log |= {"predictions-over-time.db"}  # counts of this machine's rows, made again where it is missing
-    assert {path.name for path in team.machine.root.iterdir()} <= allowed | log
+    served = {"serving"}  # how many requests each client of this machine's service made in the last minute
+    assert {path.name for path in team.machine.root.iterdir()} <= allowed | log | served
     assert {path.name for path in team.other.root.iterdir()} <= allowed
     for machine in (team.machine, team.other):
         # Of Metaflow, names and states of runs and tasks: they need a metadata service to be shared.

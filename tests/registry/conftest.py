@@ -1,6 +1,5 @@
 """The tracking store of this room's tests: a SQLite file, and after that a server on PostgreSQL."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +10,6 @@ from support import mlflow_server, postgres
 
 from fashion.home import Home, current_home
 from fashion.registry import tracking
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    """The command prepares the environment of its process, which here goes on."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @dataclass(frozen=True)

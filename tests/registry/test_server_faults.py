@@ -100,6 +100,7 @@ def test_every_call_of_mlflow_names_its_server_and_what_to_do(
 @contextlib.contextmanager
 def run_on(monkeypatch: pytest.MonkeyPatch, home: Path, **addresses: str) -> Iterator[str]:
     """A run of MLflow in stores of this process's own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("FASHION_HOME", str(home))
     for variable, address in addresses.items():
         monkeypatch.setenv(variable, address)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +34,6 @@ def use(root: Path) -> Home:
     home = prepare_environment()
     tracking.connect(home)
     return home
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    """What a command sets in the environment of its process ends with the test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
