@@ -153,11 +153,21 @@ def test_batch_prediction_is_compared_and_equals_the_service(machine: Machine, t
     assert [row["number"] for row in whole["rows"]] == [8] * 3
 
 
+@pytest.mark.fault("a worker is killed, the shared log hangs and bentos change under full load")
 def test_soak_finds_all_it_was_promised(machine: Machine, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     run("soak", "--quick", "--home", str(machine.root), "--json", str(file))
     _, verdict = json.loads(file.read_text())["tables"]
     assert [row["found"] for row in verdict["rows"][:4]] == ["0"] * 4
+
+
+@pytest.mark.fault("a bento is replaced under full load")
+def test_switches_of_the_bento_fail_no_request(machine: Machine, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    run("switches", "--quick", "--home", str(machine.root), "--json", str(file))
+    ((row,),) = [table["rows"] for table in json.loads(file.read_text())["tables"]]
+    assert row["requests"] > 100
+    assert (row["failed"], row["acknowledged, not in the log"]) == (0, 0)
 
 
 def test_everything_that_costs_is_measured(machine: Machine, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from bentos.classifier.traffic import TrafficReader
 from bentos.web import responses
 from bentos.web.auth import Keys, Scope, is_loopback
 from bentos.web.bodies import BodyLimits
-from bentos.web.memory import Memory
+from bentos.web.memory import Memory, return_large_blocks
 from bentos.web.rate_limit import RateLimit
 from bentos.web.request_metrics import Identity
 from bentos.web.responses import ErrorAnswer
@@ -96,6 +96,7 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the log cannot be opened.
             ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
+        return_large_blocks()
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = read_verified(model, deployment.model)
         self.page, self.gallery = folder / "page", folder / "gallery"

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             supervisor = Supervisor(
                 listener,
                 state,
-                {**os.environ, **environment(), "BENTOML_HOST": options.host},  # workers close what is for loopback
+                {**os.environ, "BENTOML_HOST": options.host},  # workers close what is for loopback
                 announce=lambda served: announcement(served, options.host, options.port),
                 newest=lambda: find(options.bento) if options.follow and not is_archive else None,
                 is_stored=lambda stored: find(stored) is not None,
@@ -134,11 +134,6 @@ def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == EACCES:
         return f"port {port} needs the rights of root: choose one above 1023, such as `fashion serve --port 3000`"
     return f"{host} is not an address of this machine ({error.strerror or error}): choose one such as 127.0.0.1"
-
-
-def environment() -> dict[str, str]:
-    """Return variables for the service's processes: memory of a large picture goes back to the system at once."""
-    return {"MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1024 * 1024))}
 
 
 if __name__ == "__main__":

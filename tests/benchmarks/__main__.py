@@ -22,6 +22,8 @@ NAMES = (
         "batch",
         "telemetry",
         "soak",
+        "switches",
+        "uploads",
         "drift_power",
         "severity",
         "prediction_sets",
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         python=arguments.python,
         home=arguments.home,
         minutes=arguments.minutes,
+        shared_log=arguments.shared_log,
         measurements=arguments.measurements,
     )
     conditions = circumstances()
@@ -98,9 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         "--home",
         type=Path,
         metavar="FOLDER",
-        help="whose champion serving, soak and drift_* use, e.g. var; default: one that is trained, for a minute",
+        help="whose champion serving, soak, switches, uploads and drift_* use, e.g. var; by default one is trained, "
+        "for a minute",
     )
     parser.add_argument("--minutes", type=float, default=10, help="of soak; default 10")
+    logs = ("firestore", "postgresql")
+    parser.add_argument("--shared-log", choices=logs, default="firestore", help="of soak; default firestore")
     parser.add_argument("--measurements", type=Path, metavar="FILE", help="of cost: what docs/cost.md is made from")
     return parser
 

@@ -66,6 +66,8 @@ class ServingOptions(Options):
     """Whose champion is served; none trains one for a minute: it is as fast as one that knows more."""
     minutes: float
     """Of `soak`."""
+    shared_log: str = "firestore"
+    """Of `soak`: `firestore` or `postgresql`."""
     measurements: Path | None = None
     """File in which `cost` leaves what docs/cost.md is made from."""
 
@@ -201,10 +203,21 @@ class Deployed:
     package: Path
     """The model package inside BentoML's store: what the service loads."""
 
-    def serve(self, **variables: str) -> Served:
-        """The bento as `bentoml serve` runs it, with nothing set but `variables`."""
+    def serve(self, *prefix: str, **variables: str) -> Served:
+        """The bento as `bentoml serve` runs it, with nothing set but `variables`; after the words of a prefix."""
         port = free_port()
-        command = [sys.executable, "-m", "bentoml", "serve", str(self.bento), "--host", HOST, "--port", str(port)]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "bentoml",
+            "serve",
+            str(self.bento),
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+        ]
         return Served(command, environment(self.folder) | variables, port, self.folder / "bento.log")
 
     def follow(self, **variables: str) -> Served:

@@ -1,6 +1,5 @@
 """Mixed load for some minutes while workers are killed, the shared log hangs and bentos change: is anything lost?"""
 
-import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion.predictions.postgres import PostgresLog
-from fashion.predictions.record import FOREVER_US
 from tests.benchmarks import load
 from tests.benchmarks.measurement import Table, run_one, say
 from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, another, deploy, pictures
 from tests.benchmarks.soak_faults import Happened, happening, schedule
+from tests.benchmarks.soak_logs import destination, waiting
 from tests.benchmarks.soak_requests import BAD, Outcome, judge, mixed
-from tests.support import postgres, proxy
 
-CONNECTIONS = 4
-PAUSE_SECONDS = 0.01
-"""Rest of a connection: some 250 requests a second in all, a quarter of what the service takes."""
+CONNECTIONS = 8
+"""Each asks again as soon as it is answered: all that the service can do."""
 SLICES = 6
 """Looks at memory a minute; connections are opened anew after each."""
 WARM_UP = 0.2
@@ -28,6 +24,7 @@ WARM_UP = 0.2
 FLAT_MB = 10.0
 """Growth over the judged time that counts as none: workers are of different age, since they are killed."""
 QUICK_MINUTES = 0.6
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -45,34 +42,32 @@ def tables(options: ServingOptions) -> Iterator[Table]:
     """Load, look, and compare with the logs.
 
     Raises:
-        SystemExit: an answer was wrong, missing without a reason, or of 5xx without Retry-After; or something that was
-            acknowledged is in neither log.
+        SystemExit: the shared log is not installed; an answer was wrong, missing without a reason, or of 5xx without
+            Retry-After; or something that was acknowledged is in neither log.
     """
-    if postgres.programs() is None:
-        raise SystemExit("error: soak needs PostgreSQL: apt-get install postgresql")
     minutes = QUICK_MINUTES if options.quick else options.minutes
     happened = Happened()
-    with tempfile.TemporaryDirectory() as folder, postgres.serve() as cluster:
+    with tempfile.TemporaryDirectory() as folder, destination(options.shared_log) as shared:
         settings = ["serve.workers=2", "serve.limits.feedback_per_minute=null"]
         deployed = deploy(Path(folder), options, settings)
         other = another(deployed, [*settings, "serve.gallery=5"], options)
         (deployed.bento.parent / "latest").write_text(deployed.bento.name)
-        database = postgres.create_database(cluster, "soak")
         requests, labels = pictures(deployed.package)
         outcome = Outcome(labels)
-        host = cluster.rpartition("@")[2]
-        with proxy.between(host) as wire, deployed.follow(FASHION_LOG=database.replace(host, wire.address)) as server:
-            faults = schedule(server, (deployed, other), wire, 60 * minutes, happened)
+        with deployed.follow(**shared.variables) as server:
+            faults = schedule(server, (deployed, other), shared.wire, 60 * minutes, happened)
             with happening(faults):
                 rows, looks = _watch(server, requests, outcome, minutes, happened)
-        lost = (*_lost(outcome, deployed), _not_shipped(outcome, database))
+            backlog, seconds = _ship_the_rest(deployed, minutes)
+        lost = (*_lost(outcome, deployed), len(outcome.predictions - shared.shipped()))
     yield Table(
         "Soak",
         rows,
-        f"{CONNECTIONS} connections, each resting {1000 * PAUSE_SECONDS:.0f} ms after an answer; requests by kind: "
-        f"{', '.join(f'{count:,} {kind}' for kind, count in outcome.requests.items())}. {happened.kills} workers were "
-        f"killed, the shared log hung {happened.hangs} times, {happened.switches} bentos took another's place. 5xx "
-        f"with Retry-After: {dict(outcome.turned_away) or 'none'}. Errors: {dict(outcome.errors) or 'none'}; "
+        f"{CONNECTIONS} connections that ask without a pause; requests by kind: "
+        f"{', '.join(f'{count:,} {kind}' for kind, count in outcome.requests.items())}. {happened.kills} workers "
+        f"were killed, the shared log ({shared.kind}) hung {happened.hangs} times, {happened.switches} bentos took "
+        f"another's place. In the end {backlog:,} rows were not in the shared log yet; {seconds:.0f} s later all were. "
+        f"5xx with Retry-After: {dict(outcome.turned_away) or 'none'}. Errors: {dict(outcome.errors) or 'none'}; "
         f"{len(BAD)} kinds of bad requests were rejected as expected, unless listed here.",
         {"minute": ".1f", "service MB": ".1f", "p95 ms": ".1f"},
     )
@@ -94,7 +89,7 @@ def _watch(
     looks: list[Look] = []
     started, is_over = time.perf_counter(), False
     while not is_over:
-        found = load.drive(server.port, stream, connections=CONNECTIONS, seconds=seconds, pause=PAUSE_SECONDS)
+        found = load.drive(server.port, stream, connections=CONNECTIONS, seconds=seconds)
         judge([*found.first, *found.answers], outcome)
         times = [answer.seconds for answer in found.answers] or [0.0]
         p95_ms = 1000 * float(np.quantile(times, 0.95))
@@ -126,11 +121,20 @@ def _lost(outcome: Outcome, deployed: Deployed) -> tuple[int, int]:
     return len(outcome.predictions - deployed.logged()), (outcome.feedback - deployed.feedback()).total()
 
 
-def _not_shipped(outcome: Outcome, database: str) -> int:
-    """Predictions that were acknowledged and are not in the shared log, although the service ended in order."""
-    with contextlib.closing(PostgresLog(database)) as log:
-        shipped = {each.record.prediction_id for each in log.read_window(0, FOREVER_US)}
-    return len(outcome.predictions - shipped)
+def _ship_the_rest(deployed: Deployed, minutes: float) -> tuple[int, float]:
+    """Wait until a service without load has shipped all rows: how many they were, and the seconds that it took.
+
+    Raises:
+        SystemExit: it takes longer than the load.
+    """
+    backlog, started = waiting(deployed.folder), time.monotonic()
+    left = backlog
+    while left:
+        if time.monotonic() - started > max(60 * minutes, PATIENCE_SECONDS):
+            raise SystemExit(f"error: {left:,} of {backlog:,} rows are still not in the shared log")
+        time.sleep(0.5)
+        left = waiting(deployed.folder)
+    return backlog, time.monotonic() - started
 
 
 def trend(looks: list[Look]) -> tuple[float, float]:

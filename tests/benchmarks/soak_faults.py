@@ -65,10 +65,10 @@ def schedule(
 
     def switch(to: Deployed) -> Callable[[], None]:
         def act() -> None:
-            in_service = _in_service(first).count(to.bento.name)
+            before = in_service(first).count(to.bento.name)
             (to.bento.parent / "latest").write_text(to.bento.name)
             until = time.monotonic() + SWITCH_SECONDS
-            while _in_service(first).count(to.bento.name) == in_service:
+            while in_service(first).count(to.bento.name) == before:
                 if time.monotonic() > until:
                     happened.problems.append(f"{to.bento.name} was not served within {SWITCH_SECONDS:g} s")
                     return
@@ -107,7 +107,7 @@ def happening(faults: list[Fault]) -> Iterator[None]:
         thread.join()
 
 
-def _in_service(deployed: Deployed) -> list[str]:
+def in_service(deployed: Deployed) -> list[str]:
     """Versions of the bentos that were put into service, in order."""
     lines = (deployed.folder / "serve.log").read_text(errors="replace").splitlines()
     return [line.partition(" on http://")[0].rpartition(":")[2] for line in lines if " on http://" in line]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import bentos
 from support.forms import form
-from support.mutations import mutated_uploads
+from support.mutations import large_pictures, mutated_uploads
 from support.pictures import garment, saved
 from support.served import Served
 
@@ -42,14 +42,15 @@ class TestMemory:
     def test_uploads_of_any_size_and_number_stay_within_the_memory(self, served: Served) -> None:
         limits = load_as(ServeConfig, compose(root=ServeConfig.root)).serve.limits
         # Two of these at once would take more than is left: libwebp and Pillow hold 16 bytes a pixel.
-        large = {"webp": saved(garment(size=(3600, 3600)), "WEBP", method=0)}
+        webp = saved(garment(size=(3600, 3600)), "WEBP", method=0)
+        large = {**large_pictures(20), "webp": webp}
         (worker,) = served.workers()
 
         def send(content: bytes) -> tuple[int, bool]:
             status, headers, _ = served.request("POST", "/predict", content, {"content-type": "image/png"}, timeout=90)
             return status, "retry-after" in headers
 
-        uploads = [*itertools.islice(mutated_uploads(0, large), 400), *[large["webp"]] * 8]
+        uploads = [*itertools.islice(mutated_uploads(0, large), 400), *large.values(), *[webp] * 8]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             answers = Counter(pool.map(send, uploads))
         statuses = {status for status, _ in answers}

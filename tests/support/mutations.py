@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterator
 
 from PIL import Image
-from support.pictures import bad_pictures, garment, good_pictures, saved
+
+from .pictures import bad_pictures, garment, good_pictures, saved
 
 LARGE = 0.03
 """Share of large pictures among the uploads."""
