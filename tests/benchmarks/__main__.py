@@ -14,7 +14,17 @@ from tests.benchmarks.measurement import circumstances
 from tests.benchmarks.serving import ServingOptions
 
 NAMES = (
-    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed", "budget", "leaderboard", "imbalance"),
+    *(
+        "loader",
+        "loop",
+        "flow_overhead",
+        "time_to_accuracy",
+        "distributed",
+        "budget",
+        "leaderboard",
+        "imbalance",
+        "robustness",
+    ),
     *(
         "serving",
         "request",

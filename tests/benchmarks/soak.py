@@ -59,7 +59,7 @@ def tables(options: ServingOptions) -> Iterator[Table]:
             with happening(faults):
                 rows, looks = _watch(server, requests, outcome, minutes, happened)
             backlog, seconds = _ship_the_rest(deployed, minutes)
-        lost = (*_lost(outcome, deployed), len(outcome.predictions - shared.shipped()))
+        lost = (*_lost(outcome, deployed), len(shared.missing(outcome.predictions)))
     yield Table(
         "Soak",
         rows,

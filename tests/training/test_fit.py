@@ -35,6 +35,7 @@ STEPS = ROWS // BATCH
 WORDS = [
     *("architecture.drop_rate=0.2", f"training.num_epochs={EPOCHS}", f"training.batch_size={BATCH}"),
     *("training.ema_decay=0.9", "augmentation.erase_probability=0.5", "training.min_steps=0"),
+    "augmentation.distort_share=0.3",
 ]
 SMALL = "architecture.kwargs.widths=[8,16]"
 
