@@ -26,7 +26,7 @@ from fashion.training import launcher, nodes, recipe
 from fashion.training.batches import Batches
 from fashion.training.checkpoint import CHECKPOINT
 from fashion.training.distributed import weights_digest
-from fashion.training.fit import Diverged
+from fashion.training.divergence import Diverged
 from fashion.training.ranks import Rank, RankLost, Ranks
 
 ROWS, BATCH, EPOCHS = 300, 50, 2
