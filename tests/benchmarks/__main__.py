@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion.home import REPOSITORY
-from tests.benchmarks.measurement import circumstances
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, circumstances
 
 NAMES = (
     *(

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks import load
-from tests.benchmarks.measurement import Table, run_one, say
-from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, another, deploy, pictures
+from tests.benchmarks.deployed import Deployed, another, deploy
+from tests.benchmarks.measurement import ServingOptions, Table, run_one, say
+from tests.benchmarks.servers import Served
+from tests.benchmarks.serving import Requests, pictures
 from tests.benchmarks.soak_faults import Happened, happening, schedule
 from tests.benchmarks.soak_logs import destination, waiting
 from tests.benchmarks.soak_requests import BAD, Outcome, judge, mixed
