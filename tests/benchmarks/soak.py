@@ -27,6 +27,7 @@ FLAT_MB = 10.0
 """Growth over the judged time that counts as none: workers are of different age, since they are killed."""
 QUICK_MINUTES = 0.6
 PATIENCE_SECONDS = 120.0
+SHOWN_ERRORS, LINES_OF_AN_ERROR = 3, 60
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def tables(options: ServingOptions) -> Iterator[Table]:
                 rows, looks = _watch(server, requests, outcome, minutes, happened)
             backlog, seconds = _ship_the_rest(deployed, minutes)
         lost = (*_lost(outcome, deployed), len(shared.missing(outcome.predictions)))
+        if outcome.errors:
+            say(_unexpected(deployed))
     yield Table(
         "Soak",
         rows,
@@ -111,6 +114,13 @@ def _watch(
             )
             say(", ".join(f"{name} {value:,.1f}" for name, value in rows[-1].items() if not isinstance(value, str)))
     return rows, looks
+
+
+def _unexpected(deployed: Deployed) -> str:
+    """What the service printed of errors that it did not expect."""
+    lines = (deployed.folder / "serve.log").read_text(errors="replace").splitlines()
+    at = [number for number, line in enumerate(lines) if "[ERROR]" in line and "unexpected" in line]
+    return "\n".join(line for number in at[:SHOWN_ERRORS] for line in lines[number : number + LINES_OF_AN_ERROR])
 
 
 def _may_be_interrupted(happened: Happened) -> int:
