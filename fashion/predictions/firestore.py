@@ -30,7 +30,7 @@ from fashion.predictions.firestore_documents import (
     to_microseconds,
 )
 from fashion.predictions.firestore_errors import explain
-from fashion.predictions.firestore_writes import seconds_left, write
+from fashion.predictions.firestore_writes import Writer, seconds_left
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
@@ -100,7 +100,8 @@ class FirestoreLog:
         """Write rows in one request; see SharedLog."""
         deadline = time.monotonic() + min(timeout_s or self.timeout_s, self.timeout_s)
         with self._translate_errors():
-            return list(write(self._connected(), self._predictions(), rows, deadline, expire_days=self.expire_days))
+            writer = Writer(self._connected(), self._predictions(), expire_days=self.expire_days)
+            return list(writer.write(rows, deadline))
 
     def read_window(self, since_us: int, until_us: int, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
         """Yield predictions of since <= time < until, oldest first; see SharedLog."""

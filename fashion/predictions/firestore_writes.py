@@ -1,9 +1,8 @@
 """Write rows to a collection of Firestore, and tell what became of each. Knows no connection and no errors of it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from fashion.predictions.firestore_documents import document_name, to_document, to_element
@@ -27,73 +26,78 @@ class _Write:
     rows: tuple[Outgoing, ...]
 
 
-def write(
-    client: Any, predictions: Any, rows: Sequence[Outgoing], deadline: float, *, expire_days: float | None
-) -> Iterator[Delivery]:
-    """Write rows in as few requests as they need, and yield what became of each.
+class Writer:
+    """Writes to one collection."""
 
-    Args:
-        client: of Firestore.
-        predictions: the collection.
-        rows: predictions, and feedback on them.
-        deadline: of all requests, by time.monotonic.
-        expire_days: let predictions expire this many days after they were made.
+    def __init__(self, client: Any, predictions: Any, *, expire_days: float | None) -> None:
+        """
+        Args:
+            client: of Firestore.
+            predictions: the collection.
+            expire_days: let predictions expire this many days after they were made.
+        """
+        self._client, self._predictions, self._expire_days = client, predictions, expire_days
 
-    Raises:
-        google.api_core.exceptions.GoogleAPIError: Firestore cannot be used.
-    """
-    yield from _send(client, partial(_add, predictions, expire_days), _writes(rows), deadline)
+    def write(self, rows: Sequence[Outgoing], deadline: float) -> Iterator[Delivery]:
+        """Write rows in as few requests as they need, and yield what became of each.
+
+        Args:
+            rows: predictions, and feedback on them.
+            deadline: of all requests, by time.monotonic.
+
+        Raises:
+            google.api_core.exceptions.GoogleAPIError: Firestore cannot be used.
+        """
+        yield from self._send(_writes(rows), deadline)
+
+    def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
+        from google.api_core.exceptions import InvalidArgument, ResourceExhausted
+        from google.cloud.firestore_v1.bulk_batch import BulkWriteBatch
+
+        if not writes:
+            return
+        # A batch, not BulkWriter: that one silently loses writes while the server is down.
+        batch, sent = BulkWriteBatch(self._client), list[_Write]()
+        for write in writes:
+            try:
+                self._add(batch, write)
+                sent.append(write)
+            except (TypeError, ValueError, OverflowError) as error:
+                yield from _deliveries(write, Outcome.REFUSED, f"cannot be a document: {error}")
+        if not sent:
+            return
+        try:
+            response = batch.commit(retry=None, timeout=seconds_left(deadline))
+        except (InvalidArgument, ResourceExhausted) as error:
+            size = sum(request_bytes(row.item) for write in sent for row in write.rows)
+            if isinstance(error, ResourceExhausted) and size < DOCUMENT_BYTES:
+                raise  # a quota, not the request's size
+            if len(sent) == 1:
+                yield from _deliveries(sent[0], Outcome.REFUSED, reason_of(error))
+                return
+            # One document that is too large fails the whole request: halve it to find which.
+            yield from self._send(sent[: len(sent) // 2], deadline)
+            yield from self._send(sent[len(sent) // 2 :], deadline)
+            return
+        for write, status in zip(sent, response.status, strict=True):
+            outcome = _outcome(write, status.code)
+            yield from _deliveries(write, outcome, f"{status.message} (status {status.code})")
+
+    def _add(self, batch: Any, write: _Write) -> None:
+        from google.cloud.firestore import ArrayUnion
+
+        reference, item = self._predictions.document(write.name), write.rows[0].item
+        if isinstance(item, PredictionRecord):
+            batch.create(reference, to_document(item, expire_days=self._expire_days))
+        else:
+            # A union adds only what is missing, so feedback that is sent twice is stored once.
+            elements = [to_element(row.item) for row in write.rows if isinstance(row.item, Feedback)]
+            batch.update(reference, {"feedback": ArrayUnion(elements), "labelled": True})
 
 
 def seconds_left(deadline: float) -> float:
     """Seconds until a moment of time.monotonic; a request needs some."""
     return max(0.1, deadline - time.monotonic())
-
-
-def _send(client: Any, add: Callable[[Any, _Write], None], writes: list[_Write], deadline: float) -> Iterator[Delivery]:
-    from google.api_core.exceptions import InvalidArgument, ResourceExhausted
-    from google.cloud.firestore_v1.bulk_batch import BulkWriteBatch
-
-    if not writes:
-        return
-    # A batch, not BulkWriter: that one silently loses writes while the server is down.
-    batch, sent = BulkWriteBatch(client), list[_Write]()
-    for write in writes:
-        try:
-            add(batch, write)
-            sent.append(write)
-        except (TypeError, ValueError, OverflowError) as error:
-            yield from _deliveries(write, Outcome.REFUSED, f"cannot be a document: {error}")
-    if not sent:
-        return
-    try:
-        response = batch.commit(retry=None, timeout=seconds_left(deadline))
-    except (InvalidArgument, ResourceExhausted) as error:
-        size = sum(request_bytes(row.item) for write in sent for row in write.rows)
-        if isinstance(error, ResourceExhausted) and size < DOCUMENT_BYTES:
-            raise  # a quota, not the request's size
-        if len(sent) == 1:
-            yield from _deliveries(sent[0], Outcome.REFUSED, reason_of(error))
-            return
-        # One document that is too large fails the whole request: halve it to find which.
-        yield from _send(client, add, sent[: len(sent) // 2], deadline)
-        yield from _send(client, add, sent[len(sent) // 2 :], deadline)
-        return
-    for write, status in zip(sent, response.status, strict=True):
-        outcome = _outcome(write, status.code)
-        yield from _deliveries(write, outcome, f"{status.message} (status {status.code})")
-
-
-def _add(predictions: Any, expire_days: float | None, batch: Any, write: _Write) -> None:
-    from google.cloud.firestore import ArrayUnion
-
-    reference, item = predictions.document(write.name), write.rows[0].item
-    if isinstance(item, PredictionRecord):
-        batch.create(reference, to_document(item, expire_days=expire_days))
-    else:
-        # A union adds only what is missing, so feedback that is sent twice is stored once.
-        elements = [to_element(row.item) for row in write.rows if isinstance(row.item, Feedback)]
-        batch.update(reference, {"feedback": ArrayUnion(elements), "labelled": True})
 
 
 def _writes(rows: Sequence[Outgoing]) -> list[_Write]:

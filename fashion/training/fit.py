@@ -1,7 +1,5 @@
 """Train one model with Fabric. Knows nothing of trials, runs, flows or files."""
 
-import contextlib
-import ctypes
 import logging
 import math
 import time
@@ -19,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset, Split
+from fashion.images.malloc import keep_freed_memory
 from fashion.images.transform import normalise, with_channels
 from fashion.storage.blobs import Store
 from fashion.training import checkpoint, distributed, optimizers
@@ -33,8 +32,6 @@ VALIDATION_BATCH = 1000
 WHITENING_IMAGES = 5000
 """Likewise."""
 REFERENCE_PIXELS = 28 * 28
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3): how much free memory is given back, -1 for none; from which size memory is mapped."""
 
 
 @dataclass(frozen=True)
@@ -300,17 +297,6 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float,
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
     """The epoch of the highest validation accuracy, the latest of equal ones."""
     return max(history, key=lambda epoch: (epoch.val_accuracy, epoch.epoch))
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, on glibc; elsewhere do nothing.
-
-    glibc returns each large tensor to the system, and the next of its size costs page faults again: thousands in each
-    step of a small network.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        for parameter, value in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, -1)):
-            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
 
 
 def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:

@@ -180,7 +180,8 @@ def _speed(contenders: Mapping[str, Contender], rounds: int) -> Table:
         rows,
         f"Median (range) of {rounds} rounds in turn, each server started anew each round and alone on the machine with "
         f"the generator; one worker, {NUM_PICTURES} test pictures of 28x28 as PNG uploads; connections are opened one "
-        "by one before, and kept open. All serve one package, on uvicorn, without access log; plain BentoML, LitServe "
+        "by one before, and kept open. All but the endpoint that does nothing serve one package, on "
+        "uvicorn, without access log; plain BentoML, LitServe "
         "and Ray Serve as their documentation writes a service, with the project's preparation of pictures, which "
         "FastAPI does without. Every answer's label is checked against the package."
         + "".join(f" {name.partition(',')[0]} is not installed: run make bench." for name in not_installed()),

@@ -405,10 +405,10 @@ class TestSettings:
 @pytest.mark.slow
 def test_freed_memory_is_used_again() -> None:
     code = (
-        "import resource, torch; from fashion.training import fit\n"
+        "import resource, torch; from fashion.images import malloc\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for keep in (False, True):\n"
-        "    if keep: fit.keep_freed_memory()\n"
+        "    if keep: malloc.keep_freed_memory()\n"
         "    use = lambda: [torch.ones(2_500_000) for _ in range(5)]\n"
         "    use(); before = faults()\n"
         "    for _ in range(10): use()\n"
