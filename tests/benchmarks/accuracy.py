@@ -92,7 +92,7 @@ def _table(found: Mapping[tuple[str, float], Sequence[Trained]], seeds: Sequence
         "Accuracy over CPU-seconds",
         rows,
         f"Fashion-MNIST, one thread; median (range) over the seeds {', '.join(map(str, seeds))}. A step is timed "
-        "first, and the learning-rate schedule made as long as fits the budget. The network of the last step is scored, "
+        "first, and the learning-rate schedule made as long as fits the budget. The network of the last step counts, "
         "for this project that of its best epoch on 2,000 validation pictures. Lightning's Trainer runs without "
         "validation. Networks are the ones that each recipe is written for: that resnet18 halves 28 pixels five times "
         "is part of what is compared.",
