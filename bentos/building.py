@@ -1,4 +1,4 @@
-"""Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
+"""Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no model and no flow."""
 
 import contextlib
 import errno
