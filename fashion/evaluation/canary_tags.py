@@ -8,10 +8,11 @@ import datetime
 import json
 from typing import NamedTuple
 
+from fashion.config.names import MODEL_NAME
 from fashion.predictions.canary import Experiment
 from fashion.predictions.canary_ending import CanaryEnding, Kind
 from fashion.registry import champions, versions
-from fashion.registry.versions import MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import RegistryError, Version
 
 RULES = "canary.rules"
 """Tag with the fields of the last `Experiment` of a version, as JSON."""
