@@ -157,7 +157,7 @@ class DriftFlow(FlowSpec):
                     registered = versions.get(result.model_version, self.model)
                     model_card.write(registered, name=self.model, report=(report_id, sentence))
                 self.reports.append(report_id)
-                cards.framed(current.card["drift"], copy)
+                cards.append_page(current.card["drift"], copy)
         print(f"reports {', '.join(self.reports)} in {home.reports}")
         self.next(self.act)
 

@@ -11,7 +11,7 @@ from fashion.drift import belief
 from fashion.drift.alerts import Alert
 from fashion.evaluation import canary, canary_tags
 from fashion.evaluation.canary import CanaryComparison, Outcome
-from fashion.evaluation.canary_tags import Ended
+from fashion.evaluation.canary_tags import EndedComparison
 from fashion.home import Home
 from fashion.model.package import DamagedPackage
 from fashion.predictions.address import open_shared_log
@@ -63,7 +63,7 @@ def act(source: Source, trust: Trust, home: Home, *, model_name: str, decide: bo
     return News(tuple(outcomes), numbers, tuple(each.version for each in untold))
 
 
-def publish(home: Home, *, model_name: str) -> list[Ended]:
+def publish(home: Home, *, model_name: str) -> list[EndedComparison]:
     """Complete what a killed process left, and store in the log how comparisons ended, for services have no registry.
 
     Args:

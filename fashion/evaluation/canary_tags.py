@@ -27,7 +27,7 @@ _DECISIONS: dict[Kind, str] = {"promoted": "promoted", "stepped back": "refused"
 """Kind of an ending -> the tags `.time` and `.reason` of such a decision on a version."""
 
 
-class Ended(NamedTuple):
+class EndedComparison(NamedTuple):
     """A comparison that is over."""
 
     version: Version
@@ -74,7 +74,7 @@ def ending_of(version: Version, name: str = MODEL_NAME) -> CanaryEnding | None:
     return CanaryEnding(experiment.champion, experiment.canary, ended_us, kind, reason, command)
 
 
-def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str = MODEL_NAME) -> Ended:
+def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str = MODEL_NAME) -> EndedComparison:
     """Store that the comparison of a version is over, and that nobody was told.
 
     Args:
@@ -89,10 +89,10 @@ def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str =
     ended = versions.get(str(version.number), name)
     ending = ending_of(ended, name)
     assert ending is not None, "only what was begun ends"
-    return Ended(ended, ending)
+    return EndedComparison(ended, ending)
 
 
-def complete(name: str = MODEL_NAME) -> list[Ended]:
+def complete(name: str = MODEL_NAME) -> list[EndedComparison]:
     """Return the last comparison of each version where it is over; what a killed process left is completed.
 
     A canary that a person has promoted is compared no more either.
@@ -107,7 +107,7 @@ def complete(name: str = MODEL_NAME) -> list[Ended]:
         if ending is not None and version.tags.get(ENDED) != str(ending.ended_us):
             found.append(end(version, ending.kind, ending.reason, ended_us=ending.ended_us, name=name))
         elif ending is not None:
-            found.append(Ended(version, ending))
+            found.append(EndedComparison(version, ending))
     return found
 
 
