@@ -231,7 +231,7 @@ class DriftFlow(FlowSpec):
         print(f"{self.decision}; {self.outcome}")
 
     def settle_canary(self, source: "Source") -> "News":
-        """Promote the canary or step back from it, where its labels suffice, and print what became of it."""
+        """Promote the canary or step back from it, where its labels suffice, and print the outcome."""
         from fashion.drift import canary
 
         decide = self.settings.canary == "decide"

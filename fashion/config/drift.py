@@ -97,7 +97,7 @@ class AlertsConfig(Strict):
     - no_traffic: nothing was predicted, and something was before;
     - quarantine: feedback of a source was put aside;
     - approval: a version passed the gate and waits for a person (`gate.approval`);
-    - training: the end of a training that drift started, on a cluster by the next run;
+    - training: the outcome of a training that drift started, on a cluster by the next run;
     - canary: it was promoted, was refused, or waits for a person;
     - channel: an address of alerts that cannot be used;
     - problem: the flow failed."""

@@ -25,7 +25,7 @@ from fashion.registry.versions import RegistryError, Version
 
 @dataclass(frozen=True)
 class News:
-    """What became of canaries, by this run or by one that did not get to say so."""
+    """Outcomes of canaries, of this run or of one that was killed before it alerted them."""
 
     outcomes: tuple[Outcome, ...] = ()
     on_trial: frozenset[str] = frozenset()
@@ -139,7 +139,7 @@ def settle(compared: CanaryComparison, *, model_name: str, decide: bool = True) 
 
 
 def alert(outcome: Outcome, *, model_name: str) -> Alert:
-    """The message on what became of a canary.
+    """The message on the outcome of a canary.
 
     Args:
         outcome: of `settle`.

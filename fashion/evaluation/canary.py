@@ -37,7 +37,7 @@ class CanaryComparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a canary."""
+    """The outcome of a canary."""
 
     ending: Ending
     sentence: str

@@ -79,7 +79,7 @@ def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str =
 
     Args:
         version: the canary.
-        kind: what became of it.
+        kind: its outcome.
         reason: one sentence without a full stop.
         ended_us: when, microseconds since 1970, UTC.
         name: of the registered model.

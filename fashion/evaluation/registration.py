@@ -216,7 +216,7 @@ def _parse(content: bytes) -> Verdict:
 
 
 def describe(version: int, verdict: Verdict, *, name: str) -> str:
-    """What became of a version, in one sentence.
+    """The outcome of a registration, in one sentence.
 
     Args:
         version: its number.
