@@ -30,7 +30,7 @@ from fashion.training.state import RECENT_LOSSES, Epoch, State
 VALIDATION_BATCH = 1000
 """Images of 28x28 pixels; fewer of larger ones, as their activations need memory."""
 WHITENING_IMAGES = 5000
-"""Likewise, that whitening filters are computed from."""
+"""Images of 28x28 pixels that whitening filters are computed from; fewer of larger ones."""
 REFERENCE_PIXELS = 28 * 28
 
 
