@@ -1,4 +1,4 @@
-"""Argo's own JSON schemas of the resources that Metaflow writes. A field that they do not know is an error."""
+"""Argo's own JSON schemas of the resources that Metaflow writes, and of those that its events need. A field that they do not know is an error."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import jsonschema
 
 
 def errors(resource: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a WorkflowTemplate, CronWorkflow or Sensor, each with its place."""
+    """What is wrong with a resource of one of the kinds in schema.json, each with its place."""
     found = _validator(resource["kind"]).iter_errors(resource)
     return [f"{each.json_path}: {each.message}" for each in found]
 
