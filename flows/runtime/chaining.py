@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,5 +97,8 @@ def run_flow(file: str, overrides: Sequence[str]) -> Any:
 
     # Runner composes the flow's configuration in this process, where HYDRA_ARGS holds another flow's overrides.
     os.environ["HYDRA_ARGS"] = shlex.join(overrides)
-    with Runner(str(FLOWS / file), show_output=True).run() as running:
+    interrupt = signal.getsignal(signal.SIGINT)
+    runner = Runner(str(FLOWS / file), show_output=True)
+    signal.signal(signal.SIGINT, interrupt)  # Runner's own kills the flow and lets this step go on
+    with runner.run() as running:
         return running.run

@@ -33,8 +33,13 @@ _PARENT = os.getppid()
 
 @contextlib.contextmanager
 def schedule() -> Iterator[None]:
-    """Run a flow's tasks in this block. If it fails or is stopped, the MLflow runs that are open are ended."""
+    """Run a flow's tasks in this block. If it fails or is stopped, the MLflow runs that are open are ended.
+
+    A flow that a task of another flow started ends with that task.
+    """
     _interrupt_on_signals(_stop_tasks)
+    if open_runs.VARIABLE in os.environ:
+        threading.Thread(target=_watch_parent, daemon=True).start()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(owned.temporary_folder())
@@ -154,7 +159,7 @@ def _watch_parent() -> None:
     while not _is_orphan():
         time.sleep(CHECK_SECONDS)
     with contextlib.suppress(OSError):
-        print("error: the process that ran this flow has ended, and so does this task", file=sys.stderr, flush=True)
+        print("error: the process that started this one has ended, and so does it", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_SECONDS)
     os._exit(1)

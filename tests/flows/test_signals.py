@@ -4,12 +4,9 @@ Each step gets one signal; with FASHION_TEST_SIGNALS=all each step gets every on
 """
 
 import os
-import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import signals

@@ -4,14 +4,13 @@ Each step waits at one call until its signal has come. What a stopped flow leave
 """
 
 import contextlib
+import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import psutil
 from support import faults
 from support.machine import FLOWS, Machine
 
-ENDS_SECONDS = 240
+ENDS_SECONDS = 500
 """How long a step may take to be reached, and a flow to end."""
 KINDS: dict[str, tuple[int, str]] = {
     "SIGINT to the group": (signal.SIGINT, "group"),  # Ctrl-C
@@ -83,8 +82,10 @@ def sweep(machine: Machine, flow: str, words: Sequence[str], stops: Sequence[Sto
     while True:
         code, stopped = _run(flow, command, environment, waiting, folder, swept)
         ending = "goes on" if code == 0 else f"ends with {code}"
-        swept.rows += [(stop.step, kind, ending if number == len(stopped) - 1 else "goes on")
-                       for number, (stop, kind) in enumerate(stopped)]
+        swept.rows += [
+            (stop.step, kind, ending if number == len(stopped) - 1 else "goes on")
+            for number, (stop, kind) in enumerate(stopped)
+        ]
         if code == 0:
             return swept
         assert stopped, swept.output[-1]
@@ -132,7 +133,7 @@ def _task(scheduler: int, step: str) -> int:
     for child in psutil.Process(scheduler).children():
         with contextlib.suppress(psutil.Error):
             words = child.cmdline()
-            if ("step", step) in zip(words, words[1:], strict=False):
+            if ("step", step) in itertools.pairwise(words):
                 return int(child.pid)
     raise AssertionError(f"no task of {step}")
 

@@ -4,6 +4,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ def may_happen(fault: dict[str, Any]) -> bool:
     """Whether a fault has not happened yet, and may happen in this process."""
     flow, _, step = fault["task"].partition("/")
     words = sys.orig_argv
-    is_task = ("step", step) in zip(words, words[1:], strict=False)
+    is_task = ("step", step) in itertools.pairwise(words)
     is_here = not step or (is_task and any(word.endswith(f"{flow}.py") for word in words))
     return is_here and not Path(fault["done"]).exists()
 
