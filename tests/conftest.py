@@ -42,7 +42,8 @@ CI_FILES = (
     *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
     *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
     *("tests/service/test_telemetry", "tests/test_benchmarks", "tests/test_supply_chain"),
-    *("tests/registry/test_kills", "tests/flows/test_supervision", "tests/commands/test_servers_away"),
+    *("tests/registry/test_kills", "tests/flows/test_supervision", "tests/flows/test_signals"),
+    "tests/commands/test_servers_away",
 )
 """Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors; benchmarks, and
 sweeps over each write at which a process is killed, and over each server and trouble."""

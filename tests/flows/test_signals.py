@@ -83,10 +83,10 @@ def top_runs(machine: Machine, experiment: str = "fashion") -> list[Any]:
 
 
 def check_once(swept: Swept, stops: list[Stop]) -> None:
-    """Each step was stopped, and finished once: no `resume` did anything again."""
+    """Each step was stopped, and each of its tasks finished once: no `resume` did anything again."""
     assert [step for step, _, _ in swept.rows] == [stop.step for stop in stops]
     for stop in stops:
-        assert swept.finished(stop.step) == 1, (stop.step, swept.rows)
+        assert swept.finished(stop.step) == stop.tasks, (stop.step, swept.rows)
 
 
 @pytest.mark.fault("each step of TrainFlow is stopped or killed: Ctrl-C, SIGTERM, SIGHUP, kill -9, of a task or of all")
@@ -134,7 +134,7 @@ def test_a_drift_flow_stopped_in_each_step_reports_once(serving: Machine, shift:
     stops = [
         Stop("start", "fashion.drift.belief:check_sources"),
         Stop("divide", retried=False),
-        Stop("count", "fashion.drift.inspection:count"),
+        Stop("count", "fashion.drift.inspection:count", tasks=2),
         Stop("join", "fashion.drift.inspection:decide"),
         Stop("report", "fashion.drift.reports:publish", "after"),
         Stop("act", "fashion.drift.catch_up:record_end"),

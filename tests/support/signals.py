@@ -44,6 +44,8 @@ class Stop:
     """`flow_file/step`, where the step runs another flow, in whose step it is stopped."""
     retried: bool = True
     """Whether Metaflow starts a task of the step again that was killed."""
+    tasks: int = 1
+    """Of the step; one of them is stopped."""
 
 
 @dataclass
@@ -59,8 +61,9 @@ class Swept:
     output: list[str] = field(default_factory=list)
 
     def finished(self, step: str) -> int:
-        """How many tasks of a step have finished, over all processes."""
-        return len(re.findall(rf"\[\d+/{step}/\d+ \(pid \d+\)\] Task finished successfully", "\n".join(self.output)))
+        """How many tasks of a step have finished, over all processes; not those of a flow that a step runs."""
+        said = rf"^\S+ \S+ \[\d+/{step}/\d+ \(pid \d+\)\] Task finished successfully"
+        return len(re.findall(said, "\n".join(self.output), re.MULTILINE))
 
 
 def sweep(machine: Machine, flow: str, words: Sequence[str], stops: Sequence[Stop], *, shift: int) -> Swept:
