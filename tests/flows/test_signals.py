@@ -24,7 +24,7 @@ from fashion.images import image_store
 from fashion.images.corruptions import corrupt
 from fashion.model.package import Package
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import Feedback
+from fashion.predictions.record import REVIEW, Feedback
 from fashion.registry import champions, tracking, versions
 from fashion.storage.address import open_store
 
@@ -67,7 +67,7 @@ def serving(
     with PredictionLog(machine.root / "predictions.db") as log:
         log.append(found)
         labelled = zip(found, test.labels, strict=False)
-        log.append_feedback(Feedback(each.prediction_id, int(label), "page", each.time_us) for each, label in labelled)
+        log.append_feedback(Feedback(each.prediction_id, int(label), REVIEW, each.time_us) for each, label in labelled)
     for each, picture in zip(found, pictures, strict=True):
         image_store.put(images, picture, each.image_sha256)
     return machine
