@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fashion.config.compose import parse_overrides
 from fashion.config.drift import RetrainConfig
+from runtime import supervision
 
 FLOWS = Path(__file__).parents[1]
 
@@ -100,5 +101,9 @@ def run_flow(file: str, overrides: Sequence[str]) -> Any:
     interrupt = signal.getsignal(signal.SIGINT)
     runner = Runner(str(FLOWS / file), show_output=True)
     signal.signal(signal.SIGINT, interrupt)  # Runner's own kills the flow and lets this step go on
-    with runner.run() as running:
-        return running.run
+    try:
+        with runner.run() as running:
+            return running.run
+    except KeyboardInterrupt:
+        supervision.stop_children()  # this process waits for the flow, even as it exits
+        raise

@@ -37,7 +37,7 @@ def schedule() -> Iterator[None]:
 
     A flow that a task of another flow started ends with that task.
     """
-    _interrupt_on_signals(_stop_tasks)
+    _interrupt_on_signals(stop_children)
     if open_runs.VARIABLE in os.environ:
         threading.Thread(target=_watch_parent, daemon=True).start()
     with contextlib.ExitStack() as stack:
@@ -110,6 +110,16 @@ def end_continued(status: str) -> None:
             tracking.end_run(_continued.pop(), status)
 
 
+def stop_children() -> None:
+    """Let the processes that this one started end, as those of a flow's tasks, or of a flow that a task runs."""
+    with contextlib.suppress(ImportError):  # the scheduler ends them too, after some seconds
+        import psutil
+
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                child.terminate()
+
+
 def _end_runs_of(folder: Any) -> None:
     """End what a flow left open, unless its tasks have."""
     if not open_runs.has_opened(folder):
@@ -139,15 +149,6 @@ def _interrupt_on_signals(first: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-
-
-def _stop_tasks() -> None:
-    with contextlib.suppress(ImportError):  # the scheduler ends them too, after some seconds
-        import psutil
-
-        for task in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                task.terminate()
 
 
 def _is_orphan() -> bool:
