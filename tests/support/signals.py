@@ -20,7 +20,7 @@ import psutil
 from support import faults
 from support.machine import FLOWS, Machine
 
-ENDS_SECONDS = 500
+ENDS_SECONDS = 300
 """How long a step may take to be reached, and a flow to end."""
 KINDS: dict[str, tuple[int, str]] = {
     "SIGINT to the group": (signal.SIGINT, "group"),  # Ctrl-C
