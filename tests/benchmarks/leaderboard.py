@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import json
 import math
 import os
 import shlex
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +25,9 @@ from fashion.home import REPOSITORY
 from fashion.images.transform import Images, normalise
 from fashion.metrics.classification import wilson_interval
 from fashion.model.predictor import OnnxNetwork
-from tests.benchmarks.measurement import Cell, Options, Table, circumstances, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Results, Table, circumstances, fashion_mnist, say
 
 SHIPPED = tuple(sorted(path.stem for path in (CONFIGS / "architecture").glob("*.yaml") if path.stem != "timm"))
-Kind = TypeVar("Kind")
 RESULTS = REPOSITORY / "var" / "leaderboard.json"
 """Finished trainings: a run that is started again goes on with the others."""
 VAL_ROWS = 2000
@@ -103,7 +101,9 @@ def settings_of(name: str, seed: int, *, limit: int | None = None) -> TrainConfi
     return dataclasses.replace(settings, training=training)
 
 
-def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: str) -> Trained:
+def train_within(
+    budget: float, settings: TrainConfig, data: Dataset, *, name: str, shifted_copies: bool = True
+) -> Trained:
     """Measure how long a step takes, fit a schedule to the budget, train, export, and score the network.
 
     Args:
@@ -111,6 +111,7 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         settings: of the training; the number of epochs is set here.
         data: to train and score on.
         name: for the results.
+        shifted_copies: False to leave them out; their accuracy is then not a number.
     """
     from fashion.training import recipe
     from fashion.training.budget import seconds_of_a_step
@@ -126,7 +127,7 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
     model, _ = recipe.train(planned, part)
     seconds = clock() - began
     spread = np.linspace(0, len(data.test) - 1, min(len(data.test), SHIFTED_ROWS)).astype(int)
-    copies = shifted.copies(Split(data.test.images[spread], data.test.labels[spread]))
+    copies = shifted.copies(Split(data.test.images[spread], data.test.labels[spread])) if shifted_copies else []
     trained = Trained(
         name=name,
         seed=settings.training.seed,
@@ -135,8 +136,8 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         epochs=num_epochs,
         rows=rows,
         parameters=sum(each.numel() for each in model.parameters()),
-        accuracy=_accuracy(model, data.test, data),
-        shifted=statistics.mean(_accuracy(model, copy, data) for _, copy in copies),
+        accuracy=accuracy_of(model, data.test, data),
+        shifted=float(np.mean([accuracy_of(model, copy, data) for _, copy in copies])) if shifted_copies else math.nan,
     )
     say(f"{name}, seed {trained.seed}: {num_epochs} x {rows:,} rows in {seconds:.0f} s, {trained.accuracy:.2%}")
     return trained
@@ -265,29 +266,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         write(arguments.page, trained, table, conditions, command=command)
 
 
-class Results:
-    """Measurements in a file, each made once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def get(self, key: str, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
-        """The measurement of that name, which is made and stored if it is not known."""
-        if key not in self._known:
-            self._known[key] = dataclasses.asdict(make())  # type: ignore[call-overload]
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._known, indent=1) + "\n")
-        return kind(**self._known[key])
-
-
 def _clock() -> Callable[[], float]:
     import torch
 
     return time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
-def _accuracy(model: Any, split: Split, data: Dataset) -> float:
+def accuracy_of(model: Any, split: Split, data: Dataset) -> float:
+    """Share of a split that a network of torch is right on."""
     import torch
     from lightning_fabric import Fabric
 
