@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fashion.state import record, relocation
+from fashion.state import interrupts, record, relocation
 from fashion.state.record import StateError
 from fashion.storage import sqlite
 from fashion.storage.servers import server_seconds
@@ -105,10 +105,11 @@ def prepare_home() -> Home:
 
 
 def prepare_environment() -> Home:
-    """Do what `prepare_home` does, or end the process with one sentence.
+    """Do what `prepare_home` does, or end the process with one sentence, on Ctrl-C with one word.
 
     Call before importing metaflow, which reads its settings on import.
     """
+    interrupts.end_in_one_word()
     try:
         return prepare_home()
     except (AddressError, StateError) as error:

@@ -335,6 +335,7 @@ class TrainFlow(FlowSpec):
             version=self.data_version,
             dataset=data,
             feedback=self.feedback,
+            resumes=[f"{current.flow_name}/{each}" for each in launch.unfinished_origins()],
         )
         if (page := tracking.run_page(self.mlflow_run_id)) is not None:
             print(f"MLflow run: {page}")

@@ -43,6 +43,7 @@ CI_TESTS = (
     *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
     *("tests/service/test_telemetry", "tests/test_benchmarks", "tests/test_supply_chain"),
     *("tests/registry/test_kills", "tests/flows/test_supervision", "tests/commands/test_servers_away"),
+    "tests/flows/test_signals",
     *("tests/drift/test_traffic.py::TestPower", "tests/drift/test_decision.py::TestPower"),
     *("tests/training/test_export.py::test_every_", "tests/training/test_models.py::TestArchitectures"),
     *(f"tests/flows/test_drift_flow.py::Test{name}" for name in ("Story", "Trouble", "Elsewhere", "BadDay")),

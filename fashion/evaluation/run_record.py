@@ -1,7 +1,7 @@
 """What MLflow records of a training: its data, its evaluation and its package. Knows no torch and no flow."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ def start(
     version: Manifest,
     dataset: Dataset,
     feedback: LabelledFeedback | None,
+    resumes: Sequence[str] = (),
 ) -> str:
     """Open a run, and log what is known before training.
+
+    A run that an earlier attempt opened is continued, unless it was planned otherwise: a plan for `fit_budget` is made
+    of measured seconds.
 
     Args:
         experiment_id: of the experiment that the run is in.
@@ -43,11 +47,17 @@ def start(
         version: of the data, stored as `MANIFEST`: what the data config names may change.
         dataset: that version, to train on.
         feedback: labelled pictures to train on besides; None for none.
+        resumes: tags `metaflow_run_id` of Metaflow runs that this one resumes, and that ended before they had logged
+            all this.
 
     Returns:
         The run's id. The run stays open until `tracking.finish_run`.
     """
-    run_id = tracking.start_run(experiment_id, name, tags)
+    run_id = tracking.start_run(experiment_id, name, tags, resumes=resumes)
+    logged, _ = tracking.run_records(run_id)
+    if any(logged.get(key, str(value)) != str(value) for key, value in tracking.flatten(params).items()):
+        tracking.discard_run(run_id)
+        run_id = tracking.start_run(experiment_id, name, tags)
     tracking.log_params(run_id, params)
     for context in CONTEXTS:
         split = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}[context]

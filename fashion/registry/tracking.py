@@ -105,24 +105,36 @@ def get_or_create_experiment(home: Home, name: str) -> str:
         return str(client.create_experiment(name, location, tags))
 
 
-def start_run(experiment_id: str, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
+def start_run(
+    experiment_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    *,
+    parent: str | None = None,
+    resumes: Sequence[str] = (),
+) -> str:
     """Create a run and return its id. It stays open across processes until `finish_run`.
 
     A Metaflow run has one run: called again with the same tag `metaflow_run_id`, as by a retried task, this continues
-    the existing one.
+    the existing one. So it does with the run of an earlier Metaflow run, which then gets the new name and tags.
 
     Args:
         experiment_id: what `get_or_create_experiment` returned.
         name: the run's name.
         tags: the run's tags.
         parent: id of the run that this one is nested under.
+        resumes: tags `metaflow_run_id` of earlier Metaflow runs, the latest first.
     """
     client = MlflowClient()
-    if parent is None and "metaflow_run_id" in tags:
-        same = f"tags.metaflow_run_id = '{tags['metaflow_run_id']}'"
+    known = [tags["metaflow_run_id"], *resumes] if parent is None and "metaflow_run_id" in tags else []
+    for each in known:
+        same = f"tags.metaflow_run_id = '{each}'"
         if found := client.search_runs([experiment_id], same, max_results=1, order_by=["attributes.start_time"]):
             run_id = str(found[0].info.run_id)
             continue_run(experiment_id, run_id)
+            if each in resumes:
+                client.update_run(run_id, name=name)
+                log_tags(run_id, tags)
             return run_id
     nesting = {} if parent is None else {"mlflow.parentRunId": parent}
     owner = open_runs.tags(experiment_id)
@@ -139,6 +151,12 @@ def continue_run(experiment_id: str, run_id: str) -> None:
     """
     log_tags(run_id, open_runs.tags(experiment_id))
     MlflowClient().update_run(run_id, status="RUNNING")
+
+
+def discard_run(run_id: str) -> None:
+    """Put a run into MLflow's bin, ended as KILLED."""
+    end_run(run_id, open_runs.KILLED)
+    MlflowClient().delete_run(run_id)
 
 
 def run_page(run_id: str) -> str | None:

@@ -2,12 +2,14 @@
 
 import os
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fashion.config.compose import parse_overrides
 from fashion.config.drift import RetrainConfig
+from runtime import supervision
 
 FLOWS = Path(__file__).parents[1]
 
@@ -96,5 +98,12 @@ def run_flow(file: str, overrides: Sequence[str]) -> Any:
 
     # Runner composes the flow's configuration in this process, where HYDRA_ARGS holds another flow's overrides.
     os.environ["HYDRA_ARGS"] = shlex.join(overrides)
-    with Runner(str(FLOWS / file), show_output=True).run() as running:
-        return running.run
+    interrupt = signal.getsignal(signal.SIGINT)
+    runner = Runner(str(FLOWS / file), show_output=True)
+    signal.signal(signal.SIGINT, interrupt)  # Runner's own kills the flow and lets this step go on
+    try:
+        with runner.run() as running:
+            return running.run
+    except KeyboardInterrupt:
+        supervision.stop_children()  # this process waits for the flow, even as it exits
+        raise

@@ -181,6 +181,7 @@ def run_plain(flow: Callable[[], Any]) -> None:
     metaflow_patches.start_nodes_with_this_python()
     metaflow_patches.say_faults_in_one_sentence(flow)
     metaflow_patches.say_when_the_latest_run_is_unknown()
+    metaflow_patches.go_on_from_resumed_runs()
     metaflow_patches.say_when_a_task_was_killed()
     metaflow_patches.report_usage_errors_in_one_sentence()
     if "argo-workflows" in sys.argv:
@@ -281,6 +282,11 @@ def mlflow_run(experiment_id: str, run_id: str, *, connected: bool = True) -> It
             tracking.continue_run(experiment_id, run_id)
     with exit_on(ServerUnavailable), supervision.continued(run_id):
         yield
+
+
+def unfinished_origins() -> list[str]:
+    """Ids of the runs that this one resumes, the latest first, until one whose first step had finished."""
+    return metaflow_patches.unfinished_origins(current.flow_name, current.origin_run_id)
 
 
 @contextlib.contextmanager

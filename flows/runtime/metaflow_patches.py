@@ -13,11 +13,15 @@ import sys
 import traceback
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fashion.home import root
 from fashion.state import faults
 from fashion.state.flow_runs import latest_run, newest_run
+
+ORIGIN, PARAMETERS = "origin-run-id", "_parameters"
+"""Metaflow's names for the run that a task was resumed from, and for the task that holds a run's parameters."""
 
 
 class UnknownRun(Exception):
@@ -130,6 +134,48 @@ def say_when_the_latest_run_is_unknown() -> None:
         return run_id
 
     util.get_latest_run_id = cli.get_latest_run_id = get_latest_run_id
+
+
+def go_on_from_resumed_runs() -> None:
+    """Let `resume` go on from a run that was itself resumed, once that one holds what had finished before it.
+
+    Metaflow 2.19 notes the latest run in `run` only: after a `resume` that was killed, the next one would do again what
+    that one had done. Which run it resumed is stored as Metaflow stores it of tasks.
+    """
+    from metaflow import util
+    from metaflow.metadata_provider import MetaDatum
+    from metaflow.runtime import NativeRuntime
+
+    original = NativeRuntime.clone_original_run
+
+    def clone_original_run(runtime: Any, *args: Any, **options: Any) -> None:
+        original(runtime, *args, **options)
+        origin = MetaDatum(ORIGIN, str(runtime._clone_run_id), ORIGIN, [])
+        runtime._metadata.register_metadata(runtime._run_id, PARAMETERS, runtime._params_task.task_id, [origin])
+        named = SimpleNamespace(flow=runtime._flow, echo=lambda *_, **__: None)
+        util.write_latest_run_id(named, runtime._run_id)
+
+    NativeRuntime.clone_original_run = clone_original_run
+
+
+def unfinished_origins(flow: str, origin: str | None) -> list[str]:
+    """The runs that a run resumes, the latest first, until one whose first step had finished.
+
+    Args:
+        flow: name of the flow.
+        origin: id of the run that it resumes itself; None for none.
+    """
+    from metaflow import Run, Task
+
+    found: list[str] = []
+    while origin is not None and origin not in found:
+        run = Run(f"{flow}/{origin}", _namespace_check=False)
+        if "start" in run and any(task.successful for task in run["start"]):
+            break
+        found.append(origin)
+        parameters = Task(f"{flow}/{origin}/{PARAMETERS}/0", _namespace_check=False)
+        origin = parameters.metadata_dict.get(ORIGIN)
+    return found
 
 
 def say_when_a_task_was_killed() -> None:

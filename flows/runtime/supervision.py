@@ -33,8 +33,13 @@ _PARENT = os.getppid()
 
 @contextlib.contextmanager
 def schedule() -> Iterator[None]:
-    """Run a flow's tasks in this block. If it fails or is stopped, the MLflow runs that are open are ended."""
-    _interrupt_on_signals(_stop_tasks)
+    """Run a flow's tasks in this block. If it fails or is stopped, the MLflow runs that are open are ended.
+
+    A flow that a task of another flow started ends with that task.
+    """
+    _interrupt_on_signals(stop_children)
+    if open_runs.VARIABLE in os.environ:
+        threading.Thread(target=_watch_parent, daemon=True).start()
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(owned.temporary_folder())
@@ -105,6 +110,16 @@ def end_continued(status: str) -> None:
             tracking.end_run(_continued.pop(), status)
 
 
+def stop_children() -> None:
+    """Let the processes that this one started end, as those of a flow's tasks, or of a flow that a task runs."""
+    with contextlib.suppress(ImportError):  # the scheduler ends them too, after some seconds
+        import psutil
+
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                child.terminate()
+
+
 def _end_runs_of(folder: Any) -> None:
     """End what a flow left open, unless its tasks have."""
     if not open_runs.has_opened(folder):
@@ -136,15 +151,6 @@ def _interrupt_on_signals(first: Any) -> None:
             signal.signal(number, interrupt)
 
 
-def _stop_tasks() -> None:
-    with contextlib.suppress(ImportError):  # the scheduler ends them too, after some seconds
-        import psutil
-
-        for task in psutil.Process().children():
-            with contextlib.suppress(psutil.Error):
-                task.terminate()
-
-
 def _is_orphan() -> bool:
     """Whether the scheduler of this task is gone."""
     return os.getppid() != _PARENT
@@ -154,7 +160,7 @@ def _watch_parent() -> None:
     while not _is_orphan():
         time.sleep(CHECK_SECONDS)
     with contextlib.suppress(OSError):
-        print("error: the process that ran this flow has ended, and so does this task", file=sys.stderr, flush=True)
+        print("error: the process that started this one has ended, and so does it", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(END_SECONDS)
     os._exit(1)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -24,7 +25,7 @@ from fashion.data.dataset import Dataset
 from fashion.evaluation import run_record
 from fashion.evaluation.scoring import Evaluation
 from fashion.home import Home
-from fashion.registry import model_card, tracking, versions
+from fashion.registry import model_card, open_runs, tracking, versions
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,52 @@ def test_a_run_names_its_three_splits_and_its_data_version(logged: tuple[str, st
     recorded = tracking.read_file(logged[0], run_record.MANIFEST)
     assert recorded is not None
     assert manifest.parse(recorded.decode()).digest == small_dataset.digest
+
+
+class TestStoppedStart:
+    """The first step of a training was stopped once it had opened its run, and is done again."""
+
+    @pytest.fixture
+    def start(
+        self, mlflow_home: Home, small_dataset: Dataset, data_config: DataConfig
+    ) -> Callable[[str, int, list[str]], str]:
+        experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
+        version = manifest.read(data_config)
+
+        def start(metaflow_run_id: str, num_epochs: int, resumes: list[str]) -> str:
+            return run_record.start(
+                experiment,
+                f"tiny {metaflow_run_id}",
+                tags={"metaflow_run_id": metaflow_run_id},
+                params={"data": {"manifest": "some.json"}, "training": {"num_epochs": num_epochs}},
+                version=version,
+                dataset=small_dataset,
+                feedback=None,
+                resumes=resumes,
+            )
+
+        return start
+
+    def test_a_resumed_flow_continues_the_run_of_the_one_before(
+        self, start: Callable[[str, int, list[str]], str]
+    ) -> None:
+        first = start("TrainFlow/1", 3, [])
+        tracking.end_run(first, open_runs.KILLED)
+        assert start("TrainFlow/3", 3, ["TrainFlow/2", "TrainFlow/1"]) == first
+        run = MlflowClient().get_run(first)
+        assert (run.info.status, run.info.run_name) == ("RUNNING", "tiny TrainFlow/3")
+        assert run.data.tags["metaflow_run_id"] == "TrainFlow/3"
+        assert start("TrainFlow/3", 3, ["TrainFlow/2", "TrainFlow/1"]) == first  # as by a retried task
+        assert start("TrainFlow/4", 3, []) != first
+
+    def test_a_run_that_was_planned_otherwise_makes_room(self, start: Callable[[str, int, list[str]], str]) -> None:
+        first = start("TrainFlow/1", 3, [])
+        second = start("TrainFlow/1", 4, [])
+        assert second != first
+        found = MlflowClient().search_runs([MlflowClient().get_run(first).info.experiment_id])
+        assert [(run.info.run_id, run.info.status) for run in found] == [(second, "RUNNING")]
+        discarded = MlflowClient().get_run(first).info
+        assert (discarded.status, discarded.lifecycle_stage) == ("KILLED", "deleted")
 
 
 def test_metrics_belong_to_the_model_and_to_the_split_that_they_were_measured_on(

@@ -1,4 +1,4 @@
-"""What Metaflow stored of a run is damaged, as a full disk leaves it: `resume` says so in one sentence."""
+"""`resume` goes on from the latest run, and says in one sentence that what Metaflow stored of it is damaged."""
 
 import os
 import shutil
@@ -85,6 +85,18 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     return said
 
 
+@pytest.mark.fault("a resumed run fails again")
+def test_resume_goes_on_from_a_run_that_was_itself_resumed(home: Path) -> None:
+    latest = flow_folder(home) / "latest_run"
+    first = latest.read_text()
+    done = call(home, "resume", FAILS="yes")
+    assert (done.returncode, f"Cloning SmallFlow/{first}" in done.stdout) == (1, True), done.stdout
+    second = latest.read_text()
+    done = call(home, "resume")
+    assert (done.returncode, f"Cloning SmallFlow/{second}" in done.stdout) == (0, True), done.stdout
+    assert latest.read_text() != second != first
+
+
 @pytest.mark.fault("Metaflow's file that names the latest run is damaged or empty")
 @pytest.mark.parametrize("content", [b"", b"\x00\x00\xff\xfe", b"no such run", b"../../x"])
 def test_resume_asks_for_the_run_where_the_latest_is_unknown(content: bytes, home: Path) -> None:
@@ -104,10 +116,11 @@ def test_resume_asks_for_the_run_where_the_latest_is_unknown(content: bytes, hom
 @pytest.mark.parametrize("pattern", ["*/start/*/*.data.json", "data/*/*"])
 @pytest.mark.parametrize("cut", [lambda content: b"", lambda content: content[: len(content) // 2]], ids=["0", "half"])
 def test_resume_says_that_a_run_is_damaged(pattern: str, cut: Callable[[bytes], bytes], home: Path) -> None:
-    found = list(flow_folder(home).glob(pattern))
+    found, latest = list(flow_folder(home).glob(pattern)), (flow_folder(home) / "latest_run").read_text()
     assert found
     for path in found:
         path.write_bytes(cut(path.read_bytes()))
     said = sentence(call(home, "resume"))
     assert "error: what an earlier task stored cannot be read (" in said
     assert said.endswith("): start a new run in place of this one")
+    assert (flow_folder(home) / "latest_run").read_text() == latest

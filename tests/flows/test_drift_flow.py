@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support import browser, shared_logs
+from support.answers import answered
 from support.log_rows import record
 from support.machine import Machine, twin
 from support.served import Served, free_port
@@ -27,9 +28,7 @@ from fashion.drift import reports
 from fashion.home import current_home
 from fashion.images import image_store
 from fashion.images.corruptions import corrupt
-from fashion.images.transform import Images
 from fashion.model.package import Package
-from fashion.model.predictor import Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import Feedback, PredictionRecord, new_prediction_id
 from fashion.predictions.shipper import Shipper
@@ -573,24 +572,6 @@ def failing(machine: Machine, *words: str) -> str:
 
 def latest(machine: Machine) -> list[dict[str, Any]]:
     return reports.latest(open_store(str(machine.root / "reports")), 100)
-
-
-def answered(package: Package, version: str, images: Images) -> list[PredictionRecord]:
-    """What the service logs of pictures."""
-    found = Predictor(package).predict(images)
-    return [
-        record(
-            model_version=version,
-            model_digest=package.digest[:16],
-            label=int(found.labels[row]),
-            confidence=float(found.confidences[row]),
-            probabilities=tuple(found.probabilities[row].tolist()),
-            statistics=tuple(found.statistics[row].tolist()),
-            embedding=tuple(found.embeddings[row].tolist()),
-            image_sha256=image_store.digest(image),
-        )
-        for row, image in enumerate(images)
-    ]
 
 
 def made(time_us: int, version: str = "1") -> PredictionRecord:

@@ -74,6 +74,17 @@ def test_a_flow_that_is_stopped_ends_its_mlflow_run_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("Ctrl-C while a flow is imported")
+def test_a_flow_that_is_interrupted_at_once_says_so_in_one_word(stopped: Machine, tmp_path: Path) -> None:
+    fault = faults.at("fashion.home:set_environment", tmp_path, action="interrupt", when="after")
+    flow = start(stopped, "run", *WORDS, **fault)
+    output, _ = flow.communicate(timeout=300)
+    assert (tmp_path / "done").exists(), output
+    assert flow.returncode == -signal.SIGINT
+    assert output.strip() == "Aborted!"
+
+
+@pytest.mark.slow
 @pytest.mark.fault("kill -9 of the scheduler")
 def test_a_task_ends_with_its_scheduler_and_resuming_logs_each_epoch_once(stopped: Machine, tmp_path: Path) -> None:
     fault = faults.at("fashion.training.checkpoint:save", tmp_path, action="kill parent", when="after")

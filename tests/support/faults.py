@@ -2,9 +2,11 @@
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+VARIABLE = "FASHION_TEST_FAULT"
 Action = Literal["kill", "kill parent", "interrupt", "wait", "full"]
 
 
@@ -16,6 +18,7 @@ def at(
     when: Literal["before", "after"] = "before",
     call: int = 1,
     seconds: float = 0,
+    task: str = "",
 ) -> dict[str, str]:
     """Environment of a child process, and of its own children, in one of which the fault happens once.
 
@@ -27,6 +30,7 @@ def at(
         when: before or after the function's own work.
         call: at which call in a process, from 1.
         seconds: how long to wait.
+        task: `flow_file/step`, the only tasks in which it may happen; any process without it.
     """
     fault = {
         "function": function,
@@ -35,9 +39,20 @@ def at(
         "call": call,
         "seconds": seconds,
         "done": str(folder / "done"),
+        "task": task,
     }
     points = Path(__file__).with_name("fault_points")
     return {
-        "FASHION_TEST_FAULT": json.dumps(fault),
+        VARIABLE: json.dumps([fault]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(points), os.environ.get("PYTHONPATH")])),
     }
+
+
+def together(faults: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Environment in which each of several faults happens; in one process only the first that may.
+
+    Args:
+        faults: as `at` returns them; at least one.
+    """
+    each = list(faults)
+    return {**each[0], VARIABLE: json.dumps([fault for one in each for fault in json.loads(one[VARIABLE])])}

@@ -4,6 +4,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -14,11 +15,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-FAULT = json.loads(os.environ.get("FASHION_TEST_FAULT", "{}"))
+
+def may_happen(fault: dict[str, Any]) -> bool:
+    """Whether a fault has not happened yet, and may happen in this process."""
+    flow, _, step = fault["task"].partition("/")
+    words = sys.orig_argv
+    is_task = ("step", step) in itertools.pairwise(words)
+    is_here = not step or (is_task and any(word.endswith(f"{flow}.py") for word in words))
+    return is_here and not Path(fault["done"]).exists()
+
+
+FAULT = next(filter(may_happen, json.loads(os.environ.get("FASHION_TEST_FAULT", "[]"))), None)
 
 
 def happen(calls: list[int]) -> None:
     """Count a call of the function; at the configured one, kill, raise or wait. Once over all child processes."""
+    assert FAULT is not None
     calls[0] += 1
     if calls[0] != FAULT["call"]:
         return
@@ -41,16 +53,18 @@ def happen(calls: list[int]) -> None:
 
 def patch(module: ModuleType) -> None:
     """Wrap the configured function of a module."""
-    *path, name = FAULT["function"].split(":")[1].split(".")
+    assert FAULT is not None
+    fault = FAULT
+    *path, name = fault["function"].split(":")[1].split(".")
     owner: Any = functools.reduce(getattr, path, module)
     original, calls = getattr(owner, name), [0]
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if FAULT["when"] == "before":
+        if fault["when"] == "before":
             happen(calls)
         result = original(*args, **kwargs)
-        if FAULT["when"] == "after":
+        if fault["when"] == "after":
             happen(calls)
         return result
 
@@ -64,7 +78,7 @@ class Finder(importlib.abc.MetaPathFinder):
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the module's own spec with a loader that patches it; None for any other module."""
-        if name != FAULT["function"].split(":")[0]:
+        if FAULT is None or name != FAULT["function"].split(":")[0]:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -81,5 +95,5 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-if FAULT and not Path(FAULT["done"]).exists():
+if FAULT is not None:
     sys.meta_path.insert(0, Finder())
