@@ -17,7 +17,7 @@ from fashion.config.train import load_train_config
 from fashion.data import manifest
 from fashion.data.loading import load_dataset
 from fashion.training import export, recipe
-from fashion.training.fit import Epoch
+from fashion.training.state import Epoch
 
 
 def main() -> None:

@@ -345,7 +345,7 @@ class TrainFlow(FlowSpec):
         from fashion.storage.address import open_store
         from fashion.storage.servers import server_seconds
         from fashion.training import export, launcher, recipe
-        from fashion.training.fit import Diverged
+        from fashion.training.divergence import Diverged
         from fashion.training.progress import Watch
         from fashion.training.ranks import RankLost
         from fashion.training.search_space import with_params

@@ -42,10 +42,10 @@ CI_FILES = (
     *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
     *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
     *("tests/service/test_telemetry", "tests/test_benchmarks", "tests/test_supply_chain"),
-    *("tests/registry/test_kills", "tests/flows/test_supervision"),
+    *("tests/registry/test_kills", "tests/flows/test_supervision", "tests/commands/test_servers_away"),
 )
 """Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors; benchmarks, and
-sweeps that kill a process at each of its writes."""
+sweeps over each write at which a process is killed, and over each server and trouble."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook

@@ -37,7 +37,7 @@ from bentos.classifier.traffic import TrafficReader
 from bentos.web import responses
 from bentos.web.auth import Keys, Scope, is_loopback
 from bentos.web.bodies import BodyLimits
-from bentos.web.memory import Memory, return_large_blocks
+from bentos.web.memory import Memory
 from bentos.web.rate_limit import RateLimit
 from bentos.web.request_metrics import Identity
 from bentos.web.responses import ErrorAnswer
@@ -49,6 +49,7 @@ from fashion.drift import retention
 from fashion.home import Home
 from fashion.images import image_store
 from fashion.images.errors import BadPicture
+from fashion.images.malloc import return_freed_memory
 from fashion.images.preparation import PreparedImage
 from fashion.model import explanation
 from fashion.model.package import Package
@@ -96,7 +97,7 @@ class Worker:
             fashion.predictions.record.LogUnavailable: the log cannot be opened.
             ValueError: answers must wait for the shared log, and FASHION_LOG is not set.
         """
-        return_large_blocks()
+        return_freed_memory()
         self.settings, self.deployment = deployment.settings, deployment
         self.package: Package = read_verified(model, deployment.model)
         self.page, self.gallery = folder / "page", folder / "gallery"

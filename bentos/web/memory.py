@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
-import os
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -15,10 +13,6 @@ MOST_WAITING = 64
 """Requests that may wait at once: what they have already sent takes memory too. More are sent away at once."""
 RETRY_SECONDS = 2
 """When a client that was sent away should try again."""
-LARGE_BYTES = 1024 * 1024
-"""Blocks of memory from this size on go back to the system as soon as they are freed."""
-_MMAP_THRESHOLD = -3
-"""M_MMAP_THRESHOLD of malloc.h."""
 
 
 class Memory:
@@ -96,13 +90,3 @@ def busy() -> ApiError:
     """Make the error of a request for which there is no memory."""
     message = f"other uploads take all memory, and what becomes free within {WAIT_SECONDS:g} s is theirs"
     return ApiError(503, "overloaded", message, f"try again in {RETRY_SECONDS} s", {"retry-after": str(RETRY_SECONDS)})
-
-
-def return_large_blocks() -> None:
-    """Let the C library give freed memory of large pictures back at once: glibc learns from the first ones to keep it.
-
-    MALLOC_MMAP_THRESHOLD_ in the environment comes first. Other C libraries than glibc are left alone.
-    """
-    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        with contextlib.suppress(AttributeError):
-            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, LARGE_BYTES)

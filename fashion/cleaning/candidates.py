@@ -49,7 +49,12 @@ def candidate(kind: str, name: str, paths: Iterable[Path], *, now: float | None 
 
 def is_due(found: Candidate, days: float) -> bool:
     """True if something is old enough to go."""
-    return bool(found.paths or found.blobs) and found.age_days >= max(days, RECENT_SECONDS / DAY_SECONDS)
+    return bool(found.paths or found.blobs) and is_old(found.age_days, days)
+
+
+def is_old(age_days: float, days: float) -> bool:
+    """True for an age of so many days, and of RECENT_SECONDS, at least."""
+    return age_days >= max(days, RECENT_SECONDS / DAY_SECONDS)
 
 
 def remove(found: Candidate) -> None:

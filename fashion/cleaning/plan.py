@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion.cleaning import bentos, candidates, flow_runs, processes, stored
+from fashion.cleaning import bentos, candidates, flow_runs, processes, stored, studies
 from fashion.cleaning.candidates import Candidate, candidate, is_due
 from fashion.config.gc import GcConfig
 from fashion.home import Home
@@ -22,12 +22,13 @@ def find(home: Home, settings: GcConfig) -> list[Candidate]:
     What champions, their predecessors and challengers are of stays, and so does what a process on this machine uses.
 
     Args:
-        home: of this machine, connected to its registry. Of what addresses name elsewhere, checkpoints and archives of
-            bentos are looked at.
+        home: of this machine, connected to its registry. Of what addresses name elsewhere, checkpoints, studies and
+            archives of bentos are looked at.
         settings: the ages.
 
     Raises:
         fashion.storage.blobs.StoreUnavailable: one of their stores cannot be listed, or its address is none.
+        OSError: the database of studies cannot be used.
     """
     needed = cleanup.needed()
     running = processes.look(home.root)
@@ -38,7 +39,7 @@ def find(home: Home, settings: GcConfig) -> list[Candidate]:
     if not running.has_flow:  # it may be about to use what an earlier run stored
         metaflow = home.root / relocation.METAFLOW
         found += _checkpoints(home, settings)
-        found += _studies(home, settings)
+        found += studies.find(home.studies, settings)
         found += _failed_runs(home, settings, needed)
         found += flow_runs.find(metaflow, settings.flow_runs_days, needed=needed.flow_runs)
     return found
@@ -52,6 +53,9 @@ def remove(home: Home, found: Candidate) -> None:
     """
     if found.kind == FAILED_RUN:
         cleanup.remove(home, found.name.partition(" ")[0].split(","))
+        return
+    if found.kind == studies.IN_DATABASE:
+        studies.remove(home.studies, found)
         return
     candidates.remove(found)
     if found.kind in ("bento", "model copy"):
@@ -72,17 +76,6 @@ def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
     for path in sorted(Path(home.checkpoints).glob("*/*")):
         found = candidate("checkpoint", f"{path.parent.name}/{path.name}", [path])
         if is_due(found, settings.checkpoints_days):
-            yield found
-
-
-def _studies(home: Home, settings: GcConfig) -> Iterator[Candidate]:
-    if "://" in home.studies:
-        return
-    studies = Path(home.studies)
-    folder = studies.parent if studies.suffix == ".log" else studies
-    for path in sorted(folder.glob("*.log")):
-        found = candidate("study", path.name, [path])
-        if is_due(found, settings.studies_days):
             yield found
 
 

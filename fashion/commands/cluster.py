@@ -65,13 +65,25 @@ def manifests(
 
 @app.command("secret", epilog="Example: fashion cluster secret --production | kubectl apply --filename -")
 def secret(production: Production = False, branch: Branch = "") -> None:
-    """Print the secret of the pods, with the values of this environment. It is stored nowhere."""
+    """Print the secret of the pods, with the values of this environment. It is stored nowhere.
+
+    Of keys that are in files here, it holds the keys.
+    """
     import yaml
 
     from fashion.commands import cluster_manifests
+    from fashion.registry.signatures import SIGNING_KEY, TRUSTED_KEYS, SignatureError, pem_of
 
     needs = _needs(production, branch)
-    print(yaml.safe_dump(cluster_manifests.secret(needs, os.environ), sort_keys=False), end="")
+    try:
+        keys = {
+            name: pem_of(name).decode(errors="replace")
+            for name in (SIGNING_KEY, TRUSTED_KEYS)
+            if name in needs.secret_keys
+        }
+    except SignatureError as error:
+        raise CommandError(str(error)) from None
+    print(yaml.safe_dump(cluster_manifests.secret(needs, {**os.environ, **keys}), sort_keys=False), end="")
 
 
 def _needs(production: bool, branch: str) -> Any:

@@ -25,7 +25,7 @@ def gc(
     """List what this machine no longer needs, with sizes.
 
     Checkpoints, studies, failed runs, bentos and flow runs have ages (configs/gc.yaml); checkpoints and archives of
-    bentos have them in buckets too. Whatever its age, nothing goes
+    bentos have them in buckets too, and studies in a database. Whatever its age, nothing goes
     that the champion, an earlier champion, a challenger, a served bento or a running flow needs.
     """
     from fashion.commands.registry import connected
@@ -35,9 +35,8 @@ def gc(
 
     with failing_on(ConfigError):
         settings = load_as(GcConfig, compose(overrides or [], root=GcConfig.root))
-    from fashion.storage.blobs import StoreUnavailable
 
-    with connected() as home, failing_on(StoreUnavailable):
+    with connected() as home, failing_on(OSError):
         from fashion.cleaning import plan
 
         found = plan.find(home, settings)

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fashion.commands.errors import CommandError
 from fashion.predictions.record import KnownModel, ModelId, PredictionRecord
 
 
@@ -55,6 +56,7 @@ class ClassNames:
 
         Raises:
             ValueError: the registry does not know them, or there are more or fewer of them than the record has.
+            CommandError: the registry cannot be reached.
         """
         if self._given is not None:
             names: Sequence[str] | str = self._given
@@ -72,10 +74,14 @@ class ClassNames:
 
 
 def _look_up(model: ModelId) -> tuple[str, ...] | str:
-    """Class names of a model, or one sentence on why they are not known."""
+    """Class names of a model, or one sentence on why they are not known.
+
+    Raises:
+        CommandError: the registry cannot be reached; it would not know the next model either.
+    """
     from fashion.home import prepare_environment
     from fashion.model.package import DamagedPackage
-    from fashion.registry import tracking, versions
+    from fashion.registry import server, tracking, versions
 
     remedy = "--classes names them in order"
     if model.name is None:
@@ -85,8 +91,10 @@ def _look_up(model: ModelId) -> tuple[str, ...] | str:
         with tempfile.TemporaryDirectory() as folder:
             found = versions.fetch(versions.get(model.version, model.name), Path(folder))
     except (*versions.ERRORS, DamagedPackage) as error:
-        reason = " ".join(str(error).split())[:200]
-        return f"the classes of {model} are not known ({reason}): {remedy}"
+        reason = " ".join(str(error).split())
+        if (away := server.explain(error)) is not None:
+            raise CommandError(f"the classes of {model} are not known ({away}); or {remedy}") from None
+        return f"the classes of {model} are not known ({reason[:200]}): {remedy}"
     if not model.has_digest(found.digest):
         return f"the classes of {model} are not known, for the registry has another package of this number: {remedy}"
     return found.class_names

@@ -173,7 +173,8 @@ def collect(home: Home, url: str, overrides: Sequence[str] = (), *, deadline_s: 
         try:
             parts[name] = readers[name]()
         except Exception as error:  # whatever a part raises, the others are shown
-            fault = faults.find(error, home.root)
+            is_own = type(error).__module__.startswith("fashion.")
+            fault = None if is_own else faults.find(error, home.root)
             parts[name] = Failure(first_line(error) if fault is None else fault.sentence)
 
     threads = [threading.Thread(target=read, args=(name,), daemon=True) for name in readers]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:3000"
 WIDTH = 100
 INDENT = 14
+REGISTRY_SECONDS = 3.0
+"""How long an MLflow server may take, if FASHION_SERVER_SECONDS does not say less."""
 
 
 def status(
@@ -35,10 +37,11 @@ def status(
     from fashion.data.manifest import DataError
     from fashion.data.requested import with_known
     from fashion.home import current_home, set_environment
+    from fashion.storage.servers import server_seconds
 
     home = current_home()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(min(REGISTRY_SECONDS, server_seconds()))))
     set_environment(home)
     with failing_on(ConfigError, DataError):
         chosen = with_known(overrides or [])

@@ -109,9 +109,10 @@ def open_optuna(home: "Home", host: str, port: int, study: str) -> NoReturn:
     """Become optuna-dashboard, on one study or on the database of all.
 
     Raises:
-        CommandError: there is no study, or optuna-dashboard is not installed.
+        CommandError: there is no study, its database cannot be used, or optuna-dashboard is not installed.
     """
     from fashion.commands import ports
+    from fashion.storage.servers import check_database
 
     address = home.studies if "://" in home.studies else str(_journal(Path(home.studies), study))
     if importlib.util.find_spec("optuna_dashboard") is None:
@@ -120,6 +121,9 @@ def open_optuna(home: "Home", host: str, port: int, study: str) -> NoReturn:
             f"optuna-dashboard is not installed: `uv tool run optuna-dashboard --port {port} {shown}` runs it, "
             f"`{shlex.quote(sys.executable)} -m pip install optuna-dashboard` installs it"
         )
+    if "://" in address:
+        with failing_on(OSError):
+            check_database(address, variable="FASHION_STUDIES")
     ports.require_free(host, port)
     print(f"Optuna's dashboard of {Path(address).stem} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
     os.environ |= {"FASHION_STUDY": address, "FASHION_HOST": host, "FASHION_PORT": str(port)}

@@ -16,7 +16,7 @@ class GcConfig(Strict):
     checkpoints_days: float
     """Checkpoints of trainings, which only resuming them needs."""
     studies_days: float
-    """Journals of tuning, whose trials MLflow has too."""
+    """Studies of tuning, whose trials MLflow has too; the age of one in a database counts since its last trial."""
     failed_runs_days: float
     """MLflow runs that failed or were killed, and runs that were deleted in the UI, with their artifacts."""
     bentos_days: float

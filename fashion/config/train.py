@@ -81,6 +81,8 @@ class AugmentationConfig(Strict):
     """Probability that a rectangle of an image is erased."""
     erase_scale: tuple[float, float]
     """Smallest and largest erased area, as a fraction of the image."""
+    distort_share: float = 0.0
+    """Share of each batch's images that are changed in light, sharpness, noise, place or shape; 0 for none."""
 
     def __post_init__(self) -> None:
         require(self.crop_padding >= 0, f"crop_padding must not be negative, got {self.crop_padding}")
@@ -88,6 +90,7 @@ class AugmentationConfig(Strict):
             0 <= self.erase_probability <= 1,
             f"erase_probability must be in [0, 1], got {self.erase_probability}",
         )
+        require(0 <= self.distort_share <= 1, f"distort_share must be in [0, 1], got {self.distort_share}")
         low, high = self.erase_scale
         require(0 < low <= high < 1, f"erase_scale must be 0 < low <= high < 1, got {self.erase_scale}")
 

@@ -7,8 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-REQUEST_SECONDS = 30.0
-"""How long one request may take."""
+from fashion.storage import http_errors
+from fashion.storage.servers import server_seconds
+
+REMEDIES = dict.fromkeys((401, 403), "; does the account have the roles in docs/how-to/cloud.md?")
+"""Status of HTTP -> what to do."""
 
 
 class ApiUnavailable(RuntimeError):
@@ -76,16 +79,22 @@ class Session:
         url = f"{endpoint(api)}/{path}"
         try:
             answer = self._session.request(
-                method, url, json=body, params=params, headers=self._headers, timeout=REQUEST_SECONDS
+                method, url, json=body, params=params, headers=self._headers, timeout=server_seconds()
             )
-            content = answer.json() if answer.content else {}
-        except (requests.RequestException, GoogleAuthError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ApiUnavailable(f"{url} cannot be used: {reason}") from None
+        except (requests.RequestException, GoogleAuthError) as error:
+            raise ApiUnavailable(
+                f"{url} cannot be used: {http_errors.reason_of(error)}; check the network, and try again"
+            ) from None
+        content = _content(answer)
         if answer.status_code >= 400:
             kind = ResourceMissing if answer.status_code == 404 else ApiUnavailable
             raise kind(_sentence(method, url, answer.status_code, content))
-        return dict(content)
+        if content is None:
+            raise ApiUnavailable(
+                f"{url} cannot be used: what answers is not Google's API, but perhaps a proxy's sign-in page; "
+                "check the network"
+            )
+        return content
 
     def list(self, api: str, path: str, key: str) -> Iterator[dict[str, Any]]:
         """Yield what a collection holds, page by page.
@@ -113,8 +122,18 @@ def endpoint(api: str) -> str:
     return (override or f"https://{api}.googleapis.com").rstrip("/")
 
 
-def _sentence(method: str, url: str, status: int, content: Any) -> str:
-    error = content.get("error", {}) if isinstance(content, dict) else {}
-    reason = " ".join(str(error.get("message", "")).split()) or "no reason is given"
-    remedy = "; does the account have the roles in docs/how-to/cloud.md?" if status in (401, 403) else ""
+def _content(answer: Any) -> dict[str, Any] | None:
+    """The object that an answer holds; None where it holds none."""
+    try:
+        content = answer.json()
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _sentence(method: str, url: str, status: int, content: dict[str, Any] | None) -> str:
+    error = (content or {}).get("error")
+    message = error.get("message", "") if isinstance(error, dict) else ""
+    reason = " ".join(str(message).split()) or "no reason is given"
+    remedy = REMEDIES.get(status, "; try again later" if status >= 429 else "")
     return f"{method} {url} answered {status}: {reason}{remedy}"

@@ -246,15 +246,26 @@ class Database:
             else [statement for version in range(found, self._version) for statement in self._migrations[version]]
         ):
             self._writer.execute(statement)
-        self._check_columns()
+        with contextlib.closing(sqlite3.connect(":memory:")) as expected:
+            for statement in self._create:
+                expected.execute(statement)
+            self._check_columns(_columns(expected))
+            self._renew_definitions(_definitions(expected))
         self._writer.execute("COMMIT")
 
-    def _check_columns(self) -> None:
+    def _renew_definitions(self, expected: dict[tuple[str, str], str]) -> None:
+        """Make triggers and indexes anew that differ from those that `create` makes, or are missing.
+
+        Programs of every version can use a file with either, so its version does not tell them apart.
+        """
+        found = _definitions(self._writer)
+        for (kind, name), sql in expected.items():
+            if " ".join(found.get((kind, name), "").split()) != " ".join(sql.split()):
+                self._writer.execute(f"DROP {kind} IF EXISTS {name}")
+                self._writer.execute(sql)
+
+    def _check_columns(self, expected: dict[str, dict[str, bool]]) -> None:
         """Compare the columns of the tables with those that `create` makes."""
-        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-            for statement in self._create:
-                connection.execute(statement)
-            expected = _columns(connection)
         found = _columns(self._writer)
         for table, columns in expected.items():
             theirs = found.get(table, {})
@@ -313,6 +324,14 @@ def _columns(connection: sqlite3.Connection) -> dict[str, dict[str, bool]]:
     ):
         found.setdefault(table, {})[column] = bool(is_needed)
     return found
+
+
+def _definitions(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return the SQL of triggers and indexes, by kind and name."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'index') AND sql > ''"
+    )
+    return {(kind, name): sql for kind, name, sql in rows}
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -18,7 +18,6 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -26,48 +25,30 @@ from fashion.predictions import firestore_decisions
 from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.firestore_decisions import KnownDecisions
 from fashion.predictions.firestore_documents import (
-    document_name,
     from_document,
     to_datetime,
-    to_document,
-    to_element,
     to_microseconds,
 )
-from fashion.predictions.firestore_errors import explain, reason_of
+from fashion.predictions.firestore_errors import explain
+from fashion.predictions.firestore_writes import Writer, seconds_left
 from fashion.predictions.outbox import Outgoing
 from fashion.predictions.record import (
     FOREVER_US,
     DamagedLog,
-    Feedback,
     KnownModel,
     LoggedPrediction,
-    PredictionRecord,
     UnknownPrediction,
     is_prediction_id,
-    request_bytes,
 )
-from fashion.predictions.shared_log import PAGE_ROWS, Delivery, Outcome, SharedLogUnavailable, retrying
+from fashion.predictions.shared_log import PAGE_ROWS, Delivery, SharedLogUnavailable, retrying
 from fashion.predictions.withdrawal import Decision, Decisions
 
-DOCUMENT_BYTES = 2**20
-"""The largest document that Firestore takes."""
 DECISIONS_AT_ONCE = 400
 """Decisions in one request; Firestore takes 500 writes."""
-_OK, _ALREADY_EXISTS, _NOT_FOUND = 0, 6, 5
-_PERMANENT = {3, 9, 11, 12, 15}
-"""gRPC: invalid argument, failed precondition, out of range, unimplemented, data loss. Others may be temporary."""
 
 
 Query = Callable[[Any], Any]
 """Takes the collection, returns a query of it in an order that no two documents share."""
-
-
-@dataclass(frozen=True)
-class _Write:
-    """One document's write: a prediction, or all feedback on one."""
-
-    name: str
-    rows: tuple[Outgoing, ...]
 
 
 class FirestoreLog:
@@ -119,7 +100,8 @@ class FirestoreLog:
         """Write rows in one request; see SharedLog."""
         deadline = time.monotonic() + min(timeout_s or self.timeout_s, self.timeout_s)
         with self._translate_errors():
-            return list(self._send(_writes(rows), deadline))
+            writer = Writer(self._connected(), self._predictions(), expire_days=self.expire_days)
+            return list(writer.write(rows, deadline))
 
     def read_window(self, since_us: int, until_us: int, *, page_rows: int = PAGE_ROWS) -> Iterator[LoggedPrediction]:
         """Yield predictions of since <= time < until, oldest first; see SharedLog."""
@@ -203,7 +185,7 @@ class FirestoreLog:
             document = self._predictions().document(prediction_id).get(retry=None, timeout=limit)
         if not document.exists:
             raise UnknownPrediction(f"no prediction {prediction_id} at {self.address}")
-        return next(self._logged([document], _left(deadline)))
+        return next(self._logged([document], seconds_left(deadline)))
 
     def count_after(self, until_us: int, *, most: int) -> int:
         """Return how many predictions are dated `until_us` or later; see SharedLog."""
@@ -220,11 +202,11 @@ class FirestoreLog:
         with self._translate_errors():
             for name in (prediction_id, f"{prediction_id}.shadow"):
                 document = self._predictions().document(name)
-                deleted += document.get(retry=None, timeout=_left(deadline)).exists
-                document.delete(retry=None, timeout=_left(deadline))
+                deleted += document.get(retry=None, timeout=seconds_left(deadline)).exists
+                document.delete(retry=None, timeout=seconds_left(deadline))
             about = self._decisions().where(filter=FieldFilter("prediction_id", "==", prediction_id))
-            for decision in about.stream(retry=None, timeout=_left(deadline)):
-                decision.reference.delete(retry=None, timeout=_left(deadline))
+            for decision in about.stream(retry=None, timeout=seconds_left(deadline)):
+                decision.reference.delete(retry=None, timeout=seconds_left(deadline))
         self._known_decisions.forget(prediction_id)
         return deleted
 
@@ -251,50 +233,6 @@ class FirestoreLog:
             found = self._predictions().where(filter=FieldFilter("image_sha256", "==", image_sha256)).limit(3)
             names = [document.id for document in found.stream(retry=None, timeout=self.timeout_s)]
         return any(name.partition(".")[0] != besides for name in names)  # two may be of `besides`: a shadow's too
-
-    def _send(self, writes: list[_Write], deadline: float) -> Iterator[Delivery]:
-        from google.api_core.exceptions import InvalidArgument, ResourceExhausted
-        from google.cloud.firestore_v1.bulk_batch import BulkWriteBatch
-
-        if not writes:
-            return
-        # A batch, not BulkWriter: that one silently loses writes while the server is down.
-        batch, sent = BulkWriteBatch(self._connected()), list[_Write]()
-        for write in writes:
-            try:
-                self._add(batch, write)
-                sent.append(write)
-            except (TypeError, ValueError, OverflowError) as error:
-                yield from _deliveries(write, Outcome.REFUSED, f"cannot be a document: {error}")
-        if not sent:
-            return
-        try:
-            response = batch.commit(retry=None, timeout=_left(deadline))
-        except (InvalidArgument, ResourceExhausted) as error:
-            size = sum(request_bytes(row.item) for write in sent for row in write.rows)
-            if isinstance(error, ResourceExhausted) and size < DOCUMENT_BYTES:
-                raise  # a quota, not the request's size
-            if len(sent) == 1:
-                yield from _deliveries(sent[0], Outcome.REFUSED, reason_of(error))
-                return
-            # One document that is too large fails the whole request: halve it to find which.
-            yield from self._send(sent[: len(sent) // 2], deadline)
-            yield from self._send(sent[len(sent) // 2 :], deadline)
-            return
-        for write, status in zip(sent, response.status, strict=True):
-            outcome = _outcome(write, status.code)
-            yield from _deliveries(write, outcome, f"{status.message} (status {status.code})")
-
-    def _add(self, batch: Any, write: _Write) -> None:
-        from google.cloud.firestore import ArrayUnion
-
-        reference, item = self._predictions().document(write.name), write.rows[0].item
-        if isinstance(item, PredictionRecord):
-            batch.create(reference, to_document(item, expire_days=self.expire_days))
-        else:
-            # A union adds only what is missing, so feedback that is sent twice is stored once.
-            elements = [to_element(row.item) for row in write.rows if isinstance(row.item, Feedback)]
-            batch.update(reference, {"feedback": ArrayUnion(elements), "labelled": True})
 
     def _documents(self, query: Query, page_rows: int, timeout_s: float | None = None) -> Iterator[Any]:
         def read(seconds: float) -> list[Any]:
@@ -413,30 +351,3 @@ def _feedback_alone(predictions: Any) -> Any:
 
 def _model_alone(predictions: Any) -> Any:
     return _newest_first(predictions).select(["time", "model_version", "model_name", "probabilities"])
-
-
-def _writes(rows: Sequence[Outgoing]) -> list[_Write]:
-    """Group rows by document: Firestore rejects two writes to one document in a request."""
-    by_name: dict[str, list[Outgoing]] = {}
-    for row in rows:
-        by_name.setdefault(document_name(row.item), []).append(row)
-    return [_Write(name, tuple(group)) for name, group in by_name.items()]
-
-
-def _outcome(write: _Write, code: int) -> Outcome:
-    is_feedback = isinstance(write.rows[0].item, Feedback)
-    if code == _OK or (code == _ALREADY_EXISTS and not is_feedback):
-        return Outcome.SHIPPED
-    if code == _NOT_FOUND and is_feedback:
-        return Outcome.ORPHAN
-    return Outcome.REFUSED if code in _PERMANENT else Outcome.RETRY
-
-
-def _deliveries(write: _Write, outcome: Outcome, reason: str) -> Iterator[Delivery]:
-    for row in write.rows:
-        yield Delivery(row, outcome, reason)
-
-
-def _left(deadline: float) -> float:
-    """Seconds until a moment of time.monotonic; a request needs some."""
-    return max(0.1, deadline - time.monotonic())

@@ -33,8 +33,8 @@ from fashion.predictions.withdrawal import Decision, Decisions
 
 EXPIRE_SECONDS = 60.0
 """Between two looks for rows that have expired."""
-NAMING_SECONDS = 600.0
-"""How long a statement that writes most rows may take."""
+NAMING_ROWS = 2000
+"""Rows that one statement names at most, so that a long log needs many short requests and not a long one."""
 EXPIRE_ROWS = 2000
 """Rows that one look deletes at most."""
 
@@ -168,22 +168,37 @@ class PostgresLog:
         return self._connections.run(forget)
 
     def name_rows(self, known: Sequence[KnownModel]) -> int:
-        """Name the models of rows; see SharedLog."""
-
-        def name(connection: Connection) -> int:
-            count = 0
-            for each in known:
-                since = schema.to_moment(each.created_us)
-                values = (each.model.name, each.model.digest, each.model.version, since, each.num_classes)
-                count += connection.execute(schema.NAME_ROWS, values).rowcount
-            return count
-
-        return self._connections.run(name, timeout_s=NAMING_SECONDS)
+        """Name the models of rows; see SharedLog. Reads every row since the first of those versions, in pages."""
+        if not known:
+            return 0
+        models = [
+            (
+                each.model.name,
+                each.model.digest,
+                each.model.version,
+                schema.to_moment(each.created_us),
+                each.num_classes,
+            )
+            for each in known
+        ]
+        columns = [list(column) for column in zip(*models, strict=True)]
+        after: Key | None = (schema.to_moment(min(each.created_us for each in known)), schema.LEAST_ID, "")
+        count = 0
+        while after is not None:
+            named, after = self._name_page(columns, after)
+            count += named
+        return count
 
     def has_picture(self, image_sha256: str, *, besides: str | None = None) -> bool:
         """Return True if a prediction is on this picture; see SharedLog."""
         values = (image_sha256, uuid.UUID(besides) if besides else schema.LEAST_ID)
         return bool(self._connections.run(lambda connection: connection.execute(schema.ON_PICTURE, values).fetchall()))
+
+    def _name_page(self, columns: list[list[Any]], after: Key) -> tuple[int, Key | None]:
+        """Name one page of rows; return how many, and the key that the next page starts after."""
+        values = (*columns, *after, NAMING_ROWS)
+        found = self._connections.run(lambda connection: connection.execute(schema.NAME_PAGE, values).fetchall())
+        return (found[0][0], tuple(found[0][1:])) if found else (0, None)
 
     def _send(self, rows: list[Outgoing], deadline: float) -> Iterator[Delivery]:
         if not rows:

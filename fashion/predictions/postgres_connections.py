@@ -15,7 +15,7 @@ from psycopg.pq import PGconn, PollingStatus
 
 from fashion.predictions.record import LogUnavailable
 from fashion.predictions.shared_log import SharedLogUnavailable
-from fashion.storage import postgres
+from fashion.storage import postgres, servers
 
 MOST = 4
 """Connections of one process at once."""
@@ -207,12 +207,10 @@ def _hang_up(connection: Connection) -> None:
 def _explain(error: psycopg.Error) -> str:
     """The reason and the remedy of an error that no row is at fault for, in half a sentence."""
     reason = _sentence(error).rstrip(".")
-    if "password" in reason or "authentication" in reason or "role " in reason:
-        return f"{reason}; check user and password in FASHION_LOG"
     if "database" in reason and "does not exist" in reason:
         return f"{reason}; create the database, or correct FASHION_LOG"
-    return f"{reason}; check FASHION_LOG, and that its server is up"
+    return f"{reason}; {servers.remedy_of(reason, 'FASHION_LOG')}"
 
 
 def _sentence(error: psycopg.Error) -> str:
-    return " ".join((error.diag.message_primary or str(error)).split()) or type(error).__name__
+    return " ".join((error.diag.message_primary or servers.reason_of(error)).split()) or type(error).__name__

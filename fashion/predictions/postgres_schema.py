@@ -182,10 +182,19 @@ FORGET = f"DELETE FROM {SCHEMA}.predictions WHERE prediction_id = %s"
 
 FORGET_DECISIONS = f"DELETE FROM {SCHEMA}.decisions WHERE prediction_id = %s"
 
-NAME_ROWS = (
-    f"UPDATE {SCHEMA}.predictions SET model_name = %s, model_digest = %s WHERE model_name IS NULL "
-    "AND model_version = %s AND time >= %s::timestamptz AND cardinality(probabilities) = %s"
-)
+NAME_PAGE = f"""WITH
+    known AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::integer[])
+        AS known (name, digest, version, since, num_classes)),
+    page AS (SELECT time, prediction_id, role FROM {SCHEMA}.predictions
+        WHERE (time, prediction_id, role) > (%s::timestamptz, %s::uuid, %s)
+        ORDER BY time, prediction_id, role LIMIT %s),
+    named AS (UPDATE {SCHEMA}.predictions AS row SET model_name = known.name, model_digest = known.digest
+        FROM known, page WHERE row.prediction_id = page.prediction_id AND row.role = page.role
+        AND row.model_name IS NULL AND row.model_version = known.version AND row.time >= known.since
+        AND cardinality(row.probabilities) = known.num_classes RETURNING 1)
+    SELECT (SELECT count(*) FROM named), time, prediction_id, role FROM page
+    ORDER BY time DESC, prediction_id DESC, role DESC LIMIT 1"""
+"""Names the models of rows of one page, and returns how many and the key of its last row; nothing of an empty page."""
 
 ON_PICTURE = f"SELECT 1 FROM {SCHEMA}.predictions WHERE image_sha256 = %s AND prediction_id <> %s LIMIT 1"
 """Reads the whole table, for there is no index: it is asked when a picture is to be deleted."""

@@ -11,6 +11,7 @@ from mlflow.utils.rest_utils import http_request
 from requests import Response, exceptions
 
 from fashion.registry import artifacts
+from fashion.storage import http_errors
 from fashion.storage.servers import (
     ServerUnavailable,
     check_database,
@@ -75,7 +76,7 @@ def unavailable(error: BaseException, address: str) -> ServerUnavailable | None:
     cause: BaseException | None = error if isinstance(error, MlflowException) else None  # buckets use requests too
     while cause is not None:
         if isinstance(cause, exceptions.RequestException):
-            return ServerUnavailable(f"MLflow at {shown} cannot be reached: {_reason(cause)}; {remedy}")
+            return ServerUnavailable(f"MLflow at {shown} cannot be reached: {http_errors.reason_of(cause)}; {remedy}")
         if is_database_error(cause) and not address.startswith("sqlite"):
             return ServerUnavailable(f"MLflow at {shown} cannot be used: {reason_of(cause)}; {remedy}")
         cause = cause.__cause__ or cause.__context__
@@ -121,23 +122,6 @@ def _check_other(address: str) -> None:
             f"{without_password(address)} cannot be used: {reason}; set {VARIABLE} to http://host:5000, or to "
             "postgresql://user:password@host/database"
         ) from None
-
-
-def _reason(error: exceptions.RequestException) -> str:
-    text = str(error)
-    if isinstance(error, exceptions.Timeout) or "timed out" in text:
-        return "it does not answer in time"
-    if "NameResolutionError" in text or "Name or service not known" in text:
-        return "there is no host of this name"
-    if "refused" in text:
-        return "the connection was refused"
-    if isinstance(error, exceptions.SSLError):
-        return "its certificate is not accepted"
-    if isinstance(error, exceptions.RetryError):
-        return "it answers with errors"
-    if isinstance(error, exceptions.InvalidURL | exceptions.MissingSchema):
-        return "the address is malformed"
-    return type(error).__name__ if "object at 0x" in text else text.splitlines()[0][:200].rstrip(".")
 
 
 def _is_answer(response: Response) -> bool:

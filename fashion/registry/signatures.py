@@ -43,7 +43,7 @@ def sign(digest: str) -> str | None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    pem = _pem(SIGNING_KEY)
+    pem = pem_of(SIGNING_KEY)
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError):  # TypeError: it is encrypted
@@ -95,7 +95,7 @@ def _trusted() -> "list[Ed25519PublicKey]":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    blocks = BLOCK.findall(_pem(TRUSTED_KEYS))
+    blocks = BLOCK.findall(pem_of(TRUSTED_KEYS))
     try:
         keys = [load_pem_public_key(block) for block in blocks]
     except ValueError:
@@ -105,7 +105,12 @@ def _trusted() -> "list[Ed25519PublicKey]":
     return [key for key in keys if isinstance(key, Ed25519PublicKey)]
 
 
-def _pem(variable: str) -> bytes:
+def pem_of(variable: str) -> bytes:
+    """Return the keys of a variable that is set, in PEM.
+
+    Raises:
+        SignatureError: it names a file that cannot be read.
+    """
     text = os.environ[variable]
     if "-----BEGIN " in text:
         return text.encode()

@@ -6,6 +6,7 @@ One place knows them, so that every command and every task ends with one sentenc
 import errno
 import re
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ def _of_one(error: BaseException, root: Path, chain: list[BaseException]) -> Fau
         return _of_sqlite(error, root, chain)
     if isinstance(error, UnicodeEncodeError) and error.encoding in ("ascii", "latin-1", "iso8859-1"):
         return Fault(f"{error.object[error.start : error.end]!r} cannot be written in this locale: set LC_ALL=C.UTF-8")
-    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    is_system = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)  # whose numbers are OpenSSL's
+    number = getattr(error, "errno", None) if is_system else None
     if number in FULL:
         return Fault(_full(place))
     if number in DENIED:

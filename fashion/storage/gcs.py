@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fashion.storage import http_errors
 from fashion.storage.blobs import Blob, BlobNotFound, StoreUnavailable, checked_name
 
 MIN_UPLOAD_SPEED = 250_000
@@ -117,7 +118,19 @@ class BucketStore:
         from google.cloud import storage
 
         # The project matters only when buckets are made, and finding it may ask a metadata server.
-        return storage.Client(project="unused")
+        client = storage.Client(project="unused")
+        client._http.hooks["response"].append(self._require_content)
+        return client
+
+    def _require_content(self, response: Any, **_: Any) -> None:
+        """Raise StoreUnavailable for a success without content, which Google's client takes for whatever was asked.
+
+        The service says 204 where it has nothing to say. The start of an upload has a `Location`; a download may be of
+        an empty object, and `get` looks at it.
+        """
+        is_bare = response.status_code == 200 and response.headers.get("content-length") == "0"
+        if is_bare and "location" not in response.headers and "alt=media" not in response.url:
+            raise StoreUnavailable(f"{self.address} cannot be used: {FOREIGN}")
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -162,8 +175,7 @@ def _explain(error: Exception) -> str:
         return FOREIGN
     status = getattr(cause, "code", None) or getattr(getattr(cause, "response", None), "status_code", None)
     if status is None:
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        return f"{reason[:300].rstrip('.')}; {OTHERS}"
+        return f"{http_errors.reason_of(cause)}; {OTHERS}"
     sent = " ".join(str(each.get("message", "")) for each in getattr(cause, "errors", ()) if isinstance(each, dict))
     return f"it answers {int(status)}{f' ({sent[:200]})' if sent else ''}; {REMEDIES.get(int(status), OTHERS)}"
 

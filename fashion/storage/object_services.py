@@ -99,6 +99,7 @@ CAUSES = (
     (r"Invalid Access Key", "AZURE_STORAGE_ACCOUNT_KEY is not the key of an account: copy it anew"),
     (r"Got invalid |Header missing from response", FOREIGN),
     (r"status code: (429|5\d\d) ", "{detail}; try again later"),
+    (r"response body", "it broke the connection off: check {server} and the network, and try again"),
     (r"error sending request", "{url} does not answer: check {server} and the network"),
 )
 """What stands in obstore's message -> the reason and the remedy."""

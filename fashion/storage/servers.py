@@ -3,9 +3,11 @@
 Knows no tables, and nothing of what a server is used for.
 """
 
+import contextlib
 import os
 import re
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any
 
 DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle", "sqlite")
@@ -53,6 +55,31 @@ def check_database(address: str, *, variable: str) -> None:
         ServerUnavailable: its driver is not installed, or no server answers, or it refuses the user, or it has no such
             database.
     """
+    with _connected(address, variable):
+        pass
+
+
+def has_table(address: str, table: str, *, variable: str) -> bool:
+    """Log in to a database, and return True if it has a table of this name.
+
+    Args:
+        address: as for `check_database`.
+        table: in the schema that is found without naming one.
+        variable: as for `check_database`.
+
+    Raises:
+        ServerUnavailable: as for `check_database`.
+    """
+    import sqlalchemy
+
+    limit_requests()
+    with _connected(address, variable) as connection:
+        return bool(sqlalchemy.inspect(connection).has_table(table))
+
+
+@contextlib.contextmanager
+def _connected(address: str, variable: str) -> Iterator[Any]:
+    """A connection of SQLAlchemy's. Raises what `check_database` does."""
     import sqlalchemy
     from sqlalchemy import exc
 
@@ -75,7 +102,8 @@ def check_database(address: str, *, variable: str) -> None:
     except ImportError as error:
         raise ServerUnavailable(f"{shown} cannot be used: {_missing(error, is_postgres=is_postgres)}") from None
     try:
-        engine.connect().close()
+        with engine.connect() as connection:
+            yield connection
     except exc.SQLAlchemyError as error:
         reason = _reason(error)
         raise ServerUnavailable(f"{shown} cannot be used: {reason}; {_remedy(reason, url, variable)}") from None
@@ -124,10 +152,22 @@ def _reason(error: BaseException) -> str:
     return re.sub(r"^.*(?:failed|FATAL): +", "", lines[0])[:200].rstrip(".")
 
 
-def _remedy(reason: str, url: Any, variable: str) -> str:
-    if "password" in reason or "authentication" in reason or "role " in reason:
+def remedy_of(reason: str, variable: str) -> str:
+    """What to do about a reason of `reason_of` why a database cannot be used.
+
+    Args:
+        reason: in the words of PostgreSQL or its driver.
+        variable: the environment variable with the address.
+    """
+    if "too many" in reason or "remaining connection slots" in reason:
+        return "it has too many connections: try again later, or raise its limit of them"
+    if re.search(r"password|authentication|role |permission denied", reason):
         return f"check user and password in {variable}"
-    if "does not exist" in reason:
+    return f"check {variable}, and that its server is up"
+
+
+def _remedy(reason: str, url: Any, variable: str) -> str:
+    if "does not exist" in reason and "role " not in reason:
         server = f"--host {url.host} --port {url.port or 5432} --username {url.username or 'postgres'}"
         return f"create it with `createdb {server} {urllib.parse.quote(url.database or '')}`, or correct {variable}"
-    return f"check {variable}, and that its server is up"
+    return remedy_of(reason, variable)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fashion.config.train import AugmentationConfig
+from fashion.training.distortions import distort
 
 ERASE_ASPECTS = (0.3, 1 / 0.3)
 """Height over width of an erased rectangle, log-uniform (Zhong et al. 2017, arXiv:1708.04896)."""
@@ -136,7 +137,10 @@ class Batches:
         if config is not None and config.flip != "none":
             mirrored = self._mirrored(rows, config.flip)[wanted].to(device)
             pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
-        images = pixels.float().mul_(self._scale).sub_(self._shift)
+        images = pixels.float()
+        if config is not None and config.distort_share:
+            distort(images.div_(255), count, config.distort_share, self._generator, wanted).mul_(255)
+        images.mul_(self._scale).sub_(self._shift)
         if config is not None and config.erase_probability:
             probability, scale = config.erase_probability, config.erase_scale
             erased = erased_pixels(count, self._size, probability, scale, self._generator, wanted)

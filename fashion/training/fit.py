@@ -1,14 +1,11 @@
 """Train one model with Fabric. Knows nothing of trials, runs, flows or files."""
 
-import collections
-import contextlib
-import ctypes
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,48 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fashion.config.train import OptimizerConfig, TrainConfig
+from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset, Split
+from fashion.images.malloc import keep_freed_memory
 from fashion.images.transform import normalise, with_channels
 from fashion.storage.blobs import Store
 from fashion.training import checkpoint, distributed, optimizers
 from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
+from fashion.training.divergence import check_loss, diverged
 from fashion.training.ranks import ALONE, Rank
+from fashion.training.state import RECENT_LOSSES, Epoch, State
 
 VALIDATION_BATCH = 1000
 """Images of 28x28 pixels; fewer of larger ones, as their activations need memory."""
 WHITENING_IMAGES = 5000
 """Likewise."""
 REFERENCE_PIXELS = 28 * 28
-CHANCE_STEPS = 20
-"""Steps after which the loss is first compared with guessing, at the earliest."""
-SLOW_START = 2
-"""Times the loss of guessing that a loss may still be at the first look, if it has fallen: some networks begin so."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of mallopt(3): how much free memory is given back, -1 for none; from which size memory is mapped."""
-
-
-class Diverged(RuntimeError):
-    """The loss is NaN or infinite, or still no better than guessing when it is first checked."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Measurements of one epoch."""
-
-    epoch: int
-    """From 1."""
-    train_loss: float
-    """Mean over the epoch's batches, with label smoothing and augmentation."""
-    val_loss: float
-    """Cross-entropy on the validation split, without label smoothing and augmentation."""
-    val_accuracy: float
-    """In [0, 1]."""
-    learning_rate: float
-    """At the end of the epoch."""
-    cpu_seconds: float
-    """Processor time since the start of training, over all interruptions."""
 
 
 @dataclass(frozen=True)
@@ -84,69 +56,6 @@ OnRestored = Callable[[Sequence[Epoch]], None]
 """Called with the epochs of a loaded checkpoint, before the first step that follows."""
 OnStep = Callable[[int, int, float], None]
 """Called with the steps done, the steps in total, and the last batch's loss: that of rank 0's share."""
-
-
-@dataclass
-class State:
-    """Everything that changes in a training, and that a checkpoint holds."""
-
-    model: nn.Module
-    wrapped: nn.Module
-    """`model` as Fabric runs it, in the configured precision."""
-    optimizer: torch.optim.Optimizer
-    batches: Batches
-    """Of the training split."""
-    averaged: AveragedModel | None
-    """Exponential moving average of the weights, where one is configured."""
-    offsets: Tensor | None = None
-    """(classes,) added to the logits in the loss alone; None for none. It does not change."""
-    history: list[Epoch] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the best epoch."""
-    recent: collections.deque[Tensor] = field(default_factory=lambda: collections.deque(maxlen=CHANCE_STEPS // 4))
-    """Losses of the last batches."""
-    first: list[Tensor] = field(default_factory=list)
-    """Losses of the first batches, as many."""
-
-    @property
-    def models(self) -> tuple[nn.Module, ...]:
-        """The model, and the average where there is one."""
-        return (self.model,) if self.averaged is None else (self.model, self.averaged.module)
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The model that is validated and kept: the average where there is one."""
-        return self.model if self.averaged is None else self.averaged.module
-
-    def state_dict(self, random: list[dict[str, Any]]) -> dict[str, Any]:
-        """A checkpoint's content.
-
-        Args:
-            random: the states of the ranks' random generators; all else is equal on all ranks.
-        """
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "batches": self.batches.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "history": [asdict(epoch) for epoch in self.history],
-            "best": self.best,
-            "recent": list(self.recent),
-            "first": self.first,
-            "random": random,
-        }
-
-    def load_state_dict(self, stored: dict[str, Any]) -> None:
-        """Continue bit for bit where `state_dict` was taken, once `restore_random` has set the generators."""
-        self.model.load_state_dict(stored["model"])
-        self.optimizer.load_state_dict(stored["optimizer"])
-        self.batches.load_state_dict(stored["batches"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(stored["averaged"])
-        self.history = [Epoch(**epoch) for epoch in stored["history"]]
-        self.best = stored["best"]
-        self.recent.extend(stored["recent"])
-        self.first = stored.get("first", [])  # checkpoints of older versions have none
 
 
 def fit(
@@ -200,7 +109,7 @@ def fit(
         val_loss, val_accuracy = validate(fabric, state.evaluated, val)
         if not math.isfinite(val_loss):  # the last step's update can be the first that is not
             steps = (len(state.history) + 1) * len(state.batches)
-            raise Diverged(_diverged(val_loss, steps, "not a finite number", config.optimizer))
+            raise diverged(val_loss, steps, "not a finite number", config.optimizer)
         epoch = Epoch(
             epoch=len(state.history) + 1,
             train_loss=train_loss,
@@ -350,7 +259,7 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
             state.averaged.update_parameters(state.model)
         total += loss.detach()
         state.recent.append(loss.detach())
-        if step <= CHANCE_STEPS // 4:
+        if step <= RECENT_LOSSES:
             state.first.append(loss.detach())
         check_loss(fabric, state, step, config)
         if on_step is not None and fabric.is_global_zero:
@@ -360,38 +269,8 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
     state.recent.clear()
     state.recent.extend(recent)
     if not math.isfinite(train_loss):
-        raise Diverged(_diverged(train_loss, before + num_batches, "not a finite number", config.optimizer))
+        raise diverged(train_loss, before + num_batches, "not a finite number", config.optimizer)
     return train_loss
-
-
-def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> None:
-    """Look at the loss at a few steps only: reading it waits for the device, and for the other ranks.
-
-    Args:
-        fabric: all ranks look at the mean of their losses, and end alike.
-        state: its `recent` losses are looked at.
-        step: from 1.
-        config: of the training.
-
-    Raises:
-        Diverged: it is NaN or infinite; or no better than guessing, at the step that `patience_to_diverge` names if it
-            has not fallen since the first steps, and half-way in any case. A training that ends before is looked at
-            after its last step, as at the first look.
-    """
-    if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
-        raise Diverged(_diverged(last, step, "not a finite number", config.optimizer))
-    num_steps = config.training.num_epochs * len(state.batches)
-    patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
-    warm = math.ceil(config.optimizer.warmup_fraction * num_steps) + CHANCE_STEPS
-    early = max(CHANCE_STEPS, patience, warm)
-    late = max(early, num_steps // 2)
-    if step in (early, late) or CHANCE_STEPS <= step == num_steps < early:
-        recent = distributed.mean(fabric, torch.stack(tuple(state.recent)).mean())
-        loss, chance = float(recent), math.log(len(config.data.class_names))
-        may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls
-        began = float(distributed.mean(fabric, torch.stack(state.first).mean())) if may_be_slow else chance
-        if not loss < max(chance, min(began, SLOW_START * chance)):  # so that NaN counts as diverged
-            raise Diverged(_diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer))
 
 
 @torch.inference_mode()
@@ -420,17 +299,6 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: (epoch.val_accuracy, epoch.epoch))
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, on glibc; elsewhere do nothing.
-
-    glibc returns each large tensor to the system, and the next of its size costs page faults again: thousands in each
-    step of a small network.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        for parameter, value in ((M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, -1)):
-            ctypes.CDLL("libc.so.6").mallopt(parameter, value)
-
-
 def supported_precision(wanted: Literal["32-true", "bf16-mixed"]) -> Literal["32-true", "bf16-mixed"]:
     """The precision to train in: `wanted`, or 32 bit if the processor has no bfloat16 arithmetic."""
     on_cuda = torch.cuda.is_available()
@@ -453,10 +321,3 @@ def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-
-
-def _diverged(loss: float, step: int, compared: str, optimizer: OptimizerConfig) -> str:
-    return (
-        f"training diverged: loss {loss:.3f} after {step} steps ({compared}); "
-        f"lower optimizer.learning_rate, now {optimizer.learning_rate:g}"
-    )

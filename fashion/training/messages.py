@@ -16,8 +16,9 @@ from torch import Tensor
 
 from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset
-from fashion.training.fit import Epoch, FitResult
+from fashion.training.fit import FitResult
 from fashion.training.ranks import Rank
+from fashion.training.state import Epoch
 
 LAUNCHER_ENDED = 3
 """Exit code of a rank whose launcher is gone."""

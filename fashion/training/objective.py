@@ -9,9 +9,10 @@ from torch import nn
 
 from fashion.config.train import TrainConfig
 from fashion.data.dataset import Dataset
-from fashion.training.fit import Diverged, Epoch
+from fashion.training.divergence import Diverged
 from fashion.training.recipe import train
 from fashion.training.search_space import VAL_ROWS, suggest, with_params
+from fashion.training.state import Epoch
 
 
 class Objective:

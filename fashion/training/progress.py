@@ -15,8 +15,8 @@ from fashion.images.transform import normalise
 from fashion.registry import sender
 from fashion.registry.sender import Record, Sender
 from fashion.storage.blobs import Store, StoreUnavailable
-from fashion.training.fit import Epoch
 from fashion.training.saliency import saliency
+from fashion.training.state import Epoch
 
 LINE_SECONDS = 10.0
 """Seconds between two lines of progress."""

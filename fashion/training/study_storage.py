@@ -1,6 +1,7 @@
 """Where studies are stored: a journal file each, or a database. Knows nothing of what a study holds."""
 
 import contextlib
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from fashion.storage.servers import is_database_error, limit_requests, reason_of
 
 EXPECTED = (OSError, ValueError, KeyError, optuna.exceptions.OptunaError)
 """What storages raise of a journal that is damaged, or a disk that is full."""
+
+
+TABLE = "studies"
+"""Of Optuna in a database: where it is missing, there is no study yet."""
 
 
 class StudyUnavailable(RuntimeError):
@@ -47,13 +52,49 @@ def journal_file(address: str, name: str) -> Path:
     return (folder.parent if folder.suffix == ".log" else folder) / f"{name}.log"
 
 
+def ages(address: str) -> dict[str, float]:
+    """Days since something changed last in each study that has a trial.
+
+    Optuna stores the local time of the machine that ran a trial: an age may be wrong by half a day.
+
+    Args:
+        address: of a database that has Optuna's tables.
+
+    Raises:
+        StudyUnavailable: it cannot be read.
+    """
+    now, found = datetime.datetime.now(), {}
+    with reading(address, ""):
+        storage = open_storage(address, "")
+        for study in storage.get_all_studies():
+            trials = storage.get_all_trials(study._study_id, deepcopy=False)
+            moments = [moment for each in trials if (moment := each.datetime_complete or each.datetime_start)]
+            if moments:
+                found[str(study.study_name)] = (now - max(moments)) / datetime.timedelta(days=1)
+    return found
+
+
+def delete(address: str, name: str) -> None:
+    """Delete a study with its trials.
+
+    Args:
+        address: of the database that it is in.
+        name: of the study; that there is none is no error.
+
+    Raises:
+        StudyUnavailable: it cannot be deleted.
+    """
+    with reading(address, name), contextlib.suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=open_storage(address, name))
+
+
 @contextlib.contextmanager
 def reading(address: str, name: str) -> Iterator[None]:
     """Raise StudyUnavailable for whatever a storage raises in the block.
 
     Args:
         address: of the storage.
-        name: of the study.
+        name: of the study; empty for all of them.
     """
     try:
         yield
@@ -68,7 +109,8 @@ def reading(address: str, name: str) -> Iterator[None]:
             remedy = "check the disk and its permissions; then `resume`"
         if "://" not in address and not isinstance(error, OSError):
             remedy = "`resume plan --origin-run-id RUN` begins the study anew, and a new run has a study of its own"
-        raise StudyUnavailable(f"the study {name} in {shown} cannot be used ({reason}); {remedy}") from error
+        what = f"the study {name}" if name else "a study"
+        raise StudyUnavailable(f"{what} in {shown} cannot be used ({reason}); {remedy}") from error
 
 
 def _drop_torn_line(file: Path) -> None:

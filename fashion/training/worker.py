@@ -12,9 +12,10 @@ from torch import nn
 from fashion.config.schema import ConfigError
 from fashion.storage.address import open_store
 from fashion.training import distributed, recipe
-from fashion.training.fit import Diverged, Epoch
+from fashion.training.divergence import Diverged
 from fashion.training.messages import Channel, EpochDone, Failed, Finished, Place, Restored, Step, Work
 from fashion.training.ranks import RankLost
+from fashion.training.state import Epoch
 
 LOST = ("gloo", "Connection closed", "Connection reset", "NCCL", "Socket", "store")
 """Words in the errors of torch's collectives, whose class says nothing."""

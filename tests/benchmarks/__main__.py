@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion.home import REPOSITORY
-from tests.benchmarks.measurement import circumstances
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, circumstances
 
 NAMES = (
-    *("loader", "loop", "flow_overhead", "time_to_accuracy", "distributed", "budget", "leaderboard", "imbalance"),
+    *(
+        "loader",
+        "loop",
+        "flow_overhead",
+        "time_to_accuracy",
+        "distributed",
+        "budget",
+        "leaderboard",
+        "imbalance",
+        "robustness",
+    ),
     *(
         "serving",
         "request",

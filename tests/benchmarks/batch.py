@@ -18,10 +18,13 @@ from fashion.model import bulk, package
 from fashion.model.package import Package
 from fashion.model.predictor import OnnxNetwork, Predictor
 from fashion.storage.folder import FolderStore
-from tests.benchmarks import baselines, champion
+from tests.benchmarks import champion
+from tests.benchmarks.contenders import asgi
+from tests.benchmarks.deployed import run_flow
 from tests.benchmarks.measurement import (
     Cell,
     Seconds,
+    ServingOptions,
     Spread,
     Table,
     alternately,
@@ -30,7 +33,6 @@ from tests.benchmarks.measurement import (
     run_one,
     say,
 )
-from tests.benchmarks.serving import ServingOptions, run_flow
 
 SIZES = ((28, 28), (240, 320), (600, 800), (1200, 1600))
 """Width and height in pixels of pictures of mixed sizes, in turn."""
@@ -186,7 +188,7 @@ def _loader_work(files: Sequence[Path], served: Package, decoder: str, workers: 
 
     pictures: Any = Pictures(files, served, decoder)
     assert served.folder is not None
-    network = baselines.torch_network(served, served.folder)
+    network = asgi.torch_network(served, served.folder)
 
     def work() -> list[int]:
         labels = list[int]()

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from fashion.metrics.sequential import Rules
-from tests.benchmarks.measurement import Table, run_one
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, run_one
 from tests.support import streams
 from tests.support.streams import Decided, Labels, Test
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from tests.benchmarks.costs import drift, service, training
 from tests.benchmarks.costs.quantities import TITLE, Measurement, Quantities
-from tests.benchmarks.measurement import Table, circumstances, run_one
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, circumstances, run_one
 
 NOTE = (
     "CPU-seconds are of one core. Cloud: the service waits until Firestore has a prediction and stores each picture; "

@@ -16,8 +16,8 @@ from fashion.config.compose import compose
 from fashion.config.train import TrainConfig, load_train_config
 from fashion.data.dataset import Dataset
 from fashion.training import fit, launcher, recipe
-from fashion.training.fit import Epoch
 from fashion.training.ranks import ALONE, Ranks
+from fashion.training.state import Epoch
 from tests.benchmarks.measurement import Cell, Options, Spread, Table, alternately, fashion_mnist, measured, run_one
 
 WORLD_SIZES = (1, 2, 4, 8, 16, 32, 64)

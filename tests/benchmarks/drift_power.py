@@ -22,8 +22,7 @@ from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.predictions.record import UNLABELLED
 from tests.benchmarks import champion, drift_traffic
-from tests.benchmarks.measurement import Table, fashion_mnist, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, run_one, say
 from tests.support import shifts
 
 SIZES = (200, 1000)

@@ -15,8 +15,7 @@ from fashion.predictions.record import DIGEST_DIGITS
 from fashion.predictions.schema import INSERT
 from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, in_a_process, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, in_a_process, run_one, say
 
 ROWS = 1_000_000
 CLIENTS = 10_000

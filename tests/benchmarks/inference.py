@@ -16,8 +16,7 @@ from fashion.model import package as packages
 from fashion.model.package import MODEL, WEIGHTS, Metric, Package
 from fashion.model.predictor import OnnxNetwork, Predictor
 from tests.benchmarks.champion import load_package
-from tests.benchmarks.measurement import Cell, Table, fashion_mnist, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import Cell, ServingOptions, Table, fashion_mnist, run_one, say
 
 BATCHES = (1, 8, 64)
 CALLS = 300

@@ -38,6 +38,20 @@ class Options:
 
 
 @dataclass(frozen=True)
+class ServingOptions(Options):
+    """Further options of the benchmarks of the service."""
+
+    home: Path | None
+    """Whose champion is served; none trains one for a minute: it is as fast as one that knows more."""
+    minutes: float
+    """Of `soak`."""
+    shared_log: str = "firestore"
+    """Of `soak`: `firestore` or `postgresql`."""
+    measurements: Path | None = None
+    """File in which `cost` leaves what docs/cost.md is made from."""
+
+
+@dataclass(frozen=True)
 class Seconds:
     """What some work took."""
 

@@ -10,8 +10,7 @@ from fashion.model.typicality import features
 from fashion.predictions.record import ModelId
 from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Cell, Spread, Table, fashion_mnist, in_a_process, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import Cell, ServingOptions, Spread, Table, fashion_mnist, in_a_process, run_one, say
 from tests.support import long_logs
 
 ROWS = (1_000_000, 10_000_000)

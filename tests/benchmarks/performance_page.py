@@ -29,7 +29,9 @@ make bench ARGS="batch --json var/batch.json"
 .venv/bin/python -m tests.benchmarks.performance_page request=var/request.json inference=var/inference.json \\
     drift_scale=var/drift_scale.json monitoring_page=var/monitoring_page.json batch=var/batch.json
 ```
-`make bench ARGS="serving"` compares whole servers; its result is added by `serving=FILE`.
+`make bench ARGS="serving"` compares whole servers, those of plain BentoML, LitServe and Ray Serve too; its result is
+added by `serving=FILE`. MLServer 1.7 and PyTriton are left out: MLServer needs FastAPI below 0.116, protobuf below 7
+and importlib-resources below 7, PyTriton NumPy below 2, and the project's lock file has newer ones.
 """
 
 PARTS = {

@@ -13,8 +13,7 @@ from fashion.model.prediction_sets import PredictionSets
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, run_one
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, run_one
 from tests.support import shifts
 
 RESPLITS = 200

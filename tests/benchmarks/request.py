@@ -17,8 +17,7 @@ from fashion.model.package import Package
 from fashion.model.predictor import Predictor
 from tests.benchmarks import load
 from tests.benchmarks.champion import load_package
-from tests.benchmarks.measurement import Cell, Table, fashion_mnist, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import Cell, ServingOptions, Table, fashion_mnist, run_one, say
 
 BATCHES = (1, 8, 64)
 """Pictures that share one call of the network and one commit of the log."""

@@ -19,8 +19,7 @@ from fashion.model.predictor import Predictions, Predictor
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, measured, run_one, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, measured, run_one, say
 from tests.support.foreign import FOREIGN
 from tests.support.odd import ODD, RELATED
 

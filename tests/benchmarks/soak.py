@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks import load
-from tests.benchmarks.measurement import Table, run_one, say
-from tests.benchmarks.serving import Deployed, Requests, Served, ServingOptions, another, deploy, pictures
+from tests.benchmarks.deployed import Deployed, another, deploy
+from tests.benchmarks.measurement import ServingOptions, Table, run_one, say
+from tests.benchmarks.servers import Served
+from tests.benchmarks.serving import Requests, pictures
 from tests.benchmarks.soak_faults import Happened, happening, schedule
 from tests.benchmarks.soak_logs import destination, waiting
 from tests.benchmarks.soak_requests import BAD, Outcome, judge, mixed
@@ -25,6 +27,7 @@ FLAT_MB = 10.0
 """Growth over the judged time that counts as none: workers are of different age, since they are killed."""
 QUICK_MINUTES = 0.6
 PATIENCE_SECONDS = 120.0
+SHOWN_ERRORS, LINES_OF_AN_ERROR = 3, 60
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def tables(options: ServingOptions) -> Iterator[Table]:
             with happening(faults):
                 rows, looks = _watch(server, requests, outcome, minutes, happened)
             backlog, seconds = _ship_the_rest(deployed, minutes)
-        lost = (*_lost(outcome, deployed), len(outcome.predictions - shared.shipped()))
+        lost = (*_lost(outcome, deployed), len(shared.missing(outcome.predictions)))
+        if outcome.errors:
+            say(_unexpected(deployed))
     yield Table(
         "Soak",
         rows,
@@ -109,6 +114,13 @@ def _watch(
             )
             say(", ".join(f"{name} {value:,.1f}" for name, value in rows[-1].items() if not isinstance(value, str)))
     return rows, looks
+
+
+def _unexpected(deployed: Deployed) -> str:
+    """What the service printed of errors that it did not expect."""
+    lines = (deployed.folder / "serve.log").read_text(errors="replace").splitlines()
+    at = [number for number, line in enumerate(lines) if "[ERROR]" in line and "unexpected" in line]
+    return "\n".join(line for number in at[:SHOWN_ERRORS] for line in lines[number : number + LINES_OF_AN_ERROR])
 
 
 def _may_be_interrupted(happened: Happened) -> int:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from tests.benchmarks.deployed import Deployed
 from tests.benchmarks.measurement import say
-from tests.benchmarks.serving import Deployed, Served
+from tests.benchmarks.servers import Served
 from tests.support.proxy import Proxy
 
 KILL_EVERY_SECONDS = 60.0

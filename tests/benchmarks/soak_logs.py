@@ -13,6 +13,8 @@ from fashion.predictions.record import FOREVER_US
 from tests.support import firestore, postgres, proxy
 
 EMULATOR = "FIRESTORE_EMULATOR_HOST"
+PROJECT = "soak"
+DOCUMENTS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,25 @@ class Destination:
     variables: dict[str, str]
     """Of the service, which lead to the log through the wire."""
 
-    def shipped(self) -> set[str]:
-        """Ids of the predictions that have arrived."""
+    def missing(self, prediction_ids: set[str]) -> set[str]:
+        """Those predictions that have not arrived.
+
+        By their ids: the emulator sorts a whole collection anew for each page of a window.
+        """
+        if self.kind == "postgresql":
+            with contextlib.closing(open_shared_log(self.variables["FASHION_LOG"], timeout_s=600.0)) as log:
+                return prediction_ids - {each.record.prediction_id for each in log.read_window(0, FOREVER_US)}
+        from google.cloud import firestore as google
+
         with mock.patch.dict(os.environ, self.variables):
-            log = open_shared_log(self.variables["FASHION_LOG"], timeout_s=600.0)
-            with contextlib.closing(log):
-                return {each.record.prediction_id for each in log.read_window(0, FOREVER_US)}
+            client = google.Client(project=PROJECT)
+        arrived: set[str] = set()
+        ordered = sorted(prediction_ids)
+        for start in range(0, len(ordered), DOCUMENTS_AT_ONCE):
+            ids = ordered[start : start + DOCUMENTS_AT_ONCE]
+            documents = client.get_all([client.document(f"predictions/{each}") for each in ids], field_paths=["role"])
+            arrived |= {document.id for document in documents if document.exists}
+        return prediction_ids - arrived
 
 
 @contextlib.contextmanager
@@ -52,7 +67,7 @@ def destination(kind: str) -> Iterator[Destination]:
     if firestore.find() is None:
         raise SystemExit("error: soak needs Firestore's emulator: apt-get install google-cloud-cli-firestore-emulator")
     with firestore.serve() as host, proxy.between(host) as wire:
-        yield Destination(kind, wire, {"FASHION_LOG": "firestore://soak", EMULATOR: wire.address})
+        yield Destination(kind, wire, {"FASHION_LOG": f"firestore://{PROJECT}", EMULATOR: wire.address})
 
 
 def waiting(folder: Path) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import load
-from tests.benchmarks.measurement import Spread, Table, run_one, say
-from tests.benchmarks.serving import Deployed, ServingOptions, another, deploy, judge, pictures
+from tests.benchmarks.deployed import Deployed, another, deploy
+from tests.benchmarks.measurement import ServingOptions, Spread, Table, run_one, say
+from tests.benchmarks.serving import judge, pictures
 from tests.benchmarks.soak_faults import in_service
 
 SWITCHES, QUICK_SWITCHES = 20, 2

@@ -11,9 +11,11 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.benchmarks.deployed import deploy
 from tests.benchmarks.load import HOST
-from tests.benchmarks.measurement import Cell, Spread, Table, run_one
-from tests.benchmarks.serving import CONNECTIONS, Contender, ServingOptions, compare, deploy, free_port
+from tests.benchmarks.measurement import Cell, ServingOptions, Spread, Table, run_one
+from tests.benchmarks.servers import free_port
+from tests.benchmarks.serving import CONNECTIONS, Contender, compare
 
 OFF = "off"
 PUSH_MS = 1000

@@ -10,8 +10,7 @@ from fashion.model.predictor import Predictor
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
 from tests.benchmarks import champion
-from tests.benchmarks.measurement import Table, fashion_mnist, measured
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, measured
 from tests.support.foreign import FOREIGN
 
 COUNT = 1000

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.benchmarks.deployed import deploy
 from tests.benchmarks.load import HOST
-from tests.benchmarks.measurement import Table, run_one, say
-from tests.benchmarks.serving import ServingOptions, deploy
+from tests.benchmarks.measurement import ServingOptions, Table, run_one, say
 from tests.support.mutations import large_pictures, mutated_uploads
 
 UPLOADS, QUICK_UPLOADS = 10_000, 400

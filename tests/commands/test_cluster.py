@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.keys import key_pair
 
 from fashion.commands import cluster_manifests, cluster_needs
 from fashion.commands.cluster_needs import find_needs, why_unreachable
@@ -214,3 +215,14 @@ class TestCommand:
         assert found["metadata"]["name"] == "fashion-ada"
         assert found["stringData"]["FASHION_STUDIES"] == GOOD["FASHION_STUDIES"]
         assert not list(tmp_path.glob("var/argo/*"))
+
+    def test_the_secret_holds_the_keys_that_files_of_this_machine_hold(self, tmp_path: Path) -> None:
+        signing, trusted = key_pair(tmp_path, "keys")
+        keys = {"FASHION_SIGNING_KEY": str(signing), "FASHION_TRUSTED_KEYS": trusted.read_text()}
+        found = yaml.safe_load(self.call(tmp_path, "secret", **GOOD, **keys).stdout)["stringData"]
+        assert found["FASHION_SIGNING_KEY"] == signing.read_text()
+        assert found["FASHION_TRUSTED_KEYS"] == trusted.read_text()
+        signing.unlink()
+        done = self.call(tmp_path, "secret", **GOOD, **keys)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: FASHION_SIGNING_KEY={signing} cannot be read (No such file or")

@@ -194,6 +194,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("augmentation.crop_padding", [-1], [0, 4]),
     ("augmentation.flip", ["vertical"], ["none", "random", "alternating"]),
     ("augmentation.erase_probability", [-0.1, 1.1], [0, 1]),
+    ("augmentation.distort_share", [-0.1, 1.1], [0, 1]),
     ("augmentation.erase_scale", ["[0,0.2]", "[0.3,0.2]", "[0.1,1]", "[0.1]"], ["[0.1,0.1]", "[0.1,0.9]"]),
     ("training.num_epochs", [0, -1], [1]),
     ("training.min_steps", [-1], [0, 400]),

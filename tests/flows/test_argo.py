@@ -15,12 +15,13 @@ from support import bucket, firestore, google_credentials, log_rows, mlflow_serv
 from support.argo import events
 from support.argo.pods import absent_from, require_namespaces
 from support.argo.workflows import Cluster, Workflow
+from support.keys import key_pair
 from support.machine import ROWS, Machine
 from support.served import Served
 
 from fashion.config.compose import compose
 from fashion.config.train import load_train_config
-from fashion.registry import lineage
+from fashion.registry import lineage, versions
 from fashion.traffic.sampling import SOURCE, apply_shifts, sample_rows
 from fashion.traffic.sending import send
 
@@ -102,6 +103,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
         key = stack.enter_context(google_credentials.serve(folder))
         webhook = stack.enter_context(events.serve())
         tracking = stack.enter_context(mlflow_server.serve(f"{database}/mlflow", str(folder / "artifacts")))
+        signing, trusted = key_pair(folder, "keys")  # files of this machine: pods get what is in them
         environment = Machine(folder / "var").environment | {
             "STORAGE_EMULATOR_HOST": storage,
             "FIRESTORE_EMULATOR_HOST": stack.enter_context(firestore.serve()),
@@ -115,6 +117,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             "FASHION_BENTOS": "gs://team/bentos",
             "FASHION_FIRESTORE": "argo",
             "FASHION_DATA_BUCKET": "gs://data/fashion",
+            "FASHION_SIGNING_KEY": str(signing),
+            "FASHION_TRUSTED_KEYS": str(trusted),
             "FASHION_TRAIN_IMAGE": "registry.example/fashion-train:1",
             "FASHION_FLOWS_IMAGE": "registry.example/fashion-flows:1",
         }
@@ -210,6 +214,16 @@ def test_a_version_knows_the_commit_that_it_was_compiled_from(chain: Chain, trai
     version = registered(chain, 1)
     assert version.tags["git_commit"] == chain.commit != "unknown"
     assert version.tags["metaflow_run_id"].startswith("TrainFlow/argo-fashion.prod.trainflow-")
+
+
+def test_pods_sign_and_trust_by_the_keys_of_whoever_deploys(chain: Chain, deployed: Workflow) -> None:
+    assert deployed.status == "Succeeded", deployed.logs()
+    signature = registered(chain, 1).tags[versions.SIGNATURE]
+    chain_client(chain).set_model_version_tag(MODEL, "1", versions.SIGNATURE, "AAAA")
+    done = chain.start("deploy", overrides=f"tracking.registered_model={MODEL}")
+    chain_client(chain).set_model_version_tag(MODEL, "1", versions.SIGNATURE, signature)
+    assert done.status == "Failed"
+    assert "has a signature of no key that is trusted here, and FASHION_TRUSTED_KEYS asks for one" in done.logs()
 
 
 def test_the_end_of_a_training_starts_a_deployment_of_its_model(deployed: Workflow) -> None:

@@ -11,10 +11,11 @@ from support import shared_logs
 from support.log_rows import outcomes, output_of, python, record, stored, until
 from support.shared_logs import Backend
 
+from fashion.predictions import postgres
 from fashion.predictions import postgres_schema as schema
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.postgres import PostgresLog
-from fashion.predictions.record import DamagedLog, Feedback
+from fashion.predictions.record import DamagedLog, Feedback, KnownModel, ModelId
 from fashion.predictions.shared_log import Outcome, SharedLog, SharedLogUnavailable
 from fashion.predictions.shipper import Shipper
 
@@ -50,6 +51,28 @@ def test_machines_that_start_at_once_make_the_tables_once(backend: Backend, owne
     assert [each.record for each in stored(logs[0])] == [row]
     for log in logs:
         log.close()
+
+
+@pytest.mark.slow
+def test_naming_the_models_of_a_long_log_may_take_longer_than_one_request(
+    backend: Backend, owner: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "NAMING_ROWS", 4)
+    nobody = {"model_name": None, "model_digest": None, "model_version": "1", "time_us": 100}
+    rows = [record(**nobody) for _ in range(18)]
+    with contextlib.closing(backend.connect()) as log:
+        outcomes(log, *rows)
+    owner.execute(
+        "CREATE FUNCTION slowly() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END' LANGUAGE plpgsql"
+    )
+    owner.execute(
+        f"CREATE TRIGGER slow BEFORE UPDATE ON {schema.SCHEMA}.predictions FOR EACH ROW EXECUTE FUNCTION slowly()"
+    )
+    known = KnownModel(ModelId.of("shoes", 1, "f" * 64), created_us=50, num_classes=2)
+    with contextlib.closing(backend.connect(timeout_s=1.5)) as log:
+        assert log.name_rows([known]) == len(rows)
+        assert log.name_rows([known]) == 0
+        assert {each.record.model for each in stored(log)} == {known.model}
 
 
 def test_a_role_that_may_not_make_the_tables_is_told_what_the_owner_runs(

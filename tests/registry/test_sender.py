@@ -16,6 +16,7 @@ from fashion.storage.servers import ServerUnavailable
 
 pytestmark = pytest.mark.parametrize("mlflow_home", ["sqlite"], indirect=True)
 KEY = "val/accuracy"
+SLOW_SECONDS = 0.4
 
 
 @pytest.fixture
@@ -41,6 +42,18 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[contextlib.ExitStack]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(tracking, "log_metrics", fail)
         yield stack
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow takes SLOW_SECONDS to store an epoch."""
+    original = tracking.log_metrics
+
+    def wait(*arguments: object, **named: object) -> None:
+        time.sleep(SLOW_SECONDS)
+        original(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tracking, "log_metrics", wait)
 
 
 def steps(run_id: str) -> list[tuple[int, float]]:
@@ -92,6 +105,35 @@ def test_epochs_that_no_server_took_are_kept_and_sent_by_the_next_step(
     assert {metric.timestamp for metric in MlflowClient().get_metric_history(run_id, KEY)} <= {
         record.time_ms for record in unsent
     }
+
+
+@pytest.mark.fault("MLflow's server takes longer for an epoch than the training")
+@pytest.mark.usefixtures("slow")
+def test_a_slow_server_holds_nothing_up_and_gets_each_epoch(run_id: str) -> None:
+    said: list[str] = []
+    sending = Sender(run_id, key=KEY, report=said.append)
+    started = time.monotonic()
+    for step in range(1, 7):
+        sending.put(Record(step, {KEY: step / 10}))
+    assert time.monotonic() - started < SLOW_SECONDS
+    assert sending.close(30) == []
+    assert time.monotonic() - started > 6 * SLOW_SECONDS
+    assert steps(run_id) == [(step, step / 10) for step in range(1, 7)]
+    assert said == []
+
+
+@pytest.mark.fault("MLflow's server is too slow for the end of a training")
+@pytest.mark.usefixtures("slow")
+def test_epochs_that_a_slow_server_has_not_taken_in_time_are_sent_by_the_next_step(run_id: str, tmp_path: Path) -> None:
+    sending = Sender(run_id, key=KEY, report=lambda _: None)
+    for step in range(1, 7):
+        sending.put(Record(step, {KEY: step / 10}))
+    unsent = sending.close(2.5 * SLOW_SECONDS)
+    assert 0 < len(unsent) < 6
+    store = FolderStore(tmp_path)
+    sender.keep(store, unsent, key=KEY)
+    assert sender.send_kept(store, run_id) == len(unsent)
+    assert sorted(steps(run_id)) == [(step, step / 10) for step in range(1, 7)]  # none twice
 
 
 def test_what_is_wrong_with_the_store_itself_ends_the_training(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from support.keys import key_pair
 
 from fashion.commands.main import main
 from fashion.home import REPOSITORY, Home
@@ -25,14 +26,7 @@ def pair(tmp_path: Path) -> Pair:
     if shutil.which("openssl") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("openssl is missing")
 
-    def make(name: str, *kind: str) -> tuple[Path, Path]:
-        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}-public.pem"
-        kind = kind or ("-algorithm", "ed25519")
-        subprocess.run(["openssl", "genpkey", *kind, "-out", private], check=True, capture_output=True)
-        subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
-        return private, public
-
-    return make
+    return partial(key_pair, tmp_path)
 
 
 @pytest.fixture

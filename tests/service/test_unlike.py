@@ -2,12 +2,16 @@
 
 import asyncio
 import dataclasses
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import bentos
 from support.foreign import FOREIGN
+from support.forms import form
+from support.served import Served
 
 from bentos.classifier.batcher import Batcher, Scored
 from bentos.classifier.schemas import ModelVersion, PredictionAnswer
@@ -15,6 +19,7 @@ from bentos.classifier.unlike import SHOWN_CLASSES, Unlike
 from fashion.config.compose import compose, load_as
 from fashion.config.serve import ServeConfig, ServiceConfig
 from fashion.data.dataset import Dataset
+from fashion.images.image_store import to_png
 from fashion.images.transform import Images
 from fashion.model import package
 from fashion.model.package import TYPICALITY, Package
@@ -92,3 +97,27 @@ def test_only_what_is_unlike_is_refused_and_only_where_asked(
 
 def test_no_share_flags_nothing(tiny_package: Package) -> None:
     assert Unlike(tiny_package, settings("serve.unlike_share=0")).is_typical(0.0) is True
+
+
+@pytest.mark.slow
+def test_a_served_bento_refuses_what_is_unlike_and_answers_the_rest(
+    sound_package: Package, whole_dataset: Dataset, tmp_path: Path
+) -> None:
+    assert sound_package.folder is not None
+    tag = bentos.build(sound_package.folder, tmp_path, overrides=["serve.unknown=refuse"])
+    served = Served(tag, bentos.environment(tmp_path), tmp_path / "service.log")
+    usual, unlike = to_png(whole_dataset.test.images[0]), to_png(NOISE[0])
+    assert served.predict(usual)["typical"] is True
+    status, _, content = served.request("POST", "/predict", unlike, {"content-type": "image/png"})
+    error = json.loads(content)["error"]
+    assert (status, error["code"]) == (422, "unlike_training")
+    assert error["remedy"].startswith("send a picture of one of its classes: T-shirt/top, Trouser, ")
+    body, headers = form(*(("images", "a.png", each) for each in (usual, unlike, usual)))
+    status, _, content = served.request("POST", "/predict/batch", body, headers)
+    results = json.loads(content)["results"]
+    assert status == 200
+    assert ["error" in each for each in results] == [False, True, False]
+    assert results[1]["error"]["code"] == "unlike_training"
+    assert served.stop() == 0
+    with PredictionLog(tmp_path / "predictions.db") as log:  # those that were refused are what drift has to see
+        assert len(list(log.latest(10))) == 5

@@ -20,7 +20,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
 FOREIGN = "what answers is not {service}, but perhaps a proxy's sign-in page: check "
 SERVICES = {"gs": "Google Cloud Storage", "s3": "S3", "az": "Azure Blob Storage"}
 WELL_FORMED = b"<html><head><title>Sign in</title></head><body><p>Who are you?</p></body></html>"
-PAGES = {"well-formed": WELL_FORMED, "not": b"<!DOCTYPE html><form><input name=user></form>"}
+PAGES = {"well-formed": WELL_FORMED, "not": b"<!DOCTYPE html><form><input name=user></form>", "empty": b""}
 ERRORS = {
     (429, "gs"): "it answers 429; try again later, or raise the project's quota",
     (429, "s3"): "429 Too Many Requests; try again later",

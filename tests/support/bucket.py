@@ -66,9 +66,13 @@ class StrictStorage(Storage):
 
 
 class StrictHandler(RequestHandler):
-    """Passes preconditions on to the storage and answers 412 as the real service does."""
+    """Passes preconditions on to the storage, and answers 412, and 204 to a deletion, as the real service does."""
 
     storage: StrictStorage
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        is_deleted = self.command == "DELETE" and code == HTTPStatus.OK
+        super().send_response(HTTPStatus.NO_CONTENT if is_deleted else code, None if is_deleted else message)
 
     def do_POST(self) -> None:
         self._answer(super().do_POST)

@@ -25,9 +25,10 @@ from fashion.data.dataset import Dataset, Split
 from fashion.home import REPOSITORY
 from fashion.images.transform import normalise
 from fashion.storage.address import open_store
-from fashion.training import fit, models, recipe
+from fashion.training import divergence, fit, models, recipe
 from fashion.training.checkpoint import CHECKPOINT, DAMAGED
-from fashion.training.fit import Diverged, Epoch
+from fashion.training.divergence import Diverged
+from fashion.training.state import Epoch
 
 ROWS, BATCH, EPOCHS = 300, 50, 3
 STEPS = ROWS // BATCH
@@ -35,6 +36,7 @@ STEPS = ROWS // BATCH
 WORDS = [
     *("architecture.drop_rate=0.2", f"training.num_epochs={EPOCHS}", f"training.batch_size={BATCH}"),
     *("training.ema_decay=0.9", "augmentation.erase_probability=0.5", "training.min_steps=0"),
+    "augmentation.distort_share=0.3",
 ]
 SMALL = "architecture.kwargs.widths=[8,16]"
 
@@ -227,7 +229,7 @@ class TestDiverged:
         with pytest.raises(Diverged, match=r"loss .* lower optimizer.learning_rate, now 10000") as caught:
             recipe.train(settings, data, on_step=lambda done, total, loss: steps.append(done))
         assert "\n" not in str(caught.value)
-        assert len(steps) <= 2 * fit.CHANCE_STEPS
+        assert len(steps) <= 2 * divergence.CHANCE_STEPS
 
     def test_short_training_is_caught_at_the_end_of_its_epoch(self, data: Dataset) -> None:
         settings = configured("optimizer=sgd", "optimizer.learning_rate=1e30", "training.num_epochs=1")
@@ -263,12 +265,13 @@ class TestDiverged:
 
     def test_a_slow_start_that_falls_goes_on(self, data: Dataset) -> None:
         words = ["optimizer=sgd", "optimizer.learning_rate=0.03", "training.num_epochs=12", "training.ema_decay=null"]
-        settings, losses = configured(*words, "architecture.drop_rate=0"), list[float]()
+        words += ["architecture.drop_rate=0", "augmentation.distort_share=0"]
+        settings, losses = configured(*words), list[float]()
         model = recipe.build(settings)
         with torch.no_grad():  # a first loss far above guessing, as of a network with many layers
             model.get_classifier().weight.mul_(10)
         fit.fit(model, data, settings, on_step=lambda done, total, loss: losses.append(loss))
-        first_look = losses[fit.CHANCE_STEPS - 5 : fit.CHANCE_STEPS]
+        first_look = losses[divergence.CHANCE_STEPS - 5 : divergence.CHANCE_STEPS]
         assert np.mean(first_look) > math.log(10)
         assert len(losses) == 12 * STEPS
 
@@ -402,10 +405,10 @@ class TestSettings:
 @pytest.mark.slow
 def test_freed_memory_is_used_again() -> None:
     code = (
-        "import resource, torch; from fashion.training import fit\n"
+        "import resource, torch; from fashion.images import malloc\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for keep in (False, True):\n"
-        "    if keep: fit.keep_freed_memory()\n"
+        "    if keep: malloc.keep_freed_memory()\n"
         "    use = lambda: [torch.ones(2_500_000) for _ in range(5)]\n"
         "    use(); before = faults()\n"
         "    for _ in range(10): use()\n"

@@ -3,6 +3,8 @@
  * stay in this tab's sessionStorage.
  */
 
+import { article, asSentence, make, percent } from "./elements.js";
+import * as gallery from "./gallery.js";
 import { Problem, read, request, send, store } from "./service.js";
 
 const LARGE_BYTES = 4_000_000; // above this a picture is made smaller before it travels
@@ -312,20 +314,13 @@ function bringIntoView(element) {
   if (matchMedia("(max-width: 56rem)").matches) element.scrollIntoView();
 }
 
-function percent(probability) {
-  if (probability === null) return "";
-  if (probability > 0 && probability < 0.0005) return "< 0.1 %";
-  if (probability < 1 && probability >= 0.9995) return "> 99.9 %"; // not "100.0 %", which would be wrong
-  return `${(100 * probability).toFixed(1)} %`;
-}
-
-const article = (name) => (/^[aeiou]/i.test(name) ? "an" : "a");
-const asSentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
+/** Classify a sample picture. */
+function classifySample({ url, label }) {
+  const bytes = async () => {
+    const response = await send(url);
+    return response.ok ? response.blob() : read(response);
+  };
+  return classify(bytes, label);
 }
 
 // The page
@@ -342,7 +337,7 @@ async function start() {
   showModel();
   const { images } = await request("/gallery").catch(() => ({ images: [] })); // the page works without a gallery
   $("gallery-section").hidden = images.length === 0;
-  $("gallery").replaceChildren(...images.map(galleryItem));
+  gallery.fill($("gallery"), images, classifySample);
   examples = Object.fromEntries(images.map(({ url, label }) => [label, url]).reverse()); // the first of each class
   showBars();
 }
@@ -366,32 +361,7 @@ function showModel() {
   $("lineage").hidden = details.length === 0;
 }
 
-function galleryItem({ url, label }, index) {
-  const image = make("img", { src: url, alt: "", width: 28, height: 28, draggable: false });
-  const name = `Test picture ${index + 1}: ${label}`;
-  const button = make("button", { type: "button", ariaLabel: name, title: label, tabIndex: index ? -1 : 0 }, image);
-  const bytes = async () => {
-    const response = await send(url);
-    return response.ok ? response.blob() : read(response);
-  };
-  button.onclick = () => classify(bytes, label);
-  return button;
-}
-
-/** Move with the arrow keys: the gallery is one Tab stop, so that feedback is not twenty stops away. */
-function moveInGallery(event) {
-  const buttons = [...$("gallery").children];
-  const at = buttons.indexOf(event.target.closest("button"));
-  const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
-  if (to === undefined) return;
-  event.preventDefault();
-  buttons.at(to % buttons.length).focus();
-}
-
-$("gallery").addEventListener("keydown", moveInGallery);
-$("gallery").addEventListener("focusin", (event) => {
-  for (const each of $("gallery").children) each.tabIndex = each === event.target ? 0 : -1;
-});
+gallery.listen($("gallery"));
 for (const id of ["file", "photo"]) {
   $(id).addEventListener("change", ({ target }) => {
     const files = [...target.files];

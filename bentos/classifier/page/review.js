@@ -3,6 +3,8 @@
  * The browser sends the key that it asked for; nothing is stored here.
  */
 
+import { asSentence, make } from "./elements.js";
+
 const KEYS = "1234567890" + "qwertyuiop" + "asdfghjkl" + "zxcvbnm"; // in the order of the classes; more classes have no key
 const FEW = 5; // pictures left from which on more are fetched
 
@@ -25,10 +27,8 @@ async function request(path, content = null) {
   const answer = response.status === 204 ? {} : await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
   const { message, remedy } = answer?.error ?? {};
-  throw new Problem(message ? `${sentence(message)} ${sentence(remedy)}` : `The service answers ${response.status}. Try again in a moment.`);
+  throw new Problem(message ? `${asSentence(message)} ${asSentence(remedy)}` : `The service answers ${response.status}. Try again in a moment.`);
 }
-
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 function showProblem(error) {
   if (!(error instanceof Problem)) console.error(error);
@@ -151,12 +151,6 @@ function undo() {
       throw error;
     }
   });
-}
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
 }
 
 addEventListener("keydown", (event) => {

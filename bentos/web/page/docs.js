@@ -1,5 +1,7 @@
 /** A form for each endpoint of the API page, made from /openapi.json. Requests go to this service and nowhere else. */
 
+import { make } from "./elements.js";
+
 const SHOWN_HEADERS = ["content-type", "retry-after", "allow", "www-authenticate"];
 const LONGEST_TEXT = 4000; // characters of an answer that are shown
 const KEY = "key/predict"; // where the page of the service stores its key too
@@ -11,12 +13,6 @@ try {
   key = sessionStorage.getItem(KEY) ?? "";
 } catch {
   // storage is forbidden here: the key lasts as long as the page
-}
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
 }
 
 /** A labelled control; `id` must be unique on the page. */

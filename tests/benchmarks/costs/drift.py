@@ -20,8 +20,7 @@ from tests.benchmarks import champion
 from tests.benchmarks.costs import account, firestore_size, postgres
 from tests.benchmarks.costs.account import Account
 from tests.benchmarks.drift_scale import INSPECTION, fill
-from tests.benchmarks.measurement import fashion_mnist, measured, say
-from tests.benchmarks.serving import ServingOptions
+from tests.benchmarks.measurement import ServingOptions, fashion_mnist, measured, say
 from tests.support import firestore
 
 EXEMPTIONS = REPOSITORY / "configs" / "deploy" / "firestore" / "firestore.indexes.json"

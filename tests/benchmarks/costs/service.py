@@ -17,20 +17,11 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks import load
+from tests.benchmarks.deployed import Deployed, deploy
 from tests.benchmarks.load import HOST, Load
-from tests.benchmarks.measurement import say
-from tests.benchmarks.serving import (
-    CONNECTIONS,
-    Deployed,
-    Requests,
-    Served,
-    ServingOptions,
-    deploy,
-    environment,
-    free_port,
-    judge,
-    pictures,
-)
+from tests.benchmarks.measurement import ServingOptions, say
+from tests.benchmarks.servers import Served, environment, free_port
+from tests.benchmarks.serving import CONNECTIONS, Requests, judge, pictures
 from tests.support import firestore
 
 PROJECT = "cost"

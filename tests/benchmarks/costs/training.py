@@ -8,7 +8,7 @@ from fashion.home import REPOSITORY, current_home
 from tests.benchmarks.costs import account
 from tests.benchmarks.costs.account import Account
 from tests.benchmarks.measurement import fashion_mnist, say
-from tests.benchmarks.serving import environment
+from tests.benchmarks.servers import environment
 
 QUICK = ("show",)
 """A training of any size takes a minute: a quick run only has the flow describe itself."""

@@ -1,7 +1,7 @@
-"""What the service is compared with: FastAPI around the same network, on torch and on ONNX Runtime, and doing nothing.
+"""ASGI applications: FastAPI around the same network, on torch and on ONNX Runtime; no framework; and nothing.
 
-Each is run by `python -m uvicorn --factory tests.benchmarks.baselines:NAME`, with the package's folder in the
-environment. They have no limits and reject nothing; only `one_row` keeps a log.
+Each is run by `python -m uvicorn --factory tests.benchmarks.contenders.asgi:NAME`. They have no limits and reject
+nothing; only `one_row` keeps a log.
 """
 
 import io
@@ -17,8 +17,8 @@ from PIL import Image
 from fashion.images.transform import normalise
 from fashion.model import package
 from fashion.model.package import Package
+from tests.benchmarks.contenders.served_package import answer, package_folder, read_package
 
-PACKAGE_VARIABLE = "BENCHMARK_PACKAGE"
 LOG_VARIABLE = "BENCHMARK_LOG"
 """SQLite file of the one that keeps rows."""
 EMPTY_ANSWER = b'{"label":"Coat","probabilities":{' + b'"Ankle boot":0.012345,' * 20 + b'"Bag":0.1}}'
@@ -31,8 +31,8 @@ def torch_eager() -> Any:
     from fastapi import FastAPI, UploadFile
 
     torch.set_num_threads(1)
-    used = _package()
-    network = torch_network(used, _folder())
+    used = read_package()
+    network = torch_network(used, package_folder())
     app = FastAPI()
 
     @app.get("/readyz")
@@ -44,7 +44,7 @@ def torch_eager() -> Any:
         inputs = torch.from_numpy(_decode(await image.read(), used))
         with torch.inference_mode():
             probabilities = torch.softmax(network(inputs) / used.temperature, dim=1)[0]
-        return _answer(probabilities.numpy(), used)
+        return answer(probabilities.numpy(), used)
 
     return app
 
@@ -78,7 +78,7 @@ def onnx_runtime() -> Any:
     from fashion.metrics.calibration import softmax
     from fashion.model.predictor import Predictor
 
-    used = _package()
+    used = read_package()
     network = Predictor(used).network
     app = FastAPI()
 
@@ -89,7 +89,7 @@ def onnx_runtime() -> Any:
     @app.post("/predict")
     async def predict(image: UploadFile) -> dict[str, Any]:
         logits, _ = network(_decode(await image.read(), used))
-        return _answer(softmax(logits, used.temperature)[0], used)
+        return answer(softmax(logits, used.temperature)[0], used)
 
     return app
 
@@ -105,7 +105,7 @@ def one_row() -> Any:
     from fashion.model.predictor import Predictor
     from fashion.predictions.record import new_prediction_id
 
-    used = _package()
+    used = read_package()
     network = Predictor(used).network
     log = sqlite3.connect(os.environ[LOG_VARIABLE], isolation_level=None)
     for statement in (
@@ -119,13 +119,13 @@ def one_row() -> Any:
         if scope["type"] != "http":
             return
         body, content_type = await _read(receive), dict(scope["headers"]).get(b"content-type", b"").decode()
-        answer: dict[str, Any] = {"ready": True}
+        content: dict[str, Any] = {"ready": True}
         if scope["path"] != "/readyz":
             logits, _ = network(_decode(uploads.read_upload(body, content_type).data, used))
-            answer = _answer(softmax(logits, used.temperature)[0], used) | {"id": new_prediction_id()}
-            row = (answer["id"], time.time_ns(), used.class_names.index(answer["label"]), answer["confidence"])
+            content = answer(softmax(logits, used.temperature)[0], used) | {"id": new_prediction_id()}
+            row = (content["id"], time.time_ns(), used.class_names.index(content["label"]), content["confidence"])
             log.execute("INSERT INTO predictions VALUES (?, ?, ?, ?)", row)
-        await _send(send, json.dumps(answer).encode())
+        await _send(send, json.dumps(content).encode())
 
     gc.collect()
     gc.freeze()
@@ -158,24 +158,7 @@ async def _send(send: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _folder() -> Path:
-    return Path(os.environ[PACKAGE_VARIABLE])
-
-
-def _package() -> Package:
-    return package.read(_folder())
-
-
 def _decode(data: bytes, used: Package) -> NDArray[np.float32]:
     with Image.open(io.BytesIO(data)) as picture:
         image = np.asarray(picture.convert("L" if used.channels == 1 else "RGB").resize((used.size, used.size)))
     return normalise(image[None], used.mean, used.std)
-
-
-def _answer(probabilities: NDArray[Any], used: Package) -> dict[str, Any]:
-    label = int(probabilities.argmax())
-    return {
-        "label": used.class_names[label],
-        "confidence": float(probabilities[label]),
-        "probabilities": dict(zip(used.class_names, map(float, probabilities), strict=True)),
-    }

@@ -1,0 +1,1 @@
+"""What the service is compared with: one model package, served in the ways that others serve it."""
