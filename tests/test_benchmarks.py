@@ -18,7 +18,9 @@ from benchmarks import leaderboard, leaderboard_page, load
 from support.machine import Machine
 
 from fashion.home import REPOSITORY
-from tests.benchmarks import performance_page
+from tests.benchmarks import pages
+from tests.benchmarks.measurement import Results
+from tests.benchmarks.page import Page
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,9 @@ def test_an_unknown_benchmark_is_refused() -> None:
     assert "time_to_accuracy" in done.stderr
 
 
-def test_the_page_of_performance_is_what_its_measurements_make() -> None:
-    assert performance_page.PAGE.read_text() == performance_page.page(json.loads(performance_page.FOUND.read_text()))
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.file.stem)
+def test_a_page_is_what_its_measurements_make(page: Page) -> None:
+    assert page.file.read_text() == page.text(page.measurements())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_the_leaderboard_has_a_row_for_each_network_and_the_best_first() -> None
 
 def test_a_measurement_of_the_leaderboard_is_made_once(tmp_path: Path) -> None:
     for milliseconds in (1.0, 2.0):
-        results = leaderboard.Results(tmp_path / "found.json")
+        results = Results(tmp_path / "found.json")
         made = leaderboard.Footprint("x", milliseconds, 3.0)
         assert results.get("x", leaderboard.Footprint, lambda made=made: made).milliseconds == 1.0
 

@@ -1,12 +1,15 @@
-"""One thread that predicts and logs all pictures that wait as one batch. Knows no requests and no HTTP.
+"""Predict and log all pictures that wait as one batch. Knows no requests and no HTTP.
 
-Pictures that arrive while a batch runs become the next batch: one call of the network, one commit of the log. The
-disk's sync, which costs more than the network, is shared by all of them, and no picture waits for a timer.
+A thread does: pictures that arrive while a batch runs become the next batch, with one call of the network and one
+commit of the log. The disk's sync, which costs more than the network, is shared by all of them, and no picture waits
+for a timer. A picture that comes alone does not go to the thread where network and log are quick: to hand it over and
+its answer back takes as long as the network.
 """
 
 import asyncio
 import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -21,6 +24,7 @@ from fashion.images import image_store
 from fashion.images.transform import Images
 from fashion.model.predictor import Predictions, Predictor
 from fashion.model.typicality import Typicality
+from fashion.predictions.database import Busy
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import ModelId, PredictionRecord, new_prediction_id
 
@@ -28,6 +32,11 @@ _logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
 """Pictures from which on no more are added to a batch: more would only lengthen the wait of the first."""
+QUICK_SECONDS = 0.003
+"""A picture that comes alone is predicted in the event loop, and no other request is answered meanwhile, where the
+latest such pictures took no longer than this, their commit included. A disk that stalls holds the loop up once."""
+LATEST = 0.2
+"""Weight of the latest picture in how long they took; that of those before falls by as much with each."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,14 @@ class Batcher:
         self._canary = canary
         self._after = after
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._arrived: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        self._idle = True
+        """Whether the thread waits for a job."""
+        self._seconds = math.inf
+        """That the latest pictures took that came alone."""
         self._closed = False
+        self._closing = threading.Lock()
+        """Held while jobs are queued: none comes after the end."""
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
@@ -148,17 +164,52 @@ class Batcher:
             raise Closed
         loop = asyncio.get_running_loop()
         job = _Job(list(images), client, started, loop, loop.create_future())
-        self._jobs.put(job)
+        if (arrived := self._arrived.get(loop)) is not None:
+            arrived.append(job)
+        else:
+            self._arrived[loop] = [job]
+            loop.call_soon(self._take, loop)  # after all that has arrived by now
         return await job.done
 
     def close(self) -> None:
         """Answer what waits, then end the thread."""
-        self._closed = True
-        self._jobs.put(None)
+        with self._closing:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Predict a picture that has come alone, or hand all that have come to the thread."""
+        jobs = self._arrived.pop(loop)
+        if len(jobs) == 1 and self._is_quick(jobs[0]) and self._work_here(jobs[0]):
+            return
+        with self._closing:
+            if not self._closed:
+                for job in jobs:
+                    self._jobs.put(job)
+                return
+        self._work(jobs)  # they came before the thread ended
+
+    def _is_quick(self, job: _Job) -> bool:
+        return len(job.images) == 1 and self._seconds <= QUICK_SECONDS and self._idle and self._jobs.empty()
+
+    def _work_here(self, job: _Job) -> bool:
+        """Predict a picture in the event loop; False, and nothing is done, where another writer holds the log."""
+        outcome: list[Scored] | Exception
+        try:
+            (outcome,) = self._score([job], wait=False)
+        except Busy:
+            return False
+        except Exception as error:
+            _resolve([(job, error)])
+            return True
+        _resolve([(job, outcome)])
+        job.loop.call_soon(self._after, outcome)  # the answer goes out before
+        return True
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
+            self._idle = False
             jobs, ended = [job], False
             size = len(job.images)
             while size < MAX_BATCH:
@@ -174,6 +225,7 @@ class Batcher:
             self._work(jobs)
             if ended:
                 return
+            self._idle = True
 
     def _work(self, jobs: list[_Job]) -> None:
         try:
@@ -184,8 +236,14 @@ class Batcher:
         _resolve_jobs(jobs, scored)
         self._after([each for part in scored for each in part])
 
-    def _score(self, jobs: list[_Job]) -> list[list[Scored]]:
-        taken_ns = time.time_ns()
+    def _score(self, jobs: list[_Job], *, wait: bool = True) -> list[list[Scored]]:
+        """Predict and log all or none.
+
+        Args:
+            jobs: whose pictures become one batch.
+            wait: for other writers of the log; where not, Busy is raised.
+        """
+        taken_ns, began = time.time_ns(), time.perf_counter()
         images = [image for job in jobs for image in job.images]
         owners = [job for job in jobs for _ in job.images]
         digests = [image_store.digest(image) for image in images]
@@ -206,7 +264,11 @@ class Batcher:
             )
             for digest, owner, answer in zip(digests, owners, answers, strict=True)
         ]
-        self.log.append(records)
+        self.log.append(records, wait=wait)
+        if len(images) == 1:
+            took = time.perf_counter() - began
+            known = took if math.isinf(self._seconds) else self._seconds
+            self._seconds = (1 - LATEST) * known + LATEST * took
         batch = BatchTimes(len(images), taken_ns, predicted_ns, time.time_ns())
         scored = iter(
             Scored(record, image, batch, answer.typicality)

@@ -77,13 +77,18 @@ class PredictionLog:
         """Close the file."""
         self.database.close()
 
-    def append(self, records: Iterable[PredictionRecord]) -> None:
+    def append(self, records: Iterable[PredictionRecord], *, wait: bool = True) -> None:
         """Write all of the records or none. When this returns they are on the disk.
 
         A record that is already there is ignored, so a caller may try again.
 
+        Args:
+            records: any number of them.
+            wait: for other threads and processes that write; the disk is waited for either way.
+
         Raises:
             ValueError: a different record has the same id and role.
+            fashion.predictions.database.Busy: another thread or process writes now, and `wait` is False.
         """
         rows = [to_row(record) for record in records]
 
@@ -95,7 +100,7 @@ class PredictionLog:
                 if connection.execute(sql, row[:2]).fetchone() != row:
                     raise ValueError(f"prediction {row[0]} is already in the log, as {row[1]}, and differs")
 
-        self.database.write(insert)
+        (self.database.write if wait else self.database.write_at_once)(insert)
 
     def append_feedback(self, feedback: Iterable[Feedback], *, known_elsewhere: bool = False) -> None:
         """Write all of the feedback or none. Feedback that is already there is ignored.

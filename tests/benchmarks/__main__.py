@@ -21,6 +21,7 @@ NAMES = (
         "distributed",
         "budget",
         "leaderboard",
+        "recipes",
         "imbalance",
         "robustness",
     ),
@@ -95,10 +96,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="run as little as shows that everything works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single measurement too")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[42], help="of time_to_accuracy, leaderboard and imbalance; default 42"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[42],
+        help="of time_to_accuracy, leaderboard, recipes, robustness and imbalance; default 42",
     )
     parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[2, 3, 4, 6, 8], help="budgets of time_to_accuracy; default 2 3 4 6 8"
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=[2, 3, 4, 6, 8],
+        help="budgets of time_to_accuracy; recipes uses the first; default 2 3 4 6 8",
     )
     parser.add_argument(
         "--python",

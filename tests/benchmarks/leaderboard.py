@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import json
 import math
 import os
 import shlex
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +25,9 @@ from fashion.home import REPOSITORY
 from fashion.images.transform import Images, normalise
 from fashion.metrics.classification import wilson_interval
 from fashion.model.predictor import OnnxNetwork
-from tests.benchmarks.measurement import Cell, Options, Table, circumstances, fashion_mnist, say
+from tests.benchmarks.measurement import Cell, Options, Results, Table, circumstances, fashion_mnist, say
 
 SHIPPED = tuple(sorted(path.stem for path in (CONFIGS / "architecture").glob("*.yaml") if path.stem != "timm"))
-Kind = TypeVar("Kind")
 RESULTS = REPOSITORY / "var" / "leaderboard.json"
 """Finished trainings: a run that is started again goes on with the others."""
 VAL_ROWS = 2000
@@ -263,22 +261,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         command = f'make leaderboard ARGS="{shlex.join(sys.argv[1:] if argv is None else argv)}"'
         write(arguments.page, trained, table, conditions, command=command)
-
-
-class Results:
-    """Measurements in a file, each made once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def get(self, key: str, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
-        """The measurement of that name, which is made and stored if it is not known."""
-        if key not in self._known:
-            self._known[key] = dataclasses.asdict(make())  # type: ignore[call-overload]
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(self._known, indent=1) + "\n")
-        return kind(**self._known[key])
 
 
 def _clock() -> Callable[[], float]:

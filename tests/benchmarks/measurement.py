@@ -21,6 +21,7 @@ from fashion.data.loading import load_dataset
 from fashion.home import REPOSITORY, current_home
 
 T = TypeVar("T")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,27 @@ class Table:
         if cell is None:
             return ""
         return cell if isinstance(cell, str) else format(cell, self.formats.get(column, ",.0f"))
+
+
+class Results:
+    """Measurements in a file, each made once: what takes hours can be ended, and goes on where it was."""
+
+    def __init__(self, path: Path | None) -> None:
+        """
+        Args:
+            path: of the file; None keeps them in memory alone.
+        """
+        self._path = path
+        self._known: dict[str, Any] = json.loads(path.read_text()) if path is not None and path.is_file() else {}
+
+    def get(self, key: str, kind: type[Kind], make: Callable[[], Kind]) -> Kind:
+        """The measurement of that name, a dataclass, which is made and stored if it is not known."""
+        if key not in self._known:
+            self._known[key] = dataclasses.asdict(make())  # type: ignore[call-overload]
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(json.dumps(self._known, indent=1) + "\n")
+        return kind(**self._known[key])
 
 
 def measured(work: Callable[[], object]) -> Seconds:

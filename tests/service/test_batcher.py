@@ -1,6 +1,8 @@
 """The batcher and the background work after it: batches, records, errors, shadows, stored pictures, closing."""
 
 import asyncio
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +15,9 @@ from bentos.classifier.background import Background
 from bentos.classifier.batcher import Batcher, Closed, Scored
 from fashion.data.dataset import Dataset
 from fashion.images import image_store
+from fashion.images.transform import Images
 from fashion.model.package import Package
-from fashion.model.predictor import Predictor
+from fashion.model.predictor import Predictions, Predictor
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable, ModelId
 from fashion.storage.address import open_store
@@ -65,6 +68,108 @@ def test_answers_are_those_of_the_predictor_however_many_wait(
         assert each.record.image_sha256 == image_store.digest(images[row])
         assert log.get(each.record.prediction_id).record.label == each.record.label
     assert log.count() == 200
+
+
+class Watched(Predictor):
+    """Notes the thread and the number of pictures of each call, and takes as long as it is told."""
+
+    def __init__(self, of: Package) -> None:
+        super().__init__(of)
+        self.seconds = 0.0
+        self.calls: list[tuple[str, int]] = []
+
+    def predict(self, images: Images) -> Predictions:
+        self.calls.append((threading.current_thread().name, len(images)))
+        time.sleep(self.seconds)
+        return super().predict(images)
+
+
+class TestAPictureThatComesAlone:
+    @pytest.fixture
+    def watched(self, tiny_package: Package) -> Watched:
+        return Watched(tiny_package)
+
+    @pytest.fixture
+    def batcher(self, watched: Watched, log: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batcher]:
+        monkeypatch.setattr("bentos.classifier.batcher.QUICK_SECONDS", 0.5)  # whatever this machine's disk does
+        opened = Batcher(watched, log, model=ModelId("shoes", "7", "0123456789abcdef"))
+        yield opened
+        opened.close()
+
+    def test_is_predicted_in_the_event_loop(
+        self, batcher: Batcher, watched: Watched, log: PredictionLog, small_dataset: Dataset
+    ) -> None:
+        predict(batcher, list(small_dataset.test.images[:5]))
+        assert watched.calls == [("batcher", 1), *[(threading.current_thread().name, 1)] * 4]
+        assert log.count() == 5
+
+    def test_is_not_where_others_come_with_it(
+        self, batcher: Batcher, watched: Watched, log: PredictionLog, small_dataset: Dataset
+    ) -> None:
+        predict(batcher, list(small_dataset.test.images[:21]), 7)
+        assert {name for name, _ in watched.calls} == {"batcher"}
+        assert sum(size for _, size in watched.calls) == log.count() == 21
+
+    def test_is_not_while_the_thread_works(self, batcher: Batcher, watched: Watched, small_dataset: Dataset) -> None:
+        first, second, third = small_dataset.test.images[:3]
+        predict(batcher, [first])
+        watched.seconds = 0.3
+
+        async def run() -> None:
+            two = [asyncio.ensure_future(batcher.predict([each], client=None, started=0.0)) for each in (first, second)]
+            await asyncio.sleep(0.1)
+            await asyncio.gather(*two, batcher.predict([third], client=None, started=0.0))
+
+        asyncio.run(run())
+        assert {name for name, _ in watched.calls} == {"batcher"}
+
+    def test_goes_to_the_thread_once_such_pictures_take_long_and_comes_back(
+        self, batcher: Batcher, watched: Watched, small_dataset: Dataset
+    ) -> None:
+        image, here = small_dataset.test.images[0], threading.current_thread().name
+        predict(batcher, [image])
+        watched.seconds = 3.0
+        predict(batcher, [image])
+        watched.seconds = 0.0
+        predict(batcher, [image] * 9)
+        names = [name for name, _ in watched.calls]
+        assert names[:3] == ["batcher", here, "batcher"]
+        assert names[-1] == here
+
+    @pytest.mark.fault("another process writes to the log while one picture waits")
+    def test_does_not_hold_up_other_requests_while_another_process_writes(
+        self, batcher: Batcher, log: PredictionLog, small_dataset: Dataset
+    ) -> None:
+        image = small_dataset.test.images[0]
+        predict(batcher, [image, image])
+        other = sqlite3.connect(log.path, isolation_level=None)
+
+        async def run() -> float:
+            other.execute("BEGIN IMMEDIATE")
+            job = asyncio.ensure_future(batcher.predict([image], client=None, started=0.0))
+            began = time.perf_counter()
+            await asyncio.sleep(0.2)  # what another request would wait
+            waited = time.perf_counter() - began
+            assert not job.done()
+            other.execute("ROLLBACK")
+            await job
+            return waited
+
+        assert asyncio.run(run()) < 5  # SQLite would wait for 30
+        other.close()
+        assert log.count() == 3
+
+    def test_is_answered_by_an_error_where_it_cannot_be_logged(
+        self, batcher: Batcher, log: PredictionLog, small_dataset: Dataset, tmp_path: Path
+    ) -> None:
+        image, aside = small_dataset.test.images[0], tmp_path / "aside.db"
+        predict(batcher, [image, image])
+        log.path.rename(aside)
+        with pytest.raises(LogUnavailable):
+            predict(batcher, [image])
+        aside.rename(log.path)
+        predict(batcher, [image])
+        assert log.count() == 3
 
 
 def test_closing_answers_what_waits_and_rejects_what_comes_later(
