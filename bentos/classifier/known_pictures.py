@@ -13,6 +13,7 @@ import logging
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -84,7 +85,14 @@ class KnownPictures:
                 return cls(stored["images"], stored["labels"], stored["key"].tobytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:  # labels matter more than checks
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:  # labels matter more than checks
             _logger.warning(
                 "no known pictures check the reviews: %s cannot be read: %s", folder / KNOWN_PICTURES, error
             )

@@ -119,8 +119,9 @@ function label(index) {
       const agreed = answer.predicted === entry.label;
       $("last").textContent = agreed ? `${entry.label}: the model said so too.` : `You said ${entry.label}, the model had said ${answer.predicted}.`;
     } catch (error) {
-      done = done.filter((each) => each !== entry); // it is not stored: it waits again
-      if (error.status !== 404) waiting.unshift(item); // 404: it is gone, as after an update of the service
+      done = done.filter((each) => each !== entry); // it is not stored, and waits again
+      if (error.status === 404) await fetchMore(); // it is gone, as after an update of the service
+      else waiting.unshift(item);
       show();
       throw error;
     }
