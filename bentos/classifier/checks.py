@@ -33,7 +33,6 @@ class Checks:
         self._odds = 2 * share / (1 - 2 * share)
         self._answered: dict[str, ReviewCheck] = {}
         """By the id of the showing."""
-        self._skipped: frozenset[str] = frozenset()
 
     def read(self, decisions: Decisions) -> None:
         """Bring this up to date.
@@ -42,7 +41,6 @@ class Checks:
             decisions: all of the log.
         """
         self._answered = {each.review.prediction_id: each for each in review_checks.read(decisions)}
-        self._skipped = frozenset(decisions.skipped())
 
     def add(self, answer: ReviewCheck) -> None:
         """Count what was just said of a known picture."""
@@ -73,24 +71,31 @@ class Checks:
     def sha256_of(self, picture_id: str) -> str | None:
         """The sha256 of the known picture that an id stands for; None likewise."""
         picture = self.picture_of(picture_id)
-        return None if picture is None or self._known is None else self._known.sha256[picture]
+        return None if self._known is None or picture is None else self._known.sha256[picture]
 
-    def showings(self, waiting: Mapping[str, int], predicted: AbstractSet[str]) -> list[Showing]:
+    def showings(
+        self, waiting: Mapping[str, int], *, predicted: AbstractSet[str], skipped: AbstractSet[str]
+    ) -> list[Showing]:
         """What may be shown among predictions, of the pictures that were labelled the least often.
 
         Args:
             waiting: sha256 of a predicted picture without a label -> when it was predicted, in microseconds.
             predicted: sha256 of all pictures that were predicted: one of them would be shown twice.
+            skipped: ids under which a picture was shown of which nobody could tell what it is.
         """
         if self._known is None or not self._odds:
             return []
         known = self._known
-        usable = [picture for picture, sha256 in enumerate(known.sha256) if sha256 not in predicted]
+        unclear = set(map(known.picture_of, skipped))
+        usable = [
+            picture for picture, sha256 in enumerate(known.sha256) if sha256 not in predicted and picture not in unclear
+        ]
         times = Counter(map(known.picture_of, self._answered))
         least = min((times[picture] for picture in usable), default=0)
         may_show = {picture for picture in usable if times[picture] == least}
-        used = self._answered.keys() | self._skipped
-        return list(known.showings(waiting, self._odds, used=used, may_show=may_show.__contains__))
+        return list(
+            known.showings(waiting, self._odds, used=self._answered.keys() | skipped, may_show=may_show.__contains__)
+        )
 
     @property
     def agreement(self) -> ReviewedKnown | None:
@@ -98,8 +103,3 @@ class Checks:
         in_order = sorted(self._answered.values(), key=lambda each: each.review.time_us)
         told = in_order[: len(in_order) // STEP * STEP]
         return ReviewedKnown(sum(not each.is_wrong for each in told), len(told)) if told else None
-
-
-def last_answer(decisions: Decisions, picture_id: str) -> ReviewCheck | None:
-    """What was said of a known picture under an id, as far as it counts."""
-    return next((each for each in review_checks.read(decisions) if each.review.prediction_id == picture_id), None)

@@ -121,7 +121,7 @@ class Review:
             passed = self._skipped.union(skipped)
             left_out = {row.record.image_sha256 for row in rows if row.record.prediction_id in passed}
             left_out -= self._by_picture.keys()
-            items = list(itertools.islice(self._items(rows, set(shown), left_out), AT_ONCE))
+            items = list(itertools.islice(self._items(rows, set(shown), left_out, passed), AT_ONCE))
             rows = [row for row in rows if row.record.image_sha256 not in self._missing]
             return ReviewQueue(
                 class_names=tuple(self._class_names),
@@ -242,13 +242,16 @@ class Review:
             return self._own[row.record.prediction_id][0]
         return row.judgement if row.judgement is not None and row.judgement.source == REVIEW else None
 
-    def _items(self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str]) -> Iterator[ReviewItem]:
+    def _items(
+        self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str], passed: set[str]
+    ) -> Iterator[ReviewItem]:
         """Pictures to show, each once.
 
         Args:
             rows: the latest ones.
             held: ids of predictions that the page holds.
             left_out: sha256 of pictures that are not to be shown.
+            passed: ids of those of which nobody can tell what they are.
         """
         shown = left_out | {row.record.image_sha256 for row in rows if row.record.prediction_id in held}
         shown |= {sha256 for sha256 in map(self._checks.sha256_of, held) if sha256 is not None}
@@ -256,7 +259,8 @@ class Review:
         # Rows are the newest first, and a picture that comes again keeps its first time.
         pictures = {row.record.image_sha256: row.record.time_us for row in waiting}
         beside = {sha256: time_us for sha256, time_us in pictures.items() if sha256 not in left_out}
-        showings = self._checks.showings(beside, {row.record.image_sha256 for row in rows})
+        predicted = {row.record.image_sha256 for row in rows}
+        showings = self._checks.showings(beside, predicted=predicted, skipped=passed)
         queues = {kind: iter(found) for kind, found in self._by_kind(waiting, showings).items()}
         ended: set[str] = set()
         for kind in itertools.cycle(KINDS):
