@@ -12,7 +12,9 @@ from bentos.classifier.known_pictures import KnownPictures, Showing
 from bentos.classifier.schemas import ReviewedKnown
 from fashion.images.transform import Images
 from fashion.predictions import review_checks
+from fashion.predictions.record import REVIEW
 from fashion.predictions.review_checks import ReviewCheck
+from fashion.predictions.sources import Trust
 from fashion.predictions.withdrawal import Decisions
 
 STEP = 10
@@ -33,6 +35,8 @@ class Checks:
         self._odds = 2 * share / (1 - 2 * share)
         self._answered: dict[str, ReviewCheck] = {}
         """By the id of the showing."""
+        self.quarantined = False
+        """Whether reviews count nowhere, as drift or a training has decided."""
 
     def read(self, decisions: Decisions) -> None:
         """Bring this up to date.
@@ -41,6 +45,7 @@ class Checks:
             decisions: all of the log.
         """
         self._answered = {each.review.prediction_id: each for each in review_checks.read(decisions)}
+        self.quarantined = REVIEW in Trust(decisions=decisions).held()
 
     def add(self, answer: ReviewCheck) -> None:
         """Count what was just said of a known picture."""

@@ -131,6 +131,7 @@ class Review:
                 without_picture=len(self._rows) - len(rows),
                 accuracy=self._accuracy([row for row in rows if row.record.image_sha256 not in left_out]),
                 known=self._checks.agreement,
+                quarantined=self._checks.quarantined,
             )
 
     def label(self, prediction_id: str, true_label: str) -> str:

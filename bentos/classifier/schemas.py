@@ -196,6 +196,8 @@ class ReviewQueue(Documented):
     """None until a prediction that was drawn at random is judged."""
     known: ReviewedKnown | None
     """None until ten pictures of a known class were labelled."""
+    quarantined: bool
+    """True while reviews count nowhere, since too many pictures of a known class were labelled wrong."""
 
 
 @dataclass(frozen=True, slots=True)

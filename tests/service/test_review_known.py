@@ -18,6 +18,7 @@ from support.served import Served
 
 from bentos.classifier import checks
 from bentos.classifier.known_pictures import KnownPictures
+from bentos.classifier.review import KEEP_SECONDS
 from bentos.classifier.worker import Worker
 from fashion.data.dataset import Dataset
 from fashion.drift import belief
@@ -25,8 +26,10 @@ from fashion.images import image_store
 from fashion.model.package import Package
 from fashion.predictions import random_share, removal, review_checks, sources
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import REVIEW
+from fashion.predictions.record import FOREVER_US, REVIEW
 from fashion.predictions.sources import Trust
+from fashion.predictions.windows import LocalRows
+from fashion.predictions.withdrawal import Decision
 
 PICTURES = 60
 OVERRIDES = ["serve.log.images=true", "serve.review_checks=0.25"]
@@ -170,14 +173,20 @@ def test_who_is_wrong_about_known_pictures_judges_nothing(
     assert belief.describe_agreement(trust)[-1] == "reviews of known pictures: 12 of 21 agree with the known class"
     worker.review._until = 0.0
     after = queue(client)
+    assert not after["quarantined"]
     assert (after["judged"], after["predictions"]) == (10, PICTURES)
     assert after["accuracy"] == before["accuracy"]
     assert worker.log.count(role="champion") == PICTURES
     remaining = set(shown_known(client, known))
     assert not remaining & set(itertools.islice(tokens, 21))
-    assert not {known.picture_of(each) for each in remaining} & {
-        known.picture_of(each) for each in itertools.islice(tokens, 21)
-    }
+    labelled = {known.picture_of(each) for each in itertools.islice(tokens, 21)}
+    assert not {known.picture_of(each) for each in remaining} & labelled
+    belief.quarantine(LocalRows(worker.log), trust, may_release=False)
+    worker.review._until = 0.0
+    assert queue(client)["quarantined"]
+    worker.log.decide([Decision("restore", REVIEW, None, 0, FOREVER_US, time.time_ns() // 1000, "ann", "a trainee")])
+    worker.review._until = 0.0
+    assert not queue(client)["quarantined"]
 
 
 def test_who_is_right_about_known_pictures_is_trusted(
@@ -229,13 +238,13 @@ def test_the_least_labelled_pictures_are_shown_first_and_then_again(
     client: TestClient, worker: Worker, known: KnownPictures, truth: dict[str, str]
 ) -> None:
     seen: set[int | None] = set()
-    for _ in range(3):
-        for each, name in shown_known(client, known).items():
+    while tokens := shown_known(client, known):
+        for each, name in tokens.items():
             seen.add(known.picture_of(each))
             label(client, each, name)
-    counted = [known.picture_of(each.review.prediction_id) for each in review_checks.read(worker.log.decisions())]
-    assert len(counted) > len(seen) - 1
-    assert max(map(counted.count, seen)) - min(map(counted.count, seen)) <= 1
+        counted = [known.picture_of(each.review.prediction_id) for each in review_checks.read(worker.log.decisions())]
+        assert max(map(counted.count, seen)) - min(map(counted.count, range(len(known.labels)))) <= 1
+    assert len(counted) > len(known.labels)
 
 
 def test_another_worker_knows_what_one_has_shown(
@@ -365,9 +374,9 @@ def test_two_workers_of_a_served_bento_check_a_liar(
     serve: Callable[..., Served], known: KnownPictures, small_dataset: Dataset, tmp_path: Path
 ) -> None:
     service = serve("serve.workers=2")
-    for image in small_dataset.test.images[:30]:
+    for image in small_dataset.test.images[:PICTURES]:
         service.predict(image_store.to_png(image))
-    assert review(service, known, wrong) >= 10
+    assert review(service, known, wrong) >= 5
     log = PredictionLog(tmp_path / "home" / "predictions.db")
     trust = assess(log)
     assert set(trust.quarantined()) == {REVIEW}
@@ -389,6 +398,7 @@ def test_the_page_tells_how_well_known_pictures_are_labelled_and_goes_on_where_o
         assert page.text("#known-right") == "10 of 10 right"
         page.until(lambda: page.one("#picture").get_property("naturalWidth") == 28)
         page.screenshot("review-known")
+        assert not page.one("#quarantined").is_displayed()
         assert axe.violations(driver) == []
         log = PredictionLog(tmp_path / "home" / "predictions.db")
         for row in list(log.latest(100, role="champion")):
@@ -398,3 +408,9 @@ def test_the_page_tells_how_well_known_pictures_are_labelled_and_goes_on_where_o
         page.until(lambda: "there is no prediction" in page.text("#problem").lower())
         assert page.one("#picture").get_attribute("src") != first
         assert page.text("#session") == "0"
+        log.decide([Decision("quarantine", REVIEW, None, 0, FOREVER_US, time.time_ns() // 1000, "the flow", "lies")])
+        time.sleep(KEEP_SECONDS)
+        driver.refresh()
+        page.until(lambda: page.one("#quarantined").is_displayed())
+        page.screenshot("review-quarantined")
+        assert axe.violations(driver) == []

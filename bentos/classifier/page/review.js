@@ -92,7 +92,8 @@ function showClasses(classes) {
   );
 }
 
-function showProgress({ judged, predictions, accuracy, known }) {
+function showProgress({ judged, predictions, accuracy, known, quarantined }) {
+  $("quarantined").hidden = !quarantined;
   $("session").textContent = done.length;
   $("judged").replaceChildren(`${judged.toLocaleString("en")}`, make("small", {}, `of the latest ${predictions.toLocaleString("en")} predictions`));
   $("known").hidden = known === null;
