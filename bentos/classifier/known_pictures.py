@@ -42,6 +42,8 @@ TRIES = 16
 NONCE_BITS, TAG_BITS = 26, 48
 """Of the 74 random bits of a uuid7."""
 BATCH = 100
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises where a file is not what it wrote."""
 
 _logger = logging.getLogger(__name__)
 
@@ -85,17 +87,9 @@ class KnownPictures:
                 return cls(stored["images"], stored["labels"], stored["key"].tobytes())
         except FileNotFoundError:
             return None
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:  # labels matter more than checks
-            _logger.warning(
-                "no known pictures check the reviews: %s cannot be read: %s", folder / KNOWN_PICTURES, error
-            )
+        except DAMAGED as error:  # who reviews is not checked then, and can review
+            path = folder / KNOWN_PICTURES
+            _logger.warning("no known pictures check the reviews: %s cannot be read: %s", path, error)
             return None
 
     @functools.cached_property
