@@ -74,7 +74,7 @@ def test_a_version_is_chosen_by_number(challenged: Machine) -> None:
 
 
 def test_known_pictures_are_test_pictures_that_the_gallery_does_not_show(
-    challenged: Machine, small_dataset: Dataset
+    challenged: Machine, whole_dataset: Dataset
 ) -> None:
     words = ["serve.log.images=true", "serve.gallery=10"]
     output = challenged.flow("run", *words, name="deploy_flow")
@@ -84,7 +84,7 @@ def test_known_pictures_are_test_pictures_that_the_gallery_does_not_show(
     known = KnownPictures.read(folder)
     assert known is not None
     assert len(known.sha256) == len(set(known.sha256)) >= known_pictures.LEAST
-    test = small_dataset.test
+    test = whole_dataset.test
     truth = dict(zip(map(image_store.digest, test.images), test.labels.tolist(), strict=True))
     assert [truth[each] for each in known.sha256] == known.labels.tolist()
     shown = [np.asarray(Image.open(path)) for path in (folder / "gallery").glob("*.png")]
