@@ -111,6 +111,7 @@ def test_none_are_chosen_of_few(tiny_package: Package, small_dataset: Dataset) -
     assert known_pictures.choose(tiny_package, files[:50], wrong[:50]) is None
 
 
+@pytest.mark.fault("damaged file of known pictures in a bento")
 def test_a_bento_without_them_and_a_damaged_file_have_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert KnownPictures.read(tmp_path) is None
     assert caplog.messages == []

@@ -151,6 +151,7 @@ def test_where_no_picture_is_stored_no_known_one_is_shown(
     assert queue(client)["items"] == []
 
 
+@pytest.mark.fault("a reviewer who labels pictures wrong")
 def test_who_is_wrong_about_known_pictures_judges_nothing(
     client: TestClient, worker: Worker, known: KnownPictures, truth: dict[str, str]
 ) -> None:
@@ -300,6 +301,7 @@ def test_without_known_pictures_the_page_is_as_before(
         without.close()
 
 
+@pytest.mark.fault("the shared log is away while a known picture is reviewed")
 def test_a_label_is_taken_while_the_shared_log_is_away(
     tiny_package: Package, known: KnownPictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
