@@ -151,4 +151,4 @@ clean: ## Remove what was built; keeps var/, where data, runs and models are
 	rm -rf $(VENV) $(VENV)-bench $(VENV)-docs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
 
 
-.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test check coverage lint bench leaderboard docs docs-serve screenshots lock clean
+.PHONY: help setup train ui bento serve container predict drift rollback schedule schedule-check cluster argo demo test test-all check coverage lint bench leaderboard docs docs-serve screenshots sbom audit lock clean

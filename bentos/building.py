@@ -1,4 +1,4 @@
-"""Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no particular bento."""
+"""Model packages into BentoML's store, and bentos around them. Knows folders and BentoML, no model and no flow."""
 
 import contextlib
 import errno
@@ -15,8 +15,6 @@ from fashion.config.serve import bento_name
 from fashion.home import REPOSITORY
 from fashion.model import package
 
-NAME = "fashion-classifier"
-"""The bento that is served unless another is named."""
 BENTOS = REPOSITORY / "bentos"
 SHARED = "web"
 """The folder in `bentos/` that all bentos use."""

@@ -157,7 +157,7 @@ class DriftFlow(FlowSpec):
                     registered = versions.get(result.model_version, self.model)
                     model_card.write(registered, name=self.model, report=(report_id, sentence))
                 self.reports.append(report_id)
-                cards.framed(current.card["drift"], copy)
+                cards.append_page(current.card["drift"], copy)
         print(f"reports {', '.join(self.reports)} in {home.reports}")
         self.next(self.act)
 
@@ -231,7 +231,7 @@ class DriftFlow(FlowSpec):
         print(f"{self.decision}; {self.outcome}")
 
     def settle_canary(self, source: "Source") -> "News":
-        """Promote the canary or step back from it, where its labels suffice, and print what became of it."""
+        """Promote the canary or step back from it, where its labels suffice, and print the outcome."""
         from fashion.drift import canary
 
         decide = self.settings.canary == "decide"

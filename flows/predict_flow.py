@@ -4,6 +4,7 @@ python flows/predict_flow.py run --images pictures/ --output predictions.parquet
 python flows/predict_flow.py run --images s3://bucket/pictures --output az://container/predictions.parquet
 """
 
+from fashion.config.names import MODEL_NAME
 from fashion.home import current_home, prepare_environment
 
 prepare_environment()  # before metaflow, which reads its settings on import
@@ -32,7 +33,7 @@ class PredictFlow(FlowSpec):
     images = Parameter("images", required=True, help="a folder, or gs://, s3:// or az://bucket/prefix; with subfolders")
     output = Parameter("output", required=True, help="a Parquet file, in a folder or a bucket")
     version = Parameter("version", default="champion", help="number or alias of the version")
-    model = Parameter("model", default="fashion-classifier", help="registered model")
+    model = Parameter("model", default=MODEL_NAME, help="registered model")
     workers = Parameter("workers", default=1, type=int, help="tasks that share the pictures")
 
     @step

@@ -177,7 +177,7 @@ class TrainFlow(FlowSpec):
         with launch.mlflow_run(self.experiment_id, self.mlflow_run_id), launch.exit_on(*expected):
             trials = tuning.trials(current_home().studies, self.study)
             choice = tuning.choose(trials, settings)
-            tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.tracked(trials))
+            tracking.log_trials(self.experiment_id, self.mlflow_run_id, tuning.to_tracked_trials(trials))
             files = study_figures(trials)
             tracking.log_files(self.mlflow_run_id, {f"tuning/{name}": content for name, content in files.items()})
         self.params = choice.params

@@ -37,15 +37,20 @@ SLOW = {
 """Fixtures that run flows, servers or a browser, fit all data, or need MLflow: `make check` leaves their tests out."""
 CI = {"emulator", "postgres_server", "new_backend", "templates"}
 """Fixtures that start what a team has beside one machine: `make test` leaves their tests out, not `make test-all`."""
-CI_FILES = (
+CI_TESTS = (
     *("tests/deploy/", "tests/deployment/", "tests/flows/test_argo", "tests/flows/test_distributed_flow"),
     *("tests/flows/test_rollout_step", "tests/flows/test_team_servers", "tests/training/test_distributed"),
     *("tests/service/test_archives", "tests/service/test_service_elsewhere", "tests/service/test_team"),
     *("tests/service/test_telemetry", "tests/test_benchmarks", "tests/test_supply_chain"),
     *("tests/registry/test_kills", "tests/flows/test_supervision", "tests/commands/test_servers_away"),
+    *("tests/drift/test_traffic.py::TestPower", "tests/drift/test_decision.py::TestPower"),
+    *("tests/training/test_export.py::test_every_", "tests/training/test_models.py::TestArchitectures"),
+    *(f"tests/flows/test_drift_flow.py::Test{name}" for name in ("Story", "Trouble", "Elsewhere", "BadDay")),
+    *("tests/flows/test_launch.py::TestRefused", "tests/flows/test_train_flow.py::test_a_killed_training"),
 )
-"""Beginnings of the paths of further such tests: images, rollouts, several nodes, pods, collectors; benchmarks, and
-sweeps over each write at which a process is killed, and over each server and trouble."""
+"""How the names of further such tests begin: images, rollouts, several nodes, pods, collectors; benchmarks; and sweeps,
+over each write at which a process is killed, over servers and their troubles, over simulated traffic, over
+architectures, and over what a drift flow meets in the course of days."""
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
@@ -56,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
         if not SLOW.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        if not CI.isdisjoint(item.fixturenames) or item.nodeid.startswith(CI_FILES):
+        if not CI.isdisjoint(item.fixturenames) or item.nodeid.startswith(CI_TESTS):
             item.add_marker(pytest.mark.ci)
     items.sort(key=lambda item: [*FLOWS, groups[item]].index(groups[item]))
 

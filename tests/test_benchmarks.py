@@ -55,7 +55,9 @@ def test_an_unknown_benchmark_is_refused() -> None:
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.file.stem)
 def test_a_page_is_what_its_measurements_make(page: Page) -> None:
-    assert page.file.read_text() == page.text(page.measurements())
+    found = page.measurements()
+    assert page.file.read_text() == page.text(found)
+    assert list(page.parts) == [name for name in page.parts if name in found], "a part was never measured"
 
 
 @pytest.mark.parametrize(

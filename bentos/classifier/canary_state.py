@@ -134,7 +134,7 @@ class CanaryReader:
 
 
 def _ended(experiment: Experiment, ending: CanaryEnding) -> str:
-    """What became of the canary, and what to type next."""
+    """The outcome of the canary, and what to type next."""
     canary, champion = text(ending.canary.version), text(ending.champion.version)
     if ending.kind == "promoted":
         what = (

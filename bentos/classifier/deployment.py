@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bentos.classifier.schemas import GalleryPicture
+from bentos.web.known_answers import DEPLOYMENT, GALLERY
 from fashion.config.serve import ServiceConfig
 from fashion.state import record
 
-DEPLOYMENT = "deployment.json"
-GALLERY = "gallery"
 GALLERY_LIST = "gallery.json"
 KNOWN_PICTURES = "known_pictures.npz"
 """In the bento's folder; not in one of those that the service answers files of."""
@@ -37,15 +36,6 @@ class LabelledPicture:
 
     label: str
     png: bytes
-
-
-@dataclass(frozen=True)
-class KnownAnswer:
-    """What the served version says of a picture of the gallery: a bento that says something else is not served."""
-
-    picture: str
-    """Name of the file in the gallery's folder."""
-    label: str
 
 
 def bento_files(

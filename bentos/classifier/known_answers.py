@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from bentos.classifier.deployment import KnownAnswer, LabelledPicture
+from bentos.classifier.deployment import LabelledPicture
+from bentos.web.known_answers import KnownAnswer
 from fashion.images import preparation
 from fashion.model.package import Package
 from fashion.model.predictor import Predictor

@@ -36,6 +36,7 @@ from bentos.web.openapi import READ_ERRORS, UPLOAD_ERRORS, Content, Operation, S
 from bentos.web.openapi import document as make_document
 from bentos.web.responses import ErrorAnswer, ErrorDetail
 from bentos.web.uploads import JsonUpload
+from fashion.config.names import MODEL_NAME
 from fashion.images.statistics import STATISTICS
 from fashion.model.package import Package
 from fashion.predictions.slots import SPANS
@@ -75,7 +76,7 @@ def document(
     model: Package,
     *,
     picture_url: str | None = None,
-    model_name: str = "fashion-classifier",
+    model_name: str = MODEL_NAME,
     has_review: bool = False,
 ) -> dict[str, Any]:
     """Make the document of a service.

@@ -211,7 +211,7 @@ class LineError(Documented):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTableAnswer(Documented):
-    """What became of a table of feedback."""
+    """The outcome of a table of feedback."""
 
     accepted: int
     """Rows that were stored."""

@@ -12,6 +12,7 @@ from _bentoml_sdk import Service  # `service_class` needs a subclass of it; Bent
 from bentoml.models import BentoModel
 
 from bentos.web.request_metrics import SECONDS, Identity
+from fashion.config.names import MODEL_NAME
 
 FOLDER = Path(__file__).parent
 DEPLOYMENT = json.loads((FOLDER / "deployment.json").read_bytes())  # written by `deployment.bento_files`
@@ -34,7 +35,7 @@ class ServiceBehindApp(Service[Any]):
 
 
 @bentoml.service(
-    name=DEPLOYMENT.get("bento", "fashion-classifier"),
+    name=DEPLOYMENT.get("bento", MODEL_NAME),
     workers=DEPLOYMENT["settings"]["workers"],
     http={"host": "127.0.0.1"},  # BentoML's default is every address; BENTOML_HOST and --host change it
     # App counts and limits requests; an access log would cost a probe more than its answer.

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from errno import EACCES, EADDRINUSE
 
 from bentos import archives
-from bentos.building import NAME
 from bentos.serving.state import StateFile, is_alive
 from bentos.serving.supervisor import Supervisor
 from bentos.serving.worker import BACKLOG
+from fashion.config.names import MODEL_NAME, PORT, URL
 from fashion.home import current_home, prepare_environment
 
 ORPHAN_SECONDS = 20.0
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: as `fashion serve` passes them, which also checks and explains them.
     """
     parser = argparse.ArgumentParser(prog="python -m bentos.serving", description="What `fashion serve` runs.")
-    parser.add_argument("--bento", default=f"{NAME}:latest")
+    parser.add_argument("--bento", default=f"{MODEL_NAME}:latest")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--follow", action="store_true")
     options = parser.parse_args(arguments)
     home = prepare_environment()
@@ -75,7 +75,7 @@ def announcement(tag: str, host: str, port: int) -> str:
         port: of that address.
     """
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    option = "" if url == "http://127.0.0.1:3000" else f" --url {url}"
+    option = "" if url == URL else f" --url {url}"
     return f"""{tag} on {url} (Ctrl-C ends it)
   open        {url} for the page, {url}/docs for the API, {url}/monitoring for recent traffic
   send        fashion traffic --rows 500{option}

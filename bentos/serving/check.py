@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bentos.classifier.deployment import DEPLOYMENT, GALLERY, KnownAnswer
+from bentos.web.known_answers import DEPLOYMENT, GALLERY, KnownAnswer
 from fashion.predictions.record import CHECK
 
 READY_SECONDS = 180.0

@@ -79,7 +79,7 @@ def _checkpoints(home: Home, settings: GcConfig) -> Iterator[Candidate]:
             yield found
 
 
-def _failed_runs(home: Home, settings: GcConfig, needed: cleanup.Needed) -> Iterator[Candidate]:
+def _failed_runs(home: Home, settings: GcConfig, needed: cleanup.NeededVersions) -> Iterator[Candidate]:
     if not is_database(home.tracking_uri):
         return
     days = max(settings.failed_runs_days, candidates.RECENT_SECONDS / candidates.DAY_SECONDS)

@@ -1,1 +1,1 @@
-"""The command `fashion`: one file a noun. Parses arguments and prints; the library does the work."""
+"""The command `fashion`: one file a noun, and what only a command line needs: overview, demo, timer, manifests."""

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fashion.commands.errors import CommandError, failing_on
+from fashion.config.names import MODEL_NAME
 
 Overrides = Annotated[
     list[str] | None,
@@ -29,8 +30,6 @@ DataSet = Annotated[
     list[str] | None,
     typer.Argument(metavar="data=NAME", show_default=False, help="The data set whose model is meant."),
 ]
-MODEL_NAME = "fashion-classifier"
-"""As `fashion.registry.versions.MODEL_NAME`, which costs an import of MLflow."""
 
 
 def model_of(overrides: Sequence[str]) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, AsJson, ModelName
+from fashion.commands.arguments import AsJson, ModelName
 from fashion.commands.errors import CommandError, failing_on
+from fashion.config.names import MODEL_NAME
 
 if TYPE_CHECKING:
     from fashion.evaluation.canary import CanaryComparison

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fashion.commands.errors import failing_on
+from fashion.config.names import MODEL_NAME
 
 app = typer.Typer(help="Set up what watches the service on Google Cloud.", rich_markup_mode=None)
 
@@ -26,7 +27,7 @@ def monitoring(
     project: Annotated[str, typer.Option(help="Id of the Google Cloud project.", envvar="GOOGLE_CLOUD_PROJECT")],
     region: Annotated[str, typer.Option(help="Region of the Cloud Run service.")],
     email: Annotated[str, typer.Option(help="Address that alerts go to.")],
-    service: Annotated[str, typer.Option(help="Name of the Cloud Run service.")] = "fashion-classifier",
+    service: Annotated[str, typer.Option(help="Name of the Cloud Run service.")] = MODEL_NAME,
     billing_account: Annotated[str | None, typer.Option(help="Billing account that gets a budget.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Of a month, in the account's currency.")] = None,
     currency: Annotated[str, typer.Option(help="Of the billing account.")] = "USD",

@@ -148,7 +148,7 @@ class Forgetting:
             if not copies.holds(path, self.id):
                 continue
             try:
-                with copies.opened(path) as log:
+                with copies.open_copy(path) as log:
                     exports += log.exports()
                     traces.rows += _rows(log, self.id)
                 traces.copies.append(path)
@@ -169,7 +169,7 @@ class Forgetting:
         for path in traces.copies:
             say(f"log {path}: its rows and feedback")
             if not dry_run:
-                with copies.opened(path) as log:
+                with copies.open_copy(path) as log:
                     removal.forget(log, self.id)
         if self._log is not None:
             deleted = int(traces.is_local) if dry_run else removal.forget(self._log, self.id)

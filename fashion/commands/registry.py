@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, AsJson, DataSet, ModelName, chosen_model, with_version
+from fashion.commands.arguments import AsJson, DataSet, ModelName, chosen_model, with_version
 from fashion.commands.errors import CommandError, failing_on, first_line
+from fashion.config.names import MODEL_NAME
 from fashion.state import faults
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fashion.commands.arguments import MODEL_NAME, DataSet, ModelName, chosen_model, with_version
+from fashion.commands.arguments import DataSet, ModelName, chosen_model, with_version
 from fashion.commands.errors import DONE, FAILED, CommandError, failing_on
 from fashion.commands.registry import connected
+from fashion.config.names import MODEL_NAME
 from fashion.home import REPOSITORY
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fashion.commands.errors import failing_on
+from fashion.config.names import MODEL_NAME, PORT
 
 
 def serve(
@@ -24,7 +25,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is seen by this machine only.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = PORT,
     follow: Annotated[
         bool, typer.Option("--follow", help="Serve each newer bento in place of the one before, once it is checked.")
     ] = False,
@@ -47,7 +48,7 @@ def serve(
 def _bento_name(overrides: list[str]) -> str:
     """Name of the bentos of a data set: that of its model, as `make bento` builds them."""
     if not overrides:
-        return "fashion-classifier"
+        return MODEL_NAME
     from fashion.config.compose import compose, load_as
     from fashion.config.schema import ConfigError
     from fashion.config.serve import ServeConfig, bento_name

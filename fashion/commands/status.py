@@ -11,11 +11,11 @@ import typer
 
 from fashion.commands.arguments import AsJson, Overrides
 from fashion.commands.errors import FAILED, failing_on
+from fashion.config.names import URL
 
 if TYPE_CHECKING:
     from fashion.commands.overview import DriftPart, Failure, LogPart, ModelsPart, ModelVersion, Overview, ServicePart
 
-DEFAULT_URL = "http://127.0.0.1:3000"
 WIDTH = 100
 INDENT = 14
 REGISTRY_SECONDS = 3.0
@@ -24,7 +24,7 @@ REGISTRY_SECONDS = 3.0
 
 def status(
     overrides: Overrides = None,
-    url: Annotated[str, typer.Option(help="Address of the service.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(help="Address of the service.")] = URL,
     brief: Annotated[bool, typer.Option("--brief", help="Only model, service, drift and the next command.")] = False,
     as_json: AsJson = False,
 ) -> None:

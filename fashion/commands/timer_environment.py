@@ -18,7 +18,7 @@ AMBIGUOUS = re.compile(r"""^["'\s]|[\\\n\r\0]|\s$""")
 """In a value: systemd takes quotes, backslashes and spaces at the ends away, a crontab's shell does not."""
 
 
-class Kept(NamedTuple):
+class StoredEnvironment(NamedTuple):
     """What of an environment is in the file."""
 
     names: list[str]
@@ -26,7 +26,7 @@ class Kept(NamedTuple):
     """Variables that have to be written by hand."""
 
 
-def keep(path: Path, environment: Mapping[str, str]) -> Kept:
+def keep(path: Path, environment: Mapping[str, str]) -> StoredEnvironment:
     """Write the variables that a run needs; lines of others, and comments, stay.
 
     Args:
@@ -45,7 +45,7 @@ def keep(path: Path, environment: Mapping[str, str]) -> Kept:
     for name in ambiguous:
         del needed[name]
     if not needed:
-        return Kept([], ambiguous)
+        return StoredEnvironment([], ambiguous)
     lines = path.read_text().splitlines() if path.exists() else []
     others = [line for line in lines if not ((match := LINE.fullmatch(line)) and match[1] in needed)]
     unfinished = path.with_name(f"{path.name}.unfinished")  # a kill leaves the secrets that stand there
@@ -53,7 +53,7 @@ def keep(path: Path, environment: Mapping[str, str]) -> Kept:
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write("".join(f"{line}\n" for line in [*others, *(f"{name}={value}" for name, value in needed.items())]))
     unfinished.replace(path)
-    return Kept(list(needed), ambiguous)
+    return StoredEnvironment(list(needed), ambiguous)
 
 
 def read(path: Path) -> dict[str, str]:

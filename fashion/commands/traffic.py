@@ -8,13 +8,14 @@ import typer
 
 from fashion.commands.arguments import Overrides
 from fashion.commands.errors import failing_on
+from fashion.config.names import URL
 
 TEST_ROWS_NOTE = "These were test rows: no training will learn from their feedback. Set some aside with data.live_rows."
 
 
 def traffic(
     overrides: Overrides = None,
-    url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:3000",
+    url: Annotated[str, typer.Option(help="Address of the service.")] = URL,
     rows: Annotated[int, typer.Option(help="Pictures to send.")] = 1000,
     shift: Annotated[
         list[str] | None,

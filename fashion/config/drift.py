@@ -86,15 +86,21 @@ class AlertsConfig(Strict):
         ],
         ...,
     ]
-    """drift: any drift, and again when it becomes harmful; harmful: drift that is likely to cost accuracy, alone;
-    decline: feedback shows that accuracy is down; coverage: prediction sets hold the true label less often than the
-    `serve.coverage` that the version was deployed with; unreadable: rows that hold no numbers; unjudged: rows of a
-    version that the registry does not hold; no_traffic: nothing was predicted, and something was before; quarantine:
-    feedback of a source was put aside; approval: a version passed the gate and waits for a person (`gate.approval`);
-    training: what became of a training
-    that drift started, on a cluster told by the next run; canary: it was promoted, was refused, or waits for a person;
-    channel: an address of alerts that cannot be used; problem:
-    the flow failed."""
+    """What is alerted:
+
+    - drift: any drift, and again when it becomes harmful;
+    - harmful: drift that is likely to cost accuracy, alone;
+    - decline: feedback shows that accuracy is down;
+    - coverage: prediction sets hold the true label less often than the `serve.coverage` of the deployment;
+    - unreadable: rows that hold no numbers;
+    - unjudged: rows of a version that the registry does not hold;
+    - no_traffic: nothing was predicted, and something was before;
+    - quarantine: feedback of a source was put aside;
+    - approval: a version passed the gate and waits for a person (`gate.approval`);
+    - training: the outcome of a training that drift started, on a cluster by the next run;
+    - canary: it was promoted, was refused, or waits for a person;
+    - channel: an address of alerts that cannot be used;
+    - problem: the flow failed."""
     cooldown_hours: float
     """Hours after an alert in which the same condition is not alerted again, though it lasts, unless it becomes worse
     or another one. A run that comes a tenth of it early counts as after it."""

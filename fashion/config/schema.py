@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from fashion.config.names import MODEL_NAME
 from fashion.images.transform import Preparation
 
 NAME = r"\w([\w .-]*[\w.-])?"
@@ -143,7 +144,7 @@ class DataConfig(Strict):
     """Rows of each split (a stratified subset) for quick runs; null for all."""
     live_rows: int = 0
     """Test rows (a stratified subset) that play the traffic of users: never trained on, nor scored on."""
-    model: str = "fashion-classifier"
+    model: str = MODEL_NAME
     """Name of the registered model, unless `tracking.registered_model` is set, and of its bentos."""
     mirrored: bool = True
     """True if a mirrored picture is still one of its class; false for digits and letters. Training mirrors no pictures

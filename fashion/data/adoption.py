@@ -50,7 +50,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Adopted:
+class AdoptedData:
     """A data version of somebody's pictures."""
 
     name: str
@@ -63,7 +63,7 @@ class Adopted:
     """False if the very version was there before."""
 
 
-def adopt(request: Request, cache: Path) -> Adopted:
+def adopt(request: Request, cache: Path) -> AdoptedData:
     """Find out what the pictures are, make a data version of them, and write its config and its manifest.
 
     If a config has the same root already, it is renewed: its values are kept, but for `root`, `val_fraction` and the
@@ -86,7 +86,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
     is_of_others = bool(kept) and kept.get("root") != root
     if is_of_others and not _has_moved(kept.get("root")):
         raise _of_others(path, kept)
-    with unpacking.unpacked(root) as folder:
+    with unpacking.unpack(root) as folder:
         seen = _examine(folder, name, root, request, kept)
     known = _class_names(kept)
     if is_of_others and not _are_alike(known, seen.layout):
@@ -113,7 +113,7 @@ def adopt(request: Request, cache: Path) -> Adopted:
         class_names=names,
         selection=chosen,
     )
-    return Adopted(name, data, version, report, facts, is_new)
+    return AdoptedData(name, data, version, report, facts, is_new)
 
 
 def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataReport, Found | None]:
@@ -123,13 +123,13 @@ def add(data: DataConfig, folder: str, cache: Path) -> tuple[Manifest, DataRepor
 
     Args:
         data: what the pictures are, and the manifest to write.
-        folder: what `unpacking.unpacked` takes.
+        folder: what `unpacking.unpack` takes.
         cache: folder that holds the files of all versions.
 
     Raises:
         DataError: the pictures differ from the data config, or cannot be trained on.
     """
-    with unpacking.unpacked(folder) as root:
+    with unpacking.unpack(folder) as root:
         if (arrays := read_idx_folder(root)) is not None:
             return *_store(data, _converted(arrays, data), cache)[:2], None
         found = _named_as_in(data, layout.find_layout(root))
@@ -180,24 +180,24 @@ def _of_others(path: Path, kept: Mapping[str, Any]) -> DataError:
     )
 
 
-def _examine(folder: Path, name: str, root: str, request: Request, kept: dict[str, Any]) -> "_Examined":
+def _examine(folder: Path, name: str, root: str, request: Request, kept: dict[str, Any]) -> "_Examination":
     """Read the pictures of a folder or a table, and find out what they are. The arguments are those of `_describe`."""
     if (arrays := read_idx_folder(folder)) is not None:
         found, pictures = _of_idx(arrays, root)
         edge, coloured = pictures.images.shape[1], float(pictures.images.ndim == 4)
         asked = dataclasses.replace(request, size=edge, channels=3 if coloured else 1)
         data = _describe(name, root, found, [(edge, edge)], coloured, asked, kept)
-        return _Examined(found, [(edge, edge)], coloured, data, pictures, {})
+        return _Examination(found, [(edge, edge)], coloured, data, pictures, {})
     found = layout.find_layout(folder)
     top = folder if folder.is_dir() else folder.parent
     sizes, coloured = survey.look([top / entry.path for entry in found.entries])
     if not sizes:
         raise DataError(f"{root}: none of {len(found.entries):,} files is a picture that can be read")
     data = _describe(name, root, found, sizes, coloured, request, kept)
-    return _Examined(found, sizes, coloured, data, *_read(found.entries, top, data))
+    return _Examination(found, sizes, coloured, data, *_read(found.entries, top, data))
 
 
-class _Examined(NamedTuple):
+class _Examination(NamedTuple):
     """What `_examine` found."""
 
     layout: Layout

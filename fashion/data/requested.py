@@ -7,7 +7,7 @@ from typing import Any
 
 from fashion.config.schema import ConfigError
 from fashion.data import adoption, config_file
-from fashion.data.adoption import Adopted, Request
+from fashion.data.adoption import AdoptedData, Request
 
 KEYS = {f"data.{field.name}": field.name for field in dataclasses.fields(Request)}
 """Overrides that say how pictures are read, and not how a version that was made is used."""
@@ -71,7 +71,7 @@ def known_name(root: str) -> str:
     return name
 
 
-def with_adopted(overrides: Sequence[str], cache: Path) -> tuple[list[str], Adopted | None]:
+def with_adopted(overrides: Sequence[str], cache: Path) -> tuple[list[str], AdoptedData | None]:
     """Read the pictures that `data.root` names, and return the overrides with `data=NAME` in its place.
 
     Args:

@@ -25,7 +25,7 @@ _DAMAGED = (
 
 
 @contextlib.contextmanager
-def unpacked(root: str) -> Iterator[Path]:
+def unpack(root: str) -> Iterator[Path]:
     """The folder, or the table of files and labels, that a root names; what was unpacked or fetched goes afterwards.
 
     Args:

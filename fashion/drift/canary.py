@@ -11,7 +11,7 @@ from fashion.drift import belief
 from fashion.drift.alerts import Alert
 from fashion.evaluation import canary, canary_tags
 from fashion.evaluation.canary import CanaryComparison, Outcome
-from fashion.evaluation.canary_tags import Ended
+from fashion.evaluation.canary_tags import EndedComparison
 from fashion.home import Home
 from fashion.model.package import DamagedPackage
 from fashion.predictions.address import open_shared_log
@@ -25,7 +25,7 @@ from fashion.registry.versions import RegistryError, Version
 
 @dataclass(frozen=True)
 class News:
-    """What became of canaries, by this run or by one that did not get to say so."""
+    """Outcomes of canaries, of this run or of one that was killed before it alerted them."""
 
     outcomes: tuple[Outcome, ...] = ()
     on_trial: frozenset[str] = frozenset()
@@ -63,7 +63,7 @@ def act(source: Source, trust: Trust, home: Home, *, model_name: str, decide: bo
     return News(tuple(outcomes), numbers, tuple(each.version for each in untold))
 
 
-def publish(home: Home, *, model_name: str) -> list[Ended]:
+def publish(home: Home, *, model_name: str) -> list[EndedComparison]:
     """Complete what a killed process left, and store in the log how comparisons ended, for services have no registry.
 
     Args:
@@ -139,7 +139,7 @@ def settle(compared: CanaryComparison, *, model_name: str, decide: bool = True) 
 
 
 def alert(outcome: Outcome, *, model_name: str) -> Alert:
-    """The message on what became of a canary.
+    """The message on the outcome of a canary.
 
     Args:
         outcome: of `settle`.

@@ -26,7 +26,7 @@ AT_ONCE = 500
 
 
 class CarriedOver(NamedTuple):
-    """What became of the rows that were accepted before a version was trained."""
+    """Which rows that were accepted before a version was trained count for it."""
 
     rows: Accepted | None
     """The version's accepted rows; None where there are none."""

@@ -15,7 +15,7 @@ from fashion.predictions.record import FOREVER_US, ModelId
 from fashion.predictions.windows import Window
 
 
-class Decided(NamedTuple):
+class WindowDecision(NamedTuple):
     """What was decided on a window."""
 
     inspections: list[Inspection]
@@ -32,7 +32,7 @@ def inspect(
     max_plot_rows: int,
     max_examples: int,
     on_rows: Callable[[int], None] = lambda _: None,
-) -> Decided:
+) -> WindowDecision:
     """Decide on a window in one pass. The arguments are those of `count` and `decide`."""
     part = count(batches, reference_stats, max_plot_rows=max_plot_rows, max_examples=max_examples, on_rows=on_rows)
     return decide([part], reference_stats, settings)
@@ -78,7 +78,7 @@ def decide(
     reference_stats: Callable[[ModelId], ReferenceStats | None],
     settings: DecisionConfig,
     reviews: Reviews | None = None,
-) -> Decided:
+) -> WindowDecision:
     """Decide on a window, on the rows of each model separately. Equal for all divisions of the window into parts.
 
     Args:
@@ -101,7 +101,7 @@ def decide(
             unjudged[model] = whole[model].rows
         else:
             inspections.append(whole[model].decide(model, stats, settings, reviews or Reviews()))
-    return Decided(inspections, unjudged)
+    return WindowDecision(inspections, unjudged)
 
 
 def select_window(settings: DriftConfig, clock: Callable[[], int] = time.time_ns) -> Window:

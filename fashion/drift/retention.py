@@ -14,7 +14,7 @@ DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Pruned:
+class PruneCounts:
     """What was deleted."""
 
     predictions: int
@@ -31,7 +31,7 @@ def prune(
     shared: SharedLog | None,
     clock: Callable[[], int],
     unlisted: bool = False,
-) -> Pruned:
+) -> PruneCounts:
     """Delete predictions older than `days`, pictures that no remaining prediction is on, and reports as old.
 
     Killed half-way, it completes when it is called again.
@@ -66,4 +66,4 @@ def prune(
         for sha256 in left:
             image_store.delete(images, sha256)
         pictures += len(left)
-    return Pruned(predictions, pictures, reports.delete_before(report_store, clock() / 1e9 - DAY_S * days))
+    return PruneCounts(predictions, pictures, reports.delete_before(report_store, clock() / 1e9 - DAY_S * days))

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from fashion.config.names import MODEL_NAME
 from fashion.drift import messages, retraining
 from fashion.drift.alerts import Alert
 from fashion.evaluation import canary_tags
 from fashion.registry.champions import A_CANARY, WAITING, WAITS_FOR
-from fashion.registry.versions import MODEL_NAME, Version
+from fashion.registry.versions import Version
 from fashion.storage.blobs import Store
 
 SHOWN = 5

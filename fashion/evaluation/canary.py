@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from fashion.config.names import MODEL_NAME
 from fashion.evaluation import canary_tags
 from fashion.evaluation.canary_tags import of_version
 from fashion.evaluation.gate import CHECK, COMPARED_WITH, PASSED
@@ -18,7 +19,7 @@ from fashion.predictions.canary_ending import CanaryEnding
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, versions
 from fashion.registry.champions import A_PERSON, WAITING, WAITS_FOR
-from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, RegistryError, Version
 
 Ending = Literal["promoted", "stepped back", "waits", "goes on", "failed"]
 
@@ -36,7 +37,7 @@ class CanaryComparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a canary."""
+    """The outcome of a canary."""
 
     ending: Ending
     sentence: str

@@ -8,10 +8,11 @@ import datetime
 import json
 from typing import NamedTuple
 
+from fashion.config.names import MODEL_NAME
 from fashion.predictions.canary import Experiment
 from fashion.predictions.canary_ending import CanaryEnding, Kind
 from fashion.registry import champions, versions
-from fashion.registry.versions import MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import RegistryError, Version
 
 RULES = "canary.rules"
 """Tag with the fields of the last `Experiment` of a version, as JSON."""
@@ -26,7 +27,7 @@ _DECISIONS: dict[Kind, str] = {"promoted": "promoted", "stepped back": "refused"
 """Kind of an ending -> the tags `.time` and `.reason` of such a decision on a version."""
 
 
-class Ended(NamedTuple):
+class EndedComparison(NamedTuple):
     """A comparison that is over."""
 
     version: Version
@@ -73,12 +74,12 @@ def ending_of(version: Version, name: str = MODEL_NAME) -> CanaryEnding | None:
     return CanaryEnding(experiment.champion, experiment.canary, ended_us, kind, reason, command)
 
 
-def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str = MODEL_NAME) -> Ended:
+def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str = MODEL_NAME) -> EndedComparison:
     """Store that the comparison of a version is over, and that nobody was told.
 
     Args:
         version: the canary.
-        kind: what became of it.
+        kind: its outcome.
         reason: one sentence without a full stop.
         ended_us: when, microseconds since 1970, UTC.
         name: of the registered model.
@@ -88,10 +89,10 @@ def end(version: Version, kind: Kind, reason: str, *, ended_us: int, name: str =
     ended = versions.get(str(version.number), name)
     ending = ending_of(ended, name)
     assert ending is not None, "only what was begun ends"
-    return Ended(ended, ending)
+    return EndedComparison(ended, ending)
 
 
-def complete(name: str = MODEL_NAME) -> list[Ended]:
+def complete(name: str = MODEL_NAME) -> list[EndedComparison]:
     """Return the last comparison of each version where it is over; what a killed process left is completed.
 
     A canary that a person has promoted is compared no more either.
@@ -106,7 +107,7 @@ def complete(name: str = MODEL_NAME) -> list[Ended]:
         if ending is not None and version.tags.get(ENDED) != str(ending.ended_us):
             found.append(end(version, ending.kind, ending.reason, ended_us=ending.ended_us, name=name))
         elif ending is not None:
-            found.append(Ended(version, ending))
+            found.append(EndedComparison(version, ending))
     return found
 
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fashion.config.names import MODEL_NAME
 from fashion.config.train import GateConfig
 from fashion.data.dataset import Dataset, Split
 from fashion.evaluation import gate
@@ -215,7 +216,7 @@ def _parse(content: bytes) -> Verdict:
 
 
 def describe(version: int, verdict: Verdict, *, name: str) -> str:
-    """What became of a version, in one sentence.
+    """The outcome of a registration, in one sentence.
 
     Args:
         version: its number.
@@ -224,7 +225,7 @@ def describe(version: int, verdict: Verdict, *, name: str) -> str:
     """
     if verdict.awaits_approval:
         expected = "" if verdict.champion is None else f" --expect {verdict.champion}"
-        of_model = "" if name == versions.MODEL_NAME else f" --name {name}"
+        of_model = "" if name == MODEL_NAME else f" --name {name}"
         command = f'fashion registry promote {version}{expected}{of_model} --reason "..."'
         return f"version {version} passed and waits for approval, by `{command}`: {verdict.reason}"
     if verdict.awaits_canary:

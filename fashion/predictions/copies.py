@@ -43,7 +43,7 @@ def holds(path: Path, prediction_id: str) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[PredictionLog]:
+def open_copy(path: Path) -> Iterator[PredictionLog]:
     """Open a copy, and check all of it. One of an older version is brought up to date.
 
     Args:

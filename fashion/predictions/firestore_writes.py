@@ -1,4 +1,4 @@
-"""Write rows to a collection of Firestore, and tell what became of each. Knows no connection and no errors of it."""
+"""Write rows to a collection of Firestore, and return the outcome of each. Knows no connection and no errors of it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ class Writer:
         self._client, self._predictions, self._expire_days = client, predictions, expire_days
 
     def write(self, rows: Sequence[Outgoing], deadline: float) -> Iterator[Delivery]:
-        """Write rows in as few requests as they need, and yield what became of each.
+        """Write rows in as few requests as they need, and yield the outcome of each.
 
         Args:
             rows: predictions, and feedback on them.

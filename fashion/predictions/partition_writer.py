@@ -25,7 +25,7 @@ Read = Callable[[int, int], Iterator[LoggedPrediction]]
 
 @dataclass(frozen=True)
 class ExportedDay:
-    """What became of one day."""
+    """The outcome of one day."""
 
     date: str
     """`2026-11-25`, UTC."""

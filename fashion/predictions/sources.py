@@ -166,7 +166,7 @@ class FeedbackSource:
 
     @property
     def evidence(self) -> str:
-        """Its labels and what became of them, for a person."""
+        """How many of its labels contradict what is known, for a person."""
         parts = [
             f"{wrong:,} of {total:,} contradict {what}"
             for wrong, total, what in (

@@ -12,12 +12,13 @@ from typing import Literal
 
 from mlflow import MlflowClient
 
+from fashion.config.names import MODEL_NAME
 from fashion.home import user
 from fashion.model.package import DamagedPackage, Package
 from fashion.registry import history, model_card, versions
 from fashion.registry.exclusive import exclusive
 from fashion.registry.history import Change, Event, History, Pending
-from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, RegistryError, Version
 
 Expected = int | Literal["none", "any"]
 """The version that must be champion for a decision to be written; `none`: there must be no champion."""

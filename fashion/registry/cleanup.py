@@ -20,7 +20,7 @@ PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Needed:
+class NeededVersions:
     """What registered versions refer to."""
 
     versions: frozenset[tuple[str, int]]
@@ -43,7 +43,7 @@ class FailedRun:
     """Of artifacts on this machine."""
 
 
-def needed() -> Needed:
+def needed() -> NeededVersions:
     """Look at all versions of all registered models."""
     client = MlflowClient()
     found, runs, flows = set(), set(), set()
@@ -54,7 +54,7 @@ def needed() -> Needed:
                 found.add((str(model.name), int(version.version)))
             runs.add(str(version.run_id))
             flows.add(version.tags.get("metaflow_run_id", ""))
-    return Needed(frozenset(found), frozenset(runs), frozenset(flows))
+    return NeededVersions(frozenset(found), frozenset(runs), frozenset(flows))
 
 
 def failed_runs(home: Home, days: float, *, keep: Collection[str]) -> list[FailedRun]:

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fashion.config.names import MODEL_NAME
 from fashion.registry import versions
 from fashion.registry.versions import CHALLENGER, CHAMPION, RegistryError, Version
 
@@ -105,7 +106,7 @@ class Pending:
         return self.changes[-1]
 
 
-def read(name: str = versions.MODEL_NAME) -> History:
+def read(name: str = MODEL_NAME) -> History:
     """Return the history of champions of a registered model; an empty one where nothing is registered.
 
     Raises:

@@ -15,7 +15,7 @@ FEEDBACK = "data/feedback.csv"
 
 
 @dataclass(frozen=True)
-class Learnt:
+class VersionThatLearnt:
     """A version that had a picture."""
 
     name: str
@@ -25,7 +25,7 @@ class Learnt:
     """`train`, or `held out`: the gate compared it on the picture."""
 
 
-def versions_with(image_sha256: str) -> list[Learnt]:
+def versions_with(image_sha256: str) -> list[VersionThatLearnt]:
     """Return the versions of all registered models whose feedback had a picture.
 
     Args:
@@ -34,13 +34,13 @@ def versions_with(image_sha256: str) -> list[Learnt]:
     Raises:
         mlflow.exceptions.MlflowException: the registry or an artifact cannot be read.
     """
-    client, found = MlflowClient(), list[Learnt]()
+    client, found = MlflowClient(), list[VersionThatLearnt]()
     names = [model.name for model in client.search_registered_models(max_results=1000)]
     for name in sorted(names):
         for version in versions.list_versions(name):
             part = _part(client, version.mlflow_run_id, image_sha256)
             if part is not None:
-                found.append(Learnt(name, version.number, part))
+                found.append(VersionThatLearnt(name, version.number, part))
     return found
 
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from fashion.config.names import MODEL_NAME
 from fashion.metrics.classification import ClassScore
 from fashion.model.package import Metric, Package
 from fashion.registry import history
-from fashion.registry.versions import MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import RegistryError, Version
 
 NOTE = "mlflow.note.content"
 """Tag that holds a run's description."""

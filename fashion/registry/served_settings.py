@@ -1,7 +1,8 @@
 """What is stored with a version of how it is served, for those who judge its answers. Knows no service."""
 
+from fashion.config.names import MODEL_NAME
 from fashion.registry import versions
-from fashion.registry.versions import MODEL_NAME, Version
+from fashion.registry.versions import Version
 
 COVERAGE = "serve.coverage"
 """Tag with the share of true labels that the prediction sets of the newest bento are to hold."""

@@ -18,13 +18,13 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 import fashion
+from fashion.config.names import MODEL_NAME
 from fashion.model import package
 from fashion.registry import artifacts, server, signatures
 from fashion.storage.servers import ServerUnavailable
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-MODEL_NAME = "fashion-classifier"
 DIGEST = "package.digest"
 """Tag with the sha256 of a version's `package.json`, which holds the checksums of all its files. Older ones lack it."""
 SIGNATURE = "package.signature"

@@ -16,7 +16,7 @@ GROUPS = 5
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Draw:
     """Random numbers for N images."""
 
     amounts: Tensor
@@ -53,7 +53,7 @@ def distort(
         is_here = positions[rows] >= 0
         if is_here.any():
             at = positions[rows][is_here].to(images.device)
-            drawn = Drawn(
+            drawn = Draw(
                 amounts[is_here].view(-1, 1, 1, 1).to(images.device),
                 (2 * torch.stack([across, down]) - 1)[:, is_here].to(images.device),
                 amount,
@@ -63,50 +63,50 @@ def distort(
     return images
 
 
-def brightness(images: Tensor, drawn: Drawn) -> Tensor:
+def brightness(images: Tensor, drawn: Draw) -> Tensor:
     """Add up to 0.7 to every pixel."""
     return images + 0.7 * drawn.amounts
 
 
-def darkness(images: Tensor, drawn: Drawn) -> Tensor:
+def darkness(images: Tensor, drawn: Draw) -> Tensor:
     """Scale every pixel down, to a fifth at most."""
     return images * (1 - 0.8 * drawn.amounts)
 
 
-def contrast(images: Tensor, drawn: Drawn) -> Tensor:
+def contrast(images: Tensor, drawn: Draw) -> Tensor:
     """Move every pixel towards the image's mean."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return mean + (images - mean) * (1 - 0.85 * drawn.amounts)
 
 
-def gamma(images: Tensor, drawn: Drawn) -> Tensor:
+def gamma(images: Tensor, drawn: Draw) -> Tensor:
     """Darken what is between black and white, to the fourth power at most."""
     return images ** (1 + 3 * drawn.amounts)
 
 
-def inversion(images: Tensor, drawn: Drawn) -> Tensor:
+def inversion(images: Tensor, drawn: Draw) -> Tensor:
     """Blend with the negative."""
     return torch.lerp(images, 1 - images, drawn.amounts)
 
 
-def fog(images: Tensor, drawn: Drawn) -> Tensor:
+def fog(images: Tensor, drawn: Draw) -> Tensor:
     """Blend with bright, uneven grey."""
     return torch.lerp(images, 0.7 + 0.1 * _smooth(drawn.noise)[:, :1], 0.8 * drawn.amounts)
 
 
-def gaussian_noise(images: Tensor, drawn: Drawn) -> Tensor:
+def gaussian_noise(images: Tensor, drawn: Draw) -> Tensor:
     """Add noise of a standard deviation of up to half of the range, the same in all channels."""
     return images + 0.5 * drawn.amounts * drawn.noise[:, :1]
 
 
-def salt_and_pepper(images: Tensor, drawn: Drawn) -> Tensor:
+def salt_and_pepper(images: Tensor, drawn: Draw) -> Tensor:
     """Turn up to two fifths of the pixels black or white."""
     share = 0.5 * (1 + torch.erf(drawn.noise[:, :1] / math.sqrt(2)))  # uniform in [0, 1]
     images = torch.where(share < 0.2 * drawn.amounts, torch.zeros_like(images), images)
     return torch.where(share > 1 - 0.2 * drawn.amounts, torch.ones_like(images), images)
 
 
-def blur(images: Tensor, drawn: Drawn) -> Tensor:
+def blur(images: Tensor, drawn: Draw) -> Tensor:
     """Blur with a Gaussian of up to a tenth of the height."""
     deviation = (0.01 + 0.09 * drawn.amount) * images.shape[2]
     reach = max(1, math.ceil(2 * deviation))
@@ -114,18 +114,18 @@ def blur(images: Tensor, drawn: Drawn) -> Tensor:
     return _convolve(_convolve(images, weights), weights, down=True)
 
 
-def motion_blur(images: Tensor, drawn: Drawn) -> Tensor:
+def motion_blur(images: Tensor, drawn: Draw) -> Tensor:
     """Blur along the rows, as of a camera that moves sideways by up to three fifths of the width."""
     return _convolve(images, torch.ones(2 + round((0.6 * images.shape[3] - 2) * drawn.amount)))
 
 
-def pixelation(images: Tensor, drawn: Drawn) -> Tensor:
+def pixelation(images: Tensor, drawn: Draw) -> Tensor:
     """Show fewer pixels, down to a quarter each way."""
     size = [max(1, round(each * (1 - 0.75 * drawn.amount))) for each in images.shape[2:]]
     return F.interpolate(F.interpolate(images, size=size, mode="area"), size=images.shape[2:], mode="nearest")
 
 
-def elastic(images: Tensor, drawn: Drawn) -> Tensor:
+def elastic(images: Tensor, drawn: Draw) -> Tensor:
     """Warp smoothly."""
     moves = 0.35 * drawn.amounts * _smooth(drawn.noise)
     still = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
@@ -133,25 +133,25 @@ def elastic(images: Tensor, drawn: Drawn) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def rotation(images: Tensor, drawn: Drawn) -> Tensor:
+def rotation(images: Tensor, drawn: Draw) -> Tensor:
     """Rotate about the centre, by up to 54 degrees either way."""
     angles = 0.3 * math.pi * drawn.places[0]
     return _move(images, torch.cos(angles), torch.sin(angles))
 
 
-def shift(images: Tensor, drawn: Drawn) -> Tensor:
+def shift(images: Tensor, drawn: Draw) -> Tensor:
     """Shift by up to three tenths of the width, and a tenth of the height."""
     across, down = drawn.places
     return _move(images, torch.ones_like(across), torch.zeros_like(across), 0.6 * across, 0.2 * down)
 
 
-def shrinking(images: Tensor, drawn: Drawn) -> Tensor:
+def shrinking(images: Tensor, drawn: Draw) -> Tensor:
     """Shrink towards the centre, to half the size at most."""
     factors = 1 + drawn.amounts.flatten()
     return _move(images, factors, torch.zeros_like(factors))
 
 
-def occlusion(images: Tensor, drawn: Drawn) -> Tensor:
+def occlusion(images: Tensor, drawn: Draw) -> Tensor:
     """Hide a grey square of up to seven tenths of the height."""
     height, width = images.shape[2:]
     rows = torch.linspace(-1, 1, height, device=images.device).view(1, -1, 1)
@@ -189,7 +189,7 @@ def _move(
     return F.grid_sample(images, F.affine_grid(matrices, list(images.shape), align_corners=False), align_corners=False)
 
 
-DISTORTIONS: tuple[Callable[[Tensor, Drawn], Tensor], ...] = (
+DISTORTIONS: tuple[Callable[[Tensor, Draw], Tensor], ...] = (
     *(brightness, darkness, contrast, gamma, inversion, fog, gaussian_noise, salt_and_pepper, blur, motion_blur),
     *(pixelation, elastic, rotation, shift, shrinking, occlusion),
 )

@@ -34,7 +34,7 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
             after its last step, as at the first look.
     """
     if step % CHANCE_STEPS == 0 and not math.isfinite(last := float(distributed.mean(fabric, state.recent[-1]))):
-        raise diverged(last, step, "not a finite number", config.optimizer)
+        raise divergence_error(last, step, "not a finite number", config.optimizer)
     num_steps = config.training.num_epochs * len(state.batches)
     patience = math.ceil(config.training.patience_to_diverge * len(state.batches))
     warm = math.ceil(config.optimizer.warmup_fraction * num_steps) + CHANCE_STEPS
@@ -46,10 +46,10 @@ def check_loss(fabric: Fabric, state: State, step: int, config: TrainConfig) -> 
         may_be_slow = step < late and bool(state.first)  # a slow start may still be above guessing, but it falls
         began = float(distributed.mean(fabric, torch.stack(state.first).mean())) if may_be_slow else chance
         if not loss < max(chance, min(began, SLOW_START * chance)):  # so that NaN counts as diverged
-            raise diverged(loss, step, f"guessing has {chance:.3f}", config.optimizer)
+            raise divergence_error(loss, step, f"guessing has {chance:.3f}", config.optimizer)
 
 
-def diverged(loss: float, step: int, compared: str, optimizer: OptimizerConfig) -> Diverged:
+def divergence_error(loss: float, step: int, compared: str, optimizer: OptimizerConfig) -> Diverged:
     """Make the error.
 
     Args:

@@ -23,14 +23,14 @@ from fashion.storage.blobs import Store
 from fashion.training import checkpoint, distributed, optimizers
 from fashion.training.batches import Batches
 from fashion.training.convnet import ConvNet
-from fashion.training.divergence import check_loss, diverged
+from fashion.training.divergence import check_loss, divergence_error
 from fashion.training.ranks import ALONE, Rank
 from fashion.training.state import RECENT_LOSSES, Epoch, State
 
 VALIDATION_BATCH = 1000
 """Images of 28x28 pixels; fewer of larger ones, as their activations need memory."""
 WHITENING_IMAGES = 5000
-"""Likewise."""
+"""Images of 28x28 pixels that whitening filters are computed from; fewer of larger ones."""
 REFERENCE_PIXELS = 28 * 28
 
 
@@ -109,7 +109,7 @@ def fit(
         val_loss, val_accuracy = validate(fabric, state.evaluated, val)
         if not math.isfinite(val_loss):  # the last step's update can be the first that is not
             steps = (len(state.history) + 1) * len(state.batches)
-            raise diverged(val_loss, steps, "not a finite number", config.optimizer)
+            raise divergence_error(val_loss, steps, "not a finite number", config.optimizer)
         epoch = Epoch(
             epoch=len(state.history) + 1,
             train_loss=train_loss,
@@ -269,7 +269,7 @@ def train_epoch(fabric: Fabric, state: State, config: TrainConfig, on_step: OnSt
     state.recent.clear()
     state.recent.extend(recent)
     if not math.isfinite(train_loss):
-        raise diverged(train_loss, before + num_batches, "not a finite number", config.optimizer)
+        raise divergence_error(train_loss, before + num_batches, "not a finite number", config.optimizer)
     return train_loss
 
 

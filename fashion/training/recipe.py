@@ -44,7 +44,7 @@ def train(
         Diverged: the loss is NaN or infinite, or no better than guessing.
     """
     offsets = loss_offsets(dataset.train.labels, len(dataset.class_names), config.training.logit_adjustment)
-    config, dataset = suited(config, dataset)
+    config, dataset = suit_to_data(config, dataset)
     model = build(config)
     result = fit(
         model,
@@ -81,7 +81,7 @@ def loss_offsets(labels: NDArray[np.int64], num_classes: int, adjustment: float)
     return offsets
 
 
-def suited(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
+def suit_to_data(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, Dataset]:
     """Adapt a training to what there is: smaller batches of few pictures, each shown several times an epoch, and no
     mirrored ones where those would be of another class.
 

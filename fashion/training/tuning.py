@@ -232,7 +232,7 @@ def trials(storage: str, name: str) -> list[FrozenTrial]:
     return [stored[number] for number in sorted(stored)]
 
 
-def tracked(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
+def to_tracked_trials(trials: Sequence[FrozenTrial]) -> "list[TrackedTrial]":
     """The finished trials as `fashion.registry.tracking` logs them."""
     from fashion.registry.tracking import TrackedTrial  # mlflow takes a second to import, and no worker needs it
 

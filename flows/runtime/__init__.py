@@ -1,1 +1,1 @@
-"""What the flows need of Metaflow: command line, events, chaining, cards. The steps are in the flows themselves."""
+"""What flows need of Metaflow: command line, supervision, events, chaining, pods, manifests, cards. Holds no steps."""

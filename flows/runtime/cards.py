@@ -97,7 +97,7 @@ def table(card: Any, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
         card.append(Table([[str(value) for value in row.values()] for row in rows], headers=list(rows[0])))
 
 
-def framed(card: Any, page: str) -> None:
+def append_page(card: Any, page: str) -> None:
     """Append a whole HTML page, in a frame of its own."""
     frame = 'title="report" style="width: 100%; height: 90vh; border: 0"'
     card.append(Markdown(f'<iframe {frame} srcdoc="{html.escape(page)}"></iframe>'))

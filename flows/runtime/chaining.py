@@ -43,7 +43,7 @@ def _same_data(overrides: Sequence[str]) -> list[str]:
 
 
 class Outcome(NamedTuple):
-    """What became of a training, and of the bento after it."""
+    """The outcome of a training, and of the bento after it."""
 
     sentence: str
     """Ends without a full stop."""

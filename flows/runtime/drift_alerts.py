@@ -30,7 +30,7 @@ def send_of_window(
         reported: the result and the report's id of each version in it, that of the latest row last.
         quarantined: sources of feedback -> why.
         settings: which conditions people are alerted to.
-        canaries: what became of each canary.
+        canaries: the outcome of each.
     """
     from fashion.drift import alerts, canary, messages, reports, retraining, waiting
     from fashion.registry import versions
@@ -57,7 +57,7 @@ def send_of_window(
 
 
 def send_of_training(done: "chaining.Outcome", settings: DriftConfig) -> None:
-    """Say once what became of a training that drift started."""
+    """Alert the outcome of a training that drift started, once."""
     from fashion.drift import messages
     from fashion.storage.blobs import StoreUnavailable
 

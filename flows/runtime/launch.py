@@ -1,6 +1,6 @@
 """Start a flow from a command line with configuration overrides, and end it with one sentence on an expected error.
 
-Knows no particular flow.
+Knows no steps.
 """
 
 import contextlib

@@ -21,6 +21,7 @@ NAMES = (
         "distributed",
         "budget",
         "leaderboard",
+        "accuracy",
         "recipes",
         "imbalance",
         "robustness",
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         default=[42],
-        help="of time_to_accuracy, leaderboard, recipes, robustness and imbalance; default 42",
+        help="of accuracy, time_to_accuracy, leaderboard, recipes, robustness and imbalance; default 42",
     )
     parser.add_argument(
         "--epochs",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fashion.config.names import MODEL_NAME
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import DIGEST_DIGITS
 from fashion.predictions.schema import INSERT
-from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
 from tests.benchmarks.measurement import ServingOptions, Table, fashion_mnist, in_a_process, run_one, say
 

@@ -101,7 +101,9 @@ def settings_of(name: str, seed: int, *, limit: int | None = None) -> TrainConfi
     return dataclasses.replace(settings, training=training)
 
 
-def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: str) -> Trained:
+def train_within(
+    budget: float, settings: TrainConfig, data: Dataset, *, name: str, shifted_copies: bool = True
+) -> Trained:
     """Measure how long a step takes, fit a schedule to the budget, train, export, and score the network.
 
     Args:
@@ -109,6 +111,7 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         settings: of the training; the number of epochs is set here.
         data: to train and score on.
         name: for the results.
+        shifted_copies: False to leave them out; their accuracy is then not a number.
     """
     from fashion.training import recipe
     from fashion.training.budget import seconds_of_a_step
@@ -124,7 +127,7 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
     model, _ = recipe.train(planned, part)
     seconds = clock() - began
     spread = np.linspace(0, len(data.test) - 1, min(len(data.test), SHIFTED_ROWS)).astype(int)
-    copies = shifted.copies(Split(data.test.images[spread], data.test.labels[spread]))
+    copies = shifted.copies(Split(data.test.images[spread], data.test.labels[spread])) if shifted_copies else []
     trained = Trained(
         name=name,
         seed=settings.training.seed,
@@ -133,8 +136,8 @@ def train_within(budget: float, settings: TrainConfig, data: Dataset, *, name: s
         epochs=num_epochs,
         rows=rows,
         parameters=sum(each.numel() for each in model.parameters()),
-        accuracy=_accuracy(model, data.test, data),
-        shifted=statistics.mean(_accuracy(model, copy, data) for _, copy in copies),
+        accuracy=accuracy_of(model, data.test, data),
+        shifted=float(np.mean([accuracy_of(model, copy, data) for _, copy in copies])) if shifted_copies else math.nan,
     )
     say(f"{name}, seed {trained.seed}: {num_epochs} x {rows:,} rows in {seconds:.0f} s, {trained.accuracy:.2%}")
     return trained
@@ -269,7 +272,8 @@ def _clock() -> Callable[[], float]:
     return time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
-def _accuracy(model: Any, split: Split, data: Dataset) -> float:
+def accuracy_of(model: Any, split: Split, data: Dataset) -> float:
+    """Share of a split that a network of torch is right on."""
     import torch
     from lightning_fabric import Fabric
 

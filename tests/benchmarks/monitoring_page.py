@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fashion.config.names import MODEL_NAME
 from fashion.model.reference import Reference
 from fashion.model.typicality import features
 from fashion.predictions.record import ModelId
-from fashion.registry.versions import MODEL_NAME
 from tests.benchmarks import champion
 from tests.benchmarks.measurement import Cell, ServingOptions, Spread, Table, fashion_mnist, in_a_process, run_one, say
 from tests.support import long_logs

@@ -15,14 +15,23 @@ make bench ARGS="drift_scale --json var/drift_scale.json"
 make bench ARGS="monitoring_page --json var/monitoring_page.json"
 make bench ARGS="batch --json var/batch.json"
 make bench ARGS="serving --home var --json var/serving.json"
+make bench ARGS="telemetry --home var --json var/telemetry.json"
+make bench ARGS="distributed --json var/distributed.json"
 .venv/bin/python -m tests.benchmarks.pages request=var/request.json inference=var/inference.json \\
-    drift_scale=var/drift_scale.json monitoring_page=var/monitoring_page.json batch=var/batch.json
+    drift_scale=var/drift_scale.json monitoring_page=var/monitoring_page.json batch=var/batch.json \\
+    serving=var/serving.json telemetry=var/telemetry.json distributed=var/distributed.json
 ```
-`make bench ARGS="serving"` compares whole servers, those of plain BentoML, LitServe and Ray Serve too; its result is
-added by `serving=FILE`. MLServer 1.7 and PyTriton are left out: MLServer needs FastAPI below 0.116, protobuf below 7
-and importlib-resources below 7, PyTriton NumPy below 2, and the project's lock file has newer ones.
+Servers are compared with those of plain BentoML, LitServe and Ray Serve too. MLServer 1.7 and PyTriton are left out:
+MLServer needs FastAPI below 0.116, protobuf below 7 and importlib-resources below 7, PyTriton NumPy below 2, and the
+project's lock file has newer ones.
 """,
     parts={
+        "serving": """## Servers side by side
+
+One model package behind this service and behind what else it could be served with. This service alone keeps a row of
+each prediction on the disk before it answers, checks keys and limits, tells how usual a picture is, and stores
+pictures.
+""",
         "request": """## A request
 
 What is left of a request is the network, the commit that every answer waits for, and the decoder.
@@ -56,7 +65,14 @@ cost a page nothing more.
 """,
         "batch": """## Batch prediction
 """,
-        "serving": """## Servers side by side
+        "telemetry": """## What OpenTelemetry costs
+
+Traces and pushed metrics are off by default: [how to switch them on](how-to/watch.md).
+""",
+        "distributed": """## Training on several nodes
+
+`resources.nodes=2` trains with two ranks. Two ranks of one machine share what bounds one of them, its memory and its
+caches; for more, there is arithmetic from what was measured.
 """,
     },
 )

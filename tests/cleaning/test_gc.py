@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.home import Home
 from fashion.model.package import Package
 from fashion.registry import champions, tracking, versions
@@ -52,11 +53,11 @@ def champion(mlflow_home: Home, tiny_package: Package) -> Home:
     """A home whose version 2 is the champion, after version 1; version 3 never was."""
     client = MlflowClient()
     experiment = tracking.get_or_create_experiment(mlflow_home, "fashion")
-    client.create_registered_model(versions.MODEL_NAME)
+    client.create_registered_model(MODEL_NAME)
     for number in (1, 2, 3):
         run = tracking.start_run(experiment, f"run {number}", {})
         tags = {"metaflow_run_id": f"TrainFlow/{number}"}
-        client.create_model_version(versions.MODEL_NAME, str(tiny_package.folder), run_id=run, tags=tags)
+        client.create_model_version(MODEL_NAME, str(tiny_package.folder), run_id=run, tags=tags)
         if number < 3:
             champions.promote(versions.get(str(number)), reason="better")
         tracking.finish_run(run, failed=True)  # after the version was made

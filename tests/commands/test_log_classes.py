@@ -7,12 +7,12 @@ from support import old_logs
 from support.log_rows import record
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.home import Home
 from fashion.model.package import Package
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import PredictionRecord
 from fashion.registry import tracking, versions
-from fashion.registry.versions import MODEL_NAME
 
 LATER_US = 4_000_000_000_000_000
 

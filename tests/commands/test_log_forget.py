@@ -22,6 +22,7 @@ from support.log_rows import DAY_US, outcomes, record
 from support.shared_logs import SERVERS
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.data.dataset import Split
 from fashion.drift import report_examples, reports
 from fashion.drift.window_part import UnusualRow
@@ -36,7 +37,6 @@ from fashion.predictions.partition_writer import export_days
 from fashion.predictions.partitions import day_of
 from fashion.predictions.record import Feedback, PredictionRecord
 from fashion.registry import tracking, versions
-from fashion.registry.versions import MODEL_NAME
 from fashion.state import backup
 from fashion.storage import sqlite
 from fashion.storage.address import open_store

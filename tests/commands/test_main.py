@@ -5,22 +5,27 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
-from fashion.commands.main import main
+from fashion.commands.main import app, main
 
-COMMANDS = [
-    *(["data", verb] for verb in ("fetch", "verify", "status", "push", "add")),
-    *(["registry", verb] for verb in ("list", "show", "promote", "rollback", "compare", "replay")),
-    *(["log", verb] for verb in ("status", "export", "feedback", "prune", "retry-refused", "mark-labelled")),
-    *(["schedule", verb] for verb in ("write", "check")),
-    *(["home", verb] for verb in ("backup", "restore", "verify")),
-    *(["drift", verb] for verb in ("accept", "failed")),
-    ["cloud", "monitoring"],
-    *([noun] for noun in ("status", "gc", "serve", "traffic", "ui", "demo")),
-]
+
+def verbs(command: TyperGroup, words: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """The words of every verb, and of every noun without verbs."""
+    for name, each in command.commands.items():
+        if isinstance(each, TyperGroup):
+            yield from verbs(each, (*words, name))
+        else:
+            yield [*words, name]
+
+
+COMMANDS = list(verbs(cast(TyperGroup, typer.main.get_command(app))))
 HEAVY = ("torch", "mlflow", "evidently", "matplotlib", "pandas", "hydra", "scipy", "numpy", "bentoml", "rich")
 
 

@@ -31,6 +31,7 @@ from fashion.commands.overview import (
     choose_next,
 )
 from fashion.commands.status import format_brief, format_overview
+from fashion.config.names import MODEL_NAME
 from fashion.config.next_command import of_data
 from fashion.config.times import next_time
 from fashion.drift import reports
@@ -94,13 +95,13 @@ def register(number: int, package: Package, *, promote: str | None = None, rejec
     """Register a version of a package."""
     client = MlflowClient()
     if number == 1:
-        client.create_registered_model(versions.MODEL_NAME)
-    client.create_model_version(versions.MODEL_NAME, str(package.folder), tags={"summary": SUMMARY})
-    client.set_registered_model_alias(versions.MODEL_NAME, versions.CHALLENGER, str(number))
+        client.create_registered_model(MODEL_NAME)
+    client.create_model_version(MODEL_NAME, str(package.folder), tags={"summary": SUMMARY})
+    client.set_registered_model_alias(MODEL_NAME, versions.CHALLENGER, str(number))
     if promote:
         champions.promote(versions.get(str(number)), reason=promote)
     if reject:
-        client.set_model_version_tag(versions.MODEL_NAME, str(number), "refused.reason", reject)
+        client.set_model_version_tag(MODEL_NAME, str(number), "refused.reason", reject)
 
 
 def publish(home: Home, time_us: int, **result: Any) -> None:

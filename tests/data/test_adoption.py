@@ -15,7 +15,7 @@ from support.stores import KINDS, Clouds
 from fashion.config.compose import load_as
 from fashion.config.schema import ConfigError, DataConfig
 from fashion.data import adoption, config_file, dataset, manifest, requested, similar, unpacking
-from fashion.data.adoption import Adopted, Request
+from fashion.data.adoption import AdoptedData, Request
 from fashion.data.found import screen
 from fashion.data.idx import write_idx
 from fashion.data.manifest import DataError
@@ -24,7 +24,7 @@ from fashion.storage.address import open_store
 
 TAR = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="Python before 3.11.4 unpacks no tar archives")
 
-Adopt = Callable[..., Adopted]
+Adopt = Callable[..., AdoptedData]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def adopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adopt:
     monkeypatch.setattr(config_file, "FOLDER", tmp_path / "configs")
     monkeypatch.setenv("FASHION_DATA_BUCKET", "")
 
-    def adopt(root: Path | str, **wanted: object) -> Adopted:
+    def adopt(root: Path | str, **wanted: object) -> AdoptedData:
         return adoption.adopt(Request(str(root), **wanted), tmp_path / "cache")  # type: ignore[arg-type]
 
     return adopt

@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from support.gcloud_messages import sdk
 from support.manifests import DEPLOY, load, project_variables, variables_of_the_code
 
-SDK = Path("/usr/lib/google-cloud-sdk/lib")
 CODE = """
 import json, sys
 from apitools.base.py import encoding
@@ -22,9 +21,8 @@ print(json.dumps([names for _, names in encoding.UnrecognizedFieldIter(service)]
 
 def unknown_fields(service: Any) -> Any:
     """Fields that gcloud would not know how to send."""
-    if not SDK.exists():
-        (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)("gcloud is not installed")
-    environment = {**os.environ, "PYTHONPATH": f"{SDK}:{SDK / 'third_party'}"}
+    library = Path(sdk(), "lib")
+    environment = {**os.environ, "PYTHONPATH": f"{library}:{library / 'third_party'}"}
     command = ["/usr/bin/python3", "-c", CODE]
     done = subprocess.run(command, input=json.dumps(service), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from support.cloudrun import PROJECT, REGION, SERVICE
 
 from fashion.config.compose import compose, load_as
 from fashion.config.deploy import DeployConfig
+from fashion.config.names import MODEL_NAME
 from fashion.config.serve import ServeConfig
 from fashion.deployment.canary import revision_stem
 from fashion.deployment.permission import NotPermitted
@@ -61,7 +62,7 @@ class Team:
         return release(
             versions.get(str(number)),
             settings,
-            model=versions.MODEL_NAME,
+            model=MODEL_NAME,
             pictures=[Picture(b"coat", "Coat")] * settings.smoke_rows,
             environment=self.environment(),
             say=said.append,
@@ -75,9 +76,9 @@ class Team:
 @pytest.fixture
 def team(cloud: Cloud, mlflow_home: Home, tiny_package: Package) -> Team:
     client = mlflow.MlflowClient()
-    client.create_registered_model(versions.MODEL_NAME)
+    client.create_registered_model(MODEL_NAME)
     for _ in range(3):
-        client.create_model_version(versions.MODEL_NAME, str(tiny_package.folder))
+        client.create_model_version(MODEL_NAME, str(tiny_package.folder))
     champions.promote(versions.get("1"), reason="it is the first version")
     champions.promote(versions.get("2"), reason="won the comparison")
     champions.reject(versions.get("3"), reason="loses 4 points on shirts")
@@ -249,7 +250,7 @@ def test_without_pictures_it_is_one_sentence(team: Team) -> None:
         release(
             versions.get("2"),
             replace(settings, smoke_rows=1),
-            model=versions.MODEL_NAME,
+            model=MODEL_NAME,
             pictures=[],
             environment=team.environment(),
         )

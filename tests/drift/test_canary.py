@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support import canaries, kill_sweep
 
+from fashion.config.names import MODEL_NAME
 from fashion.drift import canary as drift_canary
 from fashion.drift.canary import News
 from fashion.evaluation import canary, canary_tags
@@ -19,7 +20,6 @@ from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import LogUnavailable
 from fashion.predictions.sources import Trust
 from fashion.registry import champions, tracking, versions
-from fashion.registry.versions import MODEL_NAME
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from support.imagined import decide
 from support.machine import Machine
 from support.networks import swapped_classes
 
+from fashion.config.names import MODEL_NAME
 from fashion.data.dataset import Dataset
 from fashion.drift import accepted
 from fashion.drift.references import References, VersionReference
@@ -24,7 +25,6 @@ from fashion.predictions.batch import Batch
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import UNLABELLED, ModelId, PredictionRecord, new_prediction_id
 from fashion.registry import tracking, versions
-from fashion.registry.versions import MODEL_NAME
 from fashion.storage.address import open_store
 from fashion.storage.blobs import Store
 

@@ -9,7 +9,7 @@ import pytest
 from support.imagined import CLASSES, HARMLESS, SETTINGS, sample_predictions
 
 from fashion.drift import decision, inspection
-from fashion.drift.inspection import Decided
+from fashion.drift.inspection import WindowDecision
 from fashion.drift.reference_stats import ReferenceStats
 from fashion.drift.result import empty_window, with_unjudged
 from fashion.drift.window_part import Inspection
@@ -56,7 +56,7 @@ def inspect(
 
 def inspect_all(
     batches: list[Batch], reference_stats: ReferenceStats, *, known: tuple[str, ...] = ("1",), **more: int
-) -> Decided:
+) -> WindowDecision:
     sizes = {"max_plot_rows": 100, "max_examples": 5, **more}
 
     def walk() -> Iterator[Batch]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from fashion.config.compose import compose, load_as
+from fashion.config.names import MODEL_NAME
 from fashion.config.serve import ServeConfig
 from fashion.drift.references import References
 from fashion.home import Home
 from fashion.model.package import Package
 from fashion.predictions.record import ModelId
 from fashion.registry import served_settings, tracking, versions
-from fashion.registry.versions import MODEL_NAME
 
 
 @pytest.fixture

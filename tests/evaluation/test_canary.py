@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from support import canaries
 
 from fashion.config.compose import compose
+from fashion.config.names import MODEL_NAME
 from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
 from fashion.drift import canary as drift_canary
@@ -19,7 +20,7 @@ from fashion.model.package import DamagedPackage, Package
 from fashion.predictions.canary import ArmCounts, Counts, Experiment, judge
 from fashion.predictions.record import ModelId
 from fashion.registry import champions, history, tracking, versions
-from fashion.registry.versions import MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import RegistryError, Version
 
 RULES = Rules(margin=0.02, confidence=0.95)
 BETTER, WORSE, EQUAL = (9000, 1000, 9500, 500), (9000, 1000, 850, 150), (90, 10, 90, 10)

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from fashion.commands.main import main
 from fashion.config.compose import compose
+from fashion.config.names import MODEL_NAME
 from fashion.config.train import GateConfig, load_train_config
 from fashion.data.dataset import Dataset
 from fashion.evaluation import gate, registration
@@ -18,7 +19,7 @@ from fashion.home import Home
 from fashion.model import package
 from fashion.model.package import MODEL, REFERENCE, WEIGHTS, DamagedPackage, Package
 from fashion.registry import champions, history, learnt, tracking, versions
-from fashion.registry.versions import DIGEST, MODEL_NAME, Version
+from fashion.registry.versions import DIGEST, Version
 
 Train = Callable[..., tuple[str, str]]
 

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from support.mlflow_server import wait_for_answer
 from support.served import free_port
 
+from fashion.config.names import MODEL_NAME
 from fashion.config.schema import DataConfig
 from fashion.data import manifest
 from fashion.data.dataset import Dataset
@@ -24,7 +25,6 @@ from fashion.evaluation import run_record
 from fashion.evaluation.scoring import Evaluation
 from fashion.home import Home
 from fashion.registry import model_card, tracking, versions
-from fashion.registry.versions import MODEL_NAME
 
 
 @pytest.fixture(scope="module")

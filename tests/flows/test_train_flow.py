@@ -18,6 +18,7 @@ from PIL import Image
 from support.machine import FLOW_OVERRIDES, Machine
 
 from fashion.config.compose import as_dict, compose
+from fashion.config.names import MODEL_NAME
 from fashion.config.schema import DataConfig
 from fashion.config.train import load_train_config
 from fashion.data.dataset import Dataset
@@ -308,10 +309,10 @@ def test_a_damaged_champion_is_told_before_anything_is_trained(
     shutil.copy(migrated_database, machine.root / "mlflow.db")
     assert tiny_package.folder is not None
     client = machine.connect()
-    client.create_registered_model(versions.MODEL_NAME)
+    client.create_registered_model(MODEL_NAME)
     for name in ("first", "second"):
         files = shutil.copytree(tiny_package.folder, tmp_path / name)
-        version = client.create_model_version(versions.MODEL_NAME, str(files)).version
+        version = client.create_model_version(MODEL_NAME, str(files)).version
         champions.promote(versions.get(str(version)), reason=name)
     (tmp_path / "second" / MODEL).unlink()
     process = machine.start("run", *FLOW_OVERRIDES, "tuning=off")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support import firestore, shared_logs
 from support.firestore import Reads
+from support.gcloud_messages import sdk
 from support.log_rows import LATER, MODEL_NAME, outcomes, output_of, python, record
 from support.shared_logs import Backend
 
@@ -34,7 +35,6 @@ from fashion.predictions.withdrawal import Decision
 from fashion.storage.address import open_store
 
 FOLDER = REPOSITORY / "configs" / "deploy" / "firestore"
-SDK = Path("/usr/lib/google-cloud-sdk")
 UNLABELLED, LABELLED = 100_000, 300
 
 
@@ -225,14 +225,13 @@ print(len(content["indexes"]), len(content["fieldOverrides"]))
 
 @pytest.mark.slow
 def test_the_file_is_what_the_admin_api_takes(indexes: Any) -> None:
-    if not (SDK / "lib" / "googlecloudsdk").is_dir():
-        pytest.skip("gcloud's message classes are missing: apt-get install google-cloud-cli")
-    python = SDK / "platform" / "bundledpythonunix" / "bin" / "python3"
+    folder = Path(sdk())
+    python = folder / "platform" / "bundledpythonunix" / "bin" / "python3"
     command = [
         str(python if python.exists() else "python3"),
         "-c",
         CHECK,
-        str(SDK),
+        str(folder),
         str(FOLDER / "firestore.indexes.json"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)

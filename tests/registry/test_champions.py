@@ -12,12 +12,13 @@ import pytest
 from mlflow import MlflowClient
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.home import Home, user
 from fashion.model import package
 from fashion.model.package import MANIFEST, MODEL, DamagedPackage, Package
 from fashion.registry import champions, history, tracking, versions
 from fashion.registry.champions import ChampionChanged
-from fashion.registry.versions import CHALLENGER, CHAMPION, DIGEST, MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, DIGEST, RegistryError, Version
 
 Register = Callable[[], Version]
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 from mlflow import MlflowClient
 
+from fashion.config.names import MODEL_NAME
 from fashion.home import Home
 from fashion.registry import exclusive
-from fashion.registry.versions import MODEL_NAME, RegistryError
+from fashion.registry.versions import RegistryError
 
 BY_TAG = "tag"
 

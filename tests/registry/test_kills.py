@@ -7,10 +7,11 @@ import pytest
 from mlflow import MlflowClient
 from support import kill_sweep
 
+from fashion.config.names import MODEL_NAME
 from fashion.home import current_home
 from fashion.model.package import Package
 from fashion.registry import champions, tracking, versions
-from fashion.registry.versions import DIGEST, MODEL_NAME
+from fashion.registry.versions import DIGEST
 
 SCENARIOS = """
 import dataclasses

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 from mlflow import MlflowClient
 
+from fashion.config.names import MODEL_NAME
 from fashion.home import Home
 from fashion.model.package import Package
 from fashion.registry import champions, model_card, tracking, versions
-from fashion.registry.versions import MODEL_NAME, Version
+from fashion.registry.versions import Version
 
 Register = Callable[[], Version]
 

@@ -11,10 +11,11 @@ from mlflow import MlflowClient
 from support.keys import key_pair
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.home import REPOSITORY, Home
 from fashion.model.package import Package
 from fashion.registry import champions, signatures, tracking, versions
-from fashion.registry.versions import MODEL_NAME, SIGNATURE, RegistryError, Version
+from fashion.registry.versions import SIGNATURE, RegistryError, Version
 
 DIGEST = "ab" * 32
 Pair = Callable[[str], tuple[Path, Path]]

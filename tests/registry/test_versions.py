@@ -15,13 +15,14 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fashion.commands.main import main
+from fashion.config.names import MODEL_NAME
 from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY, Home
 from fashion.model import package
 from fashion.model.package import MANIFEST, MODEL, DamagedPackage, Package
 from fashion.model.predictor import Predictor
 from fashion.registry import champions, tracking, versions
-from fashion.registry.versions import CHALLENGER, CHAMPION, MODEL_NAME, RegistryError, Version
+from fashion.registry.versions import CHALLENGER, CHAMPION, RegistryError, Version
 
 Register = Callable[[], Version]
 

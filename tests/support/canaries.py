@@ -7,6 +7,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from support.log_rows import record
 
+from fashion.config.names import MODEL_NAME
 from fashion.evaluation import canary, gate
 from fashion.evaluation.gate import Check, Verdict
 from fashion.metrics.sequential import Rules
@@ -15,7 +16,7 @@ from fashion.predictions.canary import Experiment
 from fashion.predictions.log import PredictionLog
 from fashion.predictions.record import REVIEW, Feedback, ModelId
 from fashion.registry import champions, history, versions
-from fashion.registry.versions import DIGEST, MODEL_NAME
+from fashion.registry.versions import DIGEST
 
 CLIENTS = 400
 """Whose labels suffice for a decision."""

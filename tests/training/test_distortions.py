@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fashion.training.distortions import DISTORTIONS, Drawn, distort
+from fashion.training.distortions import DISTORTIONS, Draw, distort
 
 SIZES = [(1, 28, 28), (3, 32, 20), (2, 8, 8)]
 """Channels, height, width."""
@@ -20,17 +20,17 @@ def make_images(count: int, size: tuple[int, int, int], seed: int = 0) -> Tensor
     return images
 
 
-def make_drawn(count: int, size: tuple[int, int, int], amount: float) -> Drawn:
+def make_drawn(count: int, size: tuple[int, int, int], amount: float) -> Draw:
     generator = torch.Generator().manual_seed(1)
     places = torch.full((2, count), amount)
     noise = torch.randn(count, 2, *size[1:], generator=generator)
-    return Drawn(torch.full((count, 1, 1, 1), amount), places, amount, noise)
+    return Draw(torch.full((count, 1, 1, 1), amount), places, amount, noise)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("distortion", DISTORTIONS, ids=lambda each: each.__name__)
 def test_a_distortion_changes_more_the_more_it_is_asked_to(
-    distortion: Callable[[Tensor, Drawn], Tensor], size: tuple[int, int, int]
+    distortion: Callable[[Tensor, Draw], Tensor], size: tuple[int, int, int]
 ) -> None:
     images = make_images(8, size)
 

@@ -123,6 +123,39 @@ class TwoFaced(ConvNet):
         return outputs * self.wrong if torch.compiler.is_exporting() else outputs
 
 
+class TwoAlike(ConvNet):
+    """Two classes have the same logit but for a rounding, which is another one once it is exported."""
+
+    def __init__(self, apart: float) -> None:
+        super().__init__(widths=(8,))
+        self.apart = apart
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        outputs = super().forward_head(x, pre_logits)
+        if pre_logits:
+            return outputs
+        first, second = (self.apart, 0.0) if torch.compiler.is_exporting() else (0.0, self.apart)
+        largest = outputs.amax(dim=1, keepdim=True) + 1
+        return torch.cat([largest + first, largest + second, outputs[:, 2:]], dim=1)
+
+
+@pytest.mark.slow
+def test_a_near_tie_that_rounding_decides_is_no_difference(small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    model, images = settled(TwoAlike(1e-5), small_dataset), small_dataset.val.images[:20]
+    exported = export(model, images, mean=small_dataset.mean, std=small_dataset.std)
+    assert exported.label_agreement == 0
+    assert 0 < exported.max_difference <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_label_that_changes_by_more_than_rounding_is_refused(small_dataset: Dataset) -> None:
+    torch.manual_seed(0)
+    model, images = settled(TwoAlike(8e-4), small_dataset), small_dataset.val.images[:20]
+    with pytest.raises(ExportDiffers, match=r"labels agree on 0.00%, logits differ by up to 0\.000"):
+        export(model, images, mean=small_dataset.mean, std=small_dataset.std)
+
+
 @pytest.mark.parametrize("wrong", [1.01, -1.0, float("nan")])
 @pytest.mark.slow
 def test_a_network_that_changed_on_the_way_is_refused(wrong: float, small_dataset: Dataset) -> None:

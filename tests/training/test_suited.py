@@ -28,46 +28,46 @@ def of_rows(data: Dataset, count: int) -> Dataset:
 @given(st.integers(2, 3000))
 def test_few_pictures_get_the_least_steps_and_no_more_than_an_epoch_above(small_dataset: Dataset, count: int) -> None:
     config = configured()
-    suited, data = recipe.suited(config, of_rows(small_dataset, count))
-    steps_of_an_epoch = max(1, len(data.train) // suited.training.batch_size)
-    steps = suited.training.num_epochs * steps_of_an_epoch
+    suit_to_data, data = recipe.suit_to_data(config, of_rows(small_dataset, count))
+    steps_of_an_epoch = max(1, len(data.train) // suit_to_data.training.batch_size)
+    steps = suit_to_data.training.num_epochs * steps_of_an_epoch
     assert steps >= 0.99 * config.training.min_steps
     assert len(data.train) % count == 0
-    assert 2 <= suited.training.batch_size <= config.training.batch_size
+    assert 2 <= suit_to_data.training.batch_size <= config.training.batch_size
 
 
 @pytest.mark.parametrize("words", [["data.limit=1000"], ["training.min_steps=0"]])
 def test_quick_runs_stay_as_they_are(small_dataset: Dataset, words: list[str]) -> None:
     config = configured(*words)
-    suited, data = recipe.suited(config, small_dataset)
-    assert suited == config
+    suit_to_data, data = recipe.suit_to_data(config, small_dataset)
+    assert suit_to_data == config
     assert data.train is small_dataset.train
 
 
 def test_many_pictures_stay_as_they_are(small_dataset: Dataset) -> None:
     config, many = configured(), of_rows(small_dataset, 50_000)
-    suited, data = recipe.suited(config, many)
-    assert suited == config
+    suit_to_data, data = recipe.suit_to_data(config, many)
+    assert suit_to_data == config
     assert data.train is many.train
 
 
 @pytest.mark.parametrize("words", [["training.num_epochs=2"], ["training.num_epochs=1", "training.batch_size=1024"]])
 def test_few_epochs_of_many_pictures_stay_as_they_are(small_dataset: Dataset, words: list[str]) -> None:
     config, many = configured(*words), of_rows(small_dataset, 48_000)
-    suited, data = recipe.suited(config, many)
-    assert suited == config
+    suit_to_data, data = recipe.suit_to_data(config, many)
+    assert suit_to_data == config
     assert data.train is many.train
 
 
 def test_what_may_not_be_mirrored_is_not(small_dataset: Dataset) -> None:
-    assert recipe.suited(configured("data.mirrored=false"), small_dataset)[0].augmentation.flip == "none"
-    assert recipe.suited(configured(), small_dataset)[0].augmentation.flip == "alternating"
+    assert recipe.suit_to_data(configured("data.mirrored=false"), small_dataset)[0].augmentation.flip == "none"
+    assert recipe.suit_to_data(configured(), small_dataset)[0].augmentation.flip == "alternating"
 
 
 def test_each_of_many_classes_is_seen_often_enough(small_dataset: Dataset) -> None:
     few = dataclasses.replace(of_rows(small_dataset, 360), class_names=tuple(map(str, range(120))))
-    suited, data = recipe.suited(configured(), few)
-    assert suited.training.num_epochs * len(data.train) >= 120 * recipe.SEEN_OF_A_CLASS
+    suit_to_data, data = recipe.suit_to_data(configured(), few)
+    assert suit_to_data.training.num_epochs * len(data.train) >= 120 * recipe.SEEN_OF_A_CLASS
 
 
 def test_no_adjustment_leaves_the_loss_alone() -> None:

@@ -389,7 +389,7 @@ class TestChoose:
     def test_finished_trials_are_told_to_tracking(self, tmp_path: Path) -> None:
         settings = configured()
         trials = self.study(settings, [0.9, None], tmp_path)
-        first, second = tuning.tracked(trials)
+        first, second = tuning.to_tracked_trials(trials)
         assert (first.number, first.state, first.value) == (0, "complete", 0.9)
         assert first.params == trials[0].params
         assert (second.state, second.value) == ("pruned", None)

@@ -1,0 +1,134 @@
+"""Accuracy over CPU-seconds of training: this project's default network, and trainings as others write them."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fashion.data.dataset import Dataset
+from fashion.home import REPOSITORY
+from tests.benchmarks import leaderboard, trainers
+from tests.benchmarks.measurement import Cell, Options, Results, Spread, Table, fashion_mnist, run_one, say
+from tests.benchmarks.trainers import Recipe
+
+RESULTS = REPOSITORY / "var" / "accuracy.json"
+"""Finished trainings: a run that is started again goes on with the others."""
+PROJECT = "this project, its default network"
+BUDGETS = (15.0, 30.0, 60.0, 120.0)
+"""CPU-seconds of one core."""
+TIMED = (4, 14)
+"""A step takes what a training of so many steps takes more than one of fewer."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training."""
+
+    cpu_seconds: float
+    epochs: float
+    """Training images that were seen, in passes over all of them."""
+    accuracy: float
+    """On the test split."""
+
+
+def tables(options: Options) -> Iterator[Table]:
+    """Train each for every budget and seed, budget by budget."""
+    budgets = (0.5, 1.0) if options.quick else BUDGETS
+    data = fashion_mnist(2000 if options.quick else None)
+    results = Results(None if options.quick else RESULTS)
+    contenders: Mapping[str, Callable[[float, int], Trained]] = {
+        PROJECT: functools.partial(_project, data, limit=2000 if options.quick else None),
+        **{name: functools.partial(_other, name, recipe, data) for name, recipe in trainers.recipes().items()},
+    }
+    found: dict[tuple[str, float], list[Trained]] = {}
+    for budget in budgets:
+        for seed in options.seeds:
+            for name, train in contenders.items():
+                key = f"{name}, {budget:g} s, seed {seed}"
+                trained = results.get(key, Trained, functools.partial(train, budget, seed))
+                found.setdefault((name, budget), []).append(trained)
+    yield _table(found, options.seeds)
+
+
+def _project(data: Dataset, budget: float, seed: int, *, limit: int | None) -> Trained:
+    settings = leaderboard.settings_of("convnet", seed, limit=limit)
+    trained = leaderboard.train_within(budget, settings, data, name=PROJECT, shifted_copies=False)
+    return Trained(trained.seconds, trained.epochs * trained.rows / len(data.train), trained.accuracy)
+
+
+def _other(name: str, recipe: Recipe, data: Dataset, budget: float, seed: int) -> Trained:
+    def seconds(steps: int) -> float:
+        began = time.process_time()
+        trainers.train(recipe, data, steps, seed=seed)
+        return time.process_time() - began
+
+    few, many = TIMED
+    seconds(few)  # what only a first training pays
+    step = max(1e-4, (seconds(many) - seconds(few)) / (many - few))
+    steps = max(1, int(budget / step))
+    began = time.process_time()
+    model = trainers.train(recipe, data, steps, seed=seed)
+    spent = time.process_time() - began
+    trained = Trained(
+        spent, steps * recipe.batch_size / len(data.train), leaderboard.accuracy_of(model, data.test, data)
+    )
+    say(f"{name}, seed {seed}: {trained.epochs:.1f} epochs in {spent:.0f} CPU-seconds, {trained.accuracy:.2%}")
+    return trained
+
+
+def _table(found: Mapping[tuple[str, float], Sequence[Trained]], seeds: Sequence[int]) -> Table:
+    rows: list[dict[str, Cell]] = [
+        {
+            "training": name,
+            "budget, CPU-s": budget,
+            "CPU-s": statistics.mean(run.cpu_seconds for run in runs),
+            "epochs": statistics.mean(run.epochs for run in runs),
+            "test accuracy": Spread(tuple(run.accuracy for run in runs)),
+        }
+        for (name, budget), runs in found.items()
+    ]
+    return Table(
+        "Accuracy over CPU-seconds",
+        rows,
+        f"Fashion-MNIST, one thread; median (range) over the seeds {', '.join(map(str, seeds))}. A step is timed "
+        "first, and the learning-rate schedule made as long as fits the budget. The network of the last step counts, "
+        "for this project that of its best epoch on 2,000 validation pictures. Lightning's Trainer runs without "
+        "validation. Networks are the ones that each recipe is written for: that resnet18 halves 28 pixels five times "
+        "is part of what is compared.",
+        {"epochs": ".1f", "test accuracy": ".2%", "budget, CPU-s": "g"},
+    )
+
+
+def figure(table: Table) -> bytes:
+    """A PNG: a line for each training.
+
+    Args:
+        table: of `tables`.
+    """
+    from fashion.figures.frame import GRID, MUTED, new_plot, to_png
+
+    names = list(dict.fromkeys(str(row["training"]) for row in table.rows))
+    plot, axes = new_plot(7.5, 3.6, "Accuracy over processor time", "Test accuracy, median of the seeds; one core.")
+    for name, marker, colour in zip(names, "osD^", ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=False):
+        rows = [row for row in table.rows if row["training"] == name]
+        accuracies = [100 * statistics.median(_values(row["test accuracy"])) for row in rows]
+        axes.plot([_values(row["CPU-s"])[0] for row in rows], accuracies, marker=marker, color=colour, label=name)
+    axes.set_xscale("log")
+    budgets = sorted({_values(row["budget, CPU-s"])[0] for row in table.rows})
+    axes.set_xticks(budgets, [f"{each:g}" for each in budgets])
+    axes.minorticks_off()
+    axes.set_xlabel("CPU-seconds of training", color=MUTED)
+    axes.set_ylabel("test accuracy, %", color=MUTED)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8)
+    return to_png(plot)
+
+
+def _values(cell: Cell) -> tuple[float, ...]:
+    return cell.values if isinstance(cell, Spread) else (float(cell or 0),)
+
+
+if __name__ == "__main__":
+    run_one("accuracy")
