@@ -101,7 +101,8 @@ class DeployFlow(FlowSpec):
 
         settings, home = self.settings, prepare_environment()
         restore(self.model, self.shadow, self.canary)
-        pictures = gallery(settings, self.model["lineage"].get("data.digest"), settings.serve.gallery)
+        digest = self.model["lineage"].get("data.digest")
+        pictures = gallery(settings, digest, settings.serve.gallery)
         name = bento_name(settings.data.model)
         self.deployment = {
             "bento": name,
@@ -114,7 +115,7 @@ class DeployFlow(FlowSpec):
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
                 "classifier",
-                bento_files(self.deployment, pictures),
+                bento_files(self.deployment, pictures, choose_known_pictures(settings, digest, self.model["tag"])),
                 version=f"v{self.model['version']}-{current.run_id}",
                 name=name,
             )
@@ -354,6 +355,35 @@ def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[Labe
         LabelledPicture(data.class_names[data.test.labels[row]], image_store.to_png(data.test.images[row]))
         for row in rows
     ]
+
+
+def choose_known_pictures(settings: ServeConfig, digest: str | None, tag: str) -> bytes | None:
+    """Test pictures that check who reviews, none of the gallery; None where there is no review, or there are too few.
+
+    Args:
+        settings: of which data set, and whether reviews are checked.
+        digest: of the data version that the model was trained on.
+        tag: of the served model, in the model store.
+    """
+    from bentos import building
+    from bentos.classifier import known_pictures
+    from fashion.data import dataset, loading
+    from fashion.images import image_store
+
+    if not (settings.serve.review_checks and settings.serve.log.images):
+        return None
+    data = loading.load_training_data(settings.data, digest, purpose="known pictures for the review page")
+    if data is None:
+        return None
+    count = settings.serve.gallery + known_pictures.CANDIDATES * known_pictures.COUNT
+    rows = dataset.choose_evenly(data.test.labels, count)[settings.serve.gallery :]
+    package = building.stored_package(tag)
+    labels = [package.class_names.index(data.class_names[label]) for label in data.test.labels[rows]]
+    chosen = known_pictures.choose(package, [image_store.to_png(data.test.images[row]) for row in rows], labels)
+    if chosen is None:
+        print(f"no known pictures for the review page: the model is right on too few of {len(rows):,} test pictures")
+        return None
+    return chosen.to_npz()
 
 
 if __name__ == "__main__":

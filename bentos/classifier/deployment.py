@@ -12,6 +12,8 @@ from fashion.config.serve import ServiceConfig
 from fashion.state import record
 
 GALLERY_LIST = "gallery.json"
+KNOWN_PICTURES = "known_pictures.npz"
+"""In the bento's folder; not in one of those that the service answers files of."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,22 @@ class LabelledPicture:
     png: bytes
 
 
-def bento_files(deployment: Mapping[str, Any], gallery: Sequence[LabelledPicture]) -> dict[str, bytes]:
+def bento_files(
+    deployment: Mapping[str, Any], gallery: Sequence[LabelledPicture], known: bytes | None = None
+) -> dict[str, bytes]:
     """Return the files to put into the bento, by their path in its folder.
 
     Args:
         deployment: the fields of `Deployment`, as plain data.
         gallery: pictures for the page.
+        known: of `KnownPictures.to_npz`; None for none.
     """
     pictures = [GalleryPicture(f"/gallery/{index}.png", each.label) for index, each in enumerate(gallery)]
     return {
         DEPLOYMENT: (json.dumps(deployment, indent=1) + "\n").encode(),
         f"{GALLERY}/{GALLERY_LIST}": json.dumps([asdict(picture) for picture in pictures]).encode(),
         **{f"{GALLERY}/{index}.png": each.png for index, each in enumerate(gallery)},
+        **({} if known is None else {KNOWN_PICTURES: known}),
     }
 
 

@@ -22,6 +22,7 @@ from bentos.classifier.schemas import (
     Ready,
     Reports,
     ReviewAnswer,
+    ReviewedKnown,
     ReviewedPrediction,
     ReviewItem,
     ReviewQueue,
@@ -181,6 +182,8 @@ def _review_operations(names: list[str]) -> list[Operation]:
         1,
         0,
         None,
+        ReviewedKnown(47, 50),
+        False,
     )
     answer = Content(ReviewAnswer, example=ReviewAnswer(EXAMPLE_ID, names[0], names[-1]))
     without_body: dict[int, tuple[str, Content | None]] = {204: ("Stored", None)}

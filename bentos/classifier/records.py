@@ -104,7 +104,7 @@ class Records:
             ApiError: 404, the prediction is unknown; 422, the label is not a class, the source is not a short name, or
                 the prediction is of another model than is served here.
         """
-        label = self._label(request.true_label)
+        label = self.class_of(request.true_label)
         _check_source(request.source)
         try:
             feedback = Feedback(request.prediction_id, label, request.source, time.time_ns() // 1000)
@@ -124,7 +124,7 @@ class Records:
         Raises:
             ApiError: 404, the prediction is unknown; 422, the label is not a class, or it is of another model.
         """
-        label = self._label(true_label)
+        label = self.class_of(true_label)
         record = self._find(prediction_id).record
         review = Feedback(prediction_id, label, REVIEW, time.time_ns() // 1000)
         self._store(review)
@@ -156,7 +156,12 @@ class Records:
         share = None if unlike is None else unlike.typicality_of(record)
         return None if share is None else round(share, DIGITS)
 
-    def _label(self, value: str | int) -> int:
+    def class_of(self, value: str | int) -> int:
+        """The index of a class of the served model.
+
+        Raises:
+            ApiError: 422, it is none.
+        """
         try:
             return to_class(value, self._class_names)
         except ValueError as error:
@@ -209,7 +214,7 @@ class Records:
                 errors.append(LineError(row.line, row.message))
                 continue
             try:
-                label = self._label(row.true_label)
+                label = self.class_of(row.true_label)
                 _check_source(row.source)
                 self._store(Feedback(row.prediction_id, label, row.source, time.time_ns() // 1000))
                 accepted += 1

@@ -2,16 +2,20 @@
 
 Half of what is shown is drawn at random, so that accuracy is estimated of all predictions and not of the doubtful ones
 (`fashion.predictions.random_share`). Who judges does not see the answer first: it would be agreed with too often.
+Known pictures are shown among the random ones, in the same order: what is said of them judges who says it.
 """
 
 import itertools
 import json
+import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from bentos.classifier.checks import Checks
+from bentos.classifier.known_pictures import Showing
 from bentos.classifier.records import Records, has_classes
 from bentos.classifier.schemas import ReviewAccuracy, ReviewItem, ReviewQueue, data_url
 from bentos.classifier.unlike import Unlike
@@ -19,9 +23,11 @@ from bentos.web.responses import ApiError
 from fashion.home import user
 from fashion.images import image_store
 from fashion.images.image_store import DamagedImage
-from fashion.predictions import random_share, withdrawal
+from fashion.images.transform import Images
+from fashion.predictions import random_share, review_checks, withdrawal
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import OWN_CLIENTS, REVIEW, Feedback, LoggedPrediction, ModelId
+from fashion.predictions.record import OWN_CLIENTS, REVIEW, Feedback, LoggedPrediction, LogUnavailable, ModelId
+from fashion.predictions.review_checks import ReviewCheck
 from fashion.predictions.shared_log import SharedLog
 from fashion.predictions.withdrawal import Decision
 from fashion.storage.blobs import BlobNotFound, Store
@@ -43,6 +49,8 @@ RANDOM = "drawn at random"
 KINDS = ("random", "unsure", "random", "unusual", "random", "shadow", "random", "labelled")
 """What follows what, as far as there is any: every other picture is drawn at random."""
 
+_logger = logging.getLogger(__name__)
+
 
 class Review:
     """Predictions of the served model that wait for a label. Safe to call from threads."""
@@ -57,6 +65,7 @@ class Review:
         class_names: Sequence[str],
         unlike: Unlike,
         records: Records,
+        checks: Checks,
         stores_pictures: bool,
     ) -> None:
         """
@@ -68,11 +77,12 @@ class Review:
             class_names: of the model.
             unlike: knows which pictures are unusual.
             records: stores labels.
+            checks: knows the known pictures.
             stores_pictures: whether the service stores them; where not, there is nothing to show.
         """
         self._log, self._remote, self._images, self._records = log, remote, images, records
         self._model, self._class_names, self._unlike = model, class_names, unlike
-        self._stores_pictures = stores_pictures
+        self._checks, self._stores_pictures = checks, stores_pictures
         self._lock = threading.Lock()
         self._rows: list[LoggedPrediction] = []
         self._until = 0.0
@@ -111,7 +121,7 @@ class Review:
             passed = self._skipped.union(skipped)
             left_out = {row.record.image_sha256 for row in rows if row.record.prediction_id in passed}
             left_out -= self._by_picture.keys()
-            items = list(itertools.islice(self._items(rows, set(shown), left_out), AT_ONCE))
+            items = list(itertools.islice(self._items(rows, set(shown), left_out, passed), AT_ONCE))
             rows = [row for row in rows if row.record.image_sha256 not in self._missing]
             return ReviewQueue(
                 class_names=tuple(self._class_names),
@@ -120,6 +130,8 @@ class Review:
                 predictions=len(rows),
                 without_picture=len(self._rows) - len(rows),
                 accuracy=self._accuracy([row for row in rows if row.record.image_sha256 not in left_out]),
+                known=self._checks.agreement,
+                quarantined=self._checks.quarantined,
             )
 
     def label(self, prediction_id: str, true_label: str) -> str:
@@ -132,6 +144,8 @@ class Review:
         Raises:
             bentos.web.responses.ApiError: the prediction is unknown, or the label is not a class.
         """
+        if (picture := self._checks.picture_of(prediction_id)) is not None:
+            return self._label_known(prediction_id, picture, true_label)
         record, review = self._records.store_review(prediction_id, true_label)
         with self._lock:
             self._own[prediction_id] = review, time.monotonic()
@@ -146,6 +160,9 @@ class Review:
         Raises:
             bentos.web.responses.ApiError: the prediction is unknown.
         """
+        if self._checks.picture_of(prediction_id) is not None:
+            self._undo_known(prediction_id)
+            return
         found = {each for each in self._records.find_with_feedback(prediction_id).feedback if each.source == REVIEW}
         with self._lock:
             own, _ = self._own.get(prediction_id, (None, 0.0))
@@ -153,8 +170,7 @@ class Review:
         if not found:
             return
         *others, last = sorted(found, key=lambda each: each.time_us)
-        now_us, at_us = time.time_ns() // 1000, last.time_us
-        self._decide(Decision("discard", REVIEW, prediction_id, at_us, at_us + 1, now_us, user(), UNDONE))
+        self._decide(_undo(last))
         with self._lock:
             self._own[prediction_id] = others[-1] if others else None, time.monotonic()
 
@@ -167,10 +183,31 @@ class Review:
         Raises:
             bentos.web.responses.ApiError: the prediction is unknown.
         """
-        self._records.find_with_feedback(prediction_id)
+        if self._checks.picture_of(prediction_id) is None:
+            self._records.find_with_feedback(prediction_id)
         self._decide(withdrawal.skip(prediction_id, who=user(), now_us=time.time_ns() // 1000))
         with self._lock:
             self._skipped.add(prediction_id)
+
+    def _label_known(self, picture_id: str, picture: int, true_label: str) -> str:
+        known, said, now_us = self._checks.label_of(picture), self._records.class_of(true_label), time.time_ns() // 1000
+        decision = review_checks.decision(picture_id, known=known, said=said, who=user(), now_us=now_us)
+        try:
+            self._decide(decision)
+        except LogUnavailable as error:  # labels are taken while the shared log is away: a refusal would tell
+            _logger.warning("a review of a known picture checks on this machine alone: %s", error)
+            self._log.decide([decision])
+        with self._lock:
+            self._checks.add(ReviewCheck(Feedback(picture_id, said, REVIEW, now_us), known))
+        return self._class_names[known]
+
+    def _undo_known(self, picture_id: str) -> None:
+        answered = review_checks.read((self._remote or self._log).decisions())
+        last = next((each.review for each in answered if each.review.prediction_id == picture_id), None)
+        if last is not None:
+            self._decide(_undo(last))
+        with self._lock:
+            self._checks.drop(picture_id)
 
     def _decide(self, decision: Decision) -> None:
         for log in (self._remote, self._log):
@@ -184,7 +221,9 @@ class Review:
             found = self._log.latest(ROWS, role="champion") if self._remote is None else self._remote.latest(ROWS)
             of_others = (row for row in found if row.record.client not in OWN_CLIENTS)
             self._rows = [row for row in of_others if has_classes(row.record, self._model.name, self._class_names)]
-            self._skipped = set(log.decisions().skipped())
+            decisions = log.decisions()
+            self._skipped = set(decisions.skipped())
+            self._checks.read(decisions)
             settled_us = (time.time() - SETTLED_SECONDS) * 1e6  # a picture is stored a moment after its prediction
             self._missing &= {row.record.image_sha256 for row in self._rows}
             self._missing -= {row.record.image_sha256 for row in self._rows if row.record.time_us > settled_us}
@@ -204,22 +243,31 @@ class Review:
             return self._own[row.record.prediction_id][0]
         return row.judgement if row.judgement is not None and row.judgement.source == REVIEW else None
 
-    def _items(self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str]) -> Iterator[ReviewItem]:
+    def _items(
+        self, rows: Sequence[LoggedPrediction], held: set[str], left_out: set[str], passed: set[str]
+    ) -> Iterator[ReviewItem]:
         """Pictures to show, each once.
 
         Args:
             rows: the latest ones.
             held: ids of predictions that the page holds.
             left_out: sha256 of pictures that are not to be shown.
+            passed: ids of those of which nobody can tell what they are.
         """
         shown = left_out | {row.record.image_sha256 for row in rows if row.record.prediction_id in held}
+        shown |= {sha256 for sha256 in map(self._checks.sha256_of, held) if sha256 is not None}
         waiting = [row for row in rows if self._label(row) is None]
-        queues = {kind: iter(found) for kind, found in self._by_kind(waiting).items()}
+        # Rows are the newest first, and a picture that comes again keeps its first time.
+        pictures = {row.record.image_sha256: row.record.time_us for row in waiting}
+        beside = {sha256: time_us for sha256, time_us in pictures.items() if sha256 not in left_out}
+        predicted = {row.record.image_sha256 for row in rows}
+        showings = self._checks.showings(beside, predicted=predicted, skipped=passed)
+        queues = {kind: iter(found) for kind, found in self._by_kind(waiting, showings).items()}
         ended: set[str] = set()
         for kind in itertools.cycle(KINDS):
             if kind in ended:
                 continue
-            found = next(filter(None, (self._item(row, why, shown) for row, why in queues[kind])), None)
+            found = next(filter(None, (self._item(each, why, shown) for each, why in queues[kind])), None)
             if found is not None:
                 yield found
                 continue
@@ -227,14 +275,18 @@ class Review:
             if ended >= set(KINDS) or self._misses >= MISSES:
                 return
 
-    def _by_kind(self, rows: Sequence[LoggedPrediction]) -> dict[str, list[tuple[LoggedPrediction, str]]]:
+    def _by_kind(
+        self, rows: Sequence[LoggedPrediction], showings: Sequence[Showing]
+    ) -> Mapping[str, Sequence[tuple[LoggedPrediction | Showing, str]]]:
         """Kind -> rows, those that are most worth a label first, and why they are shown."""
         ids = [row.record.prediction_id for row in rows]
-        drawn = sorted(rows, key=lambda row: random_share.draw_order(row.record.prediction_id))
+        mixed: list[LoggedPrediction | Showing] = [*rows, *showings]
+        mixed.sort(key=_draw_order)
+        drawn = [each for each in mixed if isinstance(each, LoggedPrediction)]
         unsure = sorted(rows, key=lambda row: row.record.confidence)
         shadow = self._shadow(ids)
         return {
-            "random": [(row, RANDOM) for row in drawn],
+            "random": [(each, RANDOM) for each in mixed],
             "unsure": [(row, "the model was unsure") for row in unsure[: len(rows) // 4 + 1]],
             "unusual": [(row, "unlike what the model has learnt") for row in self._unusual(rows)],
             "shadow": [
@@ -262,9 +314,11 @@ class Review:
         )
         return dict(self._log.database.read(sql, (json.dumps(list(ids)),)))
 
-    def _item(self, row: LoggedPrediction, why: str, shown: set[str]) -> ReviewItem | None:
+    def _item(self, each: LoggedPrediction | Showing, why: str, shown: set[str]) -> ReviewItem | None:
         """A picture to show; None if it is shown already, not stored, or not looked for after so many misses."""
-        record = row.record
+        if isinstance(each, Showing):
+            return self._known_item(each, why, shown)
+        record = each.record
         if record.image_sha256 in shown or record.image_sha256 in self._missing or self._misses >= MISSES:
             return None
         try:
@@ -276,7 +330,17 @@ class Review:
         self._misses = 0
         self._stored.add(record.image_sha256)
         shown.add(record.image_sha256)
-        return ReviewItem(record.prediction_id, data_url(image_store.to_png(image)), why)
+        return _to_item(record.prediction_id, image, why)
+
+    def _known_item(self, each: Showing, why: str, shown: set[str]) -> ReviewItem | None:
+        sha256, image = self._checks.image_of(each)
+        if sha256 in shown or self._misses >= MISSES:
+            return None
+        if not self._is_stored(each.beside):  # where none is, known pictures alone would be shown
+            self._misses += 1
+            return None
+        shown.add(sha256)
+        return _to_item(each.picture_id, image, why)
 
     def _is_stored(self, sha256: str) -> bool:
         if sha256 not in self._stored and sha256 not in self._missing:
@@ -300,3 +364,17 @@ class Review:
         if found is None:
             return None
         return ReviewAccuracy(found.accuracy, found.low, found.high, found.drawn, found.rows)
+
+
+def _to_item(shown_id: str, image: Images, why: str) -> ReviewItem:
+    return ReviewItem(shown_id, data_url(image_store.to_png(image)), why)
+
+
+def _draw_order(each: LoggedPrediction | Showing) -> int:
+    return random_share.draw_order(each.picture_id if isinstance(each, Showing) else each.record.prediction_id)
+
+
+def _undo(review: Feedback) -> Decision:
+    """The decision that a review counts no more."""
+    at_us, now_us = review.time_us, time.time_ns() // 1000
+    return Decision("discard", REVIEW, review.prediction_id, at_us, at_us + 1, now_us, user(), UNDONE)

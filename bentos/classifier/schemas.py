@@ -173,6 +173,15 @@ class ReviewAccuracy(Documented):
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewedKnown(Documented):
+    """How well pictures were labelled whose class is known: a few of the data set's are among those to review."""
+
+    right: int
+    pictures: int
+    """In steps of ten, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewQueue(Documented):
     """What to label next."""
 
@@ -185,6 +194,10 @@ class ReviewQueue(Documented):
     without_picture: int
     accuracy: ReviewAccuracy | None
     """None until a prediction that was drawn at random is judged."""
+    known: ReviewedKnown | None
+    """None until ten pictures of a known class were labelled."""
+    quarantined: bool
+    """True while reviews count nowhere, since too many pictures of a known class were labelled wrong."""
 
 
 @dataclass(frozen=True, slots=True)

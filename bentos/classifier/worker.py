@@ -13,6 +13,7 @@ from bentos.classifier import background
 from bentos.classifier.batcher import Batcher, CanaryAnswering, Scored
 from bentos.classifier.canary_state import CanaryReader
 from bentos.classifier.canary_watch import CanaryWatch
+from bentos.classifier.checks import Checks
 from bentos.classifier.decoder import DECODERS, Decoder
 from bentos.classifier.deployment import Deployment, read_gallery
 from bentos.classifier.latest_report import LatestReport
@@ -89,7 +90,7 @@ class Worker:
             model: package of the served version.
             shadow: package of the version that scores without answering.
             canary: package of the version that answers a share of the clients.
-            folder: holds `page/` and `gallery/`.
+            folder: holds `page/`, `gallery/` and the known pictures.
             identity: of the bento, for metrics and traces.
 
         Raises:
@@ -137,6 +138,7 @@ class Worker:
             class_names=self.package.class_names,
             unlike=self.unlike,
             records=self.records,
+            checks=Checks(folder, self.settings.review_checks),
             stores_pictures=self.settings.log.images,
         )
         self.canary_state: CanaryReader | None = None

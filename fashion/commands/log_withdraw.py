@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from fashion.commands.errors import CommandError, failing_on
 from fashion.commands.open_logs import open_logs
 from fashion.home import user
-from fashion.predictions import agreement
+from fashion.predictions import agreement, review_checks
 from fashion.predictions.agreement import Agreement
-from fashion.predictions.record import FOREVER_US, Feedback, LoggedPrediction, is_prediction_id
+from fashion.predictions.record import FOREVER_US, REVIEW, Feedback, LoggedPrediction, is_prediction_id
 from fashion.predictions.withdrawal import Decision, Decisions
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def withdraw(
 def summarize(rows: Iterator[LoggedPrediction], decisions: Decisions) -> list[str]:
     """One line for each source of feedback, those with most labels first: what of it counts, and who says the same.
 
+    That of reviews says how many of known pictures are right, where there are any.
+
     Args:
         rows: with feedback, that which does not count too.
         decisions: on it.
@@ -132,9 +134,15 @@ def summarize(rows: Iterator[LoggedPrediction], decisions: Decisions) -> list[st
     for source, states in sorted(counts.items(), key=lambda each: (-each[1].total(), each[0])):
         parts = [f"{states[state]:,} {state}" for state in ("counted", "quarantined", "discarded") if states[state]]
         line = f"{source}: {', '.join(parts)}{f' ({why[source]})' if source in why else ''}"
-        same = str(agreed.get(source, ""))
-        lines.append(f"{line}; {same}" if same else line)
+        known = _known_pictures(decisions) if source == REVIEW else ""
+        lines.append("; ".join(filter(None, (line, str(agreed.get(source, "")), known))))
     return lines
+
+
+def _known_pictures(decisions: Decisions) -> str:
+    checked = review_checks.read(decisions)
+    right = sum(not each.is_wrong for each in checked)
+    return f"right about {right:,} of {len(checked):,} known pictures" if checked else ""
 
 
 def _state(said: Feedback, decisions: Decisions) -> tuple[str, str]:

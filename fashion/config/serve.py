@@ -98,6 +98,9 @@ class ServiceConfig(Strict):
     """Who may give feedback where FASHION_FEEDBACK_KEYS holds no key: nobody but this machine, or anybody."""
     review: Literal["key", "open"]
     """Who may label on /review, by which models are judged: those with a key of FASHION_REVIEW_KEYS, or anybody."""
+    review_checks: float
+    """About this share of what /review shows, in [0, 0.25], is pictures of the data set whose class is known, which
+    check who reviews; up to twice as much where only pictures drawn at random are left to show. 0 shows none."""
     coverage: float
     """Share of the cases in which the `prediction_set` of an answer is to hold the true class, of each class, in
     whole thousandths. DeployFlow stores it with the version, and drift watches that."""
@@ -115,6 +118,7 @@ class ServiceConfig(Strict):
             require(0 <= self.canary_margin < 1, f"canary_margin must be in [0, 1), got {self.canary_margin}")
         require(1 <= self.workers <= 64, f"workers must be between 1 and 64, got {self.workers}")
         require(0 <= self.gallery <= 200, f"gallery must be between 0 and 200, got {self.gallery}")
+        require(0 <= self.review_checks <= 0.25, f"review_checks must be in [0, 0.25], got {self.review_checks}")
         require(0 <= self.unlike_share < 1, f"unlike_share must be in [0, 1), got {self.unlike_share}")
 
 

@@ -10,7 +10,7 @@ from fashion.drift.references import References
 from fashion.model.package import DamagedPackage
 from fashion.predictions import sources
 from fashion.predictions.labelled import Believed, Unlearnt
-from fashion.predictions.record import FOREVER_US, LogUnavailable, ModelId
+from fashion.predictions.record import FOREVER_US, REVIEW, LogUnavailable, ModelId
 from fashion.predictions.sources import Outlook, Trust
 from fashion.predictions.windows import Source
 from fashion.predictions.withdrawal import Decision
@@ -92,7 +92,9 @@ def describe_agreement(trust: Trust) -> list[str]:
     """
     told = {name: each for name, each in trust.agreement.items() if str(each)}
     names = sorted(told, key=lambda name: (-told[name].others - told[name].reviews, name))
-    return [f"{name!r}, {trust.standing(name)}, {told[name]}" for name in names[:SHOWN]]
+    sentences = [f"{name!r}, {trust.standing(name)}, {told[name]}" for name in names[:SHOWN]]
+    checked = next((each for each in trust.sources if each.names == [REVIEW]), None)
+    return [*sentences, *([] if checked is None else [f"reviews of known pictures: {checked.agreement_with_known}"])]
 
 
 def quarantine(source: Source, trust: Trust, *, may_release: bool, clock: Callable[[], float] = time.time) -> list[str]:

@@ -19,11 +19,14 @@ reviews decide by those answers of this kind that they cover: as often as a revi
 model surely wrong, the model may be wrong on the rest too. What the source contradicts beyond that refutes it, however
 many of its other labels were reviewed and right.
 
-Not known: names are free, so all who send under one name share a standing, as all users of the page do, and who sends
-under the name of a proven source is believed. A source that is right for long and then lies is believed until enough of
-its RECENT labels that can be checked are lies. Lies of a proven source on unusual pictures, and on those of which the
-model is not sure, are found by reviews of them alone. Who may send feedback at all is for its keys to say
-(`FASHION_FEEDBACK_KEYS`).
+Reviewers are checked by pictures of a known class among those that they review (`review_checks`). Where these refute
+them, their reviews count as those of any refuted source: they are quarantined, judge nothing, and prove nobody.
+
+Not known: all reviewers share one standing. Names are free, so all who send under one name share a standing, as all
+users of the page do, and who sends under the name of a proven source is believed. A source that is right for long and
+then lies is believed until enough of its RECENT labels that can be checked are lies. Lies of a proven source on
+unusual pictures, and on those of which the model is not sure, are found by reviews of them alone. Who may send
+feedback at all is for its keys to say (`FASHION_FEEDBACK_KEYS`).
 """
 
 import dataclasses
@@ -42,7 +45,7 @@ from fashion.metrics.special import binomial_at_least
 from fashion.model.package import Package
 from fashion.model.reference import Reference
 from fashion.model.typicality import Typicality
-from fashion.predictions import agreement
+from fashion.predictions import agreement, review_checks
 from fashion.predictions.agreement import Agreement
 from fashion.predictions.record import FOREVER_US, REVIEW, Feedback, LoggedPrediction, ModelId, PredictionRecord
 from fashion.predictions.withdrawal import Decision, Decisions
@@ -114,7 +117,7 @@ class FeedbackSource:
     confirmed: int = 0
     """Those of them that contradict the model, and reviews agree with."""
     known: int = 0
-    """Those of the data set's pictures."""
+    """Those of the data set's pictures; of reviewers, those that were mixed in among what they reviewed."""
     known_wrong: int = 0
     sure: int = 0
     """Those on usual pictures of which the model was sure."""
@@ -157,13 +160,18 @@ class FeedbackSource:
         return high if low > held_out else held_out
 
     @property
+    def agreement_with_known(self) -> str:
+        """How often it is right where the class is known, for a person."""
+        return f"{self.known - self.known_wrong:,} of {self.known:,} agree with the known class"
+
+    @property
     def evidence(self) -> str:
         """How many of its labels contradict what is known, for a person."""
         parts = [
             f"{wrong:,} of {total:,} contradict {what}"
             for wrong, total, what in (
                 (self.reviewed_wrong, self.reviewed, "reviews"),
-                (self.known_wrong, self.known, "the data set"),
+                (self.known_wrong, self.known, "known pictures" if self.names == [REVIEW] else "the data set"),
                 (self.sure_wrong, self.sure, "sure answers on usual pictures"),
             )
             if total
@@ -192,7 +200,7 @@ class Trust:
     """What is known of all sources."""
 
     sources: tuple[FeedbackSource, ...] = ()
-    """Those of few labels as one, the last; the reviewers are not among them."""
+    """Those of few labels as one, the last; the reviewers alone, the first, where known pictures have checked them."""
     usual: frozenset[str] = frozenset()
     """Ids of labelled predictions on usual pictures."""
     decisions: Decisions = field(default_factory=Decisions)
@@ -219,7 +227,7 @@ class Trust:
         last = self.decisions.last(said)
         accepted = last is not None and last.action == "restore"
         standing = self.standing(said.source)
-        if said.source == REVIEW or standing == "proven":
+        if standing == "proven" or (said.source == REVIEW and (standing != "refuted" or REVIEW in self.restored())):
             return Use(True, True)
         if standing == "refuted" and not accepted:
             return Use(False, False, "of quarantined sources")
@@ -232,9 +240,13 @@ class Trust:
         last = {each.source: each.action for each in self.decisions if each.source and _is_of_all(each)}
         return {name for name, action in last.items() if action == "quarantine"}
 
+    def restored(self) -> set[str]:
+        """Sources that a person accepts, whatever their labels are."""
+        return {each.source for each in self.decisions if each.source and each.action == "restore" and _is_of_all(each)}
+
     def quarantined(self) -> dict[str, str]:
         """Source -> why it is refuted, without those that a person has restored, whenever their feedback came."""
-        restored = {each.source for each in self.decisions if each.action == "restore" and _is_of_all(each)}
+        restored = self.restored()
         return {
             name: each.evidence
             for each in self.sources
@@ -267,6 +279,9 @@ def assess(
         for each in discarded.counted(row.feedback)
         if each.source == REVIEW
     }
+    reviewers = _reviewers(labelled, discarded, decisions)
+    if _are_refuted(reviewers, decisions):
+        truth = {}
     usual, expected = _usual(labelled, outlook)
     found: dict[str, FeedbackSource] = {}
     agreed: dict[str, Agreement] = {}
@@ -280,7 +295,19 @@ def assess(
     several, few = list[FeedbackSource](), list[FeedbackSource]()
     for each in found.values():
         (several if each.checked >= FEW or each.standing == "proven" else few).append(each)
-    return Trust((*several, *_together(few)), usual, decisions, agreed)
+    checked = [reviewers] if reviewers.checked else []
+    return Trust((*checked, *several, *_together(few)), usual, decisions, agreed)
+
+
+def _reviewers(rows: Iterable[LoggedPrediction], discarded: Decisions, decisions: Decisions) -> FeedbackSource:
+    """The reviewers as a source, which known pictures alone check."""
+    checks = review_checks.read(decisions)[-RECENT:]
+    labels = sum(any(said.source == REVIEW for said in discarded.counted(row.feedback)) for row in rows)
+    return FeedbackSource([REVIEW], labels, known=len(checks), known_wrong=sum(each.is_wrong for each in checks))
+
+
+def _are_refuted(reviewers: FeedbackSource, decisions: Decisions) -> bool:
+    return reviewers.standing == "refuted" and REVIEW not in Trust(decisions=decisions).restored()
 
 
 def _usual(

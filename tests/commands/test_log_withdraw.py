@@ -9,9 +9,10 @@ from support.log_rows import outcomes, record
 from support.shared_logs import SERVERS
 
 from fashion.commands.main import main
+from fashion.predictions import review_checks
 from fashion.predictions.batch import from_rows
 from fashion.predictions.log import PredictionLog
-from fashion.predictions.record import FOREVER_US, UNLABELLED, Feedback, PredictionRecord
+from fashion.predictions.record import FOREVER_US, REVIEW, UNLABELLED, Feedback, PredictionRecord, new_prediction_id
 from fashion.predictions.shipper import Shipper
 from fashion.predictions.withdrawal import Decision
 
@@ -162,3 +163,13 @@ def test_status_says_how_often_sources_agree(
     )
     assert main(["log", "status"]) == 0
     assert "feedback of max: 1 counted; says the same as 0 of 3 labels of other sources\n" in capsys.readouterr().out
+
+
+def test_status_says_how_many_known_pictures_reviews_are_right_about(
+    log: PredictionLog, rows: list[PredictionRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.append_feedback([Feedback(rows[0].prediction_id, 2, REVIEW, rows[0].time_us + 5)])
+    for number, said in enumerate((8, 8, 3)):
+        log.decide([review_checks.decision(new_prediction_id(), known=8, said=said, who="ann", now_us=number + 1)])
+    assert main(["log", "status"]) == 0
+    assert "feedback of review: 1 counted; right about 2 of 3 known pictures\n" in capsys.readouterr().out

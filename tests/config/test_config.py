@@ -322,6 +322,7 @@ class TestServeConfig:
             ("serve.canary_share=0", "serve: canary_share must be in (0, 0.5], got 0.0"),
             ("serve.canary_share=0.6", "serve: canary_share must be in (0, 0.5], got 0.6"),
             ("serve.canary_margin=1", "serve: canary_margin must be in [0, 1), got 1.0"),
+            ("serve.review_checks=0.3", "serve: review_checks must be in [0, 0.25], got 0.3"),
             ("serve.gallery=-1", "serve: gallery must be between 0 and 200, got -1"),
             ("serve.limits.body_bytes=0", "serve.limits: body_bytes must be at least 1, got 0"),
             (

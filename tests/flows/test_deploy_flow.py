@@ -12,11 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.machine import Machine, twin
 from support.served import Served
 
+from bentos.classifier import known_pictures
+from bentos.classifier.deployment import KNOWN_PICTURES
+from bentos.classifier.known_pictures import KnownPictures
+from fashion.data.dataset import Dataset
 from fashion.home import REPOSITORY
+from fashion.images import image_store
 from fashion.model import package
 
 HEAVY = ("torch", "timm", "mlflow", "metaflow", "evidently", "optuna", "lightning-fabric", "matplotlib", "scipy")
@@ -64,6 +71,26 @@ def test_a_version_is_chosen_by_number(challenged: Machine) -> None:
     assert deployed.deployment["settings"]["shadow"] is None
     registered = challenged.connect().get_model_version("fashion-classifier", "2")
     assert registered.tags["serve.coverage"] == "0.95"  # what drift watches
+
+
+def test_known_pictures_are_test_pictures_that_the_gallery_does_not_show(
+    challenged: Machine, whole_dataset: Dataset
+) -> None:
+    words = ["serve.log.images=true", "serve.gallery=10"]
+    output = challenged.flow("run", *words, name="deploy_flow")
+    assert "no known pictures" not in output
+    name, _, version = challenged.runs("DeployFlow")[-1].data.bento.partition(":")
+    folder = challenged.root / "bentoml/bentos" / name / version / "src/bentos/classifier"
+    known = KnownPictures.read(folder)
+    assert known is not None
+    assert len(known.sha256) == len(set(known.sha256)) >= known_pictures.LEAST
+    test = whole_dataset.test
+    truth = dict(zip(map(image_store.digest, test.images), test.labels.tolist(), strict=True))
+    assert [truth[each] for each in known.sha256] == known.labels.tolist()
+    shown = [np.asarray(Image.open(path)) for path in (folder / "gallery").glob("*.png")]
+    assert len(shown) == 10
+    assert not set(map(image_store.digest, shown)) & set(known.sha256)
+    assert (folder / KNOWN_PICTURES).stat().st_size < 500_000
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """The review page: what it shows, its keys, undo; and that what is said there counts as a review."""
 
-import asyncio
 import contextlib
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,45 +12,20 @@ from starlette.testclient import TestClient
 from support import axe, bentos, browser, firestore, shared_logs
 from support.log_rows import until
 from support.page import Page
+from support.reviewing import KEY, client_of, label, open_worker, predict, queue
 from support.served import Served
 
-from bentos.classifier.app import App
-from bentos.classifier.deployment import Deployment
 from bentos.classifier.schemas import ReviewQueue
 from bentos.classifier.worker import Worker
-from bentos.web.request_metrics import Identity
-from fashion.config.compose import compose, load_as
-from fashion.config.serve import ServeConfig
 from fashion.data.dataset import Dataset
-from fashion.home import REPOSITORY, current_home
 from fashion.images import image_store
 from fashion.images.corruptions import corrupt
-from fashion.images.transform import Images
 from fashion.model.package import Package
 from fashion.predictions import random_share, withdrawal
 from fashion.predictions.record import FOREVER_US, REVIEW, SAMPLES, new_prediction_id
 from fashion.predictions.withdrawal import Decision
 
 PICTURES = 60
-KEY = {"x-api-key": "secret"}
-
-
-def open_worker(package: Package, root: Path, overrides: list[str], **environment: str) -> Worker:
-    settings = load_as(ServeConfig, compose(overrides, root=ServeConfig.root)).serve
-    deployment = Deployment(settings, {"name": "fashion", "version": "1"}, None)
-    assert package.folder is not None
-    folder = root / "bento"
-    shutil.copytree(REPOSITORY / "bentos" / "classifier" / "page", folder / "page")
-    identity = Identity("fashion-classifier", "1", "Classifier", None)
-    return Worker(
-        deployment, current_home(), environment, model=package.folder, shadow=None, folder=folder, identity=identity
-    )
-
-
-def client_of(worker: Worker, *, server: str = "127.0.0.1", client: str = "127.0.0.1") -> TestClient:
-    """A client at an address, connected to another one."""
-    url = f"http://[{server}]" if ":" in server else f"http://{server}"
-    return TestClient(App(None, lambda: worker), base_url=url, client=(client, 50000))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -68,38 +41,19 @@ def client(worker: Worker) -> TestClient:
     return client_of(worker)
 
 
-def predict(worker: Worker, image: Images, *, client: str | None = None) -> str:
-    png = image_store.to_png(image)
-    answer = asyncio.run(worker.predict(png, explain=False, client=client, started=time.perf_counter()))
-    return answer.prediction_id
-
-
 @pytest.fixture
 def truth(worker: Worker, small_dataset: Dataset) -> dict[str, str]:
     """Prediction -> true class, of usual pictures and some negatives, which are unusual."""
     images = small_dataset.test.images[:PICTURES].copy()
     images[:5] = corrupt(images[:5], "inversion", 1.0)
     found = {}
-    for image, label in zip(images, small_dataset.test.labels, strict=False):
-        found[predict(worker, image)] = small_dataset.class_names[label]
+    for image, each in zip(images, small_dataset.test.labels, strict=False):
+        found[predict(worker, image)] = small_dataset.class_names[each]
     until = time.monotonic() + 60
     while len(list(image_store.stored(worker._images))) < PICTURES:
         assert time.monotonic() < until, "the pictures are not stored"
         time.sleep(0.05)
     return found
-
-
-def queue(client: TestClient, **query: str) -> dict:  # type: ignore[type-arg]
-    answer = client.get("/review/queue", headers=KEY, params=query)
-    assert answer.status_code == 200, answer.text
-    content: dict = answer.json()  # type: ignore[type-arg]
-    return content
-
-
-def label(client: TestClient, prediction_id: str, name: str) -> str:
-    answer = client.post("/review/label", headers=KEY, json={"prediction_id": prediction_id, "true_label": name})
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["predicted"])
 
 
 def test_the_queue_holds_pictures_worth_a_label_and_half_of_them_are_drawn_at_random(

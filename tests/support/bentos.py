@@ -22,7 +22,7 @@ from bentos.classifier.known_answers import known_answers
 from fashion.config.compose import as_dict, compose, load_as
 from fashion.config.serve import ServeConfig
 
-folder, home, version, pictures, overrides, canary = json.loads(sys.argv[1])
+folder, home, version, pictures, overrides, canary, known = json.loads(sys.argv[1])
 tag = building.store_model(Path(folder), name="fashion-classifier", version=1, labels={})
 served = building.stored_package(tag)
 gallery = [LabelledPicture(label, Path(path).read_bytes()) for label, path in pictures]
@@ -36,7 +36,8 @@ if canary is not None:
     deployment["canary"] = {**model, "version": "2", "tag": tried, "digest": digest}
     deployment["canary"] |= {"experiment": canary[1], "sure_wrong": [0.01, 0.02]}
 deployment["known"] = known_answers(served, gallery)
-print(building.build("classifier", bento_files(deployment, gallery), version=version))
+known = Path(known).read_bytes() if known else None
+print(building.build("classifier", bento_files(deployment, gallery, known), version=version))
 """
 
 
@@ -56,6 +57,7 @@ def build(
     pictures: Sequence[bytes] = (),
     overrides: Sequence[str] = (),
     canary: tuple[Path, dict[str, Any]] | None = None,
+    known: bytes | None = None,
 ) -> str:
     """Build a bento of a package as `flows/deploy_flow.py` does, and return its tag.
 
@@ -66,6 +68,7 @@ def build(
         pictures: of its gallery, as PNG.
         overrides: of `configs/serve.yaml`.
         canary: package of version 2, and the fields of its experiment.
+        known: of `KnownPictures.to_npz`.
     """
     home.mkdir(parents=True, exist_ok=True)
     gallery = []
@@ -74,7 +77,10 @@ def build(
         path.write_bytes(png)
         gallery.append(("picture", str(path)))
     tried = None if canary is None else [str(canary[0]), canary[1]]
-    given = json.dumps([str(package), str(home), version, gallery, list(overrides), tried])
+    if known is not None:
+        (home / "known").write_bytes(known)
+    to_know = None if known is None else str(home / "known")
+    given = json.dumps([str(package), str(home), version, gallery, list(overrides), tried, to_know])
     done = subprocess.run(
         [sys.executable, "-c", _BUILD, given], cwd=REPOSITORY, env=environment(home), capture_output=True, text=True
     )

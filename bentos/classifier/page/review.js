@@ -17,7 +17,12 @@ let busy = Promise.resolve(); // requests go one after the other
 let fetching = false;
 
 /** An error to show, with what to do about it. */
-class Problem extends Error {}
+class Problem extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
 
 async function request(path, content = null) {
   const options = content && { method: "POST", body: JSON.stringify(content), headers: { "Content-Type": "application/json" } };
@@ -27,7 +32,7 @@ async function request(path, content = null) {
   const answer = response.status === 204 ? {} : await response.json().catch(() => null);
   if (response.ok && answer !== null) return answer;
   const { message, remedy } = answer?.error ?? {};
-  throw new Problem(message ? `${asSentence(message)} ${asSentence(remedy)}` : `The service answers ${response.status}. Try again in a moment.`);
+  throw new Problem(message ? `${asSentence(message)} ${asSentence(remedy)}` : `The service answers ${response.status}. Try again in a moment.`, response.status);
 }
 
 function showProblem(error) {
@@ -87,9 +92,12 @@ function showClasses(classes) {
   );
 }
 
-function showProgress({ judged, predictions, accuracy }) {
+function showProgress({ judged, predictions, accuracy, known, quarantined }) {
+  $("quarantined").hidden = !quarantined;
   $("session").textContent = done.length;
   $("judged").replaceChildren(`${judged.toLocaleString("en")}`, make("small", {}, `of the latest ${predictions.toLocaleString("en")} predictions`));
+  $("known").hidden = known === null;
+  if (known) $("known-right").textContent = `${known.right.toLocaleString("en")} of ${known.pictures.toLocaleString("en")} right`;
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
   $("accuracy").replaceChildren(
     ...(accuracy === null
@@ -112,8 +120,9 @@ function label(index) {
       const agreed = answer.predicted === entry.label;
       $("last").textContent = agreed ? `${entry.label}: the model said so too.` : `You said ${entry.label}, the model had said ${answer.predicted}.`;
     } catch (error) {
-      done = done.filter((each) => each !== entry); // it is not stored: it waits again
-      waiting.unshift(item);
+      done = done.filter((each) => each !== entry); // it is not stored, and waits again
+      if (error.status === 404) await fetchMore(); // it is gone, as after an update of the service
+      else waiting.unshift(item);
       show();
       throw error;
     }
