@@ -1,4 +1,4 @@
-"""Argo's own JSON schemas of the resources that Metaflow writes, and of those that its events need. A field that they do not know is an error."""
+"""Argo's own JSON schemas of what Metaflow writes and its events need. A field that they do not know is an error."""
 
 import functools
 import json
