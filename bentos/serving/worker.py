@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> None:
 
     import uvicorn
 
+    # BentoML makes the server in its worker, and uvicorn tells nobody that one has started.
     original = uvicorn.Server.startup
 
     async def startup(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
 
     uvicorn.Server.startup = startup  # type: ignore[method-assign, assignment]
 
+    # What BentoML's own supervisor runs; there is no public name for it.
     from _bentoml_impl.worker.service import main as bentoml_worker
 
     bentoml_worker()

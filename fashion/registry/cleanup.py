@@ -125,6 +125,7 @@ def remove(home: Home, run_ids: Sequence[str]) -> None:
 
 
 def _store(home: Home) -> Any:
+    # The client deletes runs, but does not purge them, as `mlflow gc` does with this store.
     from mlflow.tracking._tracking_service.utils import _get_store
 
     return _get_store(home.tracking_uri)  # type: ignore[no-untyped-call]

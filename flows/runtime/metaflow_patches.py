@@ -209,6 +209,7 @@ def _is_of_a_damaged_run(error: BaseException) -> bool:
 
 def report_usage_errors_in_one_sentence() -> None:
     """Say what is wrong with a command line, and what to type, in one sentence; Metaflow's click needs four lines."""
+    # Metaflow brings a click of its own, whose errors are not those of the click that is installed.
     from metaflow._vendor.click.exceptions import UsageError
 
     def show(error: Any, file: Any = None) -> None:
