@@ -38,6 +38,7 @@ DRIFT = [
     f"tracking.registered_model={MODEL}",
     "cron='30 4 * * *'",
     "report.examples=0",
+    "workers=2",
     "retrain.enabled=true",
     "retrain.min_new_labels=100",
     f"retrain.overrides='tuning=off training.num_epochs=2 {LENIENT}'",
@@ -240,6 +241,8 @@ def test_the_bento_answers(predicted: str) -> None:
 
 def test_the_schedule_finds_drift_and_publishes_an_event(drifted: Workflow) -> None:
     assert drifted.status == "Succeeded", drifted.logs()
+    assert len(drifted.attempts("divide")) == len(drifted.attempts("join")) == 1
+    assert len({pod.folder for pod in drifted.attempts("count")}) == 2
     assert "training due" in drifted.attempts("act")[0].log
     assert "event fashion-retrain published" in drifted.attempts("retrain")[0].log
 
