@@ -174,7 +174,7 @@ class Database:
         if not self._write_lock.acquire(blocking=False):
             raise Busy
         try:
-            self._commit([mine], locked_seconds=0.0)
+            self._commit([mine], wait=False)
         finally:
             self._write_lock.release()
         if mine.error is not None:
@@ -191,19 +191,19 @@ class Database:
         except (sqlite3.Error, OSError, UnreadableRow) as error:
             raise self._translated(error) from error
 
-    def _commit(self, writes: list[_Write], *, locked_seconds: float = LOCKED_SECONDS) -> None:
+    def _commit(self, writes: list[_Write], *, wait: bool = True) -> None:
         """Run writes in one transaction.
 
         Args:
             writes: get their results and errors.
-            locked_seconds: how long other processes are waited for; with 0, Busy is the error where one writes.
+            wait: for other processes; where not, Busy is the error if one writes.
         """
         begun = False
         try:
             with self.translate_errors():
                 if _identity(self.path) != self._file:
                     raise LogUnavailable(f"{self.path} was moved or deleted while in use: start this process again")
-                self._begin(locked_seconds)
+                self._begin(wait=wait)
                 begun = True
                 try:
                     for write in writes:
@@ -228,9 +228,9 @@ class Database:
             for write in writes:
                 write.done = True
 
-    def _begin(self, locked_seconds: float = LOCKED_SECONDS) -> None:
+    def _begin(self, *, wait: bool = True) -> None:
         # SQLite's own waiting backs off to 100 ms: four busy processes saw 430 ms at worst, and 150 ms this way.
-        deadline = time.monotonic() + locked_seconds
+        deadline = time.monotonic() + LOCKED_SECONDS
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -238,7 +238,7 @@ class Database:
             except sqlite3.OperationalError as error:
                 if not _has_code(error, sqlite3.SQLITE_BUSY):
                     raise
-                if locked_seconds == 0.0:
+                if not wait:
                     raise Busy from None
                 if time.monotonic() > deadline:
                     raise
