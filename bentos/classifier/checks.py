@@ -84,7 +84,7 @@ class Checks:
         """What may be shown among predictions, of the pictures that were labelled the least often.
 
         Args:
-            waiting: sha256 of a predicted picture without a label -> when it was predicted, in microseconds.
+            waiting: sha256 of a predicted picture without a label -> when its id was made, in microseconds since 1970.
             predicted: sha256 of all pictures that were predicted: one of them would be shown twice.
             skipped: ids under which a picture was shown of which nobody could tell what it is.
         """

@@ -117,7 +117,7 @@ class KnownPictures:
         """Choose what is shown, at random and yet the same in each worker.
 
         Args:
-            beside: sha256 of a predicted picture that waits for a label -> when it was predicted, in microseconds.
+            beside: sha256 of a predicted picture that waits for a label -> when its id was made, in microseconds.
             odds: known pictures for each of them, at most 1.
             used: ids that were shown and labelled or skipped.
             may_show: whether a picture may be shown, by its index.

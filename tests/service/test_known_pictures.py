@@ -42,7 +42,7 @@ def test_each_worker_knows_an_id_by_the_key_alone(tmp_path: Path) -> None:
     assert read is not None
     assert np.array_equal(read.images, known.images)
     assert np.array_equal(read.labels, known.labels)
-    waiting = beside(300)
+    waiting = beside(1500)
     found = shown(known, waiting)
     assert shown(read, waiting) == found
     assert [read.picture_of(each.picture_id) for each in found] == [each.picture for each in found]
