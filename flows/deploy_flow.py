@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from fashion.storage.servers import ServerUnavailable
 
 if TYPE_CHECKING:
     from bentos.classifier.deployment import LabelledPicture
+    from fashion.data.dataset import Dataset
     from fashion.deployment.rollout import Outcome
     from fashion.model.package import Package
     from fashion.registry.versions import Version
@@ -101,8 +103,11 @@ class DeployFlow(FlowSpec):
 
         settings, home = self.settings, prepare_environment()
         restore(self.model, self.shadow, self.canary)
-        digest = self.model["lineage"].get("data.digest")
-        pictures = gallery(settings, digest, settings.serve.gallery)
+        checks_reviews = settings.serve.review_checks > 0 and settings.serve.log.images
+        data = load_data(settings, self.model) if settings.serve.gallery or checks_reviews else None
+        pictures = gallery(data, settings.serve.gallery)
+        package = building.stored_package(self.model["tag"])
+        known = choose_known_pictures(data, package, besides=settings.serve.gallery) if checks_reviews else None
         name = bento_name(settings.data.model)
         self.deployment = {
             "bento": name,
@@ -110,12 +115,12 @@ class DeployFlow(FlowSpec):
             "model": self.model,
             "shadow": self.shadow,
             "canary": self.canary,
-            "known": known_answers(building.stored_package(self.model["tag"]), pictures),
+            "known": known_answers(package, pictures),
         }
         with launch.exit_on(building.BuildFailed):
             self.bento = building.build(
                 "classifier",
-                bento_files(self.deployment, pictures, choose_known_pictures(settings, digest, self.model["tag"])),
+                bento_files(self.deployment, pictures, known),
                 version=f"v{self.model['version']}-{current.run_id}",
                 name=name,
             )
@@ -276,7 +281,8 @@ def roll_out(settings: ServeConfig, model: dict[str, Any], shown_on: Any) -> "Ou
     from fashion.registry import versions
 
     launch.connect(prepare_environment())
-    pictures = gallery(settings, model["lineage"].get("data.digest"), settings.deploy.smoke_rows)
+    smoke_rows = settings.deploy.smoke_rows
+    pictures = gallery(load_data(settings, model) if smoke_rows else None, smoke_rows)
     with launch.exit_on(*UNAVAILABLE, RolloutError, versions.RegistryError):
         outcome = release.release(
             versions.get(model["version"], model["name"]),
@@ -333,22 +339,30 @@ def restore(*models: dict[str, Any] | None) -> None:
             store(version, model["name"], fetched)
 
 
-def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[LabelledPicture]":
-    """Test pictures, evenly of all classes; none if the data version that the model was trained on is not available.
+def load_data(settings: ServeConfig, model: Mapping[str, Any]) -> "Dataset | None":
+    """The data version that a model was trained on; None if it is not available, which is printed.
 
     Args:
         settings: of which data set.
-        digest: of the data version that the model was trained on.
+        model: as `store` described it.
+    """
+    from fashion.data import loading
+
+    return loading.load_training_data(settings.data, model["lineage"].get("data.digest"), purpose="gallery")
+
+
+def gallery(data: "Dataset | None", count: int) -> "list[LabelledPicture]":
+    """Test pictures, evenly of all classes; none without data.
+
+    Args:
+        data: that the model was trained on.
         count: how many.
     """
     from bentos.classifier.deployment import LabelledPicture
-    from fashion.data import dataset, loading
+    from fashion.data import dataset
     from fashion.images import image_store
 
-    if not count:
-        return []
-    data = loading.load_training_data(settings.data, digest, purpose="gallery")
-    if data is None:
+    if data is None or not count:
         return []
     rows = dataset.choose_evenly(data.test.labels, count)
     return [
@@ -357,27 +371,22 @@ def gallery(settings: ServeConfig, digest: str | None, count: int) -> "list[Labe
     ]
 
 
-def choose_known_pictures(settings: ServeConfig, digest: str | None, tag: str) -> bytes | None:
-    """Test pictures that check who reviews, none of the gallery; None where there is no review, or there are too few.
+def choose_known_pictures(data: "Dataset | None", package: "Package", *, besides: int) -> bytes | None:
+    """Test pictures that check who reviews, none of the gallery; None where there are too few.
 
     Args:
-        settings: of which data set, and whether reviews are checked.
-        digest: of the data version that the model was trained on.
-        tag: of the served model, in the model store.
+        data: that the model was trained on.
+        package: of the model.
+        besides: pictures of the gallery.
     """
-    from bentos import building
     from bentos.classifier import known_pictures
-    from fashion.data import dataset, loading
+    from fashion.data import dataset
     from fashion.images import image_store
 
-    if not (settings.serve.review_checks and settings.serve.log.images):
-        return None
-    data = loading.load_training_data(settings.data, digest, purpose="known pictures for the review page")
     if data is None:
         return None
-    count = settings.serve.gallery + known_pictures.CANDIDATES * known_pictures.COUNT
-    rows = dataset.choose_evenly(data.test.labels, count)[settings.serve.gallery :]
-    package = building.stored_package(tag)
+    count = besides + known_pictures.CANDIDATES * known_pictures.COUNT
+    rows = dataset.choose_evenly(data.test.labels, count)[besides:]
     labels = [package.class_names.index(data.class_names[label]) for label in data.test.labels[rows]]
     chosen = known_pictures.choose(package, [image_store.to_png(data.test.images[row]) for row in rows], labels)
     if chosen is None:

@@ -129,8 +129,8 @@ class Batcher:
             model: goes into the records.
             typicality: of the served version; None where its package has none.
             canary: a version that answers some clients; None for none.
-            after: called with each logged batch, in the batcher's thread, after it was answered; must not block or
-                raise.
+            after: called with each logged batch, in the thread that predicted it, once it was answered; must not block
+                or raise.
         """
         self.log = log
         self._champion = Answering(predictor, model, typicality)

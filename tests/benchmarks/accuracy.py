@@ -100,35 +100,5 @@ def _table(found: Mapping[tuple[str, float], Sequence[Trained]], seeds: Sequence
     )
 
 
-def figure(table: Table) -> bytes:
-    """A PNG: a line for each training.
-
-    Args:
-        table: of `tables`.
-    """
-    from fashion.figures.frame import GRID, MUTED, new_plot, to_png
-
-    names = list(dict.fromkeys(str(row["training"]) for row in table.rows))
-    plot, axes = new_plot(7.5, 3.6, "Accuracy over processor time", "Test accuracy, median of the seeds; one core.")
-    for name, marker, colour in zip(names, "osD^", ("#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=False):
-        rows = [row for row in table.rows if row["training"] == name]
-        accuracies = [100 * statistics.median(_values(row["test accuracy"])) for row in rows]
-        axes.plot([_values(row["CPU-s"])[0] for row in rows], accuracies, marker=marker, color=colour, label=name)
-    axes.set_xscale("log")
-    budgets = sorted({_values(row["budget, CPU-s"])[0] for row in table.rows})
-    axes.set_xticks(budgets, [f"{each:g}" for each in budgets])
-    axes.minorticks_off()
-    axes.set_xlabel("CPU-seconds of training", color=MUTED)
-    axes.set_ylabel("test accuracy, %", color=MUTED)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
-    return to_png(plot)
-
-
-def _values(cell: Cell) -> tuple[float, ...]:
-    return cell.values if isinstance(cell, Spread) else (float(cell or 0),)
-
-
 if __name__ == "__main__":
     run_one("accuracy")

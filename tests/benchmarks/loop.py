@@ -1,13 +1,8 @@
 """CPU time of a training step: `fit` against a bare loop, and against Lightning's Trainer, on the same work."""
 
-import contextlib
 import dataclasses
-import io
-import logging
 import statistics
-import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +24,7 @@ from fashion.training.convnet import ConvNet
 from fashion.training.fit import WHITENING_IMAGES, fit, supported_precision
 from tests.benchmarks.loader import Transformed, transforms
 from tests.benchmarks.measurement import Options, Spread, Table, alternately, fashion_mnist, run_one
+from tests.benchmarks.trainers import quiet_lightning
 
 UNTIMED_STEPS = 2
 """First steps allocate, and choose kernels."""
@@ -179,7 +175,6 @@ def _trainer(work: Work, batches_of: Callable[[Work], Iterable[tuple[Tensor, Ten
     from lightning import pytorch as lightning
     from lightning.pytorch.loggers import CSVLogger
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     settings = work.settings
     model = _prepared(work)
     clock = Clock(model)
@@ -206,13 +201,7 @@ def _trainer(work: Work, batches_of: Callable[[Work], Iterable[tuple[Tensor, Ten
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(min(step, work.num_steps - 1)))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    with quiet_lightning() as folder:
         trainer = lightning.Trainer(
             accelerator="cpu",
             devices=1,

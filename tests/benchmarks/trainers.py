@@ -107,8 +107,6 @@ def _by_trainer(recipe: Recipe, model: nn.Module, data: Dataset, steps: int) -> 
     from lightning import pytorch as lightning
     from lightning.pytorch.loggers import CSVLogger
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
     class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -122,13 +120,7 @@ def _by_trainer(recipe: Recipe, model: nn.Module, data: Dataset, steps: int) -> 
         def configure_optimizers(self) -> Any:
             return recipe.optimizer(self.model)
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
+    with quiet_lightning() as folder:
         trainer = lightning.Trainer(
             accelerator="cpu",
             devices=1,
@@ -138,6 +130,20 @@ def _by_trainer(recipe: Recipe, model: nn.Module, data: Dataset, steps: int) -> 
             enable_model_summary=False,
         )
         trainer.fit(Module(), recipe.batches(data, recipe.batch_size))
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[str]:
+    """A folder for what Lightning writes while the block runs, in which nothing of what it says is printed."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield folder
 
 
 def _endless(recipe: Recipe, data: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
